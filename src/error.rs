@@ -1,0 +1,209 @@
+//! One error for the whole house. A variant carries the thing it is about: path, key or line,
+//! what was expected, what was found, and a hint where there is something to try.
+
+use std::path::{Path, PathBuf};
+
+/// The result of everything that can fail here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong. [`Error::exit_code`] gives each kind its own process exit code.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system said no: not found, no permission, disk full.
+    #[error("{path}: {source}{}", hint_text(.hint))]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+        hint: Option<String>,
+    },
+    /// A recipe, configuration or command line that does not say what it must.
+    #[error("{file}{}: {message}{}", place_text(.line), hint_text(.hint))]
+    Recipe {
+        file: String,
+        /// Line and column, from 1.
+        line: Option<(usize, usize)>,
+        message: String,
+        hint: Option<String>,
+    },
+    /// An audio file that cannot be used.
+    #[error("{path}: expected {expected}, found {found}{}", hint_text(.hint))]
+    Audio {
+        path: PathBuf,
+        expected: String,
+        found: String,
+        hint: Option<String>,
+    },
+    /// A manifest, JSON lines or other data file with a wrong entry.
+    #[error("{path}: {key}: expected {expected}, found {found}{}", hint_text(.hint))]
+    Data {
+        path: PathBuf,
+        /// Item, field or line.
+        key: String,
+        expected: String,
+        found: String,
+        hint: Option<String>,
+    },
+    /// A checkpoint or tokenizer file that does not hold what the model needs.
+    #[error("{path}: {key}: expected {expected}, found {found}{}", hint_text(.hint))]
+    Checkpoint {
+        path: PathBuf,
+        /// The tensor's or entry's name.
+        key: String,
+        expected: String,
+        found: String,
+        hint: Option<String>,
+    },
+    /// Several errors of one kind, all told at once.
+    #[error("{}", .0.iter().map(|e| e.to_string()).collect::<Vec<_>>().join("\n"))]
+    Many(Vec<Error>),
+    /// Training could not go on: a non-finite loss, too many skipped items.
+    #[error("{message}{}", hint_text(.hint))]
+    Training { message: String, hint: Option<String> },
+    /// A comparison went past its tolerance.
+    #[error("{0}")]
+    Mismatch(String),
+    /// libtorch refused an operation.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+}
+
+fn hint_text(hint: &Option<String>) -> String {
+    hint.as_ref()
+        .map(|h| format!("\n  hint: {h}"))
+        .unwrap_or_default()
+}
+
+fn place_text(line: &Option<(usize, usize)>) -> String {
+    line.map(|(l, c)| format!(":{l}:{c}")).unwrap_or_default()
+}
+
+impl Error {
+    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        Error::Io {
+            path,
+            source,
+            hint: None,
+        }
+    }
+
+    pub fn audio(path: impl AsRef<Path>, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Error::Audio {
+            path: path.as_ref().to_path_buf(),
+            expected: expected.into(),
+            found: found.into(),
+            hint: None,
+        }
+    }
+
+    pub fn data(
+        path: impl AsRef<Path>,
+        key: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Error::Data {
+            path: path.as_ref().to_path_buf(),
+            key: key.into(),
+            expected: expected.into(),
+            found: found.into(),
+            hint: None,
+        }
+    }
+
+    pub fn checkpoint(
+        path: impl AsRef<Path>,
+        key: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Error::Checkpoint {
+            path: path.as_ref().to_path_buf(),
+            key: key.into(),
+            expected: expected.into(),
+            found: found.into(),
+            hint: None,
+        }
+    }
+
+    pub fn recipe(file: impl Into<String>, message: impl Into<String>) -> Self {
+        Error::Recipe {
+            file: file.into(),
+            line: None,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// The same error with something to try.
+    pub fn hint(mut self, text: impl Into<String>) -> Self {
+        match &mut self {
+            Error::Io { hint, .. }
+            | Error::Recipe { hint, .. }
+            | Error::Audio { hint, .. }
+            | Error::Data { hint, .. }
+            | Error::Checkpoint { hint, .. }
+            | Error::Training { hint, .. } => *hint = Some(text.into()),
+            Error::Many(_) | Error::Mismatch(_) | Error::Torch(_) => {}
+        }
+        self
+    }
+
+    /// 1 libtorch, 2 usage (clap's own), 3 files, 4 recipe, 5 audio, 6 data, 7 checkpoint, 8 training, 9 mismatch.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Error::Torch(_) => 1,
+            Error::Io { .. } => 3,
+            Error::Recipe { .. } => 4,
+            Error::Audio { .. } => 5,
+            Error::Data { .. } => 6,
+            Error::Checkpoint { .. } => 7,
+            Error::Training { .. } => 8,
+            Error::Mismatch(_) => 9,
+            Error::Many(all) => all.first().map_or(1, Error::exit_code),
+        }
+    }
+}
+
+/// All errors of a list as one, or nothing when the list is empty.
+pub fn all(mut errors: Vec<Error>) -> Result<()> {
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        _ => Err(Error::Many(errors)),
+    }
+}
+
+/// Did you mean: the candidate nearest in spelling, when it is near enough to be a typo.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|c| (strsim::damerau_levenshtein(word, c), c))
+        .filter(|(d, c)| *d <= 2.max(c.len() / 4))
+        .min()
+        .map(|(_, c)| c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_path_key_expected_found_and_hint() {
+        let e = Error::data("m.json", "data.3.prompt", "a string", "nothing").hint("add it");
+        assert_eq!(
+            e.to_string(),
+            "m.json: data.3.prompt: expected a string, found nothing\n  hint: add it"
+        );
+        assert_eq!(e.exit_code(), 6);
+    }
+
+    #[test]
+    fn nearest_finds_typos_and_refuses_strangers() {
+        assert_eq!(
+            nearest("lerning_rate", ["learning_rate", "warmup"]),
+            Some("learning_rate")
+        );
+        assert_eq!(nearest("zebra", ["learning_rate", "warmup"]), None);
+    }
+}

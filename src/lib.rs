@@ -1,0 +1,23 @@
+//! `af2`: a research training toolkit for Audio Flamingo 2 (arXiv 2503.03983), in Rust on libtorch.
+//!
+//! The modules, in the order of the data:
+//!
+//! ```text
+//! recipe.yaml ─► Plan ─────────────────────────────────────────────┐
+//!                                                                  ▼
+//! audio file ─► decode ─► resample ─► windows ─► log-mel ─┐   what trains, for how long
+//! manifest  ─► prompt ─► tokens ─► labels ────────────────┤         │
+//!                                                         ▼         ▼
+//!                          batch ─► HTSAT ─► audio transformer ─► gated cross-attention LM ─► loss ─► step ─► checkpoint
+//!                                                                         │
+//!                                                                 prefill, decode (caches)
+//!                                                                         ▼
+//!                                       predictions.jsonl ─► answer rule ─► metric ─► results.json ─► tables, plots
+//! ```
+
+pub mod error;
+pub mod fsutil;
+pub mod model;
+pub mod shapes;
+
+pub use error::{Error, Result};

@@ -1,0 +1,156 @@
+//! The audio transformer ("transformation layers"): joins the windows of a clip in time.
+//!
+//! Reference: `helpers.TransformerEncoder`; paper section 3.2. Post-norm layers, rotary positions
+//! over the flattened L = 64·W axis, padded windows masked.
+
+use super::layers::{rotary_tables, rotate_half, LayerNorm, Linear};
+use super::params::{Init, Scope};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// Base of the rotary frequencies (paper section 3.2).
+const ROTARY_BASE: f64 = 4096.0;
+/// Epsilon of every LayerNorm in here.
+const EPS: f64 = 1e-6;
+
+/// Sizes; the width is the audio encoder's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Attention heads.
+    pub n_head: i64,
+    /// Layers; 0 leaves the encoder's features as they are but scaled and normalised.
+    pub n_layers: usize,
+    /// Inner width of the feed-forward part.
+    pub d_inner: i64,
+    /// Attention dropout in training. The reference's code applies 0.1 though its configuration says 0.
+    #[serde(default)]
+    pub attention_dropout: f64,
+}
+
+impl Config {
+    pub fn paper() -> Self {
+        Config {
+            n_head: 8,
+            n_layers: 3,
+            d_inner: 2048,
+            attention_dropout: 0.0,
+        }
+    }
+}
+
+/// Dimensions of a head that are rotated.
+pub fn rotary_dims(head_dim: i64) -> i64 {
+    (head_dim / 2).max(32)
+}
+
+/// The transformer.
+pub struct AudioTransformer {
+    inv_freq: Tensor,
+    layers: Vec<Layer>,
+    layer_norm: LayerNorm,
+    width: i64,
+}
+
+impl AudioTransformer {
+    /// `width` D is the audio encoder's (2048 in the paper).
+    pub fn new(p: &Scope, config: &Config, width: i64) -> Self {
+        let rotated = rotary_dims(width / config.n_head);
+        let inv_freq = (p / "position_enc").buffer("inv_freq", &[rotated / 2], Kind::Float, || {
+            let exponents =
+                Tensor::arange_start_step(0, rotated, 2, (Kind::Float, tch::Device::Cpu)) / rotated as f64;
+            (exponents * -ROTARY_BASE.ln()).exp()
+        });
+        AudioTransformer {
+            inv_freq,
+            layers: (0..config.n_layers)
+                .map(|i| Layer::new(&(p / "layer_stack" / i), config, width))
+                .collect(),
+            layer_norm: LayerNorm::new(p / "layer_norm", width, EPS),
+            width,
+        }
+    }
+
+    /// # Shapes
+    /// `x_bld` (B, L, D) features of all windows in a row; `real_bl` (B, L) bool, false on padded windows;
+    /// returns (B, L, D). `train` turns the configured attention dropout on.
+    pub fn forward(&self, x_bld: &Tensor, real_bl: &Tensor, train: bool) -> Tensor {
+        let positions = Tensor::arange(x_bld.size()[1], (Kind::Float, x_bld.device()));
+        let tables = rotary_tables(&positions, &self.inv_freq);
+        // Reference: masked_fill(−1e9). Adding −1e9 in float32 gives the same softmax, an all-masked row included.
+        let mask = real_bl.logical_not().to_kind(Kind::Float) * -1e9;
+        let mask_b11l = mask.unsqueeze(1).unsqueeze(1);
+        let mut x = self.layer_norm.forward(&(x_bld * (self.width as f64).sqrt()));
+        for layer in &self.layers {
+            x = layer.forward(&x, &tables, &mask_b11l, train);
+        }
+        x
+    }
+}
+
+struct Layer {
+    w_qs: Linear,
+    w_ks: Linear,
+    w_vs: Linear,
+    fc: Linear,
+    attn_norm: LayerNorm,
+    w_1: Linear,
+    w_2: Linear,
+    ffn_norm: LayerNorm,
+    heads: i64,
+    dropout: f64,
+}
+
+impl Layer {
+    fn new(p: &Scope, config: &Config, width: i64) -> Self {
+        let (a, f) = (p / "slf_attn", p / "pos_ffn");
+        let xavier = Init::XavierNormal(width, width);
+        Layer {
+            w_qs: Linear::with_init(&a / "w_qs", width, width, false, xavier),
+            w_ks: Linear::with_init(&a / "w_ks", width, width, false, xavier),
+            w_vs: Linear::with_init(&a / "w_vs", width, width, false, xavier),
+            fc: Linear::with_init(&a / "fc", width, width, false, xavier),
+            attn_norm: LayerNorm::new(&a / "layer_norm", width, EPS),
+            w_1: Linear::new(&f / "w_1", width, config.d_inner, true),
+            w_2: Linear::new(&f / "w_2", config.d_inner, width, true),
+            ffn_norm: LayerNorm::new(&f / "layer_norm", width, EPS),
+            heads: config.n_head,
+            dropout: config.attention_dropout,
+        }
+    }
+
+    fn forward(&self, x: &Tensor, tables: &(Tensor, Tensor), mask: &Tensor, train: bool) -> Tensor {
+        let (b, l, d) = x.size3().unwrap_or((0, 0, 0));
+        let heads = |t: Tensor| t.reshape([b, l, self.heads, d / self.heads]).transpose(1, 2);
+        let q_bhld = rotate(&heads(self.w_qs.forward(x)), tables);
+        let k_bhld = rotate(&heads(self.w_ks.forward(x)), tables);
+        let v_bhld = heads(self.w_vs.forward(x));
+        let dropout = if train { self.dropout } else { 0.0 };
+        let out = Tensor::scaled_dot_product_attention(
+            &q_bhld,
+            &k_bhld,
+            &v_bhld,
+            Some(mask),
+            dropout,
+            false,
+            None,
+            false,
+        );
+        let out = self.fc.forward(&out.transpose(1, 2).reshape([b, l, d]));
+        let x = self.attn_norm.forward(&(out + x));
+        let hidden = self.w_2.forward(&self.w_1.forward(&x).relu());
+        self.ffn_norm.forward(&(hidden + x))
+    }
+}
+
+/// Rotates the leading dimensions of each head, as many as the tables are wide; the rest pass through.
+fn rotate(x_bhld: &Tensor, (cos, sin): &(Tensor, Tensor)) -> Tensor {
+    let (rotated, width) = (cos.size()[1], x_bhld.size()[3]);
+    let head = x_bhld.narrow(-1, 0, rotated);
+    let turned = &head * cos + rotate_half(&head) * sin;
+    if rotated == width {
+        turned
+    } else {
+        Tensor::cat(&[turned, x_bhld.narrow(-1, rotated, width - rotated)], -1)
+    }
+}

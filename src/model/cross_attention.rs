@@ -1,0 +1,142 @@
+//! Gated cross-attention: how the language model listens. One block before every k-th LM block.
+//!
+//! Reference: `helpers.GatedCrossAttentionBlock`; paper section 3.2 (XATTN-Dense).
+
+use super::layers::{LayerNorm, Linear};
+use super::params::{Init, Scope};
+use crate::shapes::TOKENS_PER_WINDOW;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// Which audio frames a text token sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Frames {
+    /// All frames of real windows. The reference's release tree, which the published weights are run with; the default.
+    #[default]
+    All,
+    /// The reference's training tree: text after the i-th `<audio>` sees the first
+    /// `i · max_window_per_audio` frames only. As shipped (1) that is frame 0 of 64·W.
+    FewShotMask,
+}
+
+/// Sizes and the frame rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// A block stands before LM block i when (i + 1) is a multiple of this.
+    pub every: usize,
+    pub heads: i64,
+    pub head_dim: i64,
+    /// Inner width of the feed-forward part, in multiples of the LM's width.
+    pub ff_mult: i64,
+    pub frames: Frames,
+    /// Only read under [`Frames::FewShotMask`].
+    pub max_window_per_audio: i64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            every: 1,
+            heads: 8,
+            head_dim: 64,
+            ff_mult: 4,
+            frames: Frames::All,
+            max_window_per_audio: 1,
+        }
+    }
+}
+
+/// What a block attends to: computed once per clip, kept over all decoding steps.
+pub struct KeyValue {
+    k_bhld: Tensor,
+    v_bhld: Tensor,
+}
+
+/// The block.
+pub struct GatedCrossAttention {
+    attn_gate: Tensor,
+    ff_gate: Tensor,
+    norm: LayerNorm,
+    to_q: Linear,
+    to_kv: Linear,
+    to_out: Linear,
+    ff_norm: LayerNorm,
+    ff_in: Linear,
+    ff_out: Linear,
+    heads: i64,
+}
+
+impl GatedCrossAttention {
+    /// `dim` is the LM's width, `dim_audio` the audio transformer's.
+    pub fn new(p: &Scope, config: &Config, dim: i64, dim_audio: i64) -> Self {
+        let inner = config.heads * config.head_dim;
+        let (a, f) = (p / "attn", p / "ff");
+        GatedCrossAttention {
+            // Gates begin closed: the frozen LM's answer is untouched at the first step.
+            attn_gate: p.weight("attn_gate", &[1], Init::Const(0.0)),
+            ff_gate: p.weight("ff_gate", &[1], Init::Const(0.0)),
+            norm: LayerNorm::new(&a / "norm", dim, 1e-5),
+            to_q: Linear::new(&a / "to_q", dim, inner, false),
+            to_kv: Linear::new(&a / "to_kv", dim_audio, 2 * inner, false),
+            to_out: Linear::new(&a / "to_out", inner, dim, false),
+            ff_norm: LayerNorm::new(&f / 0, dim, 1e-5),
+            ff_in: Linear::new(&f / 1, dim, config.ff_mult * dim, false),
+            ff_out: Linear::new(&f / 3, config.ff_mult * dim, dim, false),
+            heads: config.heads,
+        }
+    }
+
+    /// # Shapes
+    /// `media_bld` (B, L, dim_audio) → keys and values, each (B, H, L, head_dim).
+    pub fn key_value(&self, media_bld: &Tensor) -> KeyValue {
+        let (b, l, _) = media_bld.size3().unwrap_or((0, 0, 0));
+        let kv = self.to_kv.forward(media_bld).chunk(2, -1);
+        let heads = |t: &Tensor| t.reshape([b, l, self.heads, -1]).transpose(1, 2);
+        KeyValue {
+            k_bhld: heads(&kv[0]),
+            v_bhld: heads(&kv[1]),
+        }
+    }
+
+    /// # Shapes
+    /// `x_btd` (B, T, dim); `mask` from [`frame_mask`]; returns (B, T, dim).
+    pub fn forward(&self, x_btd: &Tensor, kv: &KeyValue, mask: Option<&Tensor>) -> Tensor {
+        let x = x_btd + self.attend(x_btd, kv, mask) * self.attn_gate.tanh();
+        let hidden = self.ff_in.forward(&self.ff_norm.forward(&x)).gelu("none");
+        &x + self.ff_out.forward(&hidden) * self.ff_gate.tanh()
+    }
+
+    /// The attention branch before its gate.
+    pub fn attend(&self, x_btd: &Tensor, kv: &KeyValue, mask: Option<&Tensor>) -> Tensor {
+        let (b, t, _) = x_btd.size3().unwrap_or((0, 0, 0));
+        let q = self.to_q.forward(&self.norm.forward(x_btd));
+        let q_bhtd = q.reshape([b, t, self.heads, -1]).transpose(1, 2);
+        let out = Tensor::scaled_dot_product_attention(
+            &q_bhtd, &kv.k_bhld, &kv.v_bhld, mask, 0.0, false, None, false,
+        );
+        self.to_out.forward(&out.transpose(1, 2).reshape([b, t, -1]))
+    }
+}
+
+/// The additive mask of every block of one forward pass, or none when every text token may see every frame.
+///
+/// # Shapes
+/// `windows_bw` (B, W) float, 0 on padded windows; `audio_seen_bt` (B, T) int64, how many `<audio>`
+/// tokens stand at or before each text token (needed under [`Frames::FewShotMask`] only);
+/// returns (B, 1, 1 or T, L) float32.
+pub fn frame_mask(config: &Config, windows_bw: &Tensor, audio_seen_bt: &Tensor) -> Tensor {
+    let real_bl = windows_bw.repeat_interleave_self_int(TOKENS_PER_WINDOW, Some(1), None);
+    let mut hidden_b1l = real_bl.eq(0.0).unsqueeze(1);
+    if config.frames == Frames::FewShotMask {
+        let frame = Tensor::arange(real_bl.size()[1], (Kind::Int64, real_bl.device()));
+        // Reference: text before the first <audio> is treated as if it stood after it.
+        let visible_bt1 = audio_seen_bt.clamp_min(1).unsqueeze(-1) * config.max_window_per_audio;
+        hidden_b1l = hidden_b1l.logical_or(&frame.ge_tensor(&visible_bt1));
+    }
+    // Reference: masked_fill with the lowest float32, so a clip with every window padded attends uniformly.
+    let lowest = f64::from(f32::MIN);
+    let zeros = Tensor::zeros(hidden_b1l.size(), (Kind::Float, real_bl.device()));
+    zeros.masked_fill(&hidden_b1l, lowest).unsqueeze(1)
+}

@@ -1,0 +1,16 @@
+//! The model: one architecture a file, its configuration above the module it builds.
+//!
+//! Parameters bear the checkpoint's names, so that a key can be searched to its line.
+
+pub mod audio_transformer;
+pub mod clap;
+pub mod cross_attention;
+pub mod flamingo;
+pub mod fusion;
+pub mod htsat;
+pub mod infer;
+pub mod layers;
+pub mod params;
+pub mod presets;
+pub mod qwen2;
+pub mod t5;

@@ -1,0 +1,375 @@
+//! The Qwen2 decoder: RMSNorm, grouped-query attention with rotary positions, SwiGLU.
+//!
+//! Follows Hugging Face's `Qwen2ForCausalLM` (the LM of the paper is Qwen2.5-3B); the names are AF2's, whose
+//! reference wraps each decoder layer: `lang_encoder.model.layers.N.decoder_layer.…`.
+
+use super::layers::{rotary_tables, rotate_half, Linear, RmsNorm};
+use super::params::{Init, Scope};
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+/// The part of a Hugging Face `config.json` that fixes the model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Config {
+    pub vocab_size: i64,
+    pub hidden_size: i64,
+    pub intermediate_size: i64,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: i64,
+    pub num_key_value_heads: i64,
+    #[serde(default = "default_positions")]
+    pub max_position_embeddings: i64,
+    #[serde(default = "default_eps")]
+    pub rms_norm_eps: f64,
+    #[serde(default = "default_theta")]
+    pub rope_theta: f64,
+    #[serde(default)]
+    pub tie_word_embeddings: bool,
+}
+
+fn default_positions() -> i64 {
+    32768
+}
+fn default_eps() -> f64 {
+    1e-6
+}
+fn default_theta() -> f64 {
+    10000.0
+}
+
+impl Config {
+    /// Reads and checks an LM folder's `config.json`; refuses what this decoder does not compute.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("config.json");
+        let text = crate::fsutil::read_text(&path)?;
+        let wrong = |key: &str, expected: &str, found: String| Error::checkpoint(&path, key, expected, found);
+        let raw: serde_json::Value =
+            serde_json::from_str(&text).map_err(|e| wrong("config", "JSON", format!("{e}")))?;
+        let text_of = |key: &str| {
+            raw.get(key)
+                .and_then(|v| v.as_str())
+                .unwrap_or_default()
+                .to_owned()
+        };
+        if raw.get("model_type").is_some() && text_of("model_type") != "qwen2" {
+            return Err(wrong("model_type", "qwen2", text_of("model_type")));
+        }
+        if raw.get("hidden_act").is_some() && text_of("hidden_act") != "silu" {
+            return Err(wrong("hidden_act", "silu", text_of("hidden_act")));
+        }
+        // Newer transformers write rope_parameters instead of rope_theta and rope_scaling.
+        let rope = raw.get("rope_parameters").cloned().unwrap_or_default();
+        for scaling in [raw.get("rope_scaling"), Some(&rope)].into_iter().flatten() {
+            let kind = scaling.get("rope_type").or(scaling.get("type"));
+            if kind.and_then(|v| v.as_str()).is_some_and(|v| v != "default") {
+                return Err(wrong("rope_scaling", "null or default", scaling.to_string()));
+            }
+        }
+        if raw.get("use_sliding_window") == Some(&serde_json::Value::Bool(true)) {
+            return Err(wrong("use_sliding_window", "false", "true".into()));
+        }
+        let mut config: Config = serde_json::from_value(raw.clone())
+            .map_err(|e| wrong("config", "the sizes of a Qwen2 model", e.to_string()))?;
+        if let Some(theta) = rope.get("rope_theta").and_then(|v| v.as_f64()) {
+            config.rope_theta = theta;
+        }
+        config.check(&path)?;
+        Ok(config)
+    }
+
+    fn check(&self, path: &Path) -> Result<()> {
+        let bounds: [(&str, i64, i64); 7] = [
+            ("vocab_size", self.vocab_size, 1 << 24),
+            ("hidden_size", self.hidden_size, 1 << 17),
+            ("intermediate_size", self.intermediate_size, 1 << 19),
+            ("num_hidden_layers", self.num_hidden_layers as i64, 1 << 10),
+            ("num_attention_heads", self.num_attention_heads, 1 << 12),
+            ("num_key_value_heads", self.num_key_value_heads, 1 << 12),
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 30),
+        ];
+        for (key, value, most) in bounds {
+            if value < 1 || value > most {
+                return Err(Error::checkpoint(
+                    path,
+                    key,
+                    format!("1 to {most}"),
+                    value.to_string(),
+                ));
+            }
+        }
+        for (key, whole, part) in [
+            ("hidden_size", self.hidden_size, 2 * self.num_attention_heads),
+            (
+                "num_attention_heads",
+                self.num_attention_heads,
+                self.num_key_value_heads,
+            ),
+        ] {
+            if whole % part != 0 {
+                return Err(Error::checkpoint(
+                    path,
+                    key,
+                    format!("a multiple of {part}"),
+                    whole.to_string(),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn head_dim(&self) -> i64 {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    /// The `config.json` that transformers opens.
+    pub fn to_json(&self, eos: i64) -> serde_json::Value {
+        let mut json = serde_json::json!({
+            "architectures": ["Qwen2ForCausalLM"],
+            "model_type": "qwen2",
+            "hidden_act": "silu",
+            "attention_dropout": 0.0,
+            "bos_token_id": eos,
+            "eos_token_id": eos,
+            "initializer_range": 0.02,
+            "max_window_layers": self.num_hidden_layers,
+            "rope_scaling": null,
+            "sliding_window": null,
+            "torch_dtype": "float32",
+            "use_cache": true,
+            "use_sliding_window": false,
+        });
+        if let (Some(all), Ok(serde_json::Value::Object(own))) =
+            (json.as_object_mut(), serde_json::to_value(self))
+        {
+            all.extend(own);
+        }
+        json
+    }
+}
+
+/// Keys and values of the text so far, per layer (B, H_kv, T, head_dim).
+#[derive(Default)]
+pub struct Cache {
+    layers: Vec<Option<(Tensor, Tensor)>>,
+}
+
+impl Cache {
+    /// Tokens held.
+    pub fn len(&self) -> i64 {
+        match self.layers.first() {
+            Some(Some((k, _))) => k.size()[2],
+            _ => 0,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn extend(&mut self, layer: usize, k: Tensor, v: Tensor) -> (Tensor, Tensor) {
+        if self.layers.len() <= layer {
+            self.layers.resize_with(layer + 1, || None);
+        }
+        let (k, v) = match self.layers[layer].take() {
+            Some((k0, v0)) => (Tensor::cat(&[k0, k], 2), Tensor::cat(&[v0, v], 2)),
+            None => (k, v),
+        };
+        self.layers[layer] = Some((k.shallow_clone(), v.shallow_clone()));
+        (k, v)
+    }
+}
+
+/// What all layers of one forward pass share.
+pub struct Context {
+    cos: Tensor,
+    sin: Tensor,
+    mask: Option<Tensor>,
+    causal: bool,
+}
+
+/// Embeddings, decoder layers and head; the cross-attention between them is the caller's.
+pub struct Qwen2 {
+    pub embed_tokens: Tensor,
+    pub layers: Vec<DecoderLayer>,
+    norm: RmsNorm,
+    lm_head: Option<Tensor>,
+    inv_freq: Tensor,
+}
+
+/// How an LM's layers are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// `model.layers.N.self_attn…`, a plain Hugging Face folder.
+    Plain,
+    /// `model.layers.N.decoder_layer.self_attn…`, inside AF2.
+    Wrapped,
+}
+
+impl Qwen2 {
+    /// `p` is `lang_encoder` inside AF2, the root for an LM alone. `vocab` is the number of embedding rows
+    /// (the tokenizer's length inside AF2).
+    pub fn new(p: &Scope, config: &Config, vocab: i64, naming: Naming) -> Self {
+        let m = p / "model";
+        let embed_tokens =
+            (&m / "embed_tokens").weight("weight", &[vocab, config.hidden_size], Init::Normal(0.02));
+        let layers = (0..config.num_hidden_layers)
+            .map(|i| {
+                let q = &m / "layers" / i;
+                let q = if naming == Naming::Wrapped {
+                    q / "decoder_layer"
+                } else {
+                    q
+                };
+                DecoderLayer::new(&q, config)
+            })
+            .collect();
+        let norm = RmsNorm::new(&m / "norm", config.hidden_size, config.rms_norm_eps);
+        let lm_head = (!config.tie_word_embeddings)
+            .then(|| (p / "lm_head").weight("weight", &[vocab, config.hidden_size], Init::Normal(0.02)));
+        let dim = config.head_dim();
+        let exponents = Tensor::arange_start_step(0, dim, 2, (Kind::Float, p.device())) / dim as f64;
+        // 1 / theta^x in float32, as the reference computes it.
+        let inv_freq = Tensor::full([1], config.rope_theta, (Kind::Float, p.device()))
+            .pow(&exponents)
+            .reciprocal();
+        Qwen2 {
+            embed_tokens,
+            layers,
+            norm,
+            lm_head,
+            inv_freq,
+        }
+    }
+
+    /// # Shapes
+    /// `ids_bt` (B, T) int64 → (B, T, D)
+    pub fn embed(&self, ids_bt: &Tensor) -> Tensor {
+        Tensor::embedding(&self.embed_tokens, ids_bt, -1, false, false)
+    }
+
+    /// Positions and the attention mask for `tokens` new tokens after `past` cached ones.
+    /// `attention_mask_bt` (B, past + tokens) is 0 on right padding; without it nothing is padded.
+    pub fn context(&self, tokens: i64, past: i64, attention_mask_bt: Option<&Tensor>) -> Context {
+        let device = self.embed_tokens.device();
+        let positions = Tensor::arange_start(past, past + tokens, (Kind::Int64, device));
+        let (cos, sin) = rotary_tables(&positions, &self.inv_freq);
+        let causal_tk = || {
+            let keys = Tensor::arange(past + tokens, (Kind::Int64, device));
+            keys.le_tensor(&positions.unsqueeze(-1))
+        };
+        let mask = match attention_mask_bt {
+            Some(real) => Some(causal_tk().logical_and(&real.ne(0).unsqueeze(1)).unsqueeze(1)),
+            // A block of new tokens after cached ones needs its own triangle; one token sees everything.
+            None if past > 0 && tokens > 1 => Some(causal_tk()),
+            None => None,
+        };
+        Context {
+            causal: mask.is_none() && past == 0 && tokens > 1,
+            cos,
+            sin,
+            mask,
+        }
+    }
+
+    /// The final norm. (B, T, D) → (B, T, D).
+    pub fn normed(&self, x_btd: &Tensor) -> Tensor {
+        self.norm.forward(x_btd)
+    }
+
+    /// The head on normed states. (…, D) → (…, V).
+    pub fn logits(&self, x: &Tensor) -> Tensor {
+        x.linear(
+            self.lm_head.as_ref().unwrap_or(&self.embed_tokens),
+            None::<&Tensor>,
+        )
+    }
+
+    /// The LM alone: token ids (B, T) → logits (B, T, V).
+    pub fn forward(&self, ids_bt: &Tensor, attention_mask_bt: Option<&Tensor>) -> Tensor {
+        let context = self.context(ids_bt.size()[1], 0, attention_mask_bt);
+        let mut x = self.embed(ids_bt);
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x, &context, None, i);
+        }
+        self.logits(&self.normed(&x))
+    }
+}
+
+/// One decoder layer.
+pub struct DecoderLayer {
+    input_layernorm: RmsNorm,
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    post_attention_layernorm: RmsNorm,
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+    heads: i64,
+    kv_heads: i64,
+    head_dim: i64,
+}
+
+impl DecoderLayer {
+    fn new(p: &Scope, c: &Config) -> Self {
+        let (a, m) = (p / "self_attn", p / "mlp");
+        let (d, hd, init) = (c.hidden_size, c.head_dim(), Init::Normal(0.02));
+        let linear = |p: Scope, i: i64, o: i64, bias: bool| Linear::with_init(p, i, o, bias, init);
+        DecoderLayer {
+            q_proj: linear(&a / "q_proj", d, c.num_attention_heads * hd, true),
+            k_proj: linear(&a / "k_proj", d, c.num_key_value_heads * hd, true),
+            v_proj: linear(&a / "v_proj", d, c.num_key_value_heads * hd, true),
+            o_proj: linear(&a / "o_proj", c.num_attention_heads * hd, d, false),
+            gate_proj: linear(&m / "gate_proj", d, c.intermediate_size, false),
+            up_proj: linear(&m / "up_proj", d, c.intermediate_size, false),
+            down_proj: linear(&m / "down_proj", c.intermediate_size, d, false),
+            input_layernorm: RmsNorm::new(p / "input_layernorm", d, c.rms_norm_eps),
+            post_attention_layernorm: RmsNorm::new(p / "post_attention_layernorm", d, c.rms_norm_eps),
+            heads: c.num_attention_heads,
+            kv_heads: c.num_key_value_heads,
+            head_dim: hd,
+        }
+    }
+
+    /// # Shapes
+    /// `x_btd` (B, T, D) → (B, T, D). With a cache, T new tokens follow the cached ones.
+    pub fn forward(
+        &self,
+        x_btd: &Tensor,
+        context: &Context,
+        cache: Option<&mut Cache>,
+        index: usize,
+    ) -> Tensor {
+        let x = x_btd + self.attention(&self.input_layernorm.forward(x_btd), context, cache, index);
+        let y = self.post_attention_layernorm.forward(&x);
+        let hidden = self.gate_proj.forward(&y).silu() * self.up_proj.forward(&y);
+        x + self.down_proj.forward(&hidden)
+    }
+
+    fn attention(&self, x: &Tensor, context: &Context, cache: Option<&mut Cache>, index: usize) -> Tensor {
+        let (b, t, _) = x.size3().unwrap_or((0, 0, 0));
+        let heads = |y: Tensor, n: i64| y.reshape([b, t, n, self.head_dim]).transpose(1, 2);
+        let turn = |y: Tensor| &y * &context.cos + rotate_half(&y) * &context.sin;
+        let q_bhtd = turn(heads(self.q_proj.forward(x), self.heads));
+        let k_bhtd = turn(heads(self.k_proj.forward(x), self.kv_heads));
+        let v_bhtd = heads(self.v_proj.forward(x), self.kv_heads);
+        let (k_bhtd, v_bhtd) = match cache {
+            Some(cache) => cache.extend(index, k_bhtd, v_bhtd),
+            None => (k_bhtd, v_bhtd),
+        };
+        let out = Tensor::scaled_dot_product_attention(
+            &q_bhtd,
+            &k_bhtd,
+            &v_bhtd,
+            context.mask.as_ref(),
+            0.0,
+            context.causal,
+            None,
+            self.heads != self.kv_heads,
+        );
+        self.o_proj.forward(&out.transpose(1, 2).reshape([b, t, -1]))
+    }
+}

@@ -1,0 +1,75 @@
+//! What the golden tests share: reading the tensors and measuring the distance to them.
+#![allow(dead_code)]
+
+use af2::model::params::{Lookup, Origin, Params, Scope, Store};
+use std::{collections::HashMap, path::PathBuf};
+use tch::{Device, Kind, Tensor};
+
+/// A file below `tests/golden`.
+pub fn golden(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(path)
+}
+
+/// The tensors of one golden file.
+pub struct Golden(HashMap<String, Tensor>);
+
+impl Golden {
+    pub fn open(path: &str) -> Self {
+        let file = golden(path);
+        let tensors = Tensor::read_safetensors(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        Golden(tensors.into_iter().collect())
+    }
+
+    pub fn get(&self, name: &str) -> Tensor {
+        self.0
+            .get(name)
+            .unwrap_or_else(|| panic!("the golden file has no {name}"))
+            .shallow_clone()
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.0.keys()
+    }
+
+    /// Builds a module on the tensors under `prefix`; whatever the module asks for and the file lacks
+    /// must be in `allowed`.
+    pub fn build<T>(&self, prefix: &str, allowed: &[&str], make: impl FnOnce(&Scope) -> T) -> (T, Params) {
+        let lookup: Lookup = Box::new(move |n| Ok(self.0.get(&format!("{prefix}{n}")).map(|t| t.copy())));
+        let origin = Origin::File {
+            path: prefix.into(),
+            lookup,
+            fresh: Box::new(|n| allowed.iter().any(|a| n.contains(a))),
+        };
+        let store = Store::new(origin, Device::Cpu);
+        let module = make(&store.root());
+        let (params, _) = store.finish().unwrap_or_else(|e| panic!("{e}"));
+        (module, params)
+    }
+}
+
+/// Largest absolute difference divided by the largest absolute value of what is expected.
+pub fn relative(found: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(found.size(), expected.size());
+    let (found, expected) = (found.to_kind(Kind::Double), expected.to_kind(Kind::Double));
+    let scale = f64::try_from(expected.abs().max()).unwrap().max(1e-30);
+    f64::try_from((found - &expected).abs().max()).unwrap() / scale
+}
+
+/// Fails, naming the case, when `found` is further than `bound` (relative to the tensor's max) from `expected`.
+pub fn assert_close(case: &str, found: &Tensor, expected: &Tensor, bound: f64) {
+    let distance = relative(found, expected);
+    println!("{case}: {distance:.2e} (bound {bound:.0e})");
+    assert!(
+        distance <= bound,
+        "{case}: relative distance {distance:.3e} exceeds {bound:.0e}"
+    );
+}
+
+pub fn scalar(t: &Tensor) -> f64 {
+    f64::try_from(t.to_kind(Kind::Double)).unwrap()
+}
+
+/// A tensor under `name` from a fresh initialisation must not hide in a golden test.
+pub const NOTHING: &[&str] = &[];
