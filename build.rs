@@ -38,6 +38,7 @@ fn main() {
             }
         }
     }
+    println!("cargo:rustc-env=AF2_LIBTORCH={WANTED}");
     // A RUNPATH: cargo run, cargo test and doctests need no LD_LIBRARY_PATH, and one that is set still wins.
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
 }

@@ -17,7 +17,12 @@
 
 pub mod error;
 pub mod fsutil;
-pub mod model;
 pub mod shapes;
+
+pub mod text;
+
+pub mod data;
+
+pub mod model;
 
 pub use error::{Error, Result};

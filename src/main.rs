@@ -1,3 +1,1 @@
-fn main() {
-    println!("{}", tch::Tensor::from_slice(&[1f32]).sum(tch::Kind::Float));
-}
+fn main(){}

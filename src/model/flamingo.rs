@@ -57,6 +57,12 @@ pub struct Heard {
     full: bool,
 }
 
+impl Heard {
+    pub fn device(&self) -> tch::Device {
+        self.windows_bw.device()
+    }
+}
+
 /// What stands between audio file and loss, under the golden files' names.
 pub struct Traced {
     /// (B, W, 64, D).

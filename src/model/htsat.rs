@@ -104,9 +104,9 @@ impl Htsat {
         let stages = config.depths.len();
         // Weights that AF2 never uses; they belong to the checkpoint and to the published parameter count.
         let stft = p / "spectrogram_extractor" / "stft";
-        stft.fixed_weight("conv_real.weight", &[513, 1, 1024], || stft_matrix(false));
-        stft.fixed_weight("conv_imag.weight", &[513, 1, 1024], || stft_matrix(true));
-        (p / "logmel_extractor").fixed_weight("melW", &[513, MEL_BINS as i64], || {
+        let _ = stft.fixed_weight("conv_real.weight", &[513, 1, 1024], || stft_matrix(false));
+        let _ = stft.fixed_weight("conv_imag.weight", &[513, 1, 1024], || stft_matrix(true));
+        let _ = (p / "logmel_extractor").fixed_weight("melW", &[513, MEL_BINS as i64], || {
             // The front end of this crate computes the mel; this matrix is never read.
             Tensor::zeros([513, MEL_BINS as i64], (Kind::Float, Device::Cpu))
         });

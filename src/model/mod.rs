@@ -9,6 +9,7 @@ pub mod flamingo;
 pub mod fusion;
 pub mod htsat;
 pub mod infer;
+pub mod input;
 pub mod layers;
 pub mod params;
 pub mod presets;

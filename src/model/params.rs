@@ -323,7 +323,7 @@ mod tests {
         let store = Store::new(Origin::Shapes, Device::Cpu);
         let big = (&store.root() / "a" / 0).weight("weight", &[1 << 20, 1 << 20], Init::FanIn(1));
         assert_eq!(big.stride(), [0, 0]);
-        store.root().buffer("b", &[7], Kind::Int64, || {
+        let _ = store.root().buffer("b", &[7], Kind::Int64, || {
             Tensor::zeros([7], (Kind::Int64, Device::Cpu))
         });
         let (params, _) = store.finish().unwrap();
@@ -339,9 +339,9 @@ mod tests {
             fresh: Box::new(|n| n == "new"),
         };
         let store = Store::new(origin, Device::Cpu);
-        store.root().weight("here", &[4], Init::Const(0.));
-        store.root().weight("gone", &[1 << 40], Init::Const(0.));
-        store.root().weight("new", &[2], Init::Const(5.));
+        let _ = store.root().weight("here", &[4], Init::Const(0.));
+        let _ = store.root().weight("gone", &[1 << 40], Init::Const(0.));
+        let _ = store.root().weight("new", &[2], Init::Const(5.));
         let e = store.finish().err().unwrap().to_string();
         assert!(e.contains("here: expected shape [4], found shape [3]"), "{e}");
         assert!(

@@ -1,0 +1,43 @@
+# `make demo` and `make test` each do all that they need; `make help` names the rest.
+
+# The targets share one target/ folder, and cargo parallelises by itself.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test fmt lint clean distclean
+
+# Recipes start where this file lies, also under `make -f` and where the path holds spaces.
+export AF2_ROOT := $(shell cd -P "$$(dirname "$$(echo '$(MAKEFILE_LIST)' | sed 's/^ *//')")" && pwd)
+HERE := cd "$${AF2_ROOT:?}" &&
+# cargo would look for the job server of `make -j` and warn that it is closed.
+CARGO := env -u MAKEFLAGS -u MFLAGS cargo
+
+help: ## this list
+	@$(HERE) sed -n 's/^\([a-z]*\):[^#]*## /\1 /p' Makefile | while read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+setup: ## check the tools, install libtorch into .venv (CUDA=1 or CUDA=0 to choose the set)
+	@$(HERE) scripts/setup.sh
+
+build: setup ## compile ./target/release/af2
+	@$(HERE) $(CARGO) build --release --locked
+
+demo: build ## the main job on a small corpus made on the spot (ARGS='...' goes to af2 demo)
+	@$(HERE) $(CARGO) run --release --locked --quiet -- demo $(ARGS)
+
+# One profile for everything, so that torch's C++ half is compiled once.
+test: setup ## all tests (ARGS='...' goes to cargo test)
+	@$(HERE) bash tests/setup.sh
+	@$(HERE) $(CARGO) test --release --locked $(ARGS)
+
+fmt: ## format the Rust code
+	@$(HERE) $(CARGO) fmt
+
+lint: setup ## formatting and clippy, as the CI wants them
+	@$(HERE) for tool in fmt clippy; do cargo $$tool --version >/dev/null 2>&1 || { echo "lint: cargo $$tool is missing: rustup component add rustfmt clippy" >&2; exit 1; }; done
+	@$(HERE) $(CARGO) fmt --check
+	@$(HERE) $(CARGO) clippy --release --all-targets --locked -- -D warnings
+
+clean: ## remove what was compiled
+	@$(HERE) $(CARGO) clean
+
+distclean: clean ## remove libtorch and .venv too; runs and checkpoints stay
+	@$(HERE) rm -rf .venv .torch

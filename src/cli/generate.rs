@@ -1,0 +1,199 @@
+//! `af2 generate`
+
+use crate::data::feed::{Clip, Ears};
+use crate::error::{Error, Result};
+use crate::ffi;
+use crate::generate::{generate, sampling::{Sampler, Sampling}, Options};
+use crate::load::{self, Loaded};
+use crate::model::flamingo::Audio;
+use crate::model::htsat::TrainMode;
+use crate::shapes::Seconds;
+use crate::text::prompt;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tch::no_grad;
+
+#[derive(Args)]
+pub struct GenerateArgs {
+    /// A folder in the released layout: safe_ckpt/, optional clap_ckpt/, llm/.
+    #[arg(long, value_name = "DIR")]
+    checkpoint: PathBuf,
+    /// A sound file: wav, flac, mp3, ogg, …
+    #[arg(long, value_name = "FILE", requires = "prompt", conflicts_with = "input")]
+    audio: Option<PathBuf>,
+    /// The question.
+    #[arg(long, value_name = "TEXT", requires = "audio")]
+    prompt: Option<String>,
+    /// Many questions: {"path", "prompt"} a line, as the released inference script takes.
+    #[arg(long, value_name = "FILE.jsonl", required_unless_present = "audio")]
+    input: Option<PathBuf>,
+    /// Relative paths in --input are relative to this; default: the current folder.
+    #[arg(long, value_name = "DIR")]
+    data_root: Option<PathBuf>,
+    /// One JSON object a line: path, prompt, text, tokens (ids), seconds.
+    #[arg(long)]
+    json: bool,
+    /// 0 is greedy.
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f64,
+    /// With a temperature: only the k likeliest tokens; 0 for all.
+    #[arg(long, default_value_t = 30)]
+    top_k: usize,
+    /// With a temperature: only the likeliest tokens that together reach this probability.
+    #[arg(long, default_value_t = 0.95)]
+    top_p: f64,
+    /// Seeds the sampling.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[arg(long, default_value_t = 256)]
+    max_new_tokens: usize,
+    /// Recompute the whole text for every token: the same tokens, slower.
+    #[arg(long)]
+    no_cache: bool,
+    /// Most windows of 10 s that are heard; default: what the configuration says, 12 without one.
+    #[arg(long)]
+    windows: Option<usize>,
+    /// Sizes that the tensors do not tell, in our form or the reference's own YAML.
+    #[arg(long, value_name = "YAML")]
+    config: Option<PathBuf>,
+    /// The training tree's rule: each text token sees only the first frames of its audio.
+    #[arg(long)]
+    few_shot_mask: bool,
+    /// Leave tensors aside that the model does not know.
+    #[arg(long)]
+    allow_unexpected: bool,
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+#[derive(Deserialize)]
+struct Question {
+    path: PathBuf,
+    prompt: String,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    path: String,
+    prompt: String,
+    text: String,
+    tokens: Vec<i64>,
+    seconds: f64,
+}
+
+pub fn run(args: &GenerateArgs) -> Result<()> {
+    let rule = Sampling {
+        temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
+    };
+    if !(args.temperature >= 0.0 && args.temperature.is_finite()) || !(args.top_p > 0.0 && args.top_p <= 1.0) {
+        return Err(Error::recipe(
+            "command line",
+            "--temperature must be at least 0, --top-p above 0 and at most 1",
+        ));
+    }
+    // What is asked for is checked before the model is loaded, which may take minutes.
+    let questions = match (&args.audio, &args.prompt, &args.input) {
+        (Some(path), Some(prompt), _) => vec![Question {
+            path: path.clone(),
+            prompt: prompt.clone(),
+        }],
+        (_, _, Some(file)) => read_questions(file, args.data_root.as_deref())?,
+        _ => return Err(Error::recipe("command line", "--audio with --prompt, or --input, is needed")),
+    };
+    let model = load::open(
+        &args.checkpoint,
+        &load::Options {
+            device: ffi::cuda::device(&args.device)?,
+            config: args.config.clone(),
+            few_shot_mask: args.few_shot_mask,
+            allow_unexpected: args.allow_unexpected,
+        },
+    )?;
+    for note in &model.notes {
+        eprintln!("note: {note}");
+    }
+    let options = Options {
+        max_new_tokens: args.max_new_tokens,
+        eos: model.tokenizer.eos,
+        cache: !args.no_cache,
+    };
+    let windows = args.windows.unwrap_or(model.max_windows).max(1);
+    let ears = Ears::new(0);
+    let mut sampler = Sampler::new(rule, args.seed);
+    let mut failed = Vec::new();
+    for question in &questions {
+        match answer(&model, &ears, question, windows, &options, &mut sampler) {
+            Ok(a) if args.json => {
+                let line = serde_json::to_string(&a).map_err(|e| Error::recipe("answer", e.to_string()))?;
+                println!("{line}");
+            }
+            Ok(a) if questions.len() == 1 => println!("{}", a.text),
+            Ok(a) => println!("{}\t{}\t{}", a.path, a.prompt, a.text),
+            // One bad file does not take the answers about the others with it.
+            Err(e) if questions.len() > 1 => {
+                eprintln!("error: {e}");
+                failed.push(e);
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    match failed.len() {
+        0 => Ok(()),
+        n => {
+            eprintln!("{n} of {} questions could not be answered", questions.len());
+            crate::error::all(failed.into_iter().take(1).collect())
+        }
+    }
+}
+
+fn answer(
+    model: &Loaded,
+    ears: &Ears,
+    question: &Question,
+    windows: usize,
+    options: &Options,
+    sampler: &mut Sampler,
+) -> Result<Answer> {
+    let started = Instant::now();
+    let mel = ears.mel(&Clip::new(question.path.clone(), Seconds(0.0), windows))?;
+    let audio = Audio::from_mels([&*mel], model.device);
+    let heard = no_grad(|| model.model.hear(&audio, TrainMode::default(), false));
+    let ids = model.tokenizer.encode(&prompt::question(&question.prompt))?;
+    let tokens = generate(&model.model, &heard, &ids, options, sampler);
+    Ok(Answer {
+        path: question.path.display().to_string(),
+        prompt: question.prompt.clone(),
+        text: model.tokenizer.decode(&tokens, true)?,
+        tokens,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+fn read_questions(file: &Path, root: Option<&Path>) -> Result<Vec<Question>> {
+    let open = std::fs::File::open(file).map_err(|e| Error::io(file, e))?;
+    let mut all = Vec::new();
+    for (i, line) in std::io::BufReader::new(open).lines().enumerate() {
+        let line = line.map_err(|e| Error::io(file, e))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let mut q: Question = serde_json::from_str(&line).map_err(|e| {
+            Error::data(
+                file,
+                format!("line {}", i + 1),
+                r#"{"path": "…", "prompt": "…"}"#,
+                e.to_string(),
+            )
+        })?;
+        if let Some(root) = root {
+            q.path = root.join(&q.path);
+        }
+        all.push(q);
+    }
+    Ok(all)
+}

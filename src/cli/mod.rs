@@ -1,0 +1,89 @@
+//! The command line: one file per verb, each a thin call into the library.
+
+mod demo;
+mod generate;
+mod steps;
+mod trace;
+
+use crate::error::Result;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Research training toolkit for Audio Flamingo 2.
+///
+/// Train, ask and measure audio-language models: AF-CLAP's HTSAT encoder, an audio transformer with rotary
+/// positions, and gated cross-attention into a Qwen2 language model. Recipes are YAML; checkpoints are
+/// those of the PyTorch reference.
+#[derive(Parser)]
+#[command(name = "af2", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 libtorch, 2 usage, 3 files, 4 recipe, 5 audio, 6 data, \
+    7 checkpoint, 8 training, 9 comparison past its tolerance.")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// No progress output.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// The whole line on an embedded recipe: corpus, LM, AF-CLAP, three stages, evaluation, table.
+    Demo(demo::DemoArgs),
+    /// Write a recipe's synthetic corpus.
+    Synth(RecipeArgs),
+    /// Train a recipe's tokenizer and language model on text alone.
+    Lm(RecipeArgs),
+    /// Train a recipe's AF-CLAP on clip–caption pairs.
+    Clap(RecipeArgs),
+    /// Train the stages of a recipe, each from the checkpoint of the one before.
+    Train(RecipeArgs),
+    /// Ask a trained model the questions of a recipe's evaluation sets, and score the answers.
+    Eval(steps::EvalArgs),
+    /// Print the table and draw the curves of a run, from its files alone.
+    Report(steps::ReportArgs),
+    /// Answer a question about a sound file, or many of them.
+    Generate(generate::GenerateArgs),
+    /// Run manifest items as one batch and write every tensor between; compare with a dump.
+    Trace(trace::TraceArgs),
+}
+
+/// A recipe and what is changed in it.
+#[derive(Args)]
+struct RecipeArgs {
+    /// The recipe, a YAML file.
+    recipe: PathBuf,
+    /// Changes, such as stages.stage1.optim.steps=100 or output=experiments/second.
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+impl RecipeArgs {
+    fn load(&self) -> Result<crate::recipe::Recipe> {
+        crate::recipe::Recipe::load(&self.recipe, &self.overrides)
+    }
+}
+
+/// Runs the command line; returns the exit code.
+pub fn main() -> i32 {
+    let cli = Cli::parse();
+    crate::progress::set_quiet(cli.quiet);
+    let result = match &cli.verb {
+        Verb::Demo(args) => demo::run(args),
+        Verb::Synth(args) => args.load().and_then(|r| steps::synth(&r)),
+        Verb::Lm(args) => args.load().and_then(|r| steps::lm(&r)),
+        Verb::Clap(args) => args.load().and_then(|r| steps::clap(&r)),
+        Verb::Train(args) => args.load().and_then(|r| steps::train(&r)),
+        Verb::Eval(args) => args.run(),
+        Verb::Report(args) => args.run(),
+        Verb::Generate(args) => generate::run(args),
+        Verb::Trace(args) => trace::run(args),
+    };
+    match result {
+        Ok(()) => 0,
+        Err(e) => {
+            eprintln!("error: {e}");
+            e.exit_code()
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! `af2 synth`, `lm`, `clap`, `train`, `eval`, `report`: the steps of a recipe, one by one.
+
+use super::RecipeArgs;
+use crate::data::feed::Ears;
+use crate::data::manifest::Manifest;
+use crate::error::{Error, Result};
+use crate::eval::score;
+use crate::progress::Progress;
+use crate::recipe::Recipe;
+use crate::report;
+use crate::{eval, ffi, load, run_folder, synth, train};
+use clap::Args;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use tch::Device;
+
+#[derive(Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// A folder in the released layout; default: the recipe's last stage.
+    #[arg(long, value_name = "DIR")]
+    checkpoint: Option<PathBuf>,
+    /// Score the predictions that are there, without a model.
+    #[arg(long)]
+    score_only: bool,
+}
+
+#[derive(Args)]
+pub struct ReportArgs {
+    /// A run's folder, or a recipe whose output is meant.
+    run: PathBuf,
+}
+
+impl EvalArgs {
+    pub fn run(&self) -> Result<()> {
+        let recipe = self.recipe.load()?;
+        evaluate(&recipe, self.checkpoint.as_deref(), self.score_only)
+    }
+}
+
+impl ReportArgs {
+    pub fn run(&self) -> Result<()> {
+        let folder = if self.run.is_file() {
+            Recipe::load(&self.run, &[])?.output
+        } else {
+            self.run.clone()
+        };
+        report_run(&folder)
+    }
+}
+
+fn device(recipe: &Recipe) -> Result<Device> {
+    ffi::cuda::device(&recipe.device)
+}
+
+fn missing(recipe: &Recipe, section: &str) -> Error {
+    Error::recipe(&recipe.name, format!("the recipe has no section `{section}`"))
+}
+
+/// Writes the corpus.
+pub fn synth(recipe: &Recipe) -> Result<()> {
+    let spec = recipe.corpus.as_ref().ok_or_else(|| missing(recipe, "corpus"))?;
+    let bar = std::sync::Mutex::new(None);
+    let corpus = synth::write(&recipe.data_root(), spec, &|done, total| {
+        let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
+        bar.get_or_insert_with(|| Progress::new("corpus: write", total as u64)).set(done as u64);
+    })?;
+    if let Some(bar) = bar.into_inner().unwrap_or_else(|e| e.into_inner()) {
+        bar.finish("");
+    }
+    println!(
+        "corpus: {} clips, {:.1} minutes of sound, in {}",
+        corpus.clips,
+        corpus.seconds / 60.0,
+        corpus.root.display()
+    );
+    Ok(())
+}
+
+/// Trains tokenizer and LM on the texts of all training manifests.
+pub fn lm(recipe: &Recipe) -> Result<()> {
+    let lm = recipe.lm.as_ref().ok_or_else(|| missing(recipe, "lm"))?;
+    let stages = recipe.stages.iter().flat_map(|s| s.sets.keys());
+    let captions = recipe.clap.iter().flat_map(|c| &c.sets);
+    let sets: BTreeSet<&String> = stages.chain(captions).collect();
+    let mut pairs = Vec::new();
+    for set in sets {
+        let manifest = Manifest::open(&recipe.manifest(set))?;
+        pairs.extend(manifest.items.into_iter().map(|i| (i.prompt, i.output)));
+    }
+    train::lm::train(recipe, lm, &pairs, device(recipe)?)
+}
+
+/// Trains AF-CLAP.
+pub fn clap(recipe: &Recipe) -> Result<()> {
+    let clap = recipe.clap.as_ref().ok_or_else(|| missing(recipe, "clap"))?;
+    let ears = Ears::new(recipe.data.cache_mib);
+    train::contrastive::train(recipe, clap, &ears, device(recipe)?)
+}
+
+/// Trains the stages.
+pub fn train(recipe: &Recipe) -> Result<()> {
+    let device = device(recipe)?;
+    run_folder::describe(recipe, device)?;
+    train::curriculum(recipe, device)
+}
+
+/// Asks and scores.
+pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) -> Result<()> {
+    let section = recipe.eval.as_ref().ok_or_else(|| missing(recipe, "eval"))?;
+    let predictions = recipe.output.join("predictions.jsonl");
+    if !score_only {
+        let folder = match (checkpoint, recipe.stages.last()) {
+            (Some(folder), _) => folder.to_path_buf(),
+            (None, Some(stage)) => recipe.stage_folder(&stage.name),
+            (None, None) => return Err(missing(recipe, "stages").hint("--checkpoint names a model")),
+        };
+        let model = load::open(&folder, &load::Options::new(device(recipe)?))?;
+        eval::run(recipe, section, &model, &predictions)?;
+    }
+    let results = score::score(&score::read_predictions(&predictions)?)?;
+    results.write(&recipe.output.join("results.json"))?;
+    report_run(&recipe.output)
+}
+
+/// Prints the table; writes table.md and curves.svg.
+pub fn report_run(folder: &Path) -> Result<()> {
+    let results = score::Results::read(&folder.join("results.json"))?;
+    println!("{}", report::table::results(&results).terminal());
+    let markdown = report::table::results(&results).markdown();
+    crate::fsutil::write_atomic_bytes(&folder.join("table.md"), markdown.as_bytes())?;
+    let drawn = report::curves(folder)?;
+    println!("table: {}", folder.join("table.md").display());
+    for file in drawn {
+        println!("curve: {}", file.display());
+    }
+    Ok(())
+}

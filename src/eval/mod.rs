@@ -1,0 +1,115 @@
+//! Asking a model the questions of manifests. Scoring is apart: it reads what this writes, and needs no model.
+
+pub mod rules;
+pub mod score;
+
+use crate::data::feed::{examples, Ears, Example};
+use crate::data::manifest::Manifest;
+use crate::error::{Error, Result};
+use crate::generate::{generate, sampling::{Sampler, Sampling}, Options};
+use crate::load::Loaded;
+use crate::model::flamingo::Audio;
+use crate::model::htsat::TrainMode;
+use crate::progress::Progress;
+use crate::recipe::{EvalRecipe, Recipe};
+use crate::text::prompt;
+use crate::train::batch::Encoded;
+use score::Prediction;
+use std::{collections::HashMap, io::Write, path::Path, time::Instant};
+use tch::{no_grad, Tensor};
+
+/// Asks every question of the recipe's evaluation sets, with the clip and, where wanted, with silence in its place;
+/// writes one JSON object a line to `out`.
+pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Result<()> {
+    let mut asked = Vec::new();
+    for set in &eval.sets {
+        let manifest = Manifest::open(&recipe.manifest(set))?;
+        let mut own = examples(&manifest, &recipe.data_root(), eval.windows);
+        own.truncate(eval.limit.unwrap_or(usize::MAX));
+        asked.extend(own.into_iter().map(|e| (manifest.task.clone(), e)));
+    }
+    let ears = Ears::new(recipe.data.cache_mib);
+    let encoded = Encoded::of(model, &ears, asked.iter().map(|(_, e)| &e.clip), "evaluate: encode")?;
+    let mut silence = Silence::new(&ears);
+    let controls = if eval.silence_control { 2 } else { 1 };
+    let progress = Progress::new("evaluate: ask", (asked.len() * controls) as u64);
+    let options = Options {
+        max_new_tokens: eval.max_new_tokens,
+        eos: model.tokenizer.eos,
+        cache: true,
+    };
+    let write = |w: &mut dyn Write| -> Result<()> {
+        for (task, example) in &asked {
+            for control in [false, true].into_iter().take(controls) {
+                let features = match (control, encoded.get(&example.clip)) {
+                    (false, Some(f)) => f.shallow_clone(),
+                    (true, Some(f)) => silence.features(model, f.size()[0] as usize),
+                    (_, None) => return Err(Error::audio(&example.clip.path, "an encoded clip", "none")),
+                };
+                let answer = ask(model, &features, example, task, control, &options)?;
+                let line = serde_json::to_string(&answer).map_err(|e| Error::data(out, "prediction", "JSON", e.to_string()))?;
+                writeln!(w, "{line}").map_err(|e| Error::io(out, e))?;
+                progress.inc(1);
+            }
+        }
+        Ok(())
+    };
+    crate::fsutil::write_atomic(out, write)?;
+    progress.finish("");
+    Ok(())
+}
+
+fn ask(
+    model: &Loaded,
+    features: &Tensor,
+    example: &Example,
+    task: &str,
+    control: bool,
+    options: &Options,
+) -> Result<Prediction> {
+    let started = Instant::now();
+    let audio = Audio::windows_only(&[features.size()[0] as usize], model.device);
+    let heard = no_grad(|| model.model.hear_encoded(&features.unsqueeze(0), &audio, false));
+    let ids = model.tokenizer.encode(&prompt::question(&example.item.prompt))?;
+    let tokens = generate(&model.model, &heard, &ids, options, &mut Sampler::new(Sampling::GREEDY, 0));
+    Ok(Prediction {
+        id: example.item.key.clone(),
+        task: task.to_owned(),
+        path: example.item.name.clone(),
+        prompt: example.item.prompt.clone(),
+        reference: example.item.output.clone(),
+        prediction: model.tokenizer.decode(&tokens, true)?.trim().to_owned(),
+        tokens,
+        labels: example.item.labels.clone(),
+        chance: example.item.chance,
+        control,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// Features of silence, by the number of windows.
+struct Silence<'a> {
+    ears: &'a Ears,
+    known: HashMap<usize, Tensor>,
+}
+
+impl<'a> Silence<'a> {
+    fn new(ears: &'a Ears) -> Self {
+        Silence {
+            ears,
+            known: HashMap::new(),
+        }
+    }
+
+    /// (W, 64, D)
+    fn features(&mut self, model: &Loaded, windows: usize) -> Tensor {
+        self.known
+            .entry(windows)
+            .or_insert_with(|| {
+                let mel = self.ears.silence(windows);
+                let audio = Audio::from_mels([&mel], model.device);
+                no_grad(|| model.model.encode(&audio, TrainMode::default(), false)).squeeze_dim(0)
+            })
+            .shallow_clone()
+    }
+}

@@ -1,0 +1,424 @@
+//! Recipes: typed YAML, checked whole before anything runs.
+//!
+//! Every key that is left out of a file has its default here, beside its meaning.
+
+pub mod yaml;
+
+use crate::error::{all, nearest, Error, Result};
+use crate::model::{audio_transformer, cross_attention, htsat, t5};
+use crate::shapes::WINDOW_SECONDS;
+use crate::synth::CorpusSpec;
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The recipe of `af2 demo`.
+pub const DEMO: &str = include_str!("../../recipes/demo.yaml");
+
+/// A whole run: what is made, trained, measured, and where it is written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Names the run.
+    pub name: String,
+    /// Seeds everything random.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+    #[serde(default = "auto")]
+    pub device: String,
+    /// The run's folder.
+    pub output: PathBuf,
+    /// Synthesises a corpus into `data.root` when present.
+    pub corpus: Option<CorpusSpec>,
+    /// Trains a tokenizer and an LM from the training texts into `output/llm` when present.
+    pub lm: Option<LmRecipe>,
+    /// Trains AF-CLAP from the caption sets into `output/clap` when present.
+    pub clap: Option<ClapRecipe>,
+    pub model: ModelRecipe,
+    pub data: DataRecipe,
+    /// The curriculum, in order; each stage starts from the one before.
+    #[serde(default)]
+    pub stages: Vec<StageRecipe>,
+    pub eval: Option<EvalRecipe>,
+}
+
+/// A small Qwen2 and its tokenizer, trained on text alone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LmRecipe {
+    /// Most entries of the BPE vocabulary, the three special tokens left out.
+    pub vocab_size: usize,
+    pub hidden_size: i64,
+    pub intermediate_size: i64,
+    pub layers: usize,
+    pub heads: i64,
+    pub kv_heads: i64,
+    pub optim: OptimRecipe,
+}
+
+/// Contrastive training of both towers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClapRecipe {
+    pub audio: htsat::Config,
+    /// Sizes of the text tower; its vocabulary is the tokenizer's.
+    pub text: TextTower,
+    pub joint_dim: i64,
+    /// Caption sets, by their names in `data.sets`.
+    pub sets: Vec<String>,
+    /// SpecAugment and stochastic depth, as the reference trains.
+    #[serde(default)]
+    pub augment: bool,
+    pub optim: OptimRecipe,
+}
+
+/// [`t5::Config`] without the vocabulary.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextTower {
+    pub d_model: i64,
+    pub d_kv: i64,
+    pub d_ff: i64,
+    pub num_layers: usize,
+    pub num_heads: i64,
+}
+
+impl TextTower {
+    pub fn config(&self, vocab_size: i64) -> t5::Config {
+        t5::Config {
+            vocab_size,
+            d_model: self.d_model,
+            d_kv: self.d_kv,
+            d_ff: self.d_ff,
+            num_layers: self.num_layers,
+            num_heads: self.num_heads,
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+        }
+    }
+}
+
+/// Where the model starts and the sizes that its files do not tell.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecipe {
+    /// A released-layout folder to start from; without it, `lm` and `clap`, and the rest is initialised.
+    pub checkpoint: Option<PathBuf>,
+    /// The LM's Hugging Face folder. Default: `output/llm`.
+    pub lm: Option<PathBuf>,
+    /// An AF-CLAP file. Default: `output/clap/clap.safetensors`.
+    pub clap: Option<PathBuf>,
+    #[serde(default = "audio_transformer::Config::paper")]
+    pub audio_transformer: audio_transformer::Config,
+    #[serde(default)]
+    pub cross_attention: cross_attention::Config,
+    /// Windows of 10 s that the model is made for; no stage and no evaluation may ask for more.
+    #[serde(default = "thirty")]
+    pub max_windows: usize,
+}
+
+/// The data sets by name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecipe {
+    /// Manifests and audio lie below this. Default: `output/corpus`.
+    pub root: Option<PathBuf>,
+    /// Most text tokens of an item.
+    #[serde(default = "max_tokens")]
+    pub max_tokens: usize,
+    /// Bytes of mels kept in memory over epochs, in MiB; 0 keeps none.
+    #[serde(default = "cache_mib")]
+    pub cache_mib: usize,
+    /// name → manifest, relative to the root.
+    pub sets: IndexMap<String, PathBuf>,
+}
+
+/// A part of the model that a stage may train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    Clap,
+    AudioTransformer,
+    CrossAttention,
+    /// The input embeddings; see `StageRecipe::embedding_rows`.
+    Embeddings,
+    Lm,
+}
+
+/// Which embedding rows a stage may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EmbeddingRows {
+    /// `<audio>` and `<|endofchunk|>`, as the reference's own mask (not `<SEP>`).
+    #[default]
+    Added,
+    All,
+}
+
+/// The mode in which the audio encoder runs while a stage trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClapMode {
+    /// Running statistics, nothing random: frozen or not, it sees what evaluation sees.
+    #[default]
+    Eval,
+    /// What the reference's `model.train()` turns on, frozen or not: batch statistics, SpecAugment, stochastic depth.
+    Train,
+}
+
+/// Where the gradient is clipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClipAt {
+    /// The accumulated gradient, after every micro-step, as the reference does.
+    #[default]
+    MicroStep,
+    /// Once before the optimizer's step.
+    Step,
+}
+
+/// One stage of the curriculum.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageRecipe {
+    pub name: String,
+    pub train: Vec<Part>,
+    #[serde(default)]
+    pub embedding_rows: EmbeddingRows,
+    #[serde(default)]
+    pub clap_mode: ClapMode,
+    /// Most windows of 10 s per item.
+    pub windows: usize,
+    /// set → weight; a weight of 0.5 takes half of the set per epoch, 2 takes it twice.
+    pub sets: IndexMap<String, f64>,
+    /// Keep the frozen encoder's features in memory over epochs. Only where CLAP neither trains nor runs in train mode.
+    #[serde(default)]
+    pub cache_features: bool,
+    #[serde(default)]
+    pub clip_at: ClipAt,
+    pub optim: OptimRecipe,
+}
+
+/// The optimizer and its schedule.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimRecipe {
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Items per micro-step.
+    pub batch_size: usize,
+    /// Micro-steps per optimizer step.
+    #[serde(default = "one_usize")]
+    pub accumulate: usize,
+    pub learning_rate: f64,
+    /// Learning rate of the audio encoder relative to the others.
+    #[serde(default = "one_f64")]
+    pub clap_rate: f64,
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Optimizer steps of linear warm-up; the first step has learning rate 0 where this is above 0.
+    #[serde(default)]
+    pub warmup: usize,
+    /// On cross-attention weights only in the curriculum (as the reference), on all matrices elsewhere.
+    #[serde(default = "weight_decay")]
+    pub weight_decay: f64,
+    /// Largest gradient norm.
+    #[serde(default = "one_f64")]
+    pub clip: f64,
+}
+
+/// The learning rate after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    #[default]
+    Constant,
+    /// Down to 0 at the last step.
+    Linear,
+    /// Half a cosine down to 0 at the last step.
+    Cosine,
+}
+
+/// What is measured after training.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalRecipe {
+    /// Sets by their names in `data.sets`.
+    pub sets: Vec<String>,
+    /// Most windows of 10 s per item.
+    pub windows: usize,
+    #[serde(default = "max_new_tokens")]
+    pub max_new_tokens: usize,
+    /// Ask the same with the audio replaced by silence.
+    #[serde(default = "yes")]
+    pub silence_control: bool,
+    /// Only so many items of each set, from the front.
+    pub limit: Option<usize>,
+}
+
+fn one() -> u64 {
+    1
+}
+fn one_usize() -> usize {
+    1
+}
+fn one_f64() -> f64 {
+    1.0
+}
+fn auto() -> String {
+    "auto".into()
+}
+fn thirty() -> usize {
+    30
+}
+fn max_tokens() -> usize {
+    512
+}
+fn cache_mib() -> usize {
+    2048
+}
+fn weight_decay() -> f64 {
+    0.1
+}
+fn max_new_tokens() -> usize {
+    256
+}
+fn yes() -> bool {
+    true
+}
+
+impl Recipe {
+    /// Reads a file; `overrides` are `key=value` from the command line.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = crate::fsutil::read_text(path).map_err(|e| e.hint("a recipe is a YAML file, see recipes/"))?;
+        Recipe::parse(&text, &path.display().to_string(), overrides)
+    }
+
+    /// The embedded demo.
+    pub fn demo(overrides: &[String]) -> Result<Self> {
+        Recipe::parse(DEMO, "recipes/demo.yaml (built in)", overrides)
+    }
+
+    pub fn parse(text: &str, file: &str, overrides: &[String]) -> Result<Self> {
+        let recipe: Recipe = yaml::parse(text, file, overrides)?;
+        recipe.check(file)?;
+        Ok(recipe)
+    }
+
+    /// Everything that the types cannot say, all at once.
+    fn check(&self, file: &str) -> Result<()> {
+        let mut errors = Vec::new();
+        let mut wrong = |message: String, hint: Option<String>| {
+            errors.push(Error::Recipe {
+                file: file.into(),
+                line: None,
+                message,
+                hint,
+            })
+        };
+        let known = |name: &str| self.data.sets.contains_key(name);
+        let names = || self.data.sets.keys().map(String::as_str);
+        let mut unknown_set = |place: String, name: &str| {
+            if !known(name) {
+                wrong(
+                    format!("{place}: no set `{name}` in data.sets"),
+                    nearest(name, names()).map(|n| format!("did you mean `{n}`?")),
+                );
+            }
+        };
+        for stage in &self.stages {
+            for set in stage.sets.keys() {
+                unknown_set(format!("stages.{}.sets", stage.name), set);
+            }
+        }
+        for set in self.clap.iter().flat_map(|c| &c.sets) {
+            unknown_set("clap.sets".into(), set);
+        }
+        for set in self.eval.iter().flat_map(|e| &e.sets) {
+            unknown_set("eval.sets".into(), set);
+        }
+        let windows = self.stages.iter().map(|s| (format!("stages.{}.windows", s.name), s.windows));
+        let eval = self.eval.iter().map(|e| ("eval.windows".to_owned(), e.windows));
+        for (place, n) in windows.chain(eval) {
+            if n == 0 || n > self.model.max_windows {
+                wrong(
+                    format!(
+                        "{place}: {n} windows of {WINDOW_SECONDS} s, but the model has positions for 1 to {}",
+                        self.model.max_windows
+                    ),
+                    Some("raise model.max_windows, or lower the stage's windows".into()),
+                );
+            }
+        }
+        let optims = self.stages.iter().map(|s| (format!("stages.{}", s.name), &s.optim));
+        let lm = self.lm.iter().map(|l| ("lm".to_owned(), &l.optim));
+        let clap = self.clap.iter().map(|c| ("clap".to_owned(), &c.optim));
+        for (place, o) in optims.chain(lm).chain(clap) {
+            for (key, good) in [
+                ("batch_size", o.batch_size > 0),
+                ("accumulate", o.accumulate > 0),
+                ("learning_rate", o.learning_rate.is_finite() && o.learning_rate >= 0.0),
+                ("clap_rate", o.clap_rate.is_finite() && o.clap_rate >= 0.0),
+                ("clip", o.clip > 0.0),
+                ("weight_decay", o.weight_decay.is_finite() && o.weight_decay >= 0.0),
+            ] {
+                if !good {
+                    wrong(format!("{place}.optim.{key}: must be positive"), None);
+                }
+            }
+        }
+        for stage in &self.stages {
+            if stage.train.is_empty() {
+                wrong(format!("stages.{}.train: nothing to train", stage.name), None);
+            }
+            for (set, weight) in &stage.sets {
+                if !(weight.is_finite() && *weight > 0.0) {
+                    wrong(format!("stages.{}.sets.{set}: a weight must be above 0", stage.name), None);
+                }
+            }
+            let moves = stage.train.contains(&Part::Clap) || stage.clap_mode == ClapMode::Train;
+            if stage.cache_features && moves {
+                wrong(
+                    format!("stages.{}.cache_features: CLAP's features change while this stage trains", stage.name),
+                    Some("set cache_features to false".into()),
+                );
+            }
+        }
+        let width = self.clap.as_ref().map(|c| c.audio.output_dim());
+        let heads = self.model.audio_transformer.n_head;
+        if heads < 1 || width.is_some_and(|w| w % heads != 0 || w / heads < 32) {
+            wrong(
+                format!("model.audio_transformer.n_head: {heads} heads do not divide the encoder's {width:?} dimensions into heads of at least 32"),
+                Some("rotary positions turn at least 32 dimensions of a head".into()),
+            );
+        }
+        all(errors)
+    }
+
+    pub fn data_root(&self) -> PathBuf {
+        self.data.root.clone().unwrap_or_else(|| self.output.join("corpus"))
+    }
+
+    pub fn lm_folder(&self) -> PathBuf {
+        self.model.lm.clone().unwrap_or_else(|| self.output.join("llm"))
+    }
+
+    pub fn clap_file(&self) -> PathBuf {
+        self.model
+            .clap
+            .clone()
+            .unwrap_or_else(|| self.output.join("clap").join("clap.safetensors"))
+    }
+
+    /// Where a stage's model is written, in the released layout.
+    pub fn stage_folder(&self, stage: &str) -> PathBuf {
+        self.output.join("checkpoints").join(stage)
+    }
+
+    /// The manifest of a set.
+    pub fn manifest(&self, set: &str) -> PathBuf {
+        let relative = self.data.sets.get(set).cloned().unwrap_or_default();
+        self.data_root().join(relative)
+    }
+}

@@ -1,0 +1,42 @@
+//! What a run's folder says about the run itself.
+
+use crate::error::{Error, Result};
+use crate::fsutil::write_atomic_bytes;
+use crate::recipe::Recipe;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tch::Device;
+
+/// Writes `plan.yaml`, the recipe with every default and override in it, and `environment.json`, where it ran.
+///
+/// A run folder holds: `plan.yaml`, `environment.json`, `corpus/` (when synthesised), `llm/`, `clap/`,
+/// `events/STEP/` (JSON lines and TensorBoard), `checkpoints/STAGE/`, `predictions.jsonl`, `results.json`,
+/// `table.md`, and the curves.
+pub fn describe(recipe: &Recipe, device: Device) -> Result<()> {
+    let plan = serde_yaml::to_string(recipe).map_err(|e| Error::recipe("plan.yaml", e.to_string()))?;
+    write_atomic_bytes(&recipe.output.join("plan.yaml"), plan.as_bytes())?;
+    let environment = serde_json::json!({
+        "af2": env!("CARGO_PKG_VERSION"),
+        "libtorch": env!("AF2_LIBTORCH"),
+        "device": format!("{device:?}"),
+        "threads": tch::get_num_threads(),
+        "cpus": std::thread::available_parallelism().map_or(0, |n| n.get()),
+        "cpu": cpu_model(),
+        "os": std::env::consts::OS,
+        "arch": std::env::consts::ARCH,
+        "started_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        "command": std::env::args().skip(1).collect::<Vec<_>>(),
+    });
+    let text = serde_json::to_vec_pretty(&environment).map_err(|e| Error::recipe("environment.json", e.to_string()))?;
+    write_atomic_bytes(&recipe.output.join("environment.json"), &text)
+}
+
+fn cpu_model() -> String {
+    std::fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|t| {
+            t.lines()
+                .find_map(|l| l.strip_prefix("model name"))
+                .map(|l| l.trim_start_matches([' ', '\t', ':']).to_owned())
+        })
+        .unwrap_or_default()
+}

@@ -1,0 +1,176 @@
+//! A small byte-level BPE in Qwen2's form, trained on lines of text.
+
+use super::tokenizer::{read, Tokenizer, END_OF_TEXT};
+use crate::error::{Error, Result};
+use crate::fsutil::write_atomic_bytes;
+use serde_json::{json, Value};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tokenizers::models::bpe::BpeTrainer;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Tokenizer as Inner};
+
+/// Qwen2's split of text into words, before bytes are merged.
+const SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Special tokens of every Qwen2 tokenizer, behind the trained vocabulary.
+const SPECIAL: [&str; 3] = [END_OF_TEXT, "<|im_start|>", "<|im_end|>"];
+
+/// Trains at most `vocab_size` entries (256 bytes included) and writes `tokenizer.json`,
+/// `tokenizer_config.json`, `vocab.json` and `merges.txt` to `out`. The same lines give the same files.
+pub fn train<'a>(lines: impl Iterator<Item = &'a str> + Send, vocab_size: usize, out: &Path) -> Result<Tokenizer> {
+    let failed = |e: &dyn std::fmt::Display| Error::recipe("lm.vocab_size", format!("the BPE could not be trained: {e}"));
+    let mut inner = shell(&json!({"type": "BPE", "vocab": {}, "merges": []}), out)?;
+    let mut trainer = tokenizers::models::TrainerWrapper::from(
+        BpeTrainer::builder()
+            .vocab_size(vocab_size.max(256))
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .show_progress(false)
+            .build(),
+    );
+    inner.train(&mut trainer, lines).map_err(|e| failed(&e))?;
+    let trained: Value = serde_json::to_value(inner.get_model()).map_err(|e| failed(&e))?;
+    let (vocab, merges) = (trained.get("vocab").cloned(), trained.get("merges").cloned());
+    let (vocab, merges) = match (vocab, merges) {
+        (Some(Value::Object(v)), Some(Value::Array(m))) => (v, m),
+        _ => return Err(failed(&"no vocabulary came back")),
+    };
+    // By id, so that the file does not depend on a hash's order.
+    let by_id: BTreeMap<u64, &String> = vocab.iter().filter_map(|(k, v)| Some((v.as_u64()?, k))).collect();
+    let sorted: serde_json::Map<String, Value> = by_id.iter().map(|(i, k)| ((*k).clone(), json!(i))).collect();
+    let pair = |m: &Value| match m {
+        Value::Array(p) => p.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+        other => other.as_str().unwrap_or_default().to_owned(),
+    };
+    let lines: Vec<String> = merges.iter().map(pair).collect();
+    let pairs: Vec<Vec<&str>> = lines.iter().map(|m| m.split(' ').collect()).collect();
+    let model = json!({
+        "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+        "vocab": sorted, "merges": pairs,
+    });
+    let first = sorted.len();
+    let full = description(&model, first);
+    let pretty = |v: &Value| serde_json::to_vec_pretty(v).map_err(|e| failed(&e));
+    write_atomic_bytes(&out.join("tokenizer.json"), &pretty(&full)?)?;
+    write_atomic_bytes(&out.join("vocab.json"), &pretty(&Value::Object(sorted))?)?;
+    let merges = format!("#version: 0.2\n{}\n", lines.join("\n"));
+    write_atomic_bytes(&out.join("merges.txt"), merges.as_bytes())?;
+    write_atomic_bytes(&out.join("tokenizer_config.json"), &pretty(&config(first))?)?;
+    Tokenizer::open(out)
+}
+
+/// Qwen2's tokenizer from its two plain files, for folders without a `tokenizer.json`.
+pub(super) fn from_vocab_and_merges(folder: &Path) -> Result<Inner> {
+    let path = folder.join("vocab.json");
+    let vocab: serde_json::Map<String, Value> = serde_json::from_str(&read(&path)?)
+        .map_err(|e| Error::checkpoint(&path, "vocab", "a JSON object of token to id", e.to_string()))?;
+    let merges_path = folder.join("merges.txt");
+    let text = read(&merges_path)?;
+    let merges: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|l| !l.is_empty() && !l.starts_with("#version"))
+        .map(|l| l.split(' ').collect())
+        .collect();
+    let first = vocab.len();
+    let mut inner = shell(&json!({"type": "BPE", "vocab": vocab, "merges": merges}), &path)?;
+    for name in SPECIAL {
+        inner
+            .add_special_tokens([AddedToken::from(name, true)])
+            .map_err(|e| Error::checkpoint(&path, name, format!("room behind {first} entries"), e.to_string()))?;
+    }
+    Ok(inner)
+}
+
+/// A tokenizer of Qwen2's form around a model, without added tokens.
+fn shell(model: &Value, path: &Path) -> Result<Inner> {
+    let mut full = description(model, 0);
+    full["added_tokens"] = json!([]);
+    serde_json::from_value(full).map_err(|e| Error::checkpoint(path, "tokenizer", "a byte-level BPE", e.to_string()))
+}
+
+fn description(model: &Value, first_special: usize) -> Value {
+    let added: Vec<Value> = SPECIAL
+        .iter()
+        .enumerate()
+        .map(|(i, t)| {
+            json!({"id": first_special + i, "content": t, "single_word": false, "lstrip": false,
+                   "rstrip": false, "normalized": false, "special": true})
+        })
+        .collect();
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added,
+        "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": SPLIT}, "behavior": "Isolated", "invert": false},
+            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
+        ]},
+        "post_processor": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
+        "model": model,
+    })
+}
+
+fn config(first_special: usize) -> Value {
+    let decoder: serde_json::Map<String, Value> = SPECIAL
+        .iter()
+        .enumerate()
+        .map(|(i, t)| {
+            let one = json!({"content": t, "lstrip": false, "normalized": false, "rstrip": false,
+                             "single_word": false, "special": true});
+            ((first_special + i).to_string(), one)
+        })
+        .collect();
+    json!({
+        "add_bos_token": false,
+        "add_prefix_space": false,
+        "added_tokens_decoder": decoder,
+        "additional_special_tokens": SPECIAL[1..],
+        "bos_token": null,
+        "clean_up_tokenization_spaces": false,
+        "eos_token": END_OF_TEXT,
+        "errors": "replace",
+        "model_max_length": 131072,
+        "pad_token": END_OF_TEXT,
+        "split_special_tokens": false,
+        "tokenizer_class": "Qwen2Tokenizer",
+        "unk_token": null,
+    })
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINES: [&str; 3] = ["what is the sound?\na siren", "how many times is the bell heard?\ntwo", "is the bell high?\nlow"];
+
+    #[test]
+    fn the_same_lines_give_the_same_files_and_text_goes_round() {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let t = train(LINES.iter().copied(), 300, a.path()).unwrap();
+        train(LINES.iter().copied(), 300, b.path()).unwrap();
+        for file in ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"] {
+            let read = |d: &Path| std::fs::read(d.join(file)).unwrap();
+            assert_eq!(read(a.path()), read(b.path()), "{file}");
+        }
+        let text = "is the siren heard? Zoë 音\n<SEP>";
+        assert_eq!(t.decode(&t.encode(text).unwrap(), false).unwrap(), text);
+        assert!(t.encode("the bell").unwrap().len() < "the bell".len());
+        assert_eq!(t.sep, t.audio + 3);
+        assert_eq!(t.len() as i64, t.sep + 1);
+    }
+
+    #[test]
+    fn vocab_and_merges_alone_give_the_same_ids() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = train(LINES.iter().copied(), 300, folder.path()).unwrap();
+        std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+        let parts = Tokenizer::open(folder.path()).unwrap();
+        for text in LINES.iter().chain(&["<audio>two bells<SEP>"]) {
+            assert_eq!(whole.encode(text).unwrap(), parts.encode(text).unwrap());
+        }
+    }
+}
