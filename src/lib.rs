@@ -21,6 +21,8 @@ pub mod shapes;
 
 pub mod text;
 
+pub mod checkpoint;
+
 pub mod data;
 
 pub mod model;
