@@ -23,6 +23,8 @@ pub mod text;
 
 pub mod checkpoint;
 
+pub mod synth;
+
 pub mod data;
 
 pub mod model;
