@@ -17,16 +17,33 @@
 
 pub mod error;
 pub mod fsutil;
+#[path = "/tmp/stub/progress.rs"]
+pub mod progress;
 pub mod shapes;
 
+#[path = "/tmp/stub/audio.rs"]
+pub mod audio;
 pub mod text;
-
-pub mod checkpoint;
-
-pub mod synth;
 
 pub mod data;
 
+pub mod checkpoint;
+pub mod ffi;
 pub mod model;
+
+pub mod load;
+pub mod recipe;
+pub mod run_folder;
+pub mod settings;
+pub mod synth;
+pub mod trace;
+pub mod train;
+
+pub mod eval;
+pub mod generate;
+#[path = "/tmp/stub/report/mod.rs"]
+pub mod report;
+
+pub mod cli;
 
 pub use error::{Error, Result};

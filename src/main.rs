@@ -1,1 +1,5 @@
-fn main(){}
+//! Parse, run, exit code.
+
+fn main() {
+    std::process::exit(af2::cli::main());
+}

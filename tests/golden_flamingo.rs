@@ -101,7 +101,9 @@ fn every_gradient_of_the_first_step() {
         assert_eq!(model.params.trainable().len(), norms.len());
         for (name, expected) in norms {
             let grad = model.params.get(name).unwrap_or_else(|| panic!("no parameter {name}")).grad();
-            near(name, scalar(&grad.norm()), expected.as_f64().unwrap(), 1e-4);
+            let (found, expected) = (scalar(&grad.norm()), expected.as_f64().unwrap());
+            // Where a text token sees one frame only, the query's gradient is zero in theory: what is left is rounding.
+            assert!((found - expected).abs() <= 1e-4 * expected + 1e-6 * total, "{mode} {name}: {found} instead of {expected}");
         }
         let embedding = model.params.get("lang_encoder.model.embed_tokens.weight").unwrap().grad();
         let rows = embedding.i(model.tokenizer.audio..=model.tokenizer.end_of_chunk);

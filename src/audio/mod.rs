@@ -1,1 +1,191 @@
+//! From a sound file to log-mel windows: [`load`] → [`windows()`] → [`LogMel::batch`].
+//!
+//! | file | what |
+//! |---|---|
+//! | `decode` | a file's frames, whatever its format |
+//! | `riff` | what a WAV header promises, checked against the file |
+//! | `resample` | any rate to 16 kHz, matched to soxr HQ |
+//! | `filter` | the design of its filter |
+//! | `mp3` | the reference's own way with .mp3 files |
+//! | `windows` | windows of 10 s, the int16 round trip, repeat-padding |
+//! | `mel` | log-mel spectrograms |
+
+pub mod decode;
+mod filter;
+pub mod mel;
+mod mp3;
 pub mod resample;
+mod riff;
+pub mod windows;
+
+pub use mel::LogMel;
+pub use windows::{int16_round_trip, repeat_pad, to_int16, windows};
+
+use crate::{
+    error::{Error, Result},
+    shapes::{SampleRate, Seconds, SAMPLE_RATE},
+};
+use decode::Reader;
+use resample::Resampler;
+use std::path::Path;
+
+/// The stretch of a file to read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Span {
+    pub start: Seconds,
+    /// The window budget × 10 s.
+    pub duration: Seconds,
+}
+
+/// Reads `span` of a sound file as the reference does (`audio_flamingo_2/data/data.py`, `load_audio`): 16 kHz,
+/// one channel, within ±1, at most `span.duration` long. Float64, as in the reference: the int16 values that
+/// [`windows()`] makes of it are then the same.
+///
+/// * Files whose name ends in `.mp3`: all channels averaged, resampled by linear interpolation, 16-bit
+///   arithmetic throughout (pydub). Else: the first channel, resampled as soxr HQ does.
+/// * The loudness is normalised over *what was read*. If no sample is negative, 0..max becomes −1..1; else
+///   the absolute peak becomes 1. Silence stays silence (in the reference it becomes NaN and then, cast to
+///   int16, zero).
+/// * Reference: for files other than mp3, what is read is `start + duration` seconds long, one second too many
+///   for each second of `start`. The surplus counts for the normalisation, here too, and is then dropped.
+/// * Deviation: of an mp3 that ends before `start + duration` the reference reads the whole file and forgets
+///   `start`, so that a question is asked about other sounds than its answer; here `start` counts.
+///
+/// Memory: the samples of `span.duration` (of an mp3, its frames as well) and one packet, however long the
+/// file is or says it is.
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be opened; [`Error::Audio`] when it is empty, not sound, cut off, holds
+/// NaN or infinity, has an absurd rate or number of channels, or ends before `start`.
+pub fn load(path: &Path, span: Span) -> Result<Vec<f64>> {
+    for (what, Seconds(s)) in [("start", span.start), ("duration", span.duration)] {
+        if !s.is_finite() || s < 0.0 {
+            let expected = format!("a {what} of 0 s or more");
+            return Err(Error::audio(path, expected, format!("{s} s")));
+        }
+    }
+    let reader = Reader::open(path)?;
+    // Truncated, as Python's int() does.
+    let frame = |s: f64| (s * f64::from(reader.rate)) as u64;
+    let start = frame(span.start.0);
+    let end_of_span = frame(span.start.0 + span.duration.0);
+    let mp3 = (path.file_name().and_then(|n| n.to_str())).is_some_and(|n| n.ends_with(".mp3"));
+    let samples = match mp3 {
+        true => mp3::load(path, reader, start, end_of_span)?,
+        false => load_file(
+            path,
+            reader,
+            start,
+            start.saturating_add(end_of_span),
+            span.duration,
+        )?,
+    };
+    if samples.is_empty() {
+        let found = match start {
+            0 => "none".to_string(),
+            _ => "the end before it".to_string(),
+        };
+        return Err(Error::audio(
+            path,
+            format!("samples from {} s on", span.start.0),
+            found,
+        ));
+    }
+    Ok(samples)
+}
+
+/// Anything but mp3: first channel, soxr.
+fn load_file(path: &Path, reader: Reader, start: u64, end: u64, duration: Seconds) -> Result<Vec<f64>> {
+    let channels = reader.channels;
+    let mut resampler = match reader.rate {
+        SAMPLE_RATE => None,
+        rate => Some(Resampler::new(path, rate, SAMPLE_RATE)?),
+    };
+    let mut kept = Kept::new(duration.samples(SampleRate(SAMPLE_RATE)));
+    let (mut first, mut out) = (Vec::new(), Vec::new());
+    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    reader.read(start, end, |frames| {
+        // The peak that counts here is that of all channels, before resampling.
+        for &v in frames {
+            low = low.min(v);
+            high = high.max(v);
+        }
+        first.clear();
+        first.extend(frames.iter().step_by(channels));
+        match &mut resampler {
+            None => kept.push(&first),
+            Some(resampler) => {
+                out.clear();
+                resampler.push(&first, &mut out);
+                kept.push(&out);
+            }
+        }
+    })?;
+    if let Some(resampler) = resampler {
+        out.clear();
+        resampler.finish(&mut out);
+        kept.push(&out);
+    }
+    // Reference: divided before resampling. The filter is linear, so that afterwards does as well, and then
+    // nothing has to wait for the end of the file.
+    let peak = if high > 1.0 || low < -1.0 {
+        low.abs().max(high.abs())
+    } else {
+        1.0
+    };
+    kept.scale(peak);
+    Ok(kept.normalised())
+}
+
+/// The samples that are wanted, and the range of all that went by.
+struct Kept {
+    samples: Vec<f64>,
+    wanted: usize,
+    low: f64,
+    high: f64,
+}
+
+impl Kept {
+    fn new(wanted: usize) -> Self {
+        Kept {
+            samples: Vec::new(),
+            wanted,
+            low: f64::INFINITY,
+            high: f64::NEG_INFINITY,
+        }
+    }
+
+    fn push(&mut self, block: &[f64]) {
+        for &v in block {
+            self.low = self.low.min(v);
+            self.high = self.high.max(v);
+        }
+        let room = self.wanted - self.samples.len();
+        self.samples.extend_from_slice(&block[..room.min(block.len())]);
+    }
+
+    /// Divides everything by `peak`. Division keeps the order, so that the range stays exact.
+    fn scale(&mut self, peak: f64) {
+        if peak != 1.0 {
+            self.samples.iter_mut().for_each(|v| *v /= peak);
+            self.low /= peak;
+            self.high /= peak;
+        }
+    }
+
+    fn normalised(mut self) -> Vec<f64> {
+        let (low, high) = (self.low, self.high);
+        let peak = low.abs().max(high.abs());
+        self.samples.iter_mut().for_each(|v| {
+            *v = match (peak > 0.0, low >= 0.0) {
+                (false, _) => 0.0,
+                (_, true) => 2.0 * *v / high - 1.0,
+                (_, false) => *v / peak,
+            }
+        });
+        self.samples
+    }
+}
+
+#[cfg(test)]
+mod tests;

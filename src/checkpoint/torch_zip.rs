@@ -6,144 +6,208 @@ use crate::error::{Error, Result};
 use indexmap::IndexMap;
 use memmap2::Mmap;
 use std::io::{Cursor, Read};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use tch::Kind;
 
 /// The largest pickle that is believed: names and sizes, no data.
-const MOST_PICKLE: u64 = 256 << 20;
-/// A compressed storage may unpack to at most this many times the file.
+const MOST_PICKLE: u64 = 64 << 20;
+/// A compressed storage may unpack to at most this many times the file. `torch.save` compresses nothing.
 const MOST_RATIO: u64 = 64;
+/// Bytes that a view which repeats elements (`expand`) may grow to.
+const MOST_EXPANDED: usize = 64 << 20;
+
+type Zip<'a> = zip::ZipArchive<Cursor<&'a [u8]>>;
 
 /// The tensors of a `.pt` file under dotted paths; a top-level `model_state_dict` or `state_dict` is unwrapped.
 pub(super) fn open(path: &Path) -> Result<Archive> {
     let bytes = map(path)?;
     let wrong = |key: &str, expected: &str, found: String| Error::checkpoint(path, key, expected, found);
     if !bytes.starts_with(b"PK") {
-        return Err(wrong("file", "a zip file of torch.save", "another format".into()).hint(
-            "older torch.save files are converted by torch.save(torch.load(path), path) in PyTorch 1.6 or newer",
-        ));
+        return Err(
+            wrong("file", "a zip file of torch.save", "another format".into()).hint(
+                "cut short, or from before PyTorch 1.6? Convert such a file in Python: \
+             torch.save(torch.load(path, weights_only=True), path)",
+            ),
+        );
     }
-    let mut zip = zip::ZipArchive::new(Cursor::new(&bytes[..]))
+    let mut zip: Zip = zip::ZipArchive::new(Cursor::new(&bytes[..]))
         .map_err(|e| wrong("zip", "a whole zip file", e.to_string()).hint("a file that was cut short?"))?;
+    // One folder holds everything: `archive/data.pkl`, `archive/data/0`, …
     let pkl = zip
         .file_names()
-        .find(|n| *n == "data.pkl" || n.ends_with("/data.pkl"))
+        .find(|n| n.split_once('/').map_or(*n, |(_, rest)| rest) == "data.pkl")
         .map(str::to_owned)
         .ok_or_else(|| wrong("data.pkl", "torch.save's pickle", "no such entry".into()))?;
-    let folder = pkl.trim_end_matches("data.pkl").to_owned();
-    let mut text = Vec::new();
-    {
-        let entry = zip.by_name(&pkl).map_err(|e| wrong(&pkl, "a readable entry", e.to_string()))?;
-        if entry.size() > MOST_PICKLE {
-            return Err(wrong(&pkl, "at most 256 MiB", format!("{} bytes", entry.size())));
+    let folder = pkl.strip_suffix("data.pkl").unwrap_or_default().to_owned();
+    let unreadable = |key: &str, e: String| wrong(key, "a readable entry", e);
+    let text = entry(&mut zip, &pkl, MOST_PICKLE).map_err(|e| unreadable(&pkl, e))?;
+    let order = format!("{folder}byteorder");
+    if zip.index_for_name(&order).is_some() {
+        let order_text = entry(&mut zip, &order, 16).map_err(|e| unreadable(&order, e))?;
+        if order_text != b"little" {
+            return Err(wrong(
+                &order,
+                "little",
+                String::from_utf8_lossy(&order_text).into_owned(),
+            ));
         }
-        entry
-            .take(MOST_PICKLE)
-            .read_to_end(&mut text)
-            .map_err(|e| wrong(&pkl, "a readable entry", e.to_string()))?;
     }
-    let pickle = pickle::read(&text).map_err(|e| wrong(&pkl, "a pickle of tensors", e))?;
+    let a_pickle = "a pickle of tensors and plain values";
+    let pickle = pickle::read(&text).map_err(|e| wrong(&pkl, a_pickle, e))?;
     let top = ["model_state_dict", "state_dict"]
         .iter()
         .find_map(|k| pickle.entry(k))
         .unwrap_or(&pickle.root);
-    let mut views: Vec<(String, TensorView)> = Vec::new();
-    let mut note = |name: String, view: &TensorView| {
-        let copy = TensorView {
-            storage: view.storage.clone(),
-            offset: view.offset,
-            shape: view.shape.clone(),
-            strides: view.strides.clone(),
+    let views = pickle.tensors(top).map_err(|e| wrong(&pkl, a_pickle, e))?;
+    let mut storages: IndexMap<&str, Bytes> = IndexMap::new();
+    let mut archive = Archive::new(path);
+    for (name, view) in &views {
+        let key = view.storage.key.as_str();
+        let bytes = match storages.get(key) {
+            Some(found) => found,
+            None => {
+                let at = format!("{folder}data/{key}");
+                let found = storage(&mut zip, &bytes, &at)
+                    .map_err(|e| wrong(name, "the bytes of its storage", format!("{at}: {e}")))?;
+                storages.entry(key).or_insert(found)
+            }
         };
-        views.push((name, copy));
-    };
-    pickle
-        .tensors(top, &mut note)
-        .map_err(|e| wrong(&pkl, "a pickle of tensors", e))?;
-    let mut storages: IndexMap<String, Bytes> = IndexMap::new();
-    let mut unpacked = 0u64;
-    let mut archive = Archive::default();
-    for (name, view) in views {
-        let key = &view.storage.key;
-        if !storages.contains_key(key) {
-            let entry = format!("{folder}data/{key}");
-            let found = storage(&mut zip, &bytes, &entry, &mut unpacked)
-                .map_err(|e| wrong(&name, "the bytes of its storage", format!("{entry}: {e}")))?;
-            storages.insert(key.clone(), found);
-        }
-        let entry = check(path, &name, &view, &storages[key])?;
+        let entry = place(path, name, view, bytes)?;
         if archive.entries.insert(name.clone(), entry).is_some() {
-            return Err(wrong(&name, "each name once", "it twice".into()));
+            return Err(wrong(name, "each name once", "it twice".into()));
         }
     }
     Ok(archive)
 }
 
-type Zip<'a> = zip::ZipArchive<Cursor<&'a [u8]>>;
-
-/// The bytes of a storage: in the map where they are stored plainly, unpacked where they are not.
-fn storage(zip: &mut Zip, map: &Arc<Mmap>, name: &str, unpacked: &mut u64) -> Result<Bytes, String> {
+/// An entry's whole content, of at most `most` bytes.
+fn entry(zip: &mut Zip, name: &str, most: u64) -> Result<Vec<u8>, String> {
     let entry = zip.by_name(name).map_err(|e| e.to_string())?;
-    let (start, size) = (entry.data_start() as usize, entry.size());
-    if entry.compression() == zip::CompressionMethod::Stored {
-        let end = start.checked_add(size as usize).filter(|e| *e <= map.len());
-        let end = end.ok_or_else(|| format!("{size} bytes from {start} in a file of {}", map.len()))?;
-        return Ok(Bytes::Mapped(map.clone(), start..end));
-    }
-    *unpacked = unpacked.saturating_add(size);
-    let most = (map.len() as u64).saturating_mul(MOST_RATIO);
-    if *unpacked > most {
-        return Err(format!("{size} bytes when unpacked, past {MOST_RATIO} times the file"));
+    let size = entry.size();
+    if size > most {
+        return Err(format!("{size} bytes, at most {most} are read"));
     }
     let mut all = Vec::new();
-    entry.take(size).read_to_end(&mut all).map_err(|e| e.to_string())?;
-    Ok(Bytes::Held(Arc::new(all)))
+    entry
+        .take(most)
+        .read_to_end(&mut all)
+        .map_err(|e| e.to_string())?;
+    if all.len() as u64 != size {
+        return Err(format!("{} bytes of {size}", all.len()));
+    }
+    Ok(all)
 }
 
-/// A view that lies inside of its storage, whole.
-fn check(path: &Path, name: &str, view: &TensorView, bytes: &Bytes) -> Result<Entry> {
+/// The bytes of a storage: in the map where they are stored plainly, unpacked later where they are not.
+fn storage(zip: &mut Zip, map: &Arc<Mmap>, name: &str) -> Result<Bytes, String> {
+    let entry = zip.by_name(name).map_err(|e| e.to_string())?;
+    let (start, size) = (entry.data_start(), entry.size());
+    if entry.compression() == zip::CompressionMethod::Stored {
+        let past = || format!("{size} bytes from {start} in a file of {}", map.len());
+        let end = start
+            .checked_add(size)
+            .filter(|e| *e <= map.len() as u64)
+            .ok_or_else(past)?;
+        return Ok(Bytes::Mapped(map.clone(), start as usize..end as usize));
+    }
+    if size > most_unpacked(map) {
+        return Err(format!(
+            "{size} bytes when unpacked, past {MOST_RATIO} times the file"
+        ));
+    }
+    Ok(Bytes::Packed(map.clone(), name.into(), 0..size as usize))
+}
+
+fn most_unpacked(map: &Mmap) -> u64 {
+    (map.len() as u64).saturating_mul(MOST_RATIO)
+}
+
+/// A part of a compressed entry, unpacked.
+pub(super) fn unpack(map: &Mmap, name: &str, part: Range<usize>) -> Result<Vec<u8>, String> {
+    let mut zip: Zip = zip::ZipArchive::new(Cursor::new(&map[..])).map_err(|e| e.to_string())?;
+    let mut all = entry(&mut zip, name, most_unpacked(map))?;
+    if part.end > all.len() {
+        return Err(format!("{} bytes when unpacked", all.len()));
+    }
+    all.truncate(part.end);
+    all.drain(..part.start);
+    Ok(all)
+}
+
+/// Where a view lies, when it lies whole inside of its storage.
+fn place(path: &Path, name: &str, view: &TensorView, storage: &Bytes) -> Result<Entry> {
     let wrong = |expected: String, found: String| Error::checkpoint(path, name, expected, found);
     let kind = kind(&view.storage.class)
         .ok_or_else(|| wrong("a storage of numbers".into(), view.storage.class.clone()))?;
-    let have = bytes.as_slice().len() / kind.elt_size_in_bytes();
-    if view.storage.size != have as i64 || view.shape.len() != view.strides.len() {
+    let width = kind.elt_size_in_bytes();
+    if usize::try_from(view.storage.size)
+        .ok()
+        .and_then(|n| n.checked_mul(width))
+        != Some(storage.len())
+    {
         return Err(wrong(
-            format!("a storage of {} elements", view.storage.size),
-            format!("{have} elements"),
+            format!("a storage of {} elements of {width} bytes", view.storage.size),
+            format!("{} bytes", storage.len()),
         ));
     }
-    let n = elements(&view.shape).ok_or_else(|| wrong("a shape".into(), format!("{:?}", view.shape)))?;
-    // Strides may repeat elements; what is read out is bounded by the storage all the same.
-    if n > have.max(1) {
-        return Err(wrong(format!("at most {have} elements"), format!("shape {:?}", view.shape)));
-    }
-    let last = view
-        .shape
-        .iter()
-        .zip(&view.strides)
-        .try_fold(view.offset, |at, (d, s)| {
-            if *s < 0 {
-                return None;
-            }
-            at.checked_add((d - 1).max(0).checked_mul(*s)?)
-        });
-    let inside = view.offset >= 0 && (n == 0 || last.is_some_and(|l| (l as u64) < have as u64));
-    if !inside {
+    let (shape, strides) = (&view.shape, &view.strides);
+    let n = elements(shape)
+        .filter(|_| shape.len() == strides.len())
+        .ok_or_else(|| {
+            wrong(
+                "a shape and its strides".into(),
+                format!("{shape:?} and {strides:?}"),
+            )
+        })?;
+    let bytes = bytes_of(view, n, width)
+        .and_then(|part| storage.part(part))
+        .ok_or_else(|| {
+            wrong(
+                format!("a view inside of {} elements", view.storage.size),
+                format!("offset {}, shape {shape:?}, strides {strides:?}", view.offset),
+            )
+        })?;
+    // Strides of 0 make a large tensor of few bytes: fine for a mask, not for filling the memory.
+    if n.saturating_mul(width) > bytes.len().max(MOST_EXPANDED) {
         return Err(wrong(
-            format!("a view inside of {have} elements"),
-            format!("offset {}, shape {:?}, strides {:?}", view.offset, view.shape, view.strides),
+            format!("at most {MOST_EXPANDED} bytes of repeated elements"),
+            format!("shape {shape:?}, strides {strides:?}"),
         ));
     }
-    let info = TensorInfo {
-        shape: view.shape.clone(),
-        kind,
-        file: path.to_path_buf(),
-    };
+    let contiguous = n == 0 || is_contiguous(shape, strides);
     Ok(Entry {
-        info,
-        bytes: bytes.clone(),
-        view: Some((view.offset, view.strides.clone())),
+        info: TensorInfo {
+            shape: shape.clone(),
+            kind,
+            file: path.to_path_buf(),
+        },
+        bytes,
+        strides: (!contiguous).then(|| strides.clone()),
+    })
+}
+
+/// The bytes from a view's first element to its last, in its storage; none when strides are negative or overflow.
+fn bytes_of(view: &TensorView, n: usize, width: usize) -> Option<Range<usize>> {
+    let first = usize::try_from(view.offset).ok()?;
+    let mut end = first;
+    if n > 0 {
+        for (d, stride) in view.shape.iter().zip(&view.strides) {
+            let steps = usize::try_from(*d).ok()?.checked_sub(1)?;
+            end = end.checked_add(steps.checked_mul(usize::try_from(*stride).ok()?)?)?;
+        }
+        end = end.checked_add(1)?;
+    }
+    Some(first.checked_mul(width)?..end.checked_mul(width)?)
+}
+
+fn is_contiguous(shape: &[i64], strides: &[i64]) -> bool {
+    let mut expected = 1;
+    shape.iter().zip(strides).rev().all(|(d, stride)| {
+        let fits = *d == 1 || *stride == expected;
+        expected *= d;
+        fits
     })
 }
 

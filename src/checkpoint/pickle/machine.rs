@@ -1,0 +1,379 @@
+//! The stack machine that a pickle is a program for, with the instructions that data needs.
+//! Instruction names as in CPython's `pickletools`.
+
+use super::{Pickle, Storage, TensorView, Value, MOST_DIMENSIONS};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Instructions that are followed: a 7B model with its optimizer needs some 300 000.
+const MOST_OPERATIONS: usize = 4_000_000;
+/// Bytes of a global's module or name.
+const MOST_LINE: usize = 512;
+/// Besides the storage classes.
+const GLOBALS: [&str; 4] = [
+    "collections.OrderedDict",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+    "torch.Size",
+];
+
+pub(super) fn run(bytes: &[u8]) -> Result<Pickle, String> {
+    let mut machine = Machine {
+        bytes,
+        at: 0,
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+        nodes: Vec::new(),
+    };
+    for _ in 0..MOST_OPERATIONS {
+        let [operation] = machine.array()?;
+        if operation == b'.' {
+            let root = machine.pop()?;
+            return Ok(Pickle {
+                root,
+                nodes: machine.nodes,
+            });
+        }
+        machine.step(operation)?;
+    }
+    Err("more operations than any checkpoint has".into())
+}
+
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    stack: Vec<Value>,
+    marks: Vec<usize>,
+    memo: HashMap<u32, Value>,
+    nodes: Vec<Vec<Value>>,
+}
+
+impl Machine<'_> {
+    fn step(&mut self, operation: u8) -> Result<(), String> {
+        match operation {
+            // PROTO
+            0x80 => match self.array()? {
+                [2..=5] => {}
+                [version] => return Err(format!("pickle protocol {version}, known are 2 to 5")),
+            },
+            // FRAME: a length that nothing here needs.
+            0x95 => drop(self.take(8)?),
+            // NONE, NEWTRUE, NEWFALSE, EMPTY_SET
+            b'N' | 0x88 | 0x89 | 0x8f => self.stack.push(Value::Other),
+            // BININT1, BININT2, BININT, LONG1
+            b'K' => {
+                let [v] = self.array()?;
+                self.stack.push(Value::Int(v.into()));
+            }
+            b'M' => {
+                let v = u16::from_le_bytes(self.array()?);
+                self.stack.push(Value::Int(v.into()));
+            }
+            b'J' => {
+                let v = i32::from_le_bytes(self.array()?);
+                self.stack.push(Value::Int(v.into()));
+            }
+            0x8a => {
+                let v = self.long()?;
+                self.stack.push(v);
+            }
+            // BINFLOAT
+            b'G' => {
+                self.take(8)?;
+                self.stack.push(Value::Other);
+            }
+            // BINUNICODE, SHORT_BINUNICODE
+            b'X' => {
+                let n = self.length4()?;
+                self.text(n)?;
+            }
+            0x8c => {
+                let n = self.length1()?;
+                self.text(n)?;
+            }
+            // BINBYTES, BINSTRING, SHORT_BINBYTES, SHORT_BINSTRING: in RNG states; no tensor hangs on them.
+            b'B' | b'T' => {
+                let n = self.length4()?;
+                self.take(n)?;
+                self.stack.push(Value::Other);
+            }
+            b'C' | b'U' => {
+                let n = self.length1()?;
+                self.take(n)?;
+                self.stack.push(Value::Other);
+            }
+            // EMPTY_DICT, EMPTY_LIST, EMPTY_TUPLE
+            b'}' => self.push(Value::Dict, Vec::new()),
+            b']' => self.push(Value::List, Vec::new()),
+            b')' => self.push(Value::Tuple, Vec::new()),
+            b'(' => self.marks.push(self.stack.len()),
+            // TUPLE, TUPLE1 to TUPLE3, LIST, DICT
+            b't' => {
+                let items = self.pop_mark()?;
+                self.push(Value::Tuple, items);
+            }
+            0x85..=0x87 => {
+                let n = usize::from(operation - 0x84);
+                let from = self
+                    .stack
+                    .len()
+                    .checked_sub(n)
+                    .ok_or("a tuple of more than there is")?;
+                let items = self.stack.split_off(from);
+                self.push(Value::Tuple, items);
+            }
+            b'l' => {
+                let items = self.pop_mark()?;
+                self.push(Value::List, items);
+            }
+            b'd' => {
+                let items = self.pop_mark()?;
+                self.push(Value::Dict, items);
+            }
+            // APPEND, APPENDS, SETITEM, SETITEMS, ADDITEMS
+            b'a' => {
+                let item = self.pop()?;
+                self.extend(vec![item])?;
+            }
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                self.extend(vec![key, value])?;
+            }
+            b'e' | b'u' | 0x90 => {
+                let items = self.pop_mark()?;
+                self.extend(items)?;
+            }
+            // GLOBAL, STACK_GLOBAL
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.global(&module, &name)?;
+            }
+            0x93 => match (self.pop()?, self.pop()?) {
+                (Value::Text(name), Value::Text(module)) => self.global(&module, &name)?,
+                _ => return Err("a global without a name".into()),
+            },
+            // BINPERSID, REDUCE
+            b'Q' => {
+                let id = self.pop()?;
+                let storage = self.storage(&id)?;
+                self.stack.push(Value::Storage(Rc::new(storage)));
+            }
+            b'R' => {
+                let (arguments, callable) = (self.pop()?, self.pop()?);
+                let made = self.call(&callable, &arguments)?;
+                self.stack.push(made);
+            }
+            // BUILD: an object's attributes (an ordered dictionary's `_metadata`), left aside. POP.
+            b'b' | b'0' => drop(self.pop()?),
+            // DUP
+            b'2' => {
+                let v = self.stack.last().cloned().ok_or("an empty stack")?;
+                self.stack.push(v);
+            }
+            // BINPUT, LONG_BINPUT, MEMOIZE
+            b'q' => {
+                let n = self.length1()?;
+                self.remember(n as u32)?;
+            }
+            b'r' => {
+                let n = u32::from_le_bytes(self.array()?);
+                self.remember(n)?;
+            }
+            0x94 => self.remember(self.memo.len() as u32)?,
+            // BINGET, LONG_BINGET
+            b'h' => {
+                let n = self.length1()?;
+                self.recall(n as u32)?;
+            }
+            b'j' => {
+                let n = u32::from_le_bytes(self.array()?);
+                self.recall(n)?;
+            }
+            other => {
+                return Err(format!(
+                    "pickle operation {other:#04x}, which no checkpoint needs"
+                ))
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, n: usize) -> Result<&[u8], String> {
+        let end = self.at.checked_add(n).filter(|e| *e <= self.bytes.len());
+        let end = end.ok_or_else(|| format!("the end of the pickle at byte {}", self.bytes.len()))?;
+        let piece = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(piece)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let mut out = [0; N];
+        out.copy_from_slice(self.take(N)?);
+        Ok(out)
+    }
+
+    fn length1(&mut self) -> Result<usize, String> {
+        let [n] = self.array()?;
+        Ok(n.into())
+    }
+
+    fn length4(&mut self) -> Result<usize, String> {
+        Ok(u32::from_le_bytes(self.array()?) as usize)
+    }
+
+    /// Integers of more than 64 bits (a seed) are no size, offset or stride of a tensor.
+    fn long(&mut self) -> Result<Value, String> {
+        let n = self.length1()?;
+        let bytes = self.take(n)?;
+        let negative = bytes.last().is_some_and(|b| b & 0x80 != 0);
+        let mut all = if negative { [0xff; 8] } else { [0; 8] };
+        let Some(low) = all.get_mut(..n) else {
+            return Ok(Value::Other);
+        };
+        low.copy_from_slice(bytes);
+        Ok(Value::Int(i64::from_le_bytes(all)))
+    }
+
+    fn text(&mut self, n: usize) -> Result<(), String> {
+        let text = std::str::from_utf8(self.take(n)?).map_err(|_| "text that is not UTF-8")?;
+        let value = Value::Text(text.into());
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn line(&mut self) -> Result<String, String> {
+        let rest = &self.bytes[self.at..];
+        let end = rest
+            .iter()
+            .take(MOST_LINE)
+            .position(|b| *b == b'\n')
+            .ok_or("a name without an end")?;
+        let line = String::from_utf8_lossy(&rest[..end]).into_owned();
+        self.at += end + 1;
+        Ok(line)
+    }
+
+    fn global(&mut self, module: &str, name: &str) -> Result<(), String> {
+        let full = format!("{module}.{name}");
+        let storage = (module == "torch" || module == "torch.storage") && name.ends_with("Storage");
+        if !storage && !GLOBALS.contains(&full.as_str()) {
+            let shown: String = full.chars().take(200).collect();
+            return Err(format!(
+                "the global `{shown}`, which is refused: a checkpoint needs only tensors"
+            ));
+        }
+        self.stack.push(Value::Global(full.into()));
+        Ok(())
+    }
+
+    fn push(&mut self, container: fn(usize) -> Value, items: Vec<Value>) {
+        self.nodes.push(items);
+        self.stack.push(container(self.nodes.len() - 1));
+    }
+
+    fn pop(&mut self) -> Result<Value, String> {
+        // What lies below a mark belongs to the opened tuple, list or dictionary.
+        if self.marks.last().is_some_and(|m| self.stack.len() <= *m) {
+            return Err("an empty stack".into());
+        }
+        self.stack.pop().ok_or("an empty stack".into())
+    }
+
+    fn pop_mark(&mut self) -> Result<Vec<Value>, String> {
+        let mark = self
+            .marks
+            .pop()
+            .filter(|m| *m <= self.stack.len())
+            .ok_or("no mark")?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    /// Adds to the list, set or dictionary on top of the stack.
+    fn extend(&mut self, items: Vec<Value>) -> Result<(), String> {
+        match self.stack.last() {
+            Some(Value::List(l)) => self.nodes[*l].extend(items),
+            Some(Value::Dict(d)) if items.len() % 2 == 0 => self.nodes[*d].extend(items),
+            Some(Value::Other) => {}
+            _ => return Err("no list or dictionary to add to".into()),
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, key: u32) -> Result<(), String> {
+        let v = self.stack.last().cloned().ok_or("nothing to remember")?;
+        self.memo.insert(key, v);
+        Ok(())
+    }
+
+    fn recall(&mut self, key: u32) -> Result<(), String> {
+        let v = self
+            .memo
+            .get(&key)
+            .cloned()
+            .ok_or_else(|| format!("no memo {key}"))?;
+        self.stack.push(v);
+        Ok(())
+    }
+
+    /// ('storage', class, key, device, elements)
+    fn storage(&self, id: &Value) -> Result<Storage, String> {
+        if let Value::Tuple(t) = id {
+            if let [Value::Text(tag), Value::Global(class), Value::Text(key), _, Value::Int(size)] =
+                &self.nodes[*t][..]
+            {
+                if &**tag == "storage" {
+                    return Ok(Storage {
+                        class: class.rsplit('.').next().unwrap_or_default().to_owned(),
+                        key: key.to_string(),
+                        size: *size,
+                    });
+                }
+            }
+        }
+        Err("a persistent id that is no storage".into())
+    }
+
+    /// What a call of a known global gives. Nothing is called: each has its own arm.
+    fn call(&mut self, callable: &Value, arguments: &Value) -> Result<Value, String> {
+        let (Value::Global(name), Value::Tuple(arguments)) = (callable, arguments) else {
+            return Err("a call of something that is no known global".into());
+        };
+        match (&**name, &self.nodes[*arguments][..]) {
+            ("collections.OrderedDict", []) => {
+                self.nodes.push(Vec::new());
+                Ok(Value::Dict(self.nodes.len() - 1))
+            }
+            ("torch.Size", [sizes]) => Ok(sizes.clone()),
+            ("torch._utils._rebuild_parameter", [tensor @ Value::Tensor(_), ..]) => Ok(tensor.clone()),
+            (
+                "torch._utils._rebuild_tensor_v2",
+                [Value::Storage(s), Value::Int(offset), shape, strides, ..],
+            ) => Ok(Value::Tensor(Rc::new(TensorView {
+                storage: s.clone(),
+                offset: *offset,
+                shape: self.integers(shape)?,
+                strides: self.integers(strides)?,
+            }))),
+            _ => Err(format!("a call of `{name}` with arguments that are not its own")),
+        }
+    }
+
+    fn integers(&self, tuple: &Value) -> Result<Vec<i64>, String> {
+        let Value::Tuple(t) = tuple else {
+            return Err("sizes that are no tuple".into());
+        };
+        let items = &self.nodes[*t];
+        if items.len() > MOST_DIMENSIONS {
+            return Err(format!("a tensor of {} dimensions", items.len()));
+        }
+        let integer = |v: &Value| {
+            if let Value::Int(i) = v {
+                Ok(*i)
+            } else {
+                Err("a size that is no integer".into())
+            }
+        };
+        items.iter().map(integer).collect()
+    }
+}

@@ -1,0 +1,27 @@
+//! Measures on plain values: no tensor, no model, no file.
+//!
+//! Nothing here returns NaN: what cannot be measured (no items, a value that is not a number) is `None` or an error.
+
+pub mod accuracy;
+pub mod bootstrap;
+
+/// Arithmetic mean; `None` of nothing, and where a value or their sum is not finite.
+pub fn mean(values: &[f64]) -> Option<f64> {
+    if values.is_empty() {
+        return None;
+    }
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    mean.is_finite().then_some(mean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mean;
+
+    #[test]
+    fn the_mean_of_nothing_and_of_no_numbers_is_none() {
+        assert_eq!(mean(&[]), None);
+        assert_eq!(mean(&[1.0, f64::NAN]), None);
+        assert_eq!(mean(&[1.0, 2.0, 6.0]), Some(3.0));
+    }
+}

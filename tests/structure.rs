@@ -1,0 +1,91 @@
+//! Who may use whom: data flows one way. A module that reaches upwards fails here.
+
+use std::path::{Path, PathBuf};
+
+/// module → the modules of this crate that it may name. What is not listed may use everything.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("shapes", &[]),
+    ("fsutil", &["error"]),
+    ("progress", &[]),
+    ("audio", &["error", "shapes", "fsutil"]),
+    ("text", &["error", "shapes", "fsutil"]),
+    ("data", &["error", "shapes", "fsutil", "audio", "text"]),
+    ("model", &["error", "shapes", "fsutil"]),
+    ("checkpoint", &["error", "shapes", "fsutil"]),
+    ("ffi", &["error"]),
+    ("metrics", &["error"]),
+    ("synth", &["error", "shapes", "fsutil", "data"]),
+    ("recipe", &["error", "shapes", "fsutil", "model", "synth"]),
+    ("settings", &["error", "fsutil", "model"]),
+    ("generate", &["error", "shapes", "model"]),
+    ("report", &["error", "fsutil", "metrics", "eval", "train"]),
+];
+
+fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
+    for f in std::fs::read_dir(folder).unwrap() {
+        let path = f.unwrap().path();
+        if path.is_dir() {
+            sources(&path, out);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            out.push(path);
+        }
+    }
+}
+
+/// Names after `crate::` in code, doc comments left out.
+fn uses(text: &str) -> Vec<String> {
+    text.lines()
+        .filter(|l| !l.trim_start().starts_with("//"))
+        .flat_map(|l| l.split("crate::").skip(1))
+        .map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+        .filter(|name: &String| name.chars().next().is_some_and(char::is_lowercase))
+        .collect()
+}
+
+#[test]
+fn data_flows_one_way() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let mut checked = 0;
+    for file in files {
+        let inside = file.strip_prefix(&src).unwrap();
+        let module = inside.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
+        let Some((_, allowed)) = MAY_USE.iter().find(|(m, _)| *m == module) else {
+            continue;
+        };
+        checked += 1;
+        for name in uses(&std::fs::read_to_string(&file).unwrap()) {
+            let fine = name == module || allowed.contains(&name.as_str());
+            assert!(fine, "{} names crate::{name}; {module} may use {allowed:?}", inside.display());
+        }
+    }
+    assert!(checked > 25, "only {checked} files checked");
+}
+
+#[test]
+fn metrics_and_report_touch_no_tensor() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for module in ["metrics", "report"] {
+        let mut files = Vec::new();
+        sources(&src.join(module), &mut files);
+        assert!(!files.is_empty());
+        for file in files {
+            assert!(!std::fs::read_to_string(&file).unwrap().contains("tch::"), "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_is_only_where_libtorch_or_a_map_needs_it() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    for file in files {
+        let inside = file.strip_prefix(&src).unwrap().display().to_string();
+        let allowed = inside.starts_with("ffi") || inside == "checkpoint/archive.rs";
+        let has = std::fs::read_to_string(&file).unwrap().contains("unsafe {");
+        assert!(!has || allowed, "{inside}");
+    }
+}
