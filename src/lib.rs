@@ -17,11 +17,9 @@
 
 pub mod error;
 pub mod fsutil;
-#[path = "/tmp/stub/progress.rs"]
 pub mod progress;
 pub mod shapes;
 
-#[path = "/tmp/stub/audio.rs"]
 pub mod audio;
 pub mod text;
 
@@ -41,7 +39,7 @@ pub mod train;
 
 pub mod eval;
 pub mod generate;
-#[path = "/tmp/stub/report/mod.rs"]
+pub mod metrics;
 pub mod report;
 
 pub mod cli;

@@ -1,6 +1,7 @@
 //! Progress on standard error: a bar where a person watches, plain lines in a log.
 
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -102,11 +103,15 @@ fn bar(label: &str, total: u64) -> ProgressBar {
         _ => ProgressBar::new(total),
     };
     let template = match total {
-        0 => "{prefix}  {pos}  {elapsed}  {per_sec}  {msg}",
-        _ => "{prefix}  {bar:30}  {pos}/{len}  {elapsed}, {eta} left  {per_sec}  {msg}",
+        0 => "{prefix}  {pos}  {elapsed}  {rate}  {msg}",
+        _ => "{prefix}  {bar:30}  {pos}/{len}  {elapsed}, {eta} left  {rate}  {msg}",
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    bar.set_style(style.progress_chars("━╸─"));
+    // indicatif's own rate prints four decimals, and has no form for steps of several seconds.
+    let shown_rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        let _ = out.write_str(&rate(state.pos(), state.elapsed()));
+    };
+    bar.set_style(style.with_key("rate", shown_rate).progress_chars("━╸─"));
     bar.set_prefix(label.to_owned());
     bar.with_finish(ProgressFinish::Abandon)
 }
@@ -171,22 +176,34 @@ impl Pace {
 fn line(label: &str, done: u64, total: u64, elapsed: Duration, message: &str) -> String {
     let mut text = match total {
         0 => format!("{label}: {done}"),
-        _ => format!("{label}: {done}/{total} ({}%)", u128::from(done) * 100 / u128::from(total)),
+        _ => format!(
+            "{label}: {done}/{total} ({}%)",
+            u128::from(done) * 100 / u128::from(total)
+        ),
     };
-    let seconds = elapsed.as_secs_f64();
     text.push_str(&format!(", {}", clock(elapsed)));
-    let rate = done as f64 / seconds;
-    if done > 0 && rate.is_finite() {
-        text.push_str(&match rate {
-            r if r >= 1.0 => format!(", {r:.1}/s"),
-            _ => format!(", {:.1} s each", seconds / done as f64),
-        });
+    if done > 0 && !elapsed.is_zero() {
+        text.push_str(", ");
+        text.push_str(&rate(done, elapsed));
     }
     if !message.is_empty() {
         text.push_str(", ");
         text.push_str(message);
     }
     text
+}
+
+/// Mean over the whole time: a second's worth, or the time that one takes where that is longer.
+fn rate(done: u64, elapsed: Duration) -> String {
+    let seconds = elapsed.as_secs_f64();
+    if done == 0 || seconds == 0.0 {
+        return String::new();
+    }
+    let each = seconds / done as f64;
+    match each > 1.0 {
+        true => format!("{each:.1} s each"),
+        false => format!("{:.1}/s", 1.0 / each),
+    }
 }
 
 /// Minutes and seconds, with hours where there are any.
@@ -217,7 +234,10 @@ mod tests {
             line("stage1: train", 120, 400, seconds(65), "loss 2.1"),
             "stage1: train: 120/400 (30%), 1:05, 1.8/s, loss 2.1"
         );
-        assert_eq!(line("encode", 3, 0, seconds(3725), ""), "encode: 3, 1:02:05, 1241.7 s each");
+        assert_eq!(
+            line("encode", 3, 0, seconds(3725), ""),
+            "encode: 3, 1:02:05, 1241.7 s each"
+        );
         assert_eq!(line("encode", 0, 5, seconds(0), ""), "encode: 0/5 (0%), 0:00");
     }
 

@@ -142,6 +142,10 @@ fn forty_micro_steps_of_training_both_frame_rules() {
         let sums = golden_run["final_param_checksums"].as_object().unwrap();
         for (name, sum) in sums {
             let name = name.replace("clap.afclap", "clap.nvclap");
+            // One visible frame: the query's gradient is rounding alone, which Adam scales up to whole steps.
+            if few_shot && (name.contains(".attn.norm.") || name.contains(".attn.to_q.")) {
+                continue;
+            }
             let found = scalar(&model.params.get(&name).unwrap().detach().norm());
             let expected = sum["l2"].as_f64().unwrap();
             assert!((found - expected).abs() <= 1e-3 * expected + 1e-6, "{file} {name}: norm {found} instead of {expected}");

@@ -21,6 +21,8 @@ use symphonia::core::{
 
 /// More channels than any recording has; a header may say 65,535.
 pub const MAX_CHANNELS: usize = 64;
+/// Frames in a packet, for which the decoder library makes room before it sees one. FLAC's longest has 65,535.
+const MAX_PACKET_FRAMES: u64 = 1 << 17;
 /// A lossy stream is cut anywhere: decoding starts this many seconds before the wanted frame.
 const LOSSY_RUN_UP: f64 = 0.25;
 /// One packet in this many of a lossy stream may be undecodable (and is silence, as in ffmpeg).
@@ -99,6 +101,10 @@ impl<'p> Reader<'p> {
         if !(1..=MAX_CHANNELS).contains(&channels) {
             let expected = format!("1 to {MAX_CHANNELS} channels");
             return Err(Error::audio(path, expected, channels.to_string()));
+        }
+        if let Some(frames) = codec.max_frames_per_packet.filter(|n| *n > MAX_PACKET_FRAMES) {
+            let expected = format!("at most {MAX_PACKET_FRAMES} frames in a packet");
+            return Err(Error::audio(path, expected, frames.to_string()));
         }
         let decoder = symphonia::default::get_codecs()
             .make_audio_decoder(codec, &AudioDecoderOptions::default())

@@ -131,6 +131,24 @@ fn absurd_headers_are_refused() {
 }
 
 #[test]
+fn a_header_cannot_claim_memory() {
+    // A CAF file whose packets hold 2^32 − 1 frames each: 8 GiB of room if believed.
+    let mut bytes = b"caff\0\x01\0\0desc".to_vec();
+    bytes.extend(32u64.to_be_bytes());
+    bytes.extend(16_000f64.to_be_bytes());
+    bytes.extend(b"lpcm");
+    // Flags, bytes per packet, frames per packet, channels, bits.
+    for field in [0u32, 2, u32::MAX, 1, 16] {
+        bytes.extend(field.to_be_bytes());
+    }
+    bytes.extend(b"data");
+    bytes.extend(104u64.to_be_bytes());
+    bytes.extend([0; 104]);
+    let message = refused(&Folder::new().file("claim.caf", &bytes));
+    assert!(message.contains("4294967295"), "{message}");
+}
+
+#[test]
 fn every_prefix_and_many_changed_bytes_give_a_result_and_no_panic() {
     let folder = Folder::new();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/wavs");

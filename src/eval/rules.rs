@@ -87,16 +87,27 @@ impl Rule {
 /// Lower case, single spaces, no punctuation at the end and no quotation marks around.
 pub fn normalise(text: &str) -> String {
     const QUOTES: [char; 7] = ['"', '\'', '`', '“', '”', '‘', '’'];
-    let spaced = text.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
-    let ends = |c: char| c.is_whitespace() || QUOTES.contains(&c) || ['.', ',', ';', ':', '!', '?', '…'].contains(&c);
+    let spaced = text
+        .to_lowercase()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    let ends = |c: char| {
+        c.is_whitespace() || QUOTES.contains(&c) || ['.', ',', ';', ':', '!', '?', '…'].contains(&c)
+    };
     let starts = |c: char| c.is_whitespace() || QUOTES.contains(&c);
-    spaced.trim_end_matches(ends).trim_start_matches(starts).to_owned()
+    spaced
+        .trim_end_matches(ends)
+        .trim_start_matches(starts)
+        .to_owned()
 }
 
 /// [`normalise`] without a leading "a", "an" or "the", unless that is all there is.
 fn normalise_label(text: &str) -> String {
     let text = normalise(text);
-    let bare = ["a ", "an ", "the "].iter().find_map(|article| text.strip_prefix(article));
+    let bare = ["a ", "an ", "the "]
+        .iter()
+        .find_map(|article| text.strip_prefix(article));
     bare.map(str::to_owned).unwrap_or(text)
 }
 
@@ -130,7 +141,10 @@ impl Options {
                 return Err(fault("labels with a letter or digit", format!("{label:?}")));
             }
             if !seen.insert(option.clone()) {
-                return Err(fault("labels that differ after normalisation", format!("{label:?} again")));
+                return Err(fault(
+                    "labels that differ after normalisation",
+                    format!("{label:?} again"),
+                ));
             }
             options.push(option);
         }
@@ -177,8 +191,27 @@ impl Options {
 /// The one number in a text; `None` without any and with different ones.
 fn number(text: &str) -> Option<f64> {
     const WORDS: [&str; 21] = [
-        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-        "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "thirteen",
+        "fourteen",
+        "fifteen",
+        "sixteen",
+        "seventeen",
+        "eighteen",
+        "nineteen",
+        "twenty",
     ];
     let text = text.to_lowercase();
     let mut numbers = text.split_whitespace().filter_map(|token| {
@@ -187,7 +220,10 @@ fn number(text: &str) -> Option<f64> {
         match WORDS.iter().position(|word| *word == token) {
             Some(value) => Some(value as f64),
             // Digits first, so that "inf", "nan" and "e5" stay words.
-            None if token.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit()) => {
+            None if token
+                .trim_start_matches('-')
+                .starts_with(|c: char| c.is_ascii_digit()) =>
+            {
                 token.parse().ok().filter(|v: &f64| v.is_finite())
             }
             None => None,
@@ -251,12 +287,18 @@ mod tests {
     fn an_option_inside_a_longer_one_is_not_named() {
         let set = ["guitar", "bass guitar", "flute"];
         assert_eq!(label("it is a bass guitar", "bass guitar", &set), Right);
-        assert_eq!(label("a bass guitar beside a guitar", "bass guitar", &set), Unparsed);
+        assert_eq!(
+            label("a bass guitar beside a guitar", "bass guitar", &set),
+            Unparsed
+        );
     }
 
     #[test]
     fn the_exact_option_wins_over_what_it_contains() {
-        assert_eq!(label("dog and rain", "dog and rain", &["dog", "rain", "dog and rain"]), Right);
+        assert_eq!(
+            label("dog and rain", "dog and rain", &["dog", "rain", "dog and rain"]),
+            Right
+        );
     }
 
     #[test]

@@ -96,7 +96,11 @@ pub struct Results {
 impl Results {
     /// Unweighted mean of the tasks' accuracies; `None` unless every task was run with its audio.
     pub fn macro_accuracy(&self) -> Option<f64> {
-        let accuracies: Option<Vec<f64>> = self.tasks.iter().map(|t| t.audio.as_ref().map(|s| s.accuracy)).collect();
+        let accuracies: Option<Vec<f64>> = self
+            .tasks
+            .iter()
+            .map(|t| t.audio.as_ref().map(|s| s.accuracy))
+            .collect();
         mean(&accuracies?)
     }
 
@@ -110,8 +114,14 @@ impl Results {
 
     pub fn read(path: &Path) -> Result<Self> {
         let text = read_text(path).map_err(|e| e.hint("`af2 eval` writes results.json"))?;
-        serde_json::from_str(&text)
-            .map_err(|e| Error::data(path, format!("line {}", e.line()), "results of `af2 eval`", e.to_string()))
+        serde_json::from_str(&text).map_err(|e| {
+            Error::data(
+                path,
+                format!("line {}", e.line()),
+                "results of `af2 eval`",
+                e.to_string(),
+            )
+        })
     }
 }
 
@@ -125,7 +135,8 @@ pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>> {
     let mut predictions = Vec::new();
     let mut line = Vec::new();
     for number in 1.. {
-        let bad = |expected: &str, found: String| Err(Error::data(path, format!("line {number}"), expected, found));
+        let bad =
+            |expected: &str, found: String| Err(Error::data(path, format!("line {number}"), expected, found));
         line.clear();
         // One byte more than allowed tells a long line from the longest.
         let mut bounded = (&mut reader).take(MOST_LINE_BYTES + 1);
@@ -163,7 +174,9 @@ pub fn score(predictions: &[Prediction]) -> Result<Results> {
 /// answer under the rule, all told at once.
 pub fn score_with(predictions: &[Prediction], settings: &Settings) -> Result<Results> {
     if predictions.is_empty() {
-        return Err(Error::data("predictions", "lines", "at least one", "none").hint("`af2 eval` writes predictions"));
+        return Err(
+            Error::data("predictions", "lines", "at least one", "none").hint("`af2 eval` writes predictions")
+        );
     }
     let mut tasks: IndexMap<&str, Vec<&Prediction>> = IndexMap::new();
     for p in predictions {
@@ -173,8 +186,11 @@ pub fn score_with(predictions: &[Prediction], settings: &Settings) -> Result<Res
     let mut results = Vec::with_capacity(tasks.len());
     for (task, asked) in tasks {
         let closed = asked.iter().all(|p| !p.labels.is_empty());
-        let rule = settings.rule.unwrap_or(if closed { Rule::Label } else { Rule::Exact });
-        let (control, audio): (Vec<&Prediction>, Vec<&Prediction>) = asked.into_iter().partition(|p| p.control);
+        let rule = settings
+            .rule
+            .unwrap_or(if closed { Rule::Label } else { Rule::Exact });
+        let (control, audio): (Vec<&Prediction>, Vec<&Prediction>) =
+            asked.into_iter().partition(|p| p.control);
         let mut of = |asked: &[&Prediction]| score_items(asked, rule, &settings.bootstrap, &mut errors);
         results.push(TaskResult {
             task: task.to_owned(),
@@ -291,7 +307,10 @@ mod tests {
         let results = score_with(&all, &quick()).unwrap();
         let row = &results.tasks[0];
         let score = row.audio.as_ref().unwrap();
-        assert_eq!((row.rule, score.n, score.correct, score.unparsed), (Rule::Label, 4, 2, 1));
+        assert_eq!(
+            (row.rule, score.n, score.correct, score.unparsed),
+            (Rule::Label, 4, 2, 1)
+        );
         assert_eq!(score.accuracy, 0.5);
         assert!(score.interval.low < 0.5 && 0.5 < score.interval.high);
         // dog 1 of 3, rain 1 of 1
@@ -327,7 +346,11 @@ mod tests {
 
     #[test]
     fn an_item_twice_and_an_impossible_item_are_errors_told_together() {
-        let all = [asked(0, "dog", "dog"), asked(0, "dog", "dog"), asked(1, "cat", "dog")];
+        let all = [
+            asked(0, "dog", "dog"),
+            asked(0, "dog", "dog"),
+            asked(1, "cat", "dog"),
+        ];
         let text = score_with(&all, &quick()).unwrap_err().to_string();
         assert!(text.contains("events/0: expected each item once"), "{text}");
         assert!(text.contains("events/1: reference"), "{text}");
@@ -346,9 +369,15 @@ mod tests {
         let good = serde_json::to_string(&asked(0, "dog", "dog")).unwrap();
         let error = |second: &str| lines(&format!("{good}\n{second}\n")).unwrap_err().to_string();
         let e = error("{\"id\": \"1\"}");
-        assert!(e.contains("predictions.jsonl: line 2: ") && e.contains("missing field"), "{e}");
+        assert!(
+            e.contains("predictions.jsonl: line 2: ") && e.contains("missing field"),
+            "{e}"
+        );
         let e = error(&good.replace("0.5", "1.5"));
-        assert!(e.contains("line 2: expected a chance from 0 to 1, found 1.5"), "{e}");
+        assert!(
+            e.contains("line 2: expected a chance from 0 to 1, found 1.5"),
+            "{e}"
+        );
         assert!(error("{").contains("line 2"));
     }
 
@@ -356,7 +385,9 @@ mod tests {
     fn results_survive_a_round_trip_and_are_the_same_each_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("results.json");
-        let all: Vec<Prediction> = (0..9).map(|i| asked(i, "dog", if i % 3 == 0 { "rain" } else { "dog" })).collect();
+        let all: Vec<Prediction> = (0..9)
+            .map(|i| asked(i, "dog", if i % 3 == 0 { "rain" } else { "dog" }))
+            .collect();
         let results = score_with(&all, &quick()).unwrap();
         results.write(&path).unwrap();
         assert_eq!(Results::read(&path).unwrap(), results);

@@ -43,8 +43,8 @@ impl Bootstrap {
     }
 }
 
-/// Interval of the mean of `values`: the quantiles (1 − level)/2 and (1 + level)/2, linearly interpolated, of the means of
-/// `resamples` draws of n values with replacement.
+/// Interval of the mean of `values`: the quantiles (1 − level)/2 and (1 + level)/2, linearly interpolated, of the
+/// means of `resamples` draws of n values with replacement.
 ///
 /// The same arguments give the same bits on any number of threads: resample r takes the ChaCha8 stream r of `seed`,
 /// and one 32-bit word a draw.
@@ -53,21 +53,31 @@ impl Bootstrap {
 /// with n.
 ///
 /// # Errors
-/// No values, more than 2³² − 1, one that is not finite, a level not inside (0, 1), no resamples or more than ten million.
+/// No values, more than 2³² − 1, one that is not finite, a level not inside (0, 1), no resamples or more than ten
+/// million.
 pub fn interval(values: &[f64], level: f64, resamples: usize, seed: u64) -> Result<Interval> {
-    let refuse = |key: &str, expected: String, found: String| Err(Error::data("bootstrap", key, expected, found));
+    let refuse =
+        |key: &str, expected: String, found: String| Err(Error::data("bootstrap", key, expected, found));
     if !(level > 0.0 && level < 1.0) {
         return refuse("level", "a share between 0 and 1".into(), level.to_string());
     }
     if !(1..=MOST_RESAMPLES).contains(&resamples) {
-        return refuse("resamples", format!("1 to {MOST_RESAMPLES}"), resamples.to_string());
+        return refuse(
+            "resamples",
+            format!("1 to {MOST_RESAMPLES}"),
+            resamples.to_string(),
+        );
     }
     let n = match u32::try_from(values.len()) {
         Ok(n) if n > 0 => u64::from(n),
         _ => return refuse("values", format!("1 to {}", u32::MAX), values.len().to_string()),
     };
     if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-        return refuse(&format!("values[{i}]"), "a finite number".into(), values[i].to_string());
+        return refuse(
+            &format!("values[{i}]"),
+            "a finite number".into(),
+            values[i].to_string(),
+        );
     }
     // A resample may take the largest value every time.
     let largest = values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
@@ -132,7 +142,10 @@ mod tests {
     fn the_same_seed_gives_the_same_bits_on_any_number_of_threads() {
         let values = right(13, 37);
         let with = |threads, seed| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             pool.install(|| interval(&values, 0.95, 500, seed).unwrap())
         };
         assert_eq!(with(1, 7), with(3, 7));

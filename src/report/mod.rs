@@ -1,5 +1,6 @@
 //! Tables and curves of a run, from its files alone: no tensor, no model.
 
+pub mod curve;
 pub mod plot;
 pub mod table;
 
@@ -7,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::train::record::{latest, read_events, Event, EVENTS};
 use indexmap::IndexMap;
 use plot::{Boundary, Chart, Series};
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,8 +23,8 @@ struct Part {
     events: Vec<Event>,
 }
 
-/// Draws the learning curves of a run's folder from `events/*/events.jsonl`: `curves.svg` for the curriculum, stage after
-/// stage, and `curves-lm.svg`, `curves-clap.svg` where these were trained; shares (recall, accuracy) get a file of
+/// Draws the learning curves of a run's folder from `events/*/events.jsonl`: `curves.svg` for the curriculum, stage
+/// after stage, and `curves-lm.svg`, `curves-clap.svg` where these were trained; shares (recall, accuracy) get a file of
 /// their own, `…-shares.svg`. Returns the files written, none for a run without events.
 pub fn curves(folder: &Path) -> Result<Vec<PathBuf>> {
     let (alone, stages): (Vec<Part>, Vec<Part>) = parts(&folder.join("events"))?
@@ -33,7 +35,12 @@ pub fn curves(folder: &Path) -> Result<Vec<PathBuf>> {
         let own: Vec<&Part> = alone.iter().filter(|p| p.name == name).collect();
         written.extend(draw(folder, &format!("curves-{name}"), title, &own)?);
     }
-    written.extend(draw(folder, "curves", "Curriculum", &stages.iter().collect::<Vec<_>>())?);
+    written.extend(draw(
+        folder,
+        "curves",
+        "Curriculum",
+        &stages.iter().collect::<Vec<_>>(),
+    )?);
     Ok(written)
 }
 
@@ -48,7 +55,11 @@ fn parts(events: &Path) -> Result<Vec<Part>> {
         let file = path.join(EVENTS);
         if file.is_file() {
             parts.push(Part {
-                name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                name: path
+                    .file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned(),
                 events: latest(read_events(&file)?),
             });
         }
@@ -106,11 +117,12 @@ fn chart(title: &str, y_label: &str, kind: Kind, parts: &[&Part]) -> Chart {
                 label: part.name.clone(),
             });
         }
+        let mut begun_here = HashSet::new();
         for event in &part.events {
             for (name, value) in event.values.iter().filter(|(n, _)| Kind::of(n) == Some(kind)) {
                 let points = series.entry(name).or_default();
                 // A break in the line: one stage's loss does not lead to the next one's.
-                if points.last().is_some_and(|(x, y)| *x <= begun && y.is_finite()) && begun > 0.0 {
+                if begun_here.insert(name) && !points.is_empty() {
                     points.push((begun, f64::NAN));
                 }
                 points.push((begun + event.step as f64, value.0));
@@ -120,7 +132,11 @@ fn chart(title: &str, y_label: &str, kind: Kind, parts: &[&Part]) -> Chart {
     }
     let series = series.into_iter().map(|(name, points)| Series {
         name: name.replace('_', " "),
-        smoothing: if name.starts_with("validation") { 0.0 } else { SMOOTHING },
+        smoothing: if name.starts_with("validation") {
+            0.0
+        } else {
+            SMOOTHING
+        },
         points,
     });
     Chart {
@@ -141,11 +157,17 @@ mod tests {
     fn record(run: &Path, name: &str, losses: &[f64]) {
         let mut recorder = Recorder::create(&run.join("events").join(name)).unwrap();
         for (i, loss) in losses.iter().enumerate() {
-            recorder.record(i as u64 + 1, &[("loss", *loss), ("learning_rate", 1e-3)]).unwrap();
+            recorder
+                .record(i as u64 + 1, &[("loss", *loss), ("learning_rate", 1e-3)])
+                .unwrap();
         }
-        recorder.record(losses.len() as u64, &[("validation_loss", 1.5)]).unwrap();
+        recorder
+            .record(losses.len() as u64, &[("validation_loss", 1.5)])
+            .unwrap();
         if name == "clap" {
-            recorder.record(losses.len() as u64, &[("validation_recall_at_1", 0.25)]).unwrap();
+            recorder
+                .record(losses.len() as u64, &[("validation_recall_at_1", 0.25)])
+                .unwrap();
         }
     }
 
@@ -157,10 +179,18 @@ mod tests {
             record(run.path(), name, &[3.0, 2.0, 1.0]);
         }
         let written = curves(run.path()).unwrap();
-        let names: Vec<_> = written.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect();
+        let names: Vec<_> = written
+            .iter()
+            .map(|p| p.file_name().unwrap().to_str().unwrap())
+            .collect();
         assert_eq!(
             names,
-            ["curves-lm.svg", "curves-clap.svg", "curves-clap-shares.svg", "curves.svg"]
+            [
+                "curves-lm.svg",
+                "curves-clap.svg",
+                "curves-clap-shares.svg",
+                "curves.svg"
+            ]
         );
         let curriculum = fs::read_to_string(&written[3]).unwrap();
         // The order of time, not of the alphabet.
@@ -178,6 +208,8 @@ mod tests {
         let xs: Vec<f64> = chart.series[0].points.iter().map(|p| p.0).collect();
         assert_eq!(xs, [1.0, 2.0, 2.0, 3.0]);
         assert!(chart.series[0].points[2].1.is_nan());
+        let validation: Vec<f64> = chart.series[1].points.iter().map(|p| p.0).collect();
+        assert_eq!(validation, [2.0, 2.0, 3.0]);
         assert_eq!(chart.boundaries[1].x, 2.0);
     }
 
@@ -187,6 +219,9 @@ mod tests {
         let stage = run.path().join("events").join("one");
         fs::create_dir_all(&stage).unwrap();
         fs::write(stage.join(EVENTS), "nonsense\n").unwrap();
-        assert!(curves(run.path()).unwrap_err().to_string().contains("events.jsonl: line 1"));
+        assert!(curves(run.path())
+            .unwrap_err()
+            .to_string()
+            .contains("events.jsonl: line 1"));
     }
 }

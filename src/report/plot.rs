@@ -1,5 +1,6 @@
 //! Learning curves as SVG. Text is set by whatever shows the file: no font is read here.
 
+use super::curve::{log_ticks, short, smoothed, thinned, widened};
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
@@ -14,11 +15,11 @@ const HEIGHT: u32 = 1000;
 /// plotters rounds places to whole units; two units a pixel keep curves smooth.
 const UNITS_PER_PIXEL: u32 = 2;
 /// Room on the right for the legend.
-const LEGEND: i32 = 380;
+const LEGEND: i32 = 400;
 /// Room above the curves: the title, and two rows of names of boundaries.
 const TOP: i32 = 150;
 /// Characters of a name that the legend has room for.
-const LEGEND_CHARS: usize = 20;
+const LEGEND_CHARS: usize = 24;
 /// Units that a character of a boundary's name takes; fonts differ, this is a wide one.
 const CHAR_UNITS: f64 = 18.0;
 /// Points drawn of a curve; there are fewer columns on the canvas.
@@ -68,33 +69,22 @@ pub struct Chart {
     pub boundaries: Vec<Boundary>,
 }
 
-/// Exponential moving average, corrected for its start (Kingma and Ba 2015, section 3), so that the first values are not
-/// pulled to zero. Begins anew behind a value that is not finite.
-pub fn smoothed(points: &[(f64, f64)], weight: f64) -> Vec<(f64, f64)> {
-    let weight = if weight.is_finite() { weight.clamp(0.0, 0.9999) } else { 0.0 };
-    let (mut average, mut share) = (0.0, 0.0);
-    points
-        .iter()
-        .map(|&(x, y)| {
-            if !y.is_finite() {
-                (average, share) = (0.0, 0.0);
-                return (x, y);
-            }
-            average = weight * average + (1.0 - weight) * y;
-            share = weight * share + (1.0 - weight);
-            (x, average / share)
-        })
-        .collect()
-}
-
 impl Chart {
     /// Whether there is no point to draw.
     pub fn is_empty(&self) -> bool {
-        !self.series.iter().flat_map(|s| &s.points).any(|p| self.drawable(*p))
+        !self
+            .series
+            .iter()
+            .flat_map(|s| &s.points)
+            .any(|p| self.drawable(*p))
     }
 
     fn drawable(&self, (x, y): (f64, f64)) -> bool {
-        x.is_finite() && x.abs() <= LARGEST && y.is_finite() && y.abs() <= LARGEST && (!self.log_y || y > 1.0 / LARGEST)
+        x.is_finite()
+            && x.abs() <= LARGEST
+            && y.is_finite()
+            && y.abs() <= LARGEST
+            && (!self.log_y || y > 1.0 / LARGEST)
     }
 
     fn has_place(&self, boundary: &Boundary) -> bool {
@@ -104,7 +94,9 @@ impl Chart {
     /// Writes [`Chart::svg`], whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
         let svg = self.svg().map_err(|e| match e {
-            Error::Data { key, expected, found, .. } => Error::data(path, key, expected, found),
+            Error::Data {
+                key, expected, found, ..
+            } => Error::data(path, key, expected, found),
             other => other,
         })?;
         write_atomic_bytes(path, svg.as_bytes())
@@ -116,7 +108,12 @@ impl Chart {
     /// A chart without a point to draw.
     pub fn svg(&self) -> Result<String> {
         if self.is_empty() {
-            return Err(Error::data("chart", &self.title, "a finite value to draw", "none"));
+            return Err(Error::data(
+                "chart",
+                &self.title,
+                "a finite value to draw",
+                "none",
+            ));
         }
         let mut text = String::new();
         {
@@ -144,7 +141,9 @@ impl Chart {
             .x_label_area_size(85)
             .y_label_area_size(130);
         if self.log_y {
-            self.draw_in(&mut builder, x, y.clone().log_scale(), y)?;
+            let ticks = log_ticks(y.start, y.end);
+            let axis: LogCoord<f64> = y.clone().log_scale().into();
+            self.draw_in(&mut builder, x, axis.with_key_points(ticks), y)?;
         } else {
             self.draw_in(&mut builder, x, y.clone(), y)?;
         }
@@ -190,7 +189,8 @@ impl Chart {
             ends[row] = start + CHAR_UNITS * boundary.label.chars().count() as f64;
             let style = text_style(28, &INK, HPos::Left, VPos::Bottom);
             let place = (2, -8 - 34 * row as i32);
-            let name = EmptyElement::at((boundary.x, y.end)) + Text::new(boundary.label.clone(), place, style);
+            let name =
+                EmptyElement::at((boundary.x, y.end)) + Text::new(boundary.label.clone(), place, style);
             chart.draw_series(std::iter::once(name))?;
         }
         for (i, series) in self.series.iter().enumerate() {
@@ -227,15 +227,24 @@ impl Chart {
 
     /// The unbroken pieces of a curve, thinned to what the canvas can show.
     fn runs(&self, points: &[(f64, f64)]) -> Vec<Vec<(f64, f64)>> {
-        let pieces = points.split(|p| !self.drawable(*p)).filter(|piece| !piece.is_empty());
+        let pieces = points
+            .split(|p| !self.drawable(*p))
+            .filter(|piece| !piece.is_empty());
         pieces.map(|piece| thinned(piece, MOST_POINTS)).collect()
     }
 
     /// Both axes with a little room around the points, and never of no width.
     fn ranges(&self) -> (std::ops::Range<f64>, std::ops::Range<f64>) {
-        let points = || self.series.iter().flat_map(|s| &s.points).filter(|p| self.drawable(**p));
+        let points = || {
+            self.series
+                .iter()
+                .flat_map(|s| &s.points)
+                .filter(|p| self.drawable(**p))
+        };
         let ends = |values: &mut dyn Iterator<Item = f64>| {
-            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)))
+            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| {
+                (a.min(v), b.max(v))
+            })
         };
         let boundaries = self.boundaries.iter().filter(|b| self.has_place(b)).map(|b| b.x);
         let (x0, x1) = widened(ends(&mut points().map(|p| p.0).chain(boundaries)));
@@ -250,7 +259,11 @@ impl Chart {
             let (low, high) = widened((y0, y1));
             let room = 0.05 * (high - low);
             // Measures that are never negative keep their zero.
-            let floor = if low >= 0.0 && low <= 2.0 * room { 0.0 } else { low - room };
+            let floor = if low >= 0.0 && low <= 2.0 * room {
+                0.0
+            } else {
+                low - room
+            };
             floor..high + room
         };
         (x0..x1, y)
@@ -276,56 +289,6 @@ fn cut(name: &str) -> String {
     match name.chars().count() > LEGEND_CHARS {
         true => name.chars().take(LEGEND_CHARS - 1).chain(['…']).collect(),
         false => name.to_owned(),
-    }
-}
-
-/// The same ends, or room around them where there is next to none between.
-fn widened((low, high): (f64, f64)) -> (f64, f64) {
-    let scale = low.abs().max(high.abs());
-    if high - low > 1e-9 * scale {
-        return (low, high);
-    }
-    let room = if scale > 0.0 { 0.05 * scale } else { 1.0 };
-    (low - room, high + room)
-}
-
-/// At most about `most` points: the lowest and the highest of each stretch, so that no spike is lost.
-fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
-    if points.len() <= most {
-        return points.to_vec();
-    }
-    let stretch = points.len().div_ceil(most / 2);
-    let mut kept = Vec::with_capacity(most + 2);
-    for part in points.chunks(stretch) {
-        let by_value = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
-        let (Some(low), Some(high)) = (part.iter().min_by(by_value), part.iter().max_by(by_value)) else {
-            continue;
-        };
-        let (first, second) = if low.0 <= high.0 { (low, high) } else { (high, low) };
-        kept.push(*first);
-        kept.push(*second);
-    }
-    kept
-}
-
-/// An axis label: `0.25`, `1200`, `45k`, `1.5M`, `2e-7`.
-fn short(v: f64) -> String {
-    let size = v.abs();
-    let trimmed = |v: f64, digits: usize, unit: &str| {
-        let text = format!("{v:.digits$}");
-        let text = match text.contains('.') {
-            true => text.trim_end_matches('0').trim_end_matches('.'),
-            false => &text,
-        };
-        format!("{text}{unit}")
-    };
-    match size {
-        0.0 => "0".to_owned(),
-        s if s < 1e-3 || s >= 1e9 => format!("{v:.1e}").replace(".0e", "e"),
-        s if s < 1.0 => trimmed(v, 4, ""),
-        s if s < 1e4 => trimmed(v, 2, ""),
-        s if s < 1e6 => trimmed(v / 1e3, 1, "k"),
-        _ => trimmed(v / 1e6, 2, "M"),
     }
 }
 
@@ -358,7 +321,10 @@ mod tests {
     #[test]
     fn the_file_holds_curves_names_and_boundaries() {
         let svg = chart(vec![(1.0, 3.0), (2.0, 2.0), (3.0, 1.0)]).svg().unwrap();
-        assert!(svg.starts_with("<svg width=\"900\" height=\"500\" viewBox=\"0 0 1800 1000\""), "{svg}");
+        assert!(
+            svg.starts_with("<svg width=\"900\" height=\"500\" viewBox=\"0 0 1800 1000\""),
+            "{svg}"
+        );
         assert!(svg.trim_end().ends_with("</svg>"));
         for text in ["Loss &lt;of&gt; a &amp; b", "train", "stage 2", "step"] {
             assert!(svg.contains(text), "{text}");
@@ -367,14 +333,29 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_breaks_the_line_and_nothing_else() {
-        let whole = chart(vec![(1.0, 3.0), (2.0, 2.0), (3.0, 2.0), (4.0, 1.0)]).svg().unwrap();
-        let mut broken = chart(vec![(1.0, 3.0), (2.0, 2.0), (2.5, f64::NAN), (3.0, 2.0), (4.0, 1.0)]);
+        let whole = chart(vec![(1.0, 3.0), (2.0, 2.0), (3.0, 2.0), (4.0, 1.0)])
+            .svg()
+            .unwrap();
+        let mut broken = chart(vec![
+            (1.0, 3.0),
+            (2.0, 2.0),
+            (2.5, f64::NAN),
+            (3.0, 2.0),
+            (4.0, 1.0),
+        ]);
         let svg = broken.svg().unwrap();
-        assert_eq!(count(&svg, "stroke-width=\"4\""), count(&whole, "stroke-width=\"4\"") + 1);
+        assert_eq!(
+            count(&svg, "stroke-width=\"4\""),
+            count(&whole, "stroke-width=\"4\"") + 1
+        );
         assert!(!svg.contains("NaN"));
         broken.series[0].points = vec![(1.0, f64::NAN), (2.0, f64::INFINITY), (3.0, 1e300)];
         assert!(broken.is_empty());
-        assert!(broken.svg().unwrap_err().to_string().contains("a finite value to draw"));
+        assert!(broken
+            .svg()
+            .unwrap_err()
+            .to_string()
+            .contains("a finite value to draw"));
     }
 
     #[test]
@@ -395,33 +376,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn smoothing_is_a_corrected_moving_average() {
-        let points = [(0.0, 4.0), (1.0, 2.0), (2.0, f64::NAN), (3.0, 7.0)];
-        let s = smoothed(&points, 0.5);
-        assert_eq!(s[0], (0.0, 4.0));
-        assert!((s[1].1 - (0.25 * 4.0 + 0.5 * 2.0) / 0.75).abs() < 1e-12);
-        assert!(s[2].1.is_nan());
-        assert_eq!(s[3].1, 7.0);
-        assert_eq!(smoothed(&points[..2], 0.0), points[..2]);
-    }
-
-    #[test]
-    fn thinning_keeps_spikes() {
-        let mut points: Vec<(f64, f64)> = (0..100_000).map(|i| (f64::from(i), 1.0)).collect();
-        points[54_321].1 = 9.0;
-        let kept = thinned(&points, 1000);
-        assert!(kept.len() <= 1002);
-        assert!(kept.contains(&(54_321.0, 9.0)));
-        assert!(kept.windows(2).all(|w| w[0].0 <= w[1].0));
-    }
-
-    #[test]
-    fn axis_labels_are_short() {
-        let labels = [0.0, 0.25, 1.0, 1200.0, 45_000.0, 1_500_000.0, 2e-7, -0.5];
-        let found: Vec<String> = labels.iter().map(|v| short(*v)).collect();
-        assert_eq!(found, ["0", "0.25", "1", "1200", "45k", "1.5M", "2e-7", "-0.5"]);
     }
 }

@@ -70,13 +70,18 @@ impl Table {
 
 /// Cells come from files: a control character would break the row, or command the terminal.
 fn one_line(cell: &str) -> String {
-    cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    cell.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 /// One row a task: task, items, accuracy, the silence control, chance. All but the items in percent.
 pub fn results(results: &Results) -> Table {
     // 0.57 × 100 is 56.99…: one decimal is all that anybody means.
-    let level = format!("[{}% interval]", (1000.0 * results.bootstrap.level).round() / 10.0);
+    let level = format!(
+        "[{}% interval]",
+        (1000.0 * results.bootstrap.level).round() / 10.0
+    );
     let mut table = Table::new([
         "task".to_owned(),
         "n".to_owned(),
@@ -103,7 +108,9 @@ pub fn results(results: &Results) -> Table {
 }
 
 fn percent(score: &Score) -> String {
-    let Score { accuracy, interval, .. } = score;
+    let Score {
+        accuracy, interval, ..
+    } = score;
     format!(
         "{:.1} [{:.1}, {:.1}]",
         100.0 * accuracy,
@@ -124,7 +131,10 @@ mod tests {
             n,
             correct,
             accuracy: correct as f64 / n as f64,
-            interval: Interval { low: 0.401, high: 0.6 },
+            interval: Interval {
+                low: 0.401,
+                high: 0.6,
+            },
             balanced_accuracy: None,
             unparsed: 0,
             chance: Some(0.25),
@@ -174,7 +184,10 @@ mod tests {
     fn cells_cannot_break_out() {
         let mut table = Table::new(["name", "value"]);
         table.row(["a|b\nc\u{1b}[2J"]).row(["x", "1", "dropped"]);
-        assert_eq!(table.markdown(), "| name | value |\n|---|---:|\n| a\\|b c [2J |  |\n| x | 1 |\n");
+        assert_eq!(
+            table.markdown(),
+            "| name | value |\n|---|---:|\n| a\\|b c [2J |  |\n| x | 1 |\n"
+        );
         assert!(!table.terminal().contains('\u{1b}'));
     }
 

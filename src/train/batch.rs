@@ -182,7 +182,6 @@ pub fn prefetch(
             Ok(Batch::new(prepared, encoded, model.device))
         };
         let result = body(&mut next);
-        drop(next);
         drop(receive);
         result
     })

@@ -4,7 +4,6 @@ pub mod batch;
 pub mod contrastive;
 pub mod lm;
 pub mod optim;
-#[path = "/tmp/stub/record.rs"]
 pub mod record;
 pub mod stage;
 

@@ -57,7 +57,9 @@ impl<'de> Deserialize<'de> for Value {
             Ok(Form::Text(t)) if ["NaN", "inf", "-inf"].contains(&t.as_str()) => {
                 t.parse().map(Value).map_err(serde::de::Error::custom)
             }
-            _ => Err(serde::de::Error::custom("a value that is neither a number nor NaN, inf, -inf")),
+            _ => Err(serde::de::Error::custom(
+                "a value that is neither a number nor NaN, inf, -inf",
+            )),
         }
     }
 }
@@ -91,7 +93,11 @@ impl Recorder {
         file.set_len(whole).map_err(io)?;
         file.seek(SeekFrom::End(0)).map_err(io)?;
         Ok(Recorder {
-            stage: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            stage: folder
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
             board: Board::create(folder)?,
             path,
             file,
@@ -107,7 +113,12 @@ impl Recorder {
         for (name, value) in values {
             let taken = ["", "step", "stage", "time"].contains(name);
             if taken || map.insert((*name).to_owned(), Value(*value)).is_some() {
-                return Err(Error::data(&self.path, *name, "a new name for each value", "one that is taken"));
+                return Err(Error::data(
+                    &self.path,
+                    *name,
+                    "a new name for each value",
+                    "one that is taken",
+                ));
             }
         }
         let event = Event {
@@ -224,7 +235,11 @@ pub fn read_events(path: &Path) -> Result<Vec<Event>> {
             Ok(event) => events.push(event),
             Err(_) if cut => break,
             Err(e) => {
-                let found = if long { "a longer line".to_owned() } else { e.to_string() };
+                let found = if long {
+                    "a longer line".to_owned()
+                } else {
+                    e.to_string()
+                };
                 let expected = format!("an event as JSON, at most {MOST_LINE_BYTES} bytes");
                 return Err(Error::data(path, format!("line {number}"), expected, found));
             }
@@ -233,8 +248,8 @@ pub fn read_events(path: &Path) -> Result<Vec<Event>> {
     Ok(events)
 }
 
-/// The history that counts: where a run was resumed from an earlier step, or begun anew in the same folder, what it did
-/// again takes the place of what it had done.
+/// The history that counts: where a run was resumed from an earlier step, or begun anew in the same folder, what it
+/// did again takes the place of what it had done.
 ///
 /// Steps are then never descending; several events of one step, as of training and validation, stay.
 pub fn latest(events: Vec<Event>) -> Vec<Event> {
@@ -264,8 +279,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let stage = folder.path().join("events").join("stage1");
         let mut recorder = Recorder::create(&stage).unwrap();
-        recorder.record(8, &[("loss", 2.5), ("grad_norm", f64::NAN)]).unwrap();
-        recorder.record(16, &[("loss", f64::NEG_INFINITY), ("tiny", 1e-300)]).unwrap();
+        recorder
+            .record(8, &[("loss", 2.5), ("grad_norm", f64::NAN)])
+            .unwrap();
+        recorder
+            .record(16, &[("loss", f64::NEG_INFINITY), ("tiny", 1e-300)])
+            .unwrap();
         recorder.flush().unwrap();
         let events = read_events(&stage.join(EVENTS)).unwrap();
         assert_eq!(steps(&events), [8, 16]);
@@ -281,12 +300,18 @@ mod tests {
     fn a_cut_last_line_is_tolerated_and_then_written_over() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(EVENTS);
-        Recorder::create(folder.path()).unwrap().record(1, &[("loss", 1.0)]).unwrap();
+        Recorder::create(folder.path())
+            .unwrap()
+            .record(1, &[("loss", 1.0)])
+            .unwrap();
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         // Longer than the block in which the end is looked for.
         write!(file, "{{\"step\":2,\"stage\":\"{}", "x".repeat(10_000)).unwrap();
         assert_eq!(steps(&read_events(&path).unwrap()), [1]);
-        Recorder::create(folder.path()).unwrap().record(2, &[("loss", 0.5)]).unwrap();
+        Recorder::create(folder.path())
+            .unwrap()
+            .record(2, &[("loss", 0.5)])
+            .unwrap();
         assert_eq!(steps(&read_events(&path).unwrap()), [1, 2]);
     }
 
@@ -295,20 +320,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(EVENTS);
         let good = "{\"step\":1,\"stage\":\"s\",\"time\":0,\"loss\":1}\n";
-        for bad in ["{\"step\":2", "{\"step\":2,\"stage\":\"s\",\"time\":0,\"loss\":\"high\"}"] {
+        for bad in [
+            "{\"step\":2",
+            "{\"step\":2,\"stage\":\"s\",\"time\":0,\"loss\":\"high\"}",
+        ] {
             fs::write(&path, format!("{good}{bad}\n{good}")).unwrap();
             let text = read_events(&path).unwrap_err().to_string();
             assert!(text.contains("events.jsonl: line 2: "), "{text}");
         }
         fs::write(&path, "x".repeat(MOST_LINE_BYTES as usize + 10)).unwrap();
-        assert!(read_events(&path).unwrap_err().to_string().contains("a longer line"));
+        assert!(read_events(&path)
+            .unwrap_err()
+            .to_string()
+            .contains("a longer line"));
     }
 
     #[test]
     fn names_are_new_and_not_those_of_the_line() {
         let folder = tempfile::tempdir().unwrap();
         let mut recorder = Recorder::create(folder.path()).unwrap();
-        for values in [&[("step", 1.0)][..], &[("loss", 1.0), ("loss", 2.0)], &[("", 1.0)]] {
+        for values in [
+            &[("step", 1.0)][..],
+            &[("loss", 1.0), ("loss", 2.0)],
+            &[("", 1.0)],
+        ] {
             assert!(recorder.record(1, values).is_err(), "{values:?}");
         }
         assert_eq!(read_events(&folder.path().join(EVENTS)).unwrap(), []);
