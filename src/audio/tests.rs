@@ -202,6 +202,7 @@ fn normalisation_follows_the_reference() {
     assert_eq!(load(&[1.0, 4.0, -2.0, 0.0], 2), [0.5, -1.0]);
 }
 
+/// The Ogg file is not from the reference: libsndfile made it from a sweep and noise, for this test.
 #[test]
 fn seeking_finds_the_same_samples_as_reading_on() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/wavs");
