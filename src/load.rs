@@ -217,7 +217,8 @@ fn check_heads(config: &Config, path: &Path) -> Result<()> {
 
 /// Names that published files hold and no forward pass reads.
 fn rests(name: &str, config: &Config) -> bool {
-    name.ends_with("rotary_emb.inv_freq") || (config.lm.tie_word_embeddings && name == "lang_encoder.lm_head.weight")
+    names::at_rest(name)
+        || name.ends_with("rotary_emb.inv_freq") || (config.lm.tie_word_embeddings && name == "lang_encoder.lm_head.weight")
 }
 
 /// Tensors that are computed when a file lacks them, or never read.

@@ -8,7 +8,7 @@ use af2::data::manifest::Manifest;
 use af2::generate::{generate, sampling::{Sampler, Sampling}, Options};
 use af2::load::{self, Loaded};
 use af2::model::{cross_attention::Frames, flamingo::Audio, htsat::TrainMode};
-use af2::recipe::{EmbeddingRows, StageRecipe};
+use af2::recipe::StageRecipe;
 use af2::text::prompt;
 use af2::trace;
 use af2::train::{batch::{self, Batch, Encoded}, Steps};

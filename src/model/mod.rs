@@ -14,4 +14,5 @@ pub mod layers;
 pub mod params;
 pub mod presets;
 pub mod qwen2;
+pub mod swin;
 pub mod t5;

@@ -2,11 +2,11 @@
 //!
 //! Every key that is left out of a file has its default here, beside its meaning.
 
+mod check;
 pub mod yaml;
 
-use crate::error::{all, nearest, Error, Result};
+use crate::error::Result;
 use crate::model::{audio_transformer, cross_attention, htsat, t5};
-use crate::shapes::WINDOW_SECONDS;
 use crate::synth::CorpusSpec;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -304,96 +304,6 @@ impl Recipe {
         let recipe: Recipe = yaml::parse(text, file, overrides)?;
         recipe.check(file)?;
         Ok(recipe)
-    }
-
-    /// Everything that the types cannot say, all at once.
-    fn check(&self, file: &str) -> Result<()> {
-        let mut errors = Vec::new();
-        let mut wrong = |message: String, hint: Option<String>| {
-            errors.push(Error::Recipe {
-                file: file.into(),
-                line: None,
-                message,
-                hint,
-            })
-        };
-        let known = |name: &str| self.data.sets.contains_key(name);
-        let names = || self.data.sets.keys().map(String::as_str);
-        let mut unknown_set = |place: String, name: &str| {
-            if !known(name) {
-                wrong(
-                    format!("{place}: no set `{name}` in data.sets"),
-                    nearest(name, names()).map(|n| format!("did you mean `{n}`?")),
-                );
-            }
-        };
-        for stage in &self.stages {
-            for set in stage.sets.keys() {
-                unknown_set(format!("stages.{}.sets", stage.name), set);
-            }
-        }
-        for set in self.clap.iter().flat_map(|c| &c.sets) {
-            unknown_set("clap.sets".into(), set);
-        }
-        for set in self.eval.iter().flat_map(|e| &e.sets) {
-            unknown_set("eval.sets".into(), set);
-        }
-        let windows = self.stages.iter().map(|s| (format!("stages.{}.windows", s.name), s.windows));
-        let eval = self.eval.iter().map(|e| ("eval.windows".to_owned(), e.windows));
-        for (place, n) in windows.chain(eval) {
-            if n == 0 || n > self.model.max_windows {
-                wrong(
-                    format!(
-                        "{place}: {n} windows of {WINDOW_SECONDS} s, but the model has positions for 1 to {}",
-                        self.model.max_windows
-                    ),
-                    Some("raise model.max_windows, or lower the stage's windows".into()),
-                );
-            }
-        }
-        let optims = self.stages.iter().map(|s| (format!("stages.{}", s.name), &s.optim));
-        let lm = self.lm.iter().map(|l| ("lm".to_owned(), &l.optim));
-        let clap = self.clap.iter().map(|c| ("clap".to_owned(), &c.optim));
-        for (place, o) in optims.chain(lm).chain(clap) {
-            for (key, good) in [
-                ("batch_size", o.batch_size > 0),
-                ("accumulate", o.accumulate > 0),
-                ("learning_rate", o.learning_rate.is_finite() && o.learning_rate >= 0.0),
-                ("clap_rate", o.clap_rate.is_finite() && o.clap_rate >= 0.0),
-                ("clip", o.clip > 0.0),
-                ("weight_decay", o.weight_decay.is_finite() && o.weight_decay >= 0.0),
-            ] {
-                if !good {
-                    wrong(format!("{place}.optim.{key}: must be positive"), None);
-                }
-            }
-        }
-        for stage in &self.stages {
-            if stage.train.is_empty() {
-                wrong(format!("stages.{}.train: nothing to train", stage.name), None);
-            }
-            for (set, weight) in &stage.sets {
-                if !(weight.is_finite() && *weight > 0.0) {
-                    wrong(format!("stages.{}.sets.{set}: a weight must be above 0", stage.name), None);
-                }
-            }
-            let moves = stage.train.contains(&Part::Clap) || stage.clap_mode == ClapMode::Train;
-            if stage.cache_features && moves {
-                wrong(
-                    format!("stages.{}.cache_features: CLAP's features change while this stage trains", stage.name),
-                    Some("set cache_features to false".into()),
-                );
-            }
-        }
-        let width = self.clap.as_ref().map(|c| c.audio.output_dim());
-        let heads = self.model.audio_transformer.n_head;
-        if heads < 1 || width.is_some_and(|w| w % heads != 0 || w / heads < 32) {
-            wrong(
-                format!("model.audio_transformer.n_head: {heads} heads do not divide the encoder's {width:?} dimensions into heads of at least 32"),
-                Some("rotary positions turn at least 32 dimensions of a head".into()),
-            );
-        }
-        all(errors)
     }
 
     pub fn data_root(&self) -> PathBuf {

@@ -12,16 +12,19 @@ pub enum Task {
     Classification,
     Counting,
     Order,
+    /// Which sound stands where in a row: the step from naming sounds to comparing their times.
+    Sequence,
     Attribute,
     Captioning,
     Long,
 }
 
 impl Task {
-    pub const ALL: [Task; 6] = [
+    pub const ALL: [Task; 7] = [
         Task::Classification,
         Task::Counting,
         Task::Order,
+        Task::Sequence,
         Task::Attribute,
         Task::Captioning,
         Task::Long,
@@ -32,6 +35,7 @@ impl Task {
             Task::Classification => "demo-EventClassification",
             Task::Counting => "demo-Counting",
             Task::Order => "demo-Order",
+            Task::Sequence => "demo-Sequence",
             Task::Attribute => "demo-Attribute",
             Task::Captioning => "demo-AudioCaptioning",
             Task::Long => "demo-LongAudio",
@@ -107,6 +111,11 @@ pub fn about(clip: &Clip, seed: u64) -> Vec<Question> {
         }
         Content::Scene(classes) => {
             let mut all = order(Task::Order, classes);
+            all.extend(ends(Task::Sequence, classes, &labels));
+            for pair in classes.windows(2) {
+                let prompt = format!("which sound comes after the {}?", pair[0].label);
+                all.push(closed(Task::Sequence, prompt, pair[1].label, &labels));
+            }
             let names: Vec<String> = classes.iter().map(named).collect();
             all.push(caption(format!("{}.", names.join(", then "))));
             all
@@ -148,13 +157,17 @@ fn long(rng: &mut ChaCha8Rng, classes: &[Class], labels: &[&'static str]) -> Vec
     // One pair of neighbours and one of the ends, each both ways round.
     let i = rng.gen_range(0..classes.len() - 1);
     all.extend(order(Task::Long, &[classes[i], classes[i + 1]]));
-    for (prompt, class) in [
+    all.extend(ends(Task::Long, classes, labels));
+    all
+}
+
+/// What comes first, and what comes last.
+fn ends(task: Task, classes: &[Class], labels: &[&'static str]) -> Vec<Question> {
+    let ends = [
         ("which sound comes first?", classes.first()),
         ("which sound comes last?", classes.last()),
-    ] {
-        if let Some(class) = class {
-            all.push(closed(Task::Long, prompt.into(), class.label, labels));
-        }
-    }
-    all
+    ];
+    ends.into_iter()
+        .filter_map(|(prompt, class)| Some(closed(task, prompt.into(), class?.label, labels)))
+        .collect()
 }
