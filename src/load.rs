@@ -149,7 +149,9 @@ pub fn save(folder: &Path, loaded: &Loaded) -> Result<()> {
     for file in files {
         let file = file.map_err(|e| Error::io(&loaded.llm, e))?.path();
         // Its weights are in safe_ckpt already, resized.
-        if file.extension().is_some_and(|e| e == "json" || e == "txt") && !file.ends_with("model.safetensors.index.json") {
+        if file.extension().is_some_and(|e| e == "json" || e == "txt")
+            && !file.ends_with("model.safetensors.index.json")
+        {
             let bytes = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;
             crate::fsutil::write_atomic_bytes(&llm.join(file.file_name().unwrap_or_default()), &bytes)?;
         }
@@ -218,13 +220,19 @@ fn check_heads(config: &Config, path: &Path) -> Result<()> {
 /// Names that published files hold and no forward pass reads.
 fn rests(name: &str, config: &Config) -> bool {
     names::at_rest(name)
-        || name.ends_with("rotary_emb.inv_freq") || (config.lm.tie_word_embeddings && name == "lang_encoder.lm_head.weight")
+        || name.ends_with("rotary_emb.inv_freq")
+        || (config.lm.tie_word_embeddings && name == "lang_encoder.lm_head.weight")
 }
 
 /// Tensors that are computed when a file lacks them, or never read.
 fn computed(name: &str) -> bool {
     let ends = ["attn_mask", "relative_position_index", "num_batches_tracked"];
-    let unused = ["spectrogram_extractor.", "logmel_extractor.", "tscam_conv.", "head."];
+    let unused = [
+        "spectrogram_extractor.",
+        "logmel_extractor.",
+        "tscam_conv.",
+        "head.",
+    ];
     ends.iter().any(|e| name.ends_with(e))
         || name
             .strip_prefix(names::CLAP)

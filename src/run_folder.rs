@@ -26,7 +26,8 @@ pub fn describe(recipe: &Recipe, device: Device) -> Result<()> {
         "started_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         "command": std::env::args().skip(1).collect::<Vec<_>>(),
     });
-    let text = serde_json::to_vec_pretty(&environment).map_err(|e| Error::recipe("environment.json", e.to_string()))?;
+    let text = serde_json::to_vec_pretty(&environment)
+        .map_err(|e| Error::recipe("environment.json", e.to_string()))?;
     write_atomic_bytes(&recipe.output.join("environment.json"), &text)
 }
 

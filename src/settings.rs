@@ -72,7 +72,11 @@ impl Settings {
             every: every.map(|n| n as usize),
             cross_attention: cross_attention::Config {
                 max_window_per_audio: span.map_or(cross.max_window_per_audio, |n| n as i64),
-                frames: if few_shot { Frames::FewShotMask } else { cross.frames },
+                frames: if few_shot {
+                    Frames::FewShotMask
+                } else {
+                    cross.frames
+                },
                 ..cross
             },
             max_windows: windows.map(|n| n as usize),
@@ -129,7 +133,11 @@ mod tests {
         let s = Settings {
             n_head: Some(4),
             every: Some(3),
-            cross_attention: cross_attention::Config { every: 3, frames: Frames::FewShotMask, ..Default::default() },
+            cross_attention: cross_attention::Config {
+                every: 3,
+                frames: Frames::FewShotMask,
+                ..Default::default()
+            },
             max_windows: Some(9),
         };
         assert_eq!(read(&s.to_yaml().unwrap()).unwrap(), s);

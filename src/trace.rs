@@ -87,7 +87,12 @@ pub struct Distance {
 /// Compares each tensor with the one that another file holds under `prefix`: `P/name`, or `P/<mask mode>/name`
 /// (`none` or `few_shot`, after the frame rule in force), or, for what does not depend on the mode, `name`
 /// beside the last part of the prefix.
-pub fn compare(ours: &[(String, Tensor)], other: &Path, prefix: &str, frames: Frames) -> Result<Vec<Distance>> {
+pub fn compare(
+    ours: &[(String, Tensor)],
+    other: &Path,
+    prefix: &str,
+    frames: Frames,
+) -> Result<Vec<Distance>> {
     let archive = Archive::open(other)?;
     let prefix = prefix.trim_end_matches('/');
     let mode = match frames {
@@ -99,11 +104,18 @@ pub fn compare(ours: &[(String, Tensor)], other: &Path, prefix: &str, frames: Fr
     let mut table = Vec::new();
     for (name, tensor) in ours {
         let candidates = [
-            Some(if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") }),
+            Some(if prefix.is_empty() {
+                name.clone()
+            } else {
+                format!("{prefix}/{name}")
+            }),
             Some(format!("{prefix}/{mode}/{name}")),
             parent.map(|p| format!("{p}/{name}")),
         ];
-        let other = candidates.into_iter().flatten().find(|c| archive.info(c).is_some());
+        let other = candidates
+            .into_iter()
+            .flatten()
+            .find(|c| archive.info(c).is_some());
         let mut row = Distance {
             name: name.clone(),
             other: other.clone(),
@@ -138,7 +150,11 @@ fn measure(row: &mut Distance, ours: &Tensor, theirs: &Tensor) -> Result<()> {
             (Some(a), Some(b)) if own.len() == wanted.len() && *b > 0 && a % b == 0 => a / b,
             _ => 1,
         };
-        ours = if stride > 1 { ours.slice(1, None, None, stride) } else { ours };
+        ours = if stride > 1 {
+            ours.slice(1, None, None, stride)
+        } else {
+            ours
+        };
         if ours.size() != wanted {
             (row.absolute, row.relative) = (f64::INFINITY, f64::INFINITY);
             row.remark = format!("shape {own:?} against {wanted:?}");

@@ -8,9 +8,17 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 fn af2(arguments: &[&str]) -> (i32, String, String) {
-    let out = Command::cargo_bin("af2").unwrap().args(arguments).output().unwrap();
+    let out = Command::cargo_bin("af2")
+        .unwrap()
+        .args(arguments)
+        .output()
+        .unwrap();
     let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
-    (out.status.code().unwrap_or(-1), text(out.stdout), text(out.stderr))
+    (
+        out.status.code().unwrap_or(-1),
+        text(out.stdout),
+        text(out.stderr),
+    )
 }
 
 fn text(path: &Path) -> String {
@@ -30,14 +38,28 @@ fn fails(arguments: &[&str], code: i32, pieces: &[&str]) {
 fn generate(audio: &Path) -> Vec<String> {
     let dir = text(&golden("F_tiny"));
     let config = text(&golden("F_tiny/config.yaml"));
-    ["generate", "--checkpoint", &dir, "--config", &config, "--audio", &text(audio), "--prompt", "what is it?"]
-        .map(str::to_owned)
-        .to_vec()
+    [
+        "generate",
+        "--checkpoint",
+        &dir,
+        "--config",
+        &config,
+        "--audio",
+        &text(audio),
+        "--prompt",
+        "what is it?",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 fn generate_fails(audio: &Path, code: i32, pieces: &[&str]) {
     let arguments = generate(audio);
-    fails(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), code, pieces);
+    fails(
+        &arguments.iter().map(String::as_str).collect::<Vec<_>>(),
+        code,
+        pieces,
+    );
 }
 
 fn temporary(name: &str, bytes: &[u8]) -> (TempDir, PathBuf) {
@@ -51,7 +73,9 @@ fn temporary(name: &str, bytes: &[u8]) -> (TempDir, PathBuf) {
 fn every_verb_has_help_that_names_its_arguments() {
     let (code, out, _) = af2(&["--help"]);
     assert_eq!(code, 0);
-    for verb in ["demo", "synth", "lm", "clap", "train", "eval", "report", "generate", "trace"] {
+    for verb in [
+        "demo", "synth", "lm", "clap", "train", "eval", "report", "generate", "trace",
+    ] {
         assert!(out.contains(verb), "{out}");
         let (code, own, _) = af2(&[verb, "--help"]);
         assert_eq!(code, 0);
@@ -73,21 +97,42 @@ fn one_question_and_many_get_the_references_answers() {
     let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(answer["text"], "the speaker is angry.");
     assert_eq!(answer["path"], text(&file));
-    assert_eq!(answer["tokens"], serde_json::json!([462, 398, 269, 274, 584, 88, 13, 594, 590]));
+    assert_eq!(
+        answer["tokens"],
+        serde_json::json!([462, 398, 269, 274, 584, 88, 13, 594, 590])
+    );
     assert!(answer["seconds"].as_f64().unwrap() > 0.0);
 
-    let questions = "{\"path\": \"speech_16k_mono_3p7s.wav\", \"prompt\": \"What is the emotion of the speaker?\"}\n\
+    let questions =
+        "{\"path\": \"speech_16k_mono_3p7s.wav\", \"prompt\": \"What is the emotion of the speaker?\"}\n\
         {\"path\": \"gone.wav\", \"prompt\": \"?\"}\n\
         {\"path\": \"flac_16k_mono_12p5s.flac\", \"prompt\": \"Is the bell ringing? (A) yes. (B) no.\"}\n";
     let (_keep, input) = temporary("q.jsonl", questions.as_bytes());
     let (dir, root, input) = (text(&golden("F_tiny")), text(&golden("wavs")), text(&input));
-    let (code, out, err) = af2(&["generate", "--checkpoint", &dir, "--input", &input, "--data-root", &root, "--json"]);
+    let (code, out, err) = af2(&[
+        "generate",
+        "--checkpoint",
+        &dir,
+        "--input",
+        &input,
+        "--data-root",
+        &root,
+        "--json",
+    ]);
     // The answers about the good files are there; the bad one is named.
     assert_eq!(code, 3, "{err}");
-    assert!(err.contains("gone.wav") && err.contains("1 of 3 questions"), "{err}");
+    assert!(
+        err.contains("gone.wav") && err.contains("1 of 3 questions"),
+        "{err}"
+    );
     let texts: Vec<String> = out
         .lines()
-        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["text"].as_str().unwrap().to_owned())
+        .map(|l| {
+            serde_json::from_str::<serde_json::Value>(l).unwrap()["text"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     assert_eq!(texts, ["the speaker is angry.", "(b) no."]);
 }
@@ -101,19 +146,48 @@ fn trace_writes_every_tensor_and_compares_with_a_dump() {
         text(&golden("F_tiny/config.yaml")),
         text(&golden("F_tiny/golden_forward.safetensors")),
     );
-    let (manifest, root) = (text(&golden("F_tiny/manifests/tiny-AQA/train.json")), text(&golden("")));
+    let (manifest, root) = (
+        text(&golden("F_tiny/manifests/tiny-AQA/train.json")),
+        text(&golden("")),
+    );
     let base = [
-        "trace", "--checkpoint", &dir, "--config", &config, "--manifest", &manifest, "--data-root", &root, "--items", "3,6",
+        "trace",
+        "--checkpoint",
+        &dir,
+        "--config",
+        &config,
+        "--manifest",
+        &manifest,
+        "--data-root",
+        &root,
+        "--items",
+        "3,6",
     ];
-    let with = |more: &[&'static str]| -> Vec<String> { base.iter().chain(more).map(|s| s.to_string()).collect() };
+    let with =
+        |more: &[&'static str]| -> Vec<String> { base.iter().chain(more).map(|s| s.to_string()).collect() };
     let run = |arguments: Vec<String>| af2(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
     let mut arguments = with(&["--prefix", "batch0", "--out"]);
     arguments.extend([out.clone(), "--compare".into(), dump.clone()]);
     let (code, shown, err) = run(arguments.clone());
     assert_eq!(code, 0, "{err}{shown}");
     assert!(shown.contains("batch0/none/logits"), "{shown}");
-    let names: Vec<String> = tch::Tensor::read_safetensors(&out).unwrap().into_iter().map(|(n, _)| n).collect();
-    for name in ["input_ids", "attention_mask", "labels", "audio_embed_mask", "mel", "clap_out", "audio_transformer_out", "layer3", "logits", "loss"] {
+    let names: Vec<String> = tch::Tensor::read_safetensors(&out)
+        .unwrap()
+        .into_iter()
+        .map(|(n, _)| n)
+        .collect();
+    for name in [
+        "input_ids",
+        "attention_mask",
+        "labels",
+        "audio_embed_mask",
+        "mel",
+        "clap_out",
+        "audio_transformer_out",
+        "layer3",
+        "logits",
+        "loss",
+    ] {
         assert!(names.iter().any(|n| n == name), "{name} is not in {names:?}");
     }
     // The other frame rule's dump is not ours: named, and a code of its own.
@@ -147,7 +221,12 @@ fn sound_files_that_cannot_be_used() {
     let (_k, path) = temporary("text.wav", b"this is a letter, not a sound");
     generate_fails(&path, 5, &["text.wav"]);
     let folder = tempfile::tempdir().unwrap();
-    let spec = hound::WavSpec { channels: 1, sample_rate: 16_000, bits_per_sample: 32, sample_format: hound::SampleFormat::Float };
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: 16_000,
+        bits_per_sample: 32,
+        sample_format: hound::SampleFormat::Float,
+    };
     for (name, value, n) in [("nan.wav", f32::NAN, 16_000), ("none.wav", 0.0, 0)] {
         let path = folder.path().join(name);
         let mut wav = hound::WavWriter::create(&path, spec).unwrap();
@@ -162,7 +241,10 @@ fn spoilt(change: impl Fn(&mut Vec<(String, tch::Tensor)>)) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut tensors = Vec::new();
     for i in 0..4 {
-        tensors.extend(tch::Tensor::read_safetensors(golden(&format!("F_tiny/safe_ckpt/chunk_{i}.safetensors"))).unwrap());
+        tensors.extend(
+            tch::Tensor::read_safetensors(golden(&format!("F_tiny/safe_ckpt/chunk_{i}.safetensors")))
+                .unwrap(),
+        );
     }
     change(&mut tensors);
     af2::checkpoint::write_released(&folder.path().join("safe_ckpt"), &tensors, 1 << 30).unwrap();
@@ -185,20 +267,32 @@ fn checkpoints_with_missing_unexpected_and_misshaped_tensors() {
     };
     let check = |folder: &TempDir, pieces: &[&str]| {
         let arguments = on(folder);
-        fails(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), 7, pieces);
+        fails(
+            &arguments.iter().map(String::as_str).collect::<Vec<_>>(),
+            7,
+            pieces,
+        );
     };
     let norm = "lang_encoder.model.norm.weight";
-    check(&spoilt(|t| t.retain(|(n, _)| n != norm)), &[norm, "expected a tensor of shape [64]", "no such tensor"]);
+    check(
+        &spoilt(|t| t.retain(|(n, _)| n != norm)),
+        &[norm, "expected a tensor of shape [64]", "no such tensor"],
+    );
     let odd = "lang_encoder.model.layers.0.decoder_layer.self_attn.z_proj.weight";
     let extra = spoilt(|t| t.push((odd.into(), tch::Tensor::from_slice(&[1f32, 2.0]))));
     check(&extra, &[odd, "shape [2]", "--allow-unexpected"]);
     let mut arguments = on(&extra);
     arguments.push("--allow-unexpected".into());
-    assert_eq!(af2(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).0, 0);
+    assert_eq!(
+        af2(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).0,
+        0
+    );
     let gate = "lang_encoder.model.layers.1.gated_cross_attn_layer_sound.ff_gate";
     let shaped = spoilt(|t| {
         t.retain(|(n, _)| n != norm);
-        t.iter_mut().filter(|(n, _)| n == gate).for_each(|(_, v)| *v = tch::Tensor::from_slice(&[1f32, 2.0]));
+        t.iter_mut()
+            .filter(|(n, _)| n == gate)
+            .for_each(|(_, v)| *v = tch::Tensor::from_slice(&[1f32, 2.0]));
     });
     // All that is wrong, at once.
     check(&shaped, &[gate, "expected shape [1], found shape [2]", norm]);
@@ -213,31 +307,71 @@ fn recipe_fails(change: impl Fn(String) -> String, code: i32, pieces: &[&str]) {
 
 #[test]
 fn recipes_with_unknown_keys_wrong_types_and_too_many_windows() {
-    let line = |needle: &str| af2::recipe::DEMO.lines().position(|l| l.contains(needle)).unwrap() + 1;
+    let line = |needle: &str| {
+        af2::recipe::DEMO
+            .lines()
+            .position(|l| l.contains(needle))
+            .unwrap()
+            + 1
+    };
     let at = |needle: &str| format!("r.yaml:{}:", line(needle));
     recipe_fails(
         |r| r.replace("  max_windows:", "  max_window:"),
         4,
-        &[&at("  max_windows:"), "unknown field `max_window`", "did you mean `max_windows`?", "^"],
+        &[
+            &at("  max_windows:"),
+            "unknown field `max_window`",
+            "did you mean `max_windows`?",
+            "^",
+        ],
     );
-    recipe_fails(|r| r.replace("seed: 1\ndevice", "seed: once\ndevice"), 4, &[&at("seed: 1"), "invalid type", "seed"]);
+    recipe_fails(
+        |r| r.replace("seed: 1\ndevice", "seed: once\ndevice"),
+        4,
+        &[&at("seed: 1"), "invalid type", "seed"],
+    );
     recipe_fails(
         |r| r.replace("max_windows: 9", "max_windows: 5"),
         4,
-        &["stages.stage3.windows: 9 windows", "1 to 5", "raise model.max_windows"],
+        &[
+            "stages.stage3.windows: 9 windows",
+            "1 to 5",
+            "raise model.max_windows",
+        ],
     );
-    recipe_fails(|r| r.replace("sets: [captions]", "sets: [caption]"), 4, &["no set `caption`", "did you mean `captions`?"]);
+    recipe_fails(
+        |r| r.replace("sets: [captions]", "sets: [caption]"),
+        4,
+        &["no set `caption`", "did you mean `captions`?"],
+    );
     let (_k, path) = temporary("r.yaml", af2::recipe::DEMO.as_bytes());
-    fails(&["train", &text(&path), "stages.stage1.optim.stepss=3"], 4, &["command line", "stepss", "did you mean `steps`?"]);
+    fails(
+        &["train", &text(&path), "stages.stage1.optim.stepss=3"],
+        4,
+        &["command line", "stepss", "did you mean `steps`?"],
+    );
     fails(&["train", "nowhere.yaml"], 3, &["nowhere.yaml"]);
 }
 
 #[test]
 fn manifests_with_a_missing_field() {
     let manifest = std::fs::read_to_string(golden("F_tiny/manifests/tiny-AQA/train.json")).unwrap();
-    let (_k, path) = temporary("train.json", manifest.replacen("\"output\"", "\"answer\"", 1).as_bytes());
+    let (_k, path) = temporary(
+        "train.json",
+        manifest.replacen("\"output\"", "\"answer\"", 1).as_bytes(),
+    );
     fails(
-        &["trace", "--checkpoint", &text(&golden("F_tiny")), "--manifest", &text(&path), "--data-root", "x", "--items", "3"],
+        &[
+            "trace",
+            "--checkpoint",
+            &text(&golden("F_tiny")),
+            "--manifest",
+            &text(&path),
+            "--data-root",
+            "x",
+            "--items",
+            "3",
+        ],
         6,
         &["train.json", "data.0.output", "expected a string, found nothing"],
     );

@@ -8,17 +8,39 @@ fn from_nothing_to_a_table() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let run = |arguments: &[&str]| {
-        let out = Command::cargo_bin("af2").unwrap().args(arguments).output().unwrap();
-        let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout).into_owned(), String::from_utf8_lossy(&out.stderr).into_owned());
+        let out = Command::cargo_bin("af2")
+            .unwrap()
+            .args(arguments)
+            .output()
+            .unwrap();
+        let (stdout, stderr) = (
+            String::from_utf8_lossy(&out.stdout).into_owned(),
+            String::from_utf8_lossy(&out.stderr).into_owned(),
+        );
         assert!(out.status.success(), "{arguments:?}\n{stdout}{stderr}");
         stdout
     };
     let shown = run(&["demo", "--smallest", "--output", out.to_str().unwrap()]);
-    for task in ["demo-EventClassification", "demo-Counting", "demo-Order", "demo-Attribute", "demo-LongAudio"] {
+    for task in [
+        "demo-EventClassification",
+        "demo-Counting",
+        "demo-Order",
+        "demo-Attribute",
+        "demo-LongAudio",
+    ] {
         assert!(shown.contains(task), "{shown}");
     }
     let has = |name: &str| assert!(out.join(name).exists(), "no {name}");
-    for name in ["plan.yaml", "environment.json", "predictions.jsonl", "results.json", "table.md", "corpus/corpus.json", "llm/model.safetensors", "clap/clap.safetensors"] {
+    for name in [
+        "plan.yaml",
+        "environment.json",
+        "predictions.jsonl",
+        "results.json",
+        "table.md",
+        "corpus/corpus.json",
+        "llm/model.safetensors",
+        "clap/clap.safetensors",
+    ] {
         has(name);
     }
     for step in ["lm", "clap", "stage1", "stage2", "stage3"] {
@@ -28,7 +50,11 @@ fn from_nothing_to_a_table() {
             .any(|f| f.unwrap().file_name().to_string_lossy().contains("tfevents"));
         assert!(tensorboard, "no TensorBoard file for {step}");
     }
-    assert!(std::fs::read_dir(&out).unwrap().any(|f| f.unwrap().path().extension().is_some_and(|e| e == "svg")));
+    assert!(std::fs::read_dir(&out).unwrap().any(|f| f
+        .unwrap()
+        .path()
+        .extension()
+        .is_some_and(|e| e == "svg")));
 
     // Every sample was asked with its clip and with silence.
     let lines = std::fs::read_to_string(out.join("predictions.jsonl")).unwrap();
@@ -36,11 +62,24 @@ fn from_nothing_to_a_table() {
     assert!(control > 0 && control == lines.matches("\"control\":false").count());
 
     // A stage's folder is a checkpoint that answers.
-    let wav = std::fs::read_dir(out.join("corpus/wavs")).unwrap().next().unwrap().unwrap().path();
+    let wav = std::fs::read_dir(out.join("corpus/wavs"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let stage3 = out.join("checkpoints/stage3");
     let answer = run(&[
-        "generate", "--checkpoint", stage3.to_str().unwrap(), "--audio", wav.to_str().unwrap(), "--prompt", "what is the sound?",
-        "--max-new-tokens", "4", "--json",
+        "generate",
+        "--checkpoint",
+        stage3.to_str().unwrap(),
+        "--audio",
+        wav.to_str().unwrap(),
+        "--prompt",
+        "what is the sound?",
+        "--max-new-tokens",
+        "4",
+        "--json",
     ]);
     assert!(answer.contains("\"tokens\""), "{answer}");
 

@@ -5,13 +5,20 @@ mod common;
 
 use af2::data::feed::{examples, Ears, Example};
 use af2::data::manifest::Manifest;
-use af2::generate::{generate, sampling::{Sampler, Sampling}, Options};
+use af2::generate::{
+    generate,
+    sampling::{Sampler, Sampling},
+    Options,
+};
 use af2::load::{self, Loaded};
 use af2::model::{cross_attention::Frames, flamingo::Audio, htsat::TrainMode};
 use af2::recipe::StageRecipe;
 use af2::text::prompt;
 use af2::trace;
-use af2::train::{batch::{self, Batch, Encoded}, Steps};
+use af2::train::{
+    batch::{self, Batch, Encoded},
+    Steps,
+};
 use common::{golden, scalar};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -21,7 +28,11 @@ use tch::{no_grad, Device, IndexOp};
 const WINDOWS: usize = 3;
 
 fn open(few_shot_mask: bool) -> Loaded {
-    let options = load::Options { few_shot_mask, config: Some(golden("F_tiny/config.yaml")), ..load::Options::new(Device::Cpu) };
+    let options = load::Options {
+        few_shot_mask,
+        config: Some(golden("F_tiny/config.yaml")),
+        ..load::Options::new(Device::Cpu)
+    };
     load::open(&golden("F_tiny"), &options).unwrap()
 }
 
@@ -38,7 +49,10 @@ fn by_files(files: &Value) -> Vec<Example> {
     let all = examples(&manifest(), &golden(""), WINDOWS);
     let named = |f: &Value| {
         let name = f.as_str().unwrap().trim_start_matches("wavs/");
-        all.iter().find(|e| e.item.name == name).unwrap_or_else(|| panic!("no item {name}")).clone()
+        all.iter()
+            .find(|e| e.item.name == name)
+            .unwrap_or_else(|| panic!("no item {name}"))
+            .clone()
     };
     files.as_array().unwrap().iter().map(named).collect()
 }
@@ -59,20 +73,38 @@ fn forward_from_sound_files_both_frame_rules() {
     for (few_shot, frames) in [(false, Frames::All), (true, Frames::FewShotMask)] {
         let model = open(few_shot);
         for name in ["batch0", "batch1"] {
-            let keys: Vec<String> = by_files(&note[name]["filenames"]).iter().map(|e| e.item.key.clone()).collect();
+            let keys: Vec<String> = by_files(&note[name]["filenames"])
+                .iter()
+                .map(|e| e.item.key.clone())
+                .collect();
             let traced = trace::run(&model, &manifest(), &golden(""), &keys, 512).unwrap();
             let file = golden("F_tiny/golden_forward.safetensors");
             let table = trace::compare(&traced, &file, name, frames).unwrap();
             let mut compared = Vec::new();
             for row in table.iter().filter(|r| r.other.is_some()) {
                 println!("{few_shot} {name} {}: {:.2e}", row.name, row.relative);
-                let exact = ["input_ids", "labels", "attention_mask", "audio_embed_mask"].contains(&row.name.as_str());
+                let exact = ["input_ids", "labels", "attention_mask", "audio_embed_mask"]
+                    .contains(&row.name.as_str());
                 // Float32 through 4 windows' HTSAT and 4 LM layers; the resampler's own error is in batch 1.
                 let bound = if exact { 0.0 } else { 1e-4 };
-                assert!(row.relative <= bound, "{name} {}: {:.3e} {}", row.name, row.relative, row.remark);
+                assert!(
+                    row.relative <= bound,
+                    "{name} {}: {:.3e} {}",
+                    row.name,
+                    row.relative,
+                    row.remark
+                );
                 compared.push(row.name.as_str());
             }
-            for must in ["input_ids", "labels", "attention_mask", "audio_embed_mask", "audio_transformer_out", "logits", "loss"] {
+            for must in [
+                "input_ids",
+                "labels",
+                "attention_mask",
+                "audio_embed_mask",
+                "audio_transformer_out",
+                "logits",
+                "loss",
+            ] {
                 assert!(compared.contains(&must), "{must} was not compared");
             }
         }
@@ -85,29 +117,55 @@ fn every_gradient_of_the_first_step() {
     for (few_shot, mode) in [(false, "none"), (true, "few_shot")] {
         let model = open(few_shot);
         // No clipping, no mask on the embedding: the raw gradients.
-        let stage = stage("embedding_rows: all\noptim: {steps: 1, batch_size: 2, learning_rate: 0.001, clip: 1.0e+30}");
+        let stage = stage(
+            "embedding_rows: all\noptim: {steps: 1, batch_size: 2, learning_rate: 0.001, clip: 1.0e+30}",
+        );
         let steps = Steps::new(&model, &stage);
         let batch = batch_of(&model, &Ears::new(0), &note["batch0"]["filenames"]);
         let micro = steps.micro_step(&batch).unwrap();
         let wanted = &note["gradients_batch0"][mode];
         let near = |what: &str, found: f64, expected: f64, bound: f64| {
-            assert!((found - expected).abs() <= bound * expected.abs() + 1e-9, "{mode} {what}: {found} instead of {expected}");
+            assert!(
+                (found - expected).abs() <= bound * expected.abs() + 1e-9,
+                "{mode} {what}: {found} instead of {expected}"
+            );
         };
-        near("loss", scalar(&micro.loss), wanted["loss"].as_f64().unwrap(), 1e-4);
+        near(
+            "loss",
+            scalar(&micro.loss),
+            wanted["loss"].as_f64().unwrap(),
+            1e-4,
+        );
         let total = wanted["total_norm_before_embed_mask"].as_f64().unwrap();
         near("total norm", scalar(&micro.grad_norm), total, 1e-4);
         let norms = wanted["per_parameter_norm"].as_object().unwrap();
         assert_eq!(norms.len(), 83);
         assert_eq!(model.params.trainable().len(), norms.len());
         for (name, expected) in norms {
-            let grad = model.params.get(name).unwrap_or_else(|| panic!("no parameter {name}")).grad();
+            let grad = model
+                .params
+                .get(name)
+                .unwrap_or_else(|| panic!("no parameter {name}"))
+                .grad();
             let (found, expected) = (scalar(&grad.norm()), expected.as_f64().unwrap());
             // Where a text token sees one frame only, the query's gradient is zero in theory: what is left is rounding.
-            assert!((found - expected).abs() <= 1e-4 * expected + 1e-6 * total, "{mode} {name}: {found} instead of {expected}");
+            assert!(
+                (found - expected).abs() <= 1e-4 * expected + 1e-6 * total,
+                "{mode} {name}: {found} instead of {expected}"
+            );
         }
-        let embedding = model.params.get("lang_encoder.model.embed_tokens.weight").unwrap().grad();
+        let embedding = model
+            .params
+            .get("lang_encoder.model.embed_tokens.weight")
+            .unwrap()
+            .grad();
         let rows = embedding.i(model.tokenizer.audio..=model.tokenizer.end_of_chunk);
-        near("added rows", scalar(&rows.norm()), wanted["embed_grad_norm_masked_rows_only"].as_f64().unwrap(), 1e-4);
+        near(
+            "added rows",
+            scalar(&rows.norm()),
+            wanted["embed_grad_norm_masked_rows_only"].as_f64().unwrap(),
+            1e-4,
+        );
     }
 }
 
@@ -120,9 +178,16 @@ fn forty_micro_steps_of_training_both_frame_rules() {
         let ears = Ears::new(64);
         let mut steps = Steps::new(&model, &stage);
         let losses = golden_run["microstep_losses"].as_array().unwrap();
-        let norms = golden_run["microstep_total_grad_norm_before_clip"].as_array().unwrap();
+        let norms = golden_run["microstep_total_grad_norm_before_clip"]
+            .as_array()
+            .unwrap();
         let rates = golden_run["lr_used_at_each_optimizer_step"].as_array().unwrap();
-        let order: Vec<&Value> = golden_run["filenames_order"].as_array().unwrap().iter().flat_map(|e| e.as_array().unwrap()).collect();
+        let order: Vec<&Value> = golden_run["filenames_order"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|e| e.as_array().unwrap())
+            .collect();
         assert_eq!((order.len(), losses.len()), (40, 40));
         let mut worst: f64 = 0.0;
         for (i, files) in order.iter().enumerate() {
@@ -130,12 +195,26 @@ fn forty_micro_steps_of_training_both_frame_rules() {
             let distance = |found: f64, expected: &Value| (found / expected.as_f64().unwrap() - 1.0).abs();
             let off = distance(scalar(&micro.loss), &losses[i]);
             worst = worst.max(off);
-            assert!(off <= 1e-3, "{file} micro-step {i}: loss {} instead of {}", scalar(&micro.loss), losses[i]);
+            assert!(
+                off <= 1e-3,
+                "{file} micro-step {i}: loss {} instead of {}",
+                scalar(&micro.loss),
+                losses[i]
+            );
             let off = distance(scalar(&micro.grad_norm), &norms[i]);
-            assert!(off <= 1e-2, "{file} micro-step {i}: gradient norm {} instead of {}", scalar(&micro.grad_norm), norms[i]);
+            assert!(
+                off <= 1e-2,
+                "{file} micro-step {i}: gradient norm {} instead of {}",
+                scalar(&micro.grad_norm),
+                norms[i]
+            );
             if i % 2 == 1 {
                 let rate = steps.step();
-                assert!((rate - rates[i / 2].as_f64().unwrap()).abs() < 1e-12, "{file} step {}", i / 2);
+                assert!(
+                    (rate - rates[i / 2].as_f64().unwrap()).abs() < 1e-12,
+                    "{file} step {}",
+                    i / 2
+                );
             }
         }
         println!("{file}: worst relative loss error {worst:.2e}");
@@ -148,7 +227,10 @@ fn forty_micro_steps_of_training_both_frame_rules() {
             }
             let found = scalar(&model.params.get(&name).unwrap().detach().norm());
             let expected = sum["l2"].as_f64().unwrap();
-            assert!((found - expected).abs() <= 1e-3 * expected + 1e-6, "{file} {name}: norm {found} instead of {expected}");
+            assert!(
+                (found - expected).abs() <= 1e-3 * expected + 1e-6,
+                "{file} {name}: norm {found} instead of {expected}"
+            );
         }
     }
 }
@@ -162,17 +244,56 @@ fn greedy_answers_with_the_cache_and_without() {
     assert!(cases.len() >= 8);
     for case in cases {
         let path = golden("wavs").join(case["file"].as_str().unwrap());
-        let mel = ears.mel(&af2::data::feed::Clip::new(path, af2::shapes::Seconds(0.0), WINDOWS)).unwrap();
+        let mel = ears
+            .mel(&af2::data::feed::Clip::new(
+                path,
+                af2::shapes::Seconds(0.0),
+                WINDOWS,
+            ))
+            .unwrap();
         assert_eq!(mel.shape()[0] as u64, case["n_windows"].as_u64().unwrap());
-        let heard = no_grad(|| model.model.hear(&Audio::from_mels([&*mel], Device::Cpu), TrainMode::default(), false));
-        let ids = model.tokenizer.encode(&prompt::question(case["prompt"].as_str().unwrap())).unwrap();
-        let list = |v: &Value| v.as_array().unwrap().iter().map(|x| x.as_i64().unwrap()).collect::<Vec<_>>();
+        let heard = no_grad(|| {
+            model.model.hear(
+                &Audio::from_mels([&*mel], Device::Cpu),
+                TrainMode::default(),
+                false,
+            )
+        });
+        let ids = model
+            .tokenizer
+            .encode(&prompt::question(case["prompt"].as_str().unwrap()))
+            .unwrap();
+        let list = |v: &Value| {
+            v.as_array()
+                .unwrap()
+                .iter()
+                .map(|x| x.as_i64().unwrap())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(ids, list(&case["prompt_ids"]));
         for cache in [true, false] {
-            let options = Options { max_new_tokens: 32, eos: model.tokenizer.eos, cache };
-            let tokens = generate(&model.model, &heard, &ids, &options, &mut Sampler::new(Sampling::GREEDY, 0));
-            assert_eq!(tokens, list(&case["new_tokens"]), "{} with cache {cache}", case["file"]);
-            assert_eq!(model.tokenizer.decode(&tokens, true).unwrap(), case["decoded"].as_str().unwrap());
+            let options = Options {
+                max_new_tokens: 32,
+                eos: model.tokenizer.eos,
+                cache,
+            };
+            let tokens = generate(
+                &model.model,
+                &heard,
+                &ids,
+                &options,
+                &mut Sampler::new(Sampling::GREEDY, 0),
+            );
+            assert_eq!(
+                tokens,
+                list(&case["new_tokens"]),
+                "{} with cache {cache}",
+                case["file"]
+            );
+            assert_eq!(
+                model.tokenizer.decode(&tokens, true).unwrap(),
+                case["decoded"].as_str().unwrap()
+            );
         }
     }
 }
@@ -182,13 +303,33 @@ fn greedy_answers_with_the_cache_and_without() {
 fn the_few_shot_mask_decodes_alike_with_and_without_cache() {
     let model = open(true);
     let mel = Ears::new(0)
-        .mel(&af2::data::feed::Clip::new(golden("wavs/tones_16k_mono_10s.wav"), af2::shapes::Seconds(0.0), WINDOWS))
+        .mel(&af2::data::feed::Clip::new(
+            golden("wavs/tones_16k_mono_10s.wav"),
+            af2::shapes::Seconds(0.0),
+            WINDOWS,
+        ))
         .unwrap();
-    let heard = no_grad(|| model.model.hear(&Audio::from_mels([&*mel], Device::Cpu), TrainMode::default(), false));
+    let heard = no_grad(|| {
+        model.model.hear(
+            &Audio::from_mels([&*mel], Device::Cpu),
+            TrainMode::default(),
+            false,
+        )
+    });
     let ids = model.tokenizer.encode(&prompt::question("what is it?")).unwrap();
     let run = |cache| {
-        let options = Options { max_new_tokens: 12, eos: model.tokenizer.eos, cache };
-        generate(&model.model, &heard, &ids, &options, &mut Sampler::new(Sampling::GREEDY, 0))
+        let options = Options {
+            max_new_tokens: 12,
+            eos: model.tokenizer.eos,
+            cache,
+        };
+        generate(
+            &model.model,
+            &heard,
+            &ids,
+            &options,
+            &mut Sampler::new(Sampling::GREEDY, 0),
+        )
     };
     assert_eq!(run(true), run(false));
 }

@@ -5,6 +5,7 @@
 
 mod common;
 
+use af2::checkpoint::open_released;
 use af2::model::{
     audio_transformer::{self, AudioTransformer},
     clap::{self, Clap},
@@ -278,7 +279,7 @@ fn cross_attention_both_switch_positions_all_masks() {
 #[test]
 fn af_clap_text_audio_and_similarity() {
     let g = Golden::open("C_clap/clap_tiny.safetensors");
-    let weights = Golden::open("C_clap/weights.safetensors");
+    let weights = Golden::of(&open_released(&golden("F_tiny")).unwrap().clap.unwrap());
     let config = clap::Config {
         audio: htsat::Config {
             embed_dim: 8,

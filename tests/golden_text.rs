@@ -22,16 +22,29 @@ fn every_string_has_the_references_ids_and_decodes_to_its_text() {
     let strings = note["strings"].as_object().unwrap();
     assert!(strings.len() >= 12);
     for (text, ids) in strings {
-        let ids: Vec<i64> = ids.as_array().unwrap().iter().map(|i| i.as_i64().unwrap()).collect();
+        let ids: Vec<i64> = ids
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|i| i.as_i64().unwrap())
+            .collect();
         assert_eq!(t.encode(text).unwrap(), ids, "{text:?}");
-        assert_eq!(t.decode(&ids, false).unwrap(), note["decoded"][text].as_str().unwrap());
+        assert_eq!(
+            t.decode(&ids, false).unwrap(),
+            note["decoded"][text].as_str().unwrap()
+        );
     }
 }
 
 #[test]
 fn added_tokens_have_the_references_ids() {
     let (note, t) = (note(), tokenizer());
-    let id = |key: &str| note["tokens"][key].as_i64().or(note["tokens"][key][0].as_i64()).unwrap();
+    let id = |key: &str| {
+        note["tokens"][key]
+            .as_i64()
+            .or(note["tokens"][key][0].as_i64())
+            .unwrap()
+    };
     assert_eq!(t.audio, id("audio"));
     assert_eq!(t.end_of_chunk, id("endofchunk"));
     assert_eq!((t.pad, t.sep, t.eos), (id("pad"), id("sep"), id("eos")));
@@ -43,7 +56,11 @@ fn batches_have_the_references_ids_masks_and_labels() {
     let (note, t) = (note(), tokenizer());
     let manifest = Manifest::open(&golden("F_tiny/manifests/tiny-AQA/train.json")).unwrap();
     let g = Golden::open("F_tiny/golden_forward.safetensors");
-    for (name, files, most) in [("batch0", "batch0", 512), ("batch1", "batch1", 512), ("trunc14", "batch0", 14)] {
+    for (name, files, most) in [
+        ("batch0", "batch0", 512),
+        ("batch1", "batch1", 512),
+        ("trunc14", "batch0", 14),
+    ] {
         let pairs: Vec<(&str, &str)> = note[files]["filenames"]
             .as_array()
             .unwrap()

@@ -38,7 +38,11 @@ fn uses(text: &str) -> Vec<String> {
     text.lines()
         .filter(|l| !l.trim_start().starts_with("//"))
         .flat_map(|l| l.split("crate::").skip(1))
-        .map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+        .map(|rest| {
+            rest.chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect()
+        })
         .filter(|name: &String| name.chars().next().is_some_and(char::is_lowercase))
         .collect()
 }
@@ -51,14 +55,25 @@ fn data_flows_one_way() {
     let mut checked = 0;
     for file in files {
         let inside = file.strip_prefix(&src).unwrap();
-        let module = inside.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
+        let module = inside
+            .components()
+            .next()
+            .unwrap()
+            .as_os_str()
+            .to_str()
+            .unwrap()
+            .trim_end_matches(".rs");
         let Some((_, allowed)) = MAY_USE.iter().find(|(m, _)| *m == module) else {
             continue;
         };
         checked += 1;
         for name in uses(&std::fs::read_to_string(&file).unwrap()) {
             let fine = name == module || allowed.contains(&name.as_str());
-            assert!(fine, "{} names crate::{name}; {module} may use {allowed:?}", inside.display());
+            assert!(
+                fine,
+                "{} names crate::{name}; {module} may use {allowed:?}",
+                inside.display()
+            );
         }
     }
     assert!(checked > 25, "only {checked} files checked");
@@ -72,7 +87,11 @@ fn metrics_and_report_touch_no_tensor() {
         sources(&src.join(module), &mut files);
         assert!(!files.is_empty());
         for file in files {
-            assert!(!std::fs::read_to_string(&file).unwrap().contains("tch::"), "{}", file.display());
+            assert!(
+                !std::fs::read_to_string(&file).unwrap().contains("tch::"),
+                "{}",
+                file.display()
+            );
         }
     }
 }

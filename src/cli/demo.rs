@@ -23,6 +23,8 @@ pub struct DemoArgs {
     overrides: Vec<String>,
 }
 
+type Step = fn(&Recipe) -> Result<()>;
+
 /// What `--smallest` changes.
 const SMALLEST: &[&str] = &[
     "output=experiments/demo-smallest",
@@ -57,7 +59,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     overrides.extend(args.overrides.iter().cloned());
     let recipe = Recipe::demo(&overrides)?;
     let started = Instant::now();
-    let steps: [(&str, fn(&Recipe) -> Result<()>); 5] = [
+    let steps: [(&str, Step); 5] = [
         ("corpus", steps::synth),
         ("tokenizer and language model, on text alone", steps::lm),
         ("AF-CLAP, contrastive", steps::clap),
@@ -68,8 +70,17 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         let begun = Instant::now();
         eprintln!("[{}/{}] {name}", i + 1, steps.len());
         step(&recipe)?;
-        eprintln!("[{}/{}] {name}: {:.0} s", i + 1, steps.len(), begun.elapsed().as_secs_f64());
+        eprintln!(
+            "[{}/{}] {name}: {:.0} s",
+            i + 1,
+            steps.len(),
+            begun.elapsed().as_secs_f64()
+        );
     }
-    eprintln!("all: {:.1} minutes, in {}", started.elapsed().as_secs_f64() / 60.0, recipe.output.display());
+    eprintln!(
+        "all: {:.1} minutes, in {}",
+        started.elapsed().as_secs_f64() / 60.0,
+        recipe.output.display()
+    );
     Ok(())
 }

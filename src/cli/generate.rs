@@ -3,7 +3,11 @@
 use crate::data::feed::{Clip, Ears};
 use crate::error::{Error, Result};
 use crate::ffi;
-use crate::generate::{generate, sampling::{Sampler, Sampling}, Options};
+use crate::generate::{
+    generate,
+    sampling::{Sampler, Sampling},
+    Options,
+};
 use crate::load::{self, Loaded};
 use crate::model::flamingo::Audio;
 use crate::model::htsat::TrainMode;
@@ -90,7 +94,8 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         top_k: args.top_k,
         top_p: args.top_p,
     };
-    if !(args.temperature >= 0.0 && args.temperature.is_finite()) || !(args.top_p > 0.0 && args.top_p <= 1.0) {
+    let temperature = args.temperature >= 0.0 && args.temperature.is_finite();
+    if !(temperature && args.top_p > 0.0 && args.top_p <= 1.0) {
         return Err(Error::recipe(
             "command line",
             "--temperature must be at least 0, --top-p above 0 and at most 1",
@@ -103,7 +108,12 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
             prompt: prompt.clone(),
         }],
         (_, _, Some(file)) => read_questions(file, args.data_root.as_deref())?,
-        _ => return Err(Error::recipe("command line", "--audio with --prompt, or --input, is needed")),
+        _ => {
+            return Err(Error::recipe(
+                "command line",
+                "--audio with --prompt, or --input, is needed",
+            ))
+        }
     };
     let model = load::open(
         &args.checkpoint,

@@ -16,8 +16,10 @@ use std::path::PathBuf;
 /// those of the PyTorch reference.
 #[derive(Parser)]
 #[command(name = "af2", version, max_term_width = 100, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 libtorch, 2 usage, 3 files, 4 recipe, 5 audio, 6 data, \
-    7 checkpoint, 8 training, 9 comparison past its tolerance.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 libtorch, 2 usage, 3 files, 4 recipe, 5 audio, 6 data, \
+    7 checkpoint, 8 training, 9 comparison past its tolerance."
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -64,7 +64,8 @@ pub fn synth(recipe: &Recipe) -> Result<()> {
     let bar = std::sync::Mutex::new(None);
     let corpus = synth::write(&recipe.data_root(), spec, &|done, total| {
         let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
-        bar.get_or_insert_with(|| Progress::new("corpus: write", total as u64)).set(done as u64);
+        bar.get_or_insert_with(|| Progress::new("corpus: write", total as u64))
+            .set(done as u64);
     })?;
     if let Some(bar) = bar.into_inner().unwrap_or_else(|e| e.into_inner()) {
         bar.finish("");

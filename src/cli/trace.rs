@@ -90,7 +90,8 @@ fn compare(
     let mut shown = Table::new(["tensor", "compared with", "max abs error", "relative error", ""]);
     let mut past = Vec::new();
     for row in &table {
-        let exact = ["input_ids", "labels", "attention_mask", "audio_embed_mask"].contains(&row.name.as_str());
+        let exact =
+            ["input_ids", "labels", "attention_mask", "audio_embed_mask"].contains(&row.name.as_str());
         let bound = if exact { 0.0 } else { args.tolerance };
         let bad = row.other.is_some() && row.relative > bound;
         if bad {
@@ -98,15 +99,28 @@ fn compare(
         }
         shown.row([
             row.name.clone(),
-            row.other.clone().unwrap_or_else(|| "not in the other file".into()),
-            row.other.as_ref().map_or(String::new(), |_| format!("{:.3e}", row.absolute)),
-            row.other.as_ref().map_or(String::new(), |_| format!("{:.3e}", row.relative)),
-            if bad { format!("PAST {bound:.0e} {}", row.remark) } else { row.remark.clone() },
+            row.other
+                .clone()
+                .unwrap_or_else(|| "not in the other file".into()),
+            row.other
+                .as_ref()
+                .map_or(String::new(), |_| format!("{:.3e}", row.absolute)),
+            row.other
+                .as_ref()
+                .map_or(String::new(), |_| format!("{:.3e}", row.relative)),
+            if bad {
+                format!("PAST {bound:.0e} {}", row.remark)
+            } else {
+                row.remark.clone()
+            },
         ]);
     }
     println!("{}", shown.terminal());
     match past.is_empty() {
         true => Ok(()),
-        false => Err(Error::Mismatch(format!("past the tolerance: {}", past.join(", ")))),
+        false => Err(Error::Mismatch(format!(
+            "past the tolerance: {}",
+            past.join(", ")
+        ))),
     }
 }

@@ -90,7 +90,10 @@ impl Ears {
 
     /// The mel of digital silence as long as one window: what the control hears.
     pub fn silence(&self, windows: usize) -> Array3<f32> {
-        let silent = audio::windows(&vec![0f64; windows.max(1) * crate::shapes::WINDOW_SAMPLES], windows.max(1));
+        let silent = audio::windows(
+            &vec![0f64; windows.max(1) * crate::shapes::WINDOW_SAMPLES],
+            windows.max(1),
+        );
         self.front_end.batch(&silent)
     }
 

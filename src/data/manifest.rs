@@ -47,7 +47,12 @@ impl Manifest {
             .map_err(|e| Error::io(path, e).hint("data.sets names manifests relative to data.root"))?
             .len();
         if size > MOST_BYTES {
-            return Err(Error::data(path, "size", format!("at most {MOST_BYTES} bytes"), size.to_string()));
+            return Err(Error::data(
+                path,
+                "size",
+                format!("at most {MOST_BYTES} bytes"),
+                size.to_string(),
+            ));
         }
         let text = crate::fsutil::read_text(path)?;
         if path.extension().is_some_and(|e| e == "jsonl") {
@@ -93,7 +98,11 @@ impl Manifest {
                 }
                 match top.get("total_num").and_then(Value::as_u64) {
                     Some(n) if n as usize == data.len() => {}
-                    _ => problems.add("total_num", &format!("{}, the number of items", data.len()), top.get("total_num")),
+                    _ => problems.add(
+                        "total_num",
+                        &format!("{}, the number of items", data.len()),
+                        top.get("total_num"),
+                    ),
                 }
             }
             other => problems.add("data", "an object of items", other),
@@ -119,7 +128,8 @@ impl Manifest {
             }
         }
         problems.finish()?;
-        let name = |p: Option<&std::ffi::OsStr>| p.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let name =
+            |p: Option<&std::ffi::OsStr>| p.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         Ok(Manifest {
             path: path.to_path_buf(),
             task: name(path.parent().and_then(Path::file_name)),
@@ -135,7 +145,11 @@ fn item(key: &str, place: &str, value: Option<&Value>, problems: &mut Problems) 
         problems.add(place, "an object with name, prompt and output", value);
         return None;
     };
-    let name_key = if fields.contains_key("name") || !fields.contains_key("path") { "name" } else { "path" };
+    let name_key = if fields.contains_key("name") || !fields.contains_key("path") {
+        "name"
+    } else {
+        "path"
+    };
     let name = string(fields, place, name_key, problems);
     let prompt = string(fields, place, "prompt", problems);
     let output = string(fields, place, "output", problems);
@@ -223,8 +237,12 @@ impl<'a> Problems<'a> {
 
     fn finish(mut self) -> Result<()> {
         if self.more > 0 {
-            self.told
-                .push(Error::data(self.path, "data", "no problem", format!("{} more", self.more)));
+            self.told.push(Error::data(
+                self.path,
+                "data",
+                "no problem",
+                format!("{} more", self.more),
+            ));
         }
         crate::error::all(self.told)
     }
@@ -251,25 +269,42 @@ mod tests {
     #[test]
     fn items_come_in_numeric_order() {
         let m = open("train.json", &good().to_string()).unwrap();
-        assert_eq!(m.items.iter().map(|i| i.key.as_str()).collect::<Vec<_>>(), ["0", "2", "10"]);
+        assert_eq!(
+            m.items.iter().map(|i| i.key.as_str()).collect::<Vec<_>>(),
+            ["0", "2", "10"]
+        );
         assert_eq!(m.audio_path(Path::new("/r"), &m.items[1]), Path::new("/r/wavs/b"));
         assert_eq!(m.items[0].audio_start, Seconds(0.0));
     }
 
     #[test]
     fn every_problem_names_its_place() {
-        let cases: [(&str, fn(&mut Value)); 7] = [
+        type Spoil = fn(&mut Value);
+        let cases: [(&str, Spoil); 7] = [
             ("split_path: expected a string, found nothing", |v| {
                 v.as_object_mut().unwrap().remove("split_path");
             }),
-            ("total_num: expected 3, the number of items, found 4", |v| v["total_num"] = json!(4)),
+            ("total_num: expected 3, the number of items, found 4", |v| {
+                v["total_num"] = json!(4)
+            }),
             ("data.2.prompt: expected a string, found nothing", |v| {
                 v["data"]["2"].as_object_mut().unwrap().remove("prompt");
             }),
-            ("data.2.output: expected a string, found 7", |v| v["data"]["2"]["output"] = json!(7)),
-            ("data.0.duration: expected seconds, 0 or more, found \"long\"", |v| v["data"]["0"]["duration"] = json!("long")),
-            ("data.0.audio_start: expected seconds, 0 or more, found -1.0", |v| v["data"]["0"]["audio_start"] = json!(-1.0)),
-            ("data.10: expected an object with name, prompt and output, found null", |v| v["data"]["10"] = Value::Null),
+            ("data.2.output: expected a string, found 7", |v| {
+                v["data"]["2"]["output"] = json!(7)
+            }),
+            (
+                "data.0.duration: expected seconds, 0 or more, found \"long\"",
+                |v| v["data"]["0"]["duration"] = json!("long"),
+            ),
+            (
+                "data.0.audio_start: expected seconds, 0 or more, found -1.0",
+                |v| v["data"]["0"]["audio_start"] = json!(-1.0),
+            ),
+            (
+                "data.10: expected an object with name, prompt and output, found null",
+                |v| v["data"]["10"] = Value::Null,
+            ),
         ];
         for (message, spoil) in cases {
             let mut v = good();
@@ -293,8 +328,13 @@ mod tests {
     fn json_lines_are_the_same_items() {
         let m = open("val.jsonl", "{\"path\":\"a.wav\",\"prompt\":\"p\",\"output\":\"o\"}\n\n{\"name\":\"b\",\"prompt\":\"p\",\"output\":\"o\",\"audio_start\":2}\n").unwrap();
         assert_eq!((m.items.len(), m.items[1].audio_start), (2, Seconds(2.0)));
-        let e = open("val.jsonl", "{\"path\":\"a.wav\"}\n[").unwrap_err().to_string();
-        assert!(e.contains("line 1.prompt") && e.contains("line 2: expected a JSON object"), "{e}");
+        let e = open("val.jsonl", "{\"path\":\"a.wav\"}\n[")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            e.contains("line 1.prompt") && e.contains("line 2: expected a JSON object"),
+            "{e}"
+        );
     }
 
     #[test]

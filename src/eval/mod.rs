@@ -6,7 +6,11 @@ pub mod score;
 use crate::data::feed::{examples, Ears, Example};
 use crate::data::manifest::Manifest;
 use crate::error::{Error, Result};
-use crate::generate::{generate, sampling::{Sampler, Sampling}, Options};
+use crate::generate::{
+    generate,
+    sampling::{Sampler, Sampling},
+    Options,
+};
 use crate::load::Loaded;
 use crate::model::flamingo::Audio;
 use crate::model::htsat::TrainMode;
@@ -29,7 +33,12 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Re
         asked.extend(own.into_iter().map(|e| (manifest.task.clone(), e)));
     }
     let ears = Ears::new(recipe.data.cache_mib);
-    let encoded = Encoded::of(model, &ears, asked.iter().map(|(_, e)| &e.clip), "evaluate: encode")?;
+    let encoded = Encoded::of(
+        model,
+        &ears,
+        asked.iter().map(|(_, e)| &e.clip),
+        "evaluate: encode",
+    )?;
     let mut silence = Silence::new(&ears);
     let controls = if eval.silence_control { 2 } else { 1 };
     let progress = Progress::new("evaluate: ask", (asked.len() * controls) as u64);
@@ -47,7 +56,8 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Re
                     (_, None) => return Err(Error::audio(&example.clip.path, "an encoded clip", "none")),
                 };
                 let answer = ask(model, &features, example, task, control, &options)?;
-                let line = serde_json::to_string(&answer).map_err(|e| Error::data(out, "prediction", "JSON", e.to_string()))?;
+                let line = serde_json::to_string(&answer)
+                    .map_err(|e| Error::data(out, "prediction", "JSON", e.to_string()))?;
                 writeln!(w, "{line}").map_err(|e| Error::io(out, e))?;
                 progress.inc(1);
             }
@@ -71,7 +81,13 @@ fn ask(
     let audio = Audio::windows_only(&[features.size()[0] as usize], model.device);
     let heard = no_grad(|| model.model.hear_encoded(&features.unsqueeze(0), &audio, false));
     let ids = model.tokenizer.encode(&prompt::question(&example.item.prompt))?;
-    let tokens = generate(&model.model, &heard, &ids, options, &mut Sampler::new(Sampling::GREEDY, 0));
+    let tokens = generate(
+        &model.model,
+        &heard,
+        &ids,
+        options,
+        &mut Sampler::new(Sampling::GREEDY, 0),
+    );
     Ok(Prediction {
         id: example.item.key.clone(),
         task: task.to_owned(),

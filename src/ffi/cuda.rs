@@ -28,19 +28,29 @@ pub fn device(name: &str) -> crate::Result<Device> {
     match name {
         "cpu" => Ok(Device::Cpu),
         // Costs 0.2 s and 235 MB only where the library is there at all.
-        "auto" => Ok(if load() && Cuda::is_available() { Device::Cuda(0) } else { Device::Cpu }),
+        "auto" => Ok(if load() && Cuda::is_available() {
+            Device::Cuda(0)
+        } else {
+            Device::Cpu
+        }),
         _ => {
             let index = match name.strip_prefix("cuda") {
                 Some("") => Some(0),
                 Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse::<usize>().ok()),
                 None => None,
             };
-            let index = index.ok_or_else(|| wrong(format!("expected auto, cpu, cuda or cuda:N, found `{name}`")))?;
+            let index =
+                index.ok_or_else(|| wrong(format!("expected auto, cpu, cuda or cuda:N, found `{name}`")))?;
             if !load() || !Cuda::is_available() {
-                return Err(wrong(format!("`{name}` was asked for, but no CUDA device answers")).hint(missing));
+                return Err(
+                    wrong(format!("`{name}` was asked for, but no CUDA device answers")).hint(missing),
+                );
             }
             if index as i64 >= Cuda::device_count() {
-                return Err(wrong(format!("`{name}`: there are {} devices", Cuda::device_count())));
+                return Err(wrong(format!(
+                    "`{name}`: there are {} devices",
+                    Cuda::device_count()
+                )));
             }
             Ok(Device::Cuda(index))
         }

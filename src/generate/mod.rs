@@ -21,7 +21,13 @@ pub struct Options {
 ///
 /// `prompt` are token ids, `heard` the clip's audio (batch 1). Returns the new ids, the end of text included
 /// where it came. Reference: `model.generate` of the release tree's inference script.
-pub fn generate(model: &Flamingo, heard: &Heard, prompt: &[i64], options: &Options, sampler: &mut Sampler) -> Vec<i64> {
+pub fn generate(
+    model: &Flamingo,
+    heard: &Heard,
+    prompt: &[i64],
+    options: &Options,
+    sampler: &mut Sampler,
+) -> Vec<i64> {
     no_grad(|| {
         let device = heard.device();
         let row = |ids: &[i64]| Tensor::from_slice(ids).unsqueeze(0).to_device(device);

@@ -72,7 +72,10 @@ impl Sampling {
         if self.top_p < 1.0 {
             let (ascending, order) = x.sort(-1, false);
             // Ascending as transformers does it: drop what lies within the lower 1 − p, keep at least one.
-            let below = ascending.softmax(-1, Kind::Float).cumsum(-1, Kind::Float).le(1.0 - self.top_p);
+            let below = ascending
+                .softmax(-1, Kind::Float)
+                .cumsum(-1, Kind::Float)
+                .le(1.0 - self.top_p);
             let _ = below.narrow(0, v - 1, 1).fill_(0);
             let drop = below.zeros_like().scatter(0, &order, &below);
             x = x.masked_fill(&drop, f64::NEG_INFINITY);
@@ -91,12 +94,20 @@ mod tests {
     }
 
     fn kept(rule: Sampling) -> Vec<bool> {
-        Vec::<f32>::try_from(rule.probabilities(&logits())).unwrap().iter().map(|p| *p > 0.0).collect()
+        Vec::<f32>::try_from(rule.probabilities(&logits()))
+            .unwrap()
+            .iter()
+            .map(|p| *p > 0.0)
+            .collect()
     }
 
     #[test]
     fn top_k_and_top_p_keep_the_likeliest() {
-        let all = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 };
+        let all = Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+        };
         assert_eq!(kept(all), [true; 4]);
         assert_eq!(kept(Sampling { top_k: 2, ..all }), [false, true, false, true]);
         assert_eq!(kept(Sampling { top_p: 0.65, ..all }), [false, true, false, true]);
@@ -106,7 +117,11 @@ mod tests {
     #[test]
     fn greedy_takes_the_likeliest_and_a_seed_repeats_itself() {
         assert_eq!(Sampler::new(Sampling::GREEDY, 0).next(&logits()), 1);
-        let rule = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0 };
+        let rule = Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+        };
         let draw = |seed| {
             let mut s = Sampler::new(rule, seed);
             (0..50).map(|_| s.next(&logits())).collect::<Vec<_>>()

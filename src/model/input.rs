@@ -35,7 +35,9 @@ impl Audio {
         }
         Audio {
             mel_bwfm: all.to_device(device),
-            windows_bw: Tensor::from_slice(&windows).reshape([b as i64, w as i64]).to_device(device),
+            windows_bw: Tensor::from_slice(&windows)
+                .reshape([b as i64, w as i64])
+                .to_device(device),
             real,
         }
     }
@@ -53,7 +55,9 @@ impl Audio {
         }
         Audio {
             mel_bwfm: Tensor::zeros([b as i64, w as i64, 0, 0], (Kind::Float, device)),
-            windows_bw: Tensor::from_slice(&mask).reshape([b as i64, w as i64]).to_device(device),
+            windows_bw: Tensor::from_slice(&mask)
+                .reshape([b as i64, w as i64])
+                .to_device(device),
             real,
         }
     }

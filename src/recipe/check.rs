@@ -37,7 +37,10 @@ impl Recipe {
         for set in self.eval.iter().flat_map(|e| &e.sets) {
             unknown_set("eval.sets".into(), set);
         }
-        let windows = self.stages.iter().map(|s| (format!("stages.{}.windows", s.name), s.windows));
+        let windows = self
+            .stages
+            .iter()
+            .map(|s| (format!("stages.{}.windows", s.name), s.windows));
         let eval = self.eval.iter().map(|e| ("eval.windows".to_owned(), e.windows));
         for (place, n) in windows.chain(eval) {
             if n == 0 || n > self.model.max_windows {
@@ -50,17 +53,27 @@ impl Recipe {
                 );
             }
         }
-        let optims = self.stages.iter().map(|s| (format!("stages.{}", s.name), &s.optim));
+        let optims = self
+            .stages
+            .iter()
+            .map(|s| (format!("stages.{}", s.name), &s.optim));
         let lm = self.lm.iter().map(|l| ("lm".to_owned(), &l.optim));
         let clap = self.clap.iter().map(|c| ("clap".to_owned(), &c.optim));
         for (place, o) in optims.chain(lm).chain(clap) {
             for (key, good) in [
                 ("batch_size", o.batch_size > 0),
                 ("accumulate", o.accumulate > 0),
-                ("learning_rate", o.learning_rate.is_finite() && o.learning_rate >= 0.0),
+                (
+                    "learning_rate",
+                    o.learning_rate.is_finite() && o.learning_rate >= 0.0,
+                ),
+                ("gate_rate", o.gate_rate.is_finite() && o.gate_rate >= 0.0),
                 ("clap_rate", o.clap_rate.is_finite() && o.clap_rate >= 0.0),
                 ("clip", o.clip > 0.0),
-                ("weight_decay", o.weight_decay.is_finite() && o.weight_decay >= 0.0),
+                (
+                    "weight_decay",
+                    o.weight_decay.is_finite() && o.weight_decay >= 0.0,
+                ),
             ] {
                 if !good {
                     wrong(format!("{place}.optim.{key}: must be positive"), None);
@@ -73,13 +86,19 @@ impl Recipe {
             }
             for (set, weight) in &stage.sets {
                 if !(weight.is_finite() && *weight > 0.0) {
-                    wrong(format!("stages.{}.sets.{set}: a weight must be above 0", stage.name), None);
+                    wrong(
+                        format!("stages.{}.sets.{set}: a weight must be above 0", stage.name),
+                        None,
+                    );
                 }
             }
             let moves = stage.train.contains(&Part::Clap) || stage.clap_mode == ClapMode::Train;
             if stage.cache_features && moves {
                 wrong(
-                    format!("stages.{}.cache_features: CLAP's features change while this stage trains", stage.name),
+                    format!(
+                        "stages.{}.cache_features: CLAP's features change while this stage trains",
+                        stage.name
+                    ),
                     Some("set cache_features to false".into()),
                 );
             }

@@ -215,6 +215,10 @@ pub struct OptimRecipe {
     /// Learning rate of the audio encoder relative to the others.
     #[serde(default = "one_f64")]
     pub clap_rate: f64,
+    /// Learning rate of the cross-attention gates relative to the others. The reference has 1; a short run on a
+    /// small model spends most of its steps behind gates that open by one learning rate a step.
+    #[serde(default = "one_f64")]
+    pub gate_rate: f64,
     #[serde(default)]
     pub schedule: Schedule,
     /// Optimizer steps of linear warm-up; the first step has learning rate 0 where this is above 0.
@@ -291,7 +295,8 @@ fn yes() -> bool {
 impl Recipe {
     /// Reads a file; `overrides` are `key=value` from the command line.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = crate::fsutil::read_text(path).map_err(|e| e.hint("a recipe is a YAML file, see recipes/"))?;
+        let text =
+            crate::fsutil::read_text(path).map_err(|e| e.hint("a recipe is a YAML file, see recipes/"))?;
         Recipe::parse(&text, &path.display().to_string(), overrides)
     }
 
@@ -307,7 +312,10 @@ impl Recipe {
     }
 
     pub fn data_root(&self) -> PathBuf {
-        self.data.root.clone().unwrap_or_else(|| self.output.join("corpus"))
+        self.data
+            .root
+            .clone()
+            .unwrap_or_else(|| self.output.join("corpus"))
     }
 
     pub fn lm_folder(&self) -> PathBuf {

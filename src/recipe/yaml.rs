@@ -79,7 +79,10 @@ fn explain(e: &serde_yaml::Error, text: &str, file: &str) -> Error {
         if let Some(source) = text.lines().nth(l.saturating_sub(1)) {
             let source: String = source.chars().take(160).collect();
             let caret = " ".repeat(c.saturating_sub(1).min(160));
-            message = format!("{message}\n  {l} | {source}\n  {} | {caret}^", " ".repeat(l.to_string().len()));
+            message = format!(
+                "{message}\n  {l} | {source}\n  {} | {caret}^",
+                " ".repeat(l.to_string().len())
+            );
         }
     }
     Error::Recipe {
@@ -92,7 +95,9 @@ fn explain(e: &serde_yaml::Error, text: &str, file: &str) -> Error {
 
 /// From "unknown field `x`, expected one of `a`, `b`": did you mean.
 fn suggestion(message: &str) -> Option<String> {
-    let start = message.find("unknown field `").or(message.find("unknown variant `"))?;
+    let start = message
+        .find("unknown field `")
+        .or(message.find("unknown variant `"))?;
     let mut quoted = message[start..].split('`').skip(1).step_by(2);
     let word = quoted.next()?;
     nearest(word, quoted).map(|n| format!("did you mean `{n}`?"))
@@ -120,7 +125,9 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_placed_and_a_near_one_named() {
-        let e = parse::<Outer>(&TEXT.replace("steps", "stepps"), "r.yaml", &[]).unwrap_err().to_string();
+        let e = parse::<Outer>(&TEXT.replace("steps", "stepps"), "r.yaml", &[])
+            .unwrap_err()
+            .to_string();
         assert!(e.starts_with("r.yaml:3:5: "), "{e}");
         assert!(e.contains("did you mean `steps`?"), "{e}");
         assert!(e.contains("3 |     stepps: 5"), "{e}");
@@ -128,8 +135,13 @@ mod tests {
 
     #[test]
     fn a_wrong_type_is_placed() {
-        let e = parse::<Outer>(&TEXT.replace('5', "many"), "r.yaml", &[]).unwrap_err().to_string();
-        assert!(e.starts_with("r.yaml:3:12: stages[0].steps: invalid type: string \"many\""), "{e}");
+        let e = parse::<Outer>(&TEXT.replace('5', "many"), "r.yaml", &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            e.starts_with("r.yaml:3:12: stages[0].steps: invalid type: string \"many\""),
+            "{e}"
+        );
     }
 
     #[test]
@@ -138,8 +150,13 @@ mod tests {
             let r: Outer = parse(TEXT, "r.yaml", &[format!("{key}=7")]).unwrap();
             assert_eq!(r.stages[0].steps, 7);
         }
-        let e = parse::<Outer>(TEXT, "r.yaml", &["stages.0.stps=7".into()]).unwrap_err().to_string();
-        assert!(e.contains("command line: stages.0.stps=7") && e.contains("did you mean `steps`?"), "{e}");
+        let e = parse::<Outer>(TEXT, "r.yaml", &["stages.0.stps=7".into()])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            e.contains("command line: stages.0.stps=7") && e.contains("did you mean `steps`?"),
+            "{e}"
+        );
         assert!(parse::<Outer>(TEXT, "r.yaml", &["stages.two.steps=7".into()]).is_err());
     }
 }

@@ -54,10 +54,16 @@ impl CorpusSpec {
     fn check(&self) -> Result<()> {
         let fraction = |f: f64| (0.0..=0.5).contains(&f);
         if !fraction(self.val_fraction) || !fraction(self.test_fraction) {
-            return Err(Error::recipe("corpus", "val_fraction and test_fraction must lie between 0 and 0.5"));
+            return Err(Error::recipe(
+                "corpus",
+                "val_fraction and test_fraction must lie between 0 and 0.5",
+            ));
         }
         if self.scenes + self.counting + self.long + self.attributes + self.singles_per_class > 1_000_000 {
-            return Err(Error::recipe("corpus", "more than a million clips were asked for"));
+            return Err(Error::recipe(
+                "corpus",
+                "more than a million clips were asked for",
+            ));
         }
         Ok(())
     }
@@ -118,7 +124,8 @@ pub fn write(root: &Path, spec: &CorpusSpec, progress: &(dyn Fn(usize, usize) + 
         seconds: seconds.iter().sum(),
         questions,
     };
-    let text = serde_json::to_vec_pretty(&corpus).map_err(|e| Error::data(&summary, "corpus", "JSON", e.to_string()))?;
+    let text = serde_json::to_vec_pretty(&corpus)
+        .map_err(|e| Error::data(&summary, "corpus", "JSON", e.to_string()))?;
     write_atomic_bytes(&summary, &text)?;
     Ok(corpus)
 }
@@ -137,7 +144,9 @@ fn write_wav(path: &Path, sound: &Rendered) -> Result<()> {
     let mut writer = hound::WavWriter::create(path, spec).map_err(failed)?;
     for i in 0..sound.channels.first().map_or(0, Vec::len) {
         for channel in &sound.channels {
-            writer.write_sample((channel[i] * 32767.0) as i16).map_err(failed)?;
+            writer
+                .write_sample((channel[i] * 32767.0) as i16)
+                .map_err(failed)?;
         }
     }
     writer.finalize().map_err(failed)
@@ -174,7 +183,10 @@ fn write_manifests(
     }
     let mut counts: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
     for ((task, split), items) in sets {
-        let path = root.join("manifests").join(task.name()).join(format!("{}.json", split.name()));
+        let path = root
+            .join("manifests")
+            .join(task.name())
+            .join(format!("{}.json", split.name()));
         let of_task = counts.entry(task.name().into()).or_default();
         of_task.insert(split.name().into(), items.len());
         let manifest = json!({

@@ -77,20 +77,39 @@ pub fn plan(spec: &CorpusSpec) -> Vec<Clip> {
             }
         };
         let part = |n: usize| spec.part(split, n);
-        add("single", CLASSES.len() * part(spec.singles_per_class), &mut |i, _| {
-            Content::Single(CLASSES[i % CLASSES.len()])
-        });
+        add(
+            "single",
+            CLASSES.len() * part(spec.singles_per_class),
+            &mut |i, _| Content::Single(CLASSES[i % CLASSES.len()]),
+        );
         // Whole rounds of classes × counts, so that neither tells the other.
         let round = countable.len() * MOST_COUNT;
-        add("counting", part(spec.counting).div_ceil(round) * round, &mut |i, _| {
-            Content::Counting(countable[i % countable.len()], i / countable.len() % MOST_COUNT + 1)
+        add(
+            "counting",
+            part(spec.counting).div_ceil(round) * round,
+            &mut |i, _| {
+                Content::Counting(
+                    countable[i % countable.len()],
+                    i / countable.len() % MOST_COUNT + 1,
+                )
+            },
+        );
+        add("scene", part(spec.scenes), &mut |i, rng| {
+            Content::Scene(different(rng, 2 + i % 2))
         });
-        add("scene", part(spec.scenes), &mut |i, rng| Content::Scene(different(rng, 2 + i % 2)));
         let round = pitched.len() * 2;
-        add("attribute", part(spec.attributes).div_ceil(round) * round, &mut |i, _| {
-            let pitch = if i / pitched.len() % 2 == 0 { Pitch::Low } else { Pitch::High };
-            Content::Attribute(pitched[i % pitched.len()], pitch)
-        });
+        add(
+            "attribute",
+            part(spec.attributes).div_ceil(round) * round,
+            &mut |i, _| {
+                let pitch = if (i / pitched.len()).is_multiple_of(2) {
+                    Pitch::Low
+                } else {
+                    Pitch::High
+                };
+                Content::Attribute(pitched[i % pitched.len()], pitch)
+            },
+        );
         add("long", part(spec.long), &mut |_, rng| {
             let n = rng.gen_range(3..=6);
             Content::Long(different(rng, n))
@@ -100,7 +119,11 @@ pub fn plan(spec: &CorpusSpec) -> Vec<Clip> {
 }
 
 fn different(rng: &mut ChaCha8Rng, n: usize) -> Vec<Class> {
-    CLASSES.choose_multiple(rng, n).copied().collect::<Vec<_>>().shuffled(rng)
+    CLASSES
+        .choose_multiple(rng, n)
+        .copied()
+        .collect::<Vec<_>>()
+        .shuffled(rng)
 }
 
 trait Shuffled {
@@ -119,8 +142,9 @@ impl<T> Shuffled for Vec<T> {
 fn clip_seed(seed: u64, split: Split, kind: &str, index: usize) -> u64 {
     // FNV-1a over what identifies the clip.
     let text = format!("{seed}/{}/{kind}/{index}", split.name());
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// A rendered clip: samples per channel in −1…1.
@@ -143,7 +167,8 @@ impl Clip {
         let mut left = self.sound(&mut rng, f64::from(rate));
         let floor = 10f64.powf(rng.gen_range(-3.2..-2.2)) as f32;
         let mut noise = ChaCha8Rng::seed_from_u64(rng.gen());
-        left.iter_mut().for_each(|x| *x += floor * noise.gen_range(-1.0f32..1.0));
+        left.iter_mut()
+            .for_each(|x| *x += floor * noise.gen_range(-1.0f32..1.0));
         let peak = left.iter().fold(1e-6f32, |m, x| m.max(x.abs()));
         let level = rng.gen_range(0.3f32..0.95) / peak;
         left.iter_mut().for_each(|x| *x *= level);
@@ -152,7 +177,9 @@ impl Clip {
             true => {
                 // The other ear: later and softer.
                 let delay = rng.gen_range(5..30);
-                let right = (0..left.len()).map(|i| if i < delay { 0.0 } else { 0.7 * left[i - delay] }).collect();
+                let right = (0..left.len())
+                    .map(|i| if i < delay { 0.0 } else { 0.7 * left[i - delay] })
+                    .collect();
                 vec![left, right]
             }
         };

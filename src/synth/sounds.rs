@@ -34,7 +34,13 @@ enum Voice {
     Whistle,
 }
 
-const fn class(label: &'static str, article: &'static str, countable: bool, pitched: bool, voice: Voice) -> Class {
+const fn class(
+    label: &'static str,
+    article: &'static str,
+    countable: bool,
+    pitched: bool,
+    voice: Voice,
+) -> Class {
     Class {
         label,
         article,
@@ -145,9 +151,17 @@ impl Voice {
             }
             Voice::Bell => {
                 let decay = rng.gen_range(4.0..6.0);
-                let partials = [(1.0, 1.0, 1.0), (2.0, 0.6, 1.3), (2.76, 0.5, 1.8), (5.4, 0.3, 2.5), (8.9, 0.15, 3.5)];
+                let partials = [
+                    (1.0, 1.0, 1.0),
+                    (2.0, 0.6, 1.3),
+                    (2.76, 0.5, 1.8),
+                    (5.4, 0.3, 2.5),
+                    (8.9, 0.15, 3.5),
+                ];
                 per_sample(n, rate, |t| {
-                    let sum = partials.iter().map(|(r, a, d)| a * (TAU * f * r * t).sin() * (-t * decay * d).exp());
+                    let sum = partials
+                        .iter()
+                        .map(|(r, a, d)| a * (TAU * f * r * t).sin() * (-t * decay * d).exp());
                     sum.sum()
                 })
             }
@@ -158,7 +172,9 @@ impl Voice {
                     let x = t / seconds;
                     // The pitch rises a little and falls, the mouth opens and closes.
                     phase += TAU * f * (1.0 + 0.9 * (std::f64::consts::PI * x).sin()) / rate;
-                    let voice: f64 = (1..9).map(|h| (phase * h as f64).sin() * formant(f * h as f64, 900.0)).sum();
+                    let voice: f64 = (1..9)
+                        .map(|h| (phase * h as f64).sin() * formant(f * h as f64, 900.0))
+                        .sum();
                     (voice + rough * noise.white()) * (std::f64::consts::PI * x).sin().powf(0.6)
                 })
             }
@@ -168,7 +184,9 @@ impl Voice {
                 let mut low = Lowpass::new(700.0, rate);
                 per_sample(n, rate, |t| {
                     phase += TAU * f * (1.0 + wobble * (TAU * speed * t).sin()) / rate;
-                    let fire: f64 = (1..14).map(|h| (phase * h as f64).sin() / (h as f64).sqrt()).sum();
+                    let fire: f64 = (1..14)
+                        .map(|h| (phase * h as f64).sin() / (h as f64).sqrt())
+                        .sum();
                     fire * 0.5 + 1.5 * low.next(noise.white()) * (0.6 + 0.4 * phase.sin())
                 })
             }

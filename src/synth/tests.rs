@@ -27,7 +27,10 @@ fn a_seed_gives_the_same_bytes_and_another_gives_others() {
     let (a, corpus) = made(&small());
     let (b, _) = made(&small());
     let (c, _) = made(&CorpusSpec { seed: 8, ..small() });
-    let files: Vec<_> = std::fs::read_dir(a.path().join("wavs")).unwrap().map(|f| f.unwrap().file_name()).collect();
+    let files: Vec<_> = std::fs::read_dir(a.path().join("wavs"))
+        .unwrap()
+        .map(|f| f.unwrap().file_name())
+        .collect();
     assert_eq!(files.len(), corpus.clips);
     let mut differ = 0;
     for f in &files {
@@ -37,7 +40,8 @@ fn a_seed_gives_the_same_bytes_and_another_gives_others() {
     }
     assert_eq!(differ, files.len());
     for task in Task::ALL {
-        let read = |d: &Path| std::fs::read(d.join("manifests").join(task.name()).join("train.json")).unwrap();
+        let read =
+            |d: &Path| std::fs::read(d.join("manifests").join(task.name()).join("train.json")).unwrap();
         assert_eq!(read(a.path()), read(b.path()));
     }
 }
@@ -49,7 +53,11 @@ fn no_sound_is_in_two_splits_and_none_is_empty() {
     for f in std::fs::read_dir(d.path().join("wavs")).unwrap() {
         let path = f.unwrap().path();
         let mut wav = hound::WavReader::open(&path).unwrap();
-        let loud = wav.samples::<i16>().map(|s| s.unwrap().unsigned_abs()).max().unwrap();
+        let loud = wav
+            .samples::<i16>()
+            .map(|s| s.unwrap().unsigned_abs())
+            .max()
+            .unwrap();
         assert!(loud > 3000, "{} is nearly silent", path.display());
         let other = seen.insert(std::fs::read(&path).unwrap(), path.display().to_string());
         assert_eq!(other, None);
@@ -61,7 +69,11 @@ fn answers_are_balanced_in_every_split_whatever_the_question() {
     let (d, corpus) = made(&small());
     for task in [Task::Counting, Task::Order, Task::Attribute, Task::Classification] {
         for split in Split::ALL {
-            let path = d.path().join("manifests").join(task.name()).join(format!("{}.json", split.name()));
+            let path = d
+                .path()
+                .join("manifests")
+                .join(task.name())
+                .join(format!("{}.json", split.name()));
             let manifest = Manifest::open(&path).unwrap();
             assert_eq!(manifest.items.len(), corpus.questions[task.name()][split.name()]);
             // Order: a pair asked one way round is always asked the other way round too.
@@ -70,7 +82,11 @@ fn answers_are_balanced_in_every_split_whatever_the_question() {
                 assert!(item.labels.contains(&item.output));
                 *answers.entry(&item.output).or_default() += 1;
             }
-            assert_eq!(answers.len(), manifest.items[0].labels.len(), "{task:?} {split:?}");
+            assert_eq!(
+                answers.len(),
+                manifest.items[0].labels.len(),
+                "{task:?} {split:?}"
+            );
             let counts: HashSet<usize> = answers.values().copied().collect();
             assert_eq!(counts.len(), 1, "{task:?} {split:?}: {answers:?}");
         }
@@ -96,7 +112,10 @@ fn counts_can_be_heard() {
         };
         let sound = clip.render();
         let frame = (sound.rate / 20) as usize;
-        let energy: Vec<f32> = sound.channels[0].chunks(frame).map(|c| c.iter().map(|x| x * x).sum::<f32>() / frame as f32).collect();
+        let energy: Vec<f32> = sound.channels[0]
+            .chunks(frame)
+            .map(|c| c.iter().map(|x| x * x).sum::<f32>() / frame as f32)
+            .collect();
         let most = energy.iter().copied().fold(0.0, f32::max);
         // A group begins where the level rises from below 2% of the loudest after at least a quarter of a second.
         let (mut groups, mut quiet) = (0, 100);

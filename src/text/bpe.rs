@@ -17,8 +17,14 @@ const SPECIAL: [&str; 3] = [END_OF_TEXT, "<|im_start|>", "<|im_end|>"];
 
 /// Trains at most `vocab_size` entries (256 bytes included) and writes `tokenizer.json`,
 /// `tokenizer_config.json`, `vocab.json` and `merges.txt` to `out`. The same lines give the same files.
-pub fn train<'a>(lines: impl Iterator<Item = &'a str> + Send, vocab_size: usize, out: &Path) -> Result<Tokenizer> {
-    let failed = |e: &dyn std::fmt::Display| Error::recipe("lm.vocab_size", format!("the BPE could not be trained: {e}"));
+pub fn train<'a>(
+    lines: impl Iterator<Item = &'a str> + Send,
+    vocab_size: usize,
+    out: &Path,
+) -> Result<Tokenizer> {
+    let failed = |e: &dyn std::fmt::Display| {
+        Error::recipe("lm.vocab_size", format!("the BPE could not be trained: {e}"))
+    };
     let mut inner = shell(&json!({"type": "BPE", "vocab": {}, "merges": []}), out)?;
     let mut trainer = tokenizers::models::TrainerWrapper::from(
         BpeTrainer::builder()
@@ -36,7 +42,8 @@ pub fn train<'a>(lines: impl Iterator<Item = &'a str> + Send, vocab_size: usize,
     };
     // By id, so that the file does not depend on a hash's order.
     let by_id: BTreeMap<u64, &String> = vocab.iter().filter_map(|(k, v)| Some((v.as_u64()?, k))).collect();
-    let sorted: serde_json::Map<String, Value> = by_id.iter().map(|(i, k)| ((*k).clone(), json!(i))).collect();
+    let sorted: serde_json::Map<String, Value> =
+        by_id.iter().map(|(i, k)| ((*k).clone(), json!(i))).collect();
     let pair = |m: &Value| match m {
         Value::Array(p) => p.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
         other => other.as_str().unwrap_or_default().to_owned(),
@@ -76,7 +83,9 @@ pub(super) fn from_vocab_and_merges(folder: &Path) -> Result<Inner> {
     for name in SPECIAL {
         inner
             .add_special_tokens([AddedToken::from(name, true)])
-            .map_err(|e| Error::checkpoint(&path, name, format!("room behind {first} entries"), e.to_string()))?;
+            .map_err(|e| {
+                Error::checkpoint(&path, name, format!("room behind {first} entries"), e.to_string())
+            })?;
     }
     Ok(inner)
 }
@@ -85,7 +94,8 @@ pub(super) fn from_vocab_and_merges(folder: &Path) -> Result<Inner> {
 fn shell(model: &Value, path: &Path) -> Result<Inner> {
     let mut full = description(model, 0);
     full["added_tokens"] = json!([]);
-    serde_json::from_value(full).map_err(|e| Error::checkpoint(path, "tokenizer", "a byte-level BPE", e.to_string()))
+    serde_json::from_value(full)
+        .map_err(|e| Error::checkpoint(path, "tokenizer", "a byte-level BPE", e.to_string()))
 }
 
 fn description(model: &Value, first_special: usize) -> Value {
@@ -140,19 +150,27 @@ fn config(first_special: usize) -> Value {
     })
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LINES: [&str; 3] = ["what is the sound?\na siren", "how many times is the bell heard?\ntwo", "is the bell high?\nlow"];
+    const LINES: [&str; 3] = [
+        "what is the sound?\na siren",
+        "how many times is the bell heard?\ntwo",
+        "is the bell high?\nlow",
+    ];
 
     #[test]
     fn the_same_lines_give_the_same_files_and_text_goes_round() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let t = train(LINES.iter().copied(), 300, a.path()).unwrap();
         train(LINES.iter().copied(), 300, b.path()).unwrap();
-        for file in ["tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"] {
+        for file in [
+            "tokenizer.json",
+            "vocab.json",
+            "merges.txt",
+            "tokenizer_config.json",
+        ] {
             let read = |d: &Path| std::fs::read(d.join(file)).unwrap();
             assert_eq!(read(a.path()), read(b.path()), "{file}");
         }

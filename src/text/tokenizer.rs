@@ -59,9 +59,14 @@ impl Tokenizer {
                 .map(i64::from)
                 .ok_or_else(|| Error::checkpoint(path, name, "a token of this name", "none"))
         };
-        let (audio, end_of_chunk, pad, sep, eos) = (id(AUDIO)?, id(END_OF_CHUNK)?, id(PAD)?, id(SEP)?, id(eos)?);
+        let (audio, end_of_chunk, pad, sep, eos) =
+            (id(AUDIO)?, id(END_OF_CHUNK)?, id(PAD)?, id(SEP)?, id(eos)?);
         // Rows that an embedding needs: ids need not be dense.
-        let most = inner.get_vocab(true).into_values().max().map_or(0, |m| m as usize + 1);
+        let most = inner
+            .get_vocab(true)
+            .into_values()
+            .max()
+            .map_or(0, |m| m as usize + 1);
         Ok(Tokenizer {
             len: most,
             inner,
@@ -100,7 +105,12 @@ impl Tokenizer {
 /// The first line of an error that may quote a whole file.
 fn short(e: &dyn std::fmt::Display) -> String {
     let text = e.to_string();
-    text.lines().next().unwrap_or_default().chars().take(200).collect()
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect()
 }
 
 pub(super) fn read(path: &Path) -> Result<String> {
@@ -108,7 +118,12 @@ pub(super) fn read(path: &Path) -> Result<String> {
         .map_err(|e| Error::io(path, e).hint("an LM folder holds config.json, tokenizer.json and weights"))?
         .len();
     if size > MOST_BYTES {
-        return Err(Error::checkpoint(path, "size", format!("at most {MOST_BYTES} bytes"), size.to_string()));
+        return Err(Error::checkpoint(
+            path,
+            "size",
+            format!("at most {MOST_BYTES} bytes"),
+            size.to_string(),
+        ));
     }
     crate::fsutil::read_text(path)
 }
@@ -122,6 +137,8 @@ fn eos_name(folder: &Path) -> Result<String> {
     let config: serde_json::Value = serde_json::from_str(&read(&path)?)
         .map_err(|e| Error::checkpoint(&path, "tokenizer_config", "JSON", e.to_string()))?;
     let eos = config.get("eos_token");
-    let name = eos.and_then(|v| v.as_str()).or(eos.and_then(|v| v.get("content")).and_then(|v| v.as_str()));
+    let name = eos
+        .and_then(|v| v.as_str())
+        .or(eos.and_then(|v| v.get("content")).and_then(|v| v.as_str()));
     Ok(name.unwrap_or(END_OF_TEXT).to_owned())
 }

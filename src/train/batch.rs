@@ -67,7 +67,10 @@ impl Encoded {
         let windows: Vec<usize> = each.iter().map(|t| t.size()[0] as usize).collect();
         let most = windows.iter().copied().max()? as i64;
         let shape = each.first()?.size();
-        let all = Tensor::zeros([each.len() as i64, most, shape[1], shape[2]], (Kind::Float, device));
+        let all = Tensor::zeros(
+            [each.len() as i64, most, shape[1], shape[2]],
+            (Kind::Float, device),
+        );
         for (i, t) in each.iter().enumerate() {
             all.get(i as i64).narrow(0, 0, t.size()[0]).copy_(t);
         }
@@ -117,7 +120,11 @@ pub struct Batch {
 
 impl Batch {
     pub fn new(prepared: Prepared, encoded: &Encoded, device: Device) -> Self {
-        let (features, audio) = match prepared.mels.is_empty().then(|| encoded.stack(&prepared.clips, device)) {
+        let (features, audio) = match prepared
+            .mels
+            .is_empty()
+            .then(|| encoded.stack(&prepared.clips, device))
+        {
             Some(Some((features, audio))) => (Some(features), audio),
             _ => (None, Audio::from_mels(prepared.mels.iter().map(|m| &**m), device)),
         };
@@ -137,7 +144,11 @@ impl Batch {
         let heard = match &self.features {
             Some(features) => model.hear_encoded(features, &self.audio, train),
             None => {
-                let mode = if train { stage::clap_mode(stage) } else { TrainMode::default() };
+                let mode = if train {
+                    stage::clap_mode(stage)
+                } else {
+                    TrainMode::default()
+                };
                 model.hear(&self.audio, mode, train)
             }
         };

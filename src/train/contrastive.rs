@@ -81,7 +81,11 @@ pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) ->
         if (step + 1) % every == 0 {
             let loss = number(&loss_sum)? / (every * o.accumulate) as f64;
             loss_sum = loss_sum.zeros_like();
-            let values = [("loss", loss), ("learning_rate", rate), ("grad_norm", number(&grad_norm)?)];
+            let values = [
+                ("loss", loss),
+                ("learning_rate", rate),
+                ("grad_norm", number(&grad_norm)?),
+            ];
             record.record(step as u64 + 1, &values)?;
             progress.message(&format!("loss {loss:.3}"));
         }
@@ -161,7 +165,11 @@ fn first_windows(mels: &[Arc<Array3<f32>>], device: Device) -> Tensor {
     let each: Vec<Tensor> = mels
         .iter()
         .map(|m| {
-            let window: Vec<f32> = m.outer_iter().next().map(|w| w.iter().copied().collect()).unwrap_or_default();
+            let window: Vec<f32> = m
+                .outer_iter()
+                .next()
+                .map(|w| w.iter().copied().collect())
+                .unwrap_or_default();
             Tensor::from_slice(&window).reshape([m.shape()[1] as i64, m.shape()[2] as i64])
         })
         .collect();
@@ -214,7 +222,9 @@ fn retrieval(
             right += best
                 .iter()
                 .zip(batch)
-                .filter(|(i, e)| prompt::clean(&distinct[**i as usize].item.output) == prompt::clean(&e.item.output))
+                .filter(|(i, e)| {
+                    prompt::clean(&distinct[**i as usize].item.output) == prompt::clean(&e.item.output)
+                })
                 .count();
         }
         Ok(Some(right as f64 / validation.len() as f64))

@@ -97,7 +97,11 @@ pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device:
         if (step + 1) % every == 0 {
             let loss = number(&loss_sum)? / (every * o.accumulate) as f64;
             loss_sum = loss_sum.zeros_like();
-            let values = [("loss", loss), ("learning_rate", rate), ("grad_norm", number(&grad_norm)?)];
+            let values = [
+                ("loss", loss),
+                ("learning_rate", rate),
+                ("grad_norm", number(&grad_norm)?),
+            ];
             record.record(step as u64 + 1, &values)?;
             progress.message(&format!("loss {loss:.3}"));
         }
@@ -107,7 +111,11 @@ pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device:
     let json = serde_json::to_vec_pretty(&config.to_json(tokenizer.eos))
         .map_err(|e| Error::recipe("config.json", e.to_string()))?;
     write_atomic_bytes(&folder.join("config.json"), &json)?;
-    write_safetensors(&folder.join("model.safetensors"), &params.tensors(), &[("format", "pt")])
+    write_safetensors(
+        &folder.join("model.safetensors"),
+        &params.tensors(),
+        &[("format", "pt")],
+    )
 }
 
 /// Pads on the right and shifts by one: (B, T) input and (B·T) targets, −100 on padding.
@@ -123,7 +131,9 @@ fn next_tokens(batch: &[&[i64]], pad: i64, device: Device) -> (Tensor, Tensor) {
         }
     }
     (
-        Tensor::from_slice(&input).reshape([batch.len() as i64, width as i64]).to_device(device),
+        Tensor::from_slice(&input)
+            .reshape([batch.len() as i64, width as i64])
+            .to_device(device),
         Tensor::from_slice(&targets).to_device(device),
     )
 }
@@ -135,7 +145,10 @@ mod tests {
     #[test]
     fn each_token_is_asked_for_from_those_before_it() {
         let (input, targets) = next_tokens(&[&[1, 2, 3, 0], &[4, 0]], 0, Device::Cpu);
-        assert_eq!(Vec::<i64>::try_from(input.flatten(0, 1)).unwrap(), [1, 2, 3, 4, 0, 0]);
+        assert_eq!(
+            Vec::<i64>::try_from(input.flatten(0, 1)).unwrap(),
+            [1, 2, 3, 4, 0, 0]
+        );
         assert_eq!(Vec::<i64>::try_from(targets).unwrap(), [2, 3, 0, 0, -100, -100]);
     }
 }

@@ -120,51 +120,66 @@ fn run_stage(recipe: &Recipe, stage: &StageRecipe, model: &Loaded, ears: &Ears) 
     let mut loss_sum = Tensor::zeros([0i64; 0], (Kind::Float, model.device));
     let (mut micro_steps, mut tokens) = (0, 0);
 
-    batch::prefetch(blend, o.batch_size, AHEAD, &encoded, ears, model, recipe.data.max_tokens, |next| {
-        while steps.done < o.steps {
-            let mut grad_norm = Tensor::from(0f32);
-            for _ in 0..o.accumulate {
-                let batch = next()?;
-                let micro = steps.micro_step(&batch)?;
-                loss_sum += micro.loss;
-                grad_norm = micro.grad_norm;
-                micro_steps += 1;
-                tokens += batch.tokens;
-            }
-            let rate = steps.step();
-            progress.inc(1);
-            if steps.done % every == 0 || steps.done == o.steps {
-                let loss = number(&loss_sum)? / micro_steps as f64;
-                if !loss.is_finite() {
-                    return Err(Error::Training {
-                        message: format!("{}: the loss is not a number at step {}", stage.name, steps.done),
-                        hint: Some(format!("lower stages.{}.optim.learning_rate, or raise its warmup", stage.name)),
-                    });
+    batch::prefetch(
+        blend,
+        o.batch_size,
+        AHEAD,
+        &encoded,
+        ears,
+        model,
+        recipe.data.max_tokens,
+        |next| {
+            while steps.done < o.steps {
+                let mut grad_norm = Tensor::from(0f32);
+                for _ in 0..o.accumulate {
+                    let batch = next()?;
+                    let micro = steps.micro_step(&batch)?;
+                    loss_sum += micro.loss;
+                    grad_norm = micro.grad_norm;
+                    micro_steps += 1;
+                    tokens += batch.tokens;
                 }
-                let seconds = started.elapsed().as_secs_f64();
-                record.record(
-                    steps.done as u64,
-                    &[
-                        ("loss", loss),
-                        ("learning_rate", rate),
-                        ("grad_norm", number(&grad_norm)?),
-                        ("tokens_per_second", tokens as f64 / seconds),
-                        ("steps_per_second", steps.done as f64 / seconds),
-                    ],
-                )?;
-                progress.message(&format!("loss {loss:.3}"));
-                loss_sum = loss_sum.zeros_like();
-                micro_steps = 0;
-            }
-            if steps.done % (8 * every) == 0 || steps.done == o.steps {
-                let loss = validate(recipe, stage, model, ears, &encoded, &validation)?;
-                if let Some(loss) = loss {
-                    record.record(steps.done as u64, &[("validation_loss", loss)])?;
+                let rate = steps.step();
+                progress.inc(1);
+                if steps.done.is_multiple_of(every) || steps.done == o.steps {
+                    let loss = number(&loss_sum)? / micro_steps as f64;
+                    if !loss.is_finite() {
+                        return Err(Error::Training {
+                            message: format!(
+                                "{}: the loss is not a number at step {}",
+                                stage.name, steps.done
+                            ),
+                            hint: Some(format!(
+                                "lower stages.{}.optim.learning_rate, or raise its warmup",
+                                stage.name
+                            )),
+                        });
+                    }
+                    let seconds = started.elapsed().as_secs_f64();
+                    record.record(
+                        steps.done as u64,
+                        &[
+                            ("loss", loss),
+                            ("learning_rate", rate),
+                            ("grad_norm", number(&grad_norm)?),
+                            ("tokens_per_second", tokens as f64 / seconds),
+                            ("steps_per_second", steps.done as f64 / seconds),
+                        ],
+                    )?;
+                    progress.message(&format!("loss {loss:.3}"));
+                    loss_sum = loss_sum.zeros_like();
+                    micro_steps = 0;
+                }
+                if steps.done.is_multiple_of(8 * every) || steps.done == o.steps {
+                    let loss = validate(recipe, stage, model, ears, &encoded, &validation)?;
+                    if let Some(loss) = loss {
+                        record.record(steps.done as u64, &[("validation_loss", loss)])?;
+                    }
                 }
             }
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     progress.finish("");
     record.flush()
 }

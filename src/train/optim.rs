@@ -30,7 +30,10 @@ pub struct AdamW {
 
 impl AdamW {
     pub fn new(groups: Vec<Group>) -> Self {
-        let state = groups.iter().map(|g| g.params.iter().map(|_| None).collect()).collect();
+        let state = groups
+            .iter()
+            .map(|g| g.params.iter().map(|_| None).collect())
+            .collect();
         AdamW { groups, state }
     }
 
@@ -85,7 +88,11 @@ impl AdamW {
     /// As `torch.nn.utils.clip_grad_norm_`, without looking at the value on the host.
     pub fn clip(&self, most: f64) -> Tensor {
         no_grad(|| {
-            let grads: Vec<Tensor> = self.params().map(|(_, p)| p.grad()).filter(Tensor::defined).collect();
+            let grads: Vec<Tensor> = self
+                .params()
+                .map(|(_, p)| p.grad())
+                .filter(Tensor::defined)
+                .collect();
             if grads.is_empty() {
                 return Tensor::from(0f32);
             }
@@ -116,7 +123,11 @@ pub fn learning_rate(o: &OptimRecipe, step: usize) -> f64 {
 }
 
 /// Two groups: weights that the filter takes decay, the others do not.
-pub fn groups(params: Vec<(String, Tensor)>, weight_decay: f64, decays: impl Fn(&str, &Tensor) -> bool) -> Vec<Group> {
+pub fn groups(
+    params: Vec<(String, Tensor)>,
+    weight_decay: f64,
+    decays: impl Fn(&str, &Tensor) -> bool,
+) -> Vec<Group> {
     let (with, without): (Vec<_>, Vec<_>) = params.into_iter().partition(|(n, p)| decays(n, p));
     vec![
         Group {
@@ -150,6 +161,7 @@ mod tests {
             accumulate: 1,
             learning_rate: 1e-3,
             clap_rate: 1.0,
+            gate_rate: 1.0,
             schedule,
             warmup: 3,
             weight_decay: 0.1,
@@ -178,7 +190,9 @@ mod tests {
             weight_decay: 0.5,
             rate: 1.0,
         }]);
-        (&p * Tensor::from_slice(&[3f32, -1.0])).sum(Kind::Float).backward();
+        (&p * Tensor::from_slice(&[3f32, -1.0]))
+            .sum(Kind::Float)
+            .backward();
         adam.step(0.1);
         let found: Vec<f32> = Vec::try_from(p.detach().to_device(Device::Cpu)).unwrap();
         for (f, e) in found.iter().zip([2.0 * 0.95 - 0.1, -4.0 * 0.95 + 0.1]) {
@@ -190,7 +204,9 @@ mod tests {
     fn clipping_scales_to_the_bound_and_leaves_small_gradients() {
         let p = Tensor::from_slice(&[0f32, 0.0]).set_requires_grad(true);
         let adam = AdamW::new(groups(vec![("p".into(), p.shallow_clone())], 0.0, |_, _| false));
-        (&p * Tensor::from_slice(&[3f32, 4.0])).sum(Kind::Float).backward();
+        (&p * Tensor::from_slice(&[3f32, 4.0]))
+            .sum(Kind::Float)
+            .backward();
         assert!((f64::try_from(adam.clip(1.0)).unwrap() - 5.0).abs() < 1e-6);
         assert!((f64::try_from(p.grad().norm()).unwrap() - 1.0).abs() < 1e-5);
         assert!((f64::try_from(adam.clip(1.0)).unwrap() - 1.0).abs() < 1e-5);

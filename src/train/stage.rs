@@ -1,9 +1,9 @@
 //! What a stage trains.
 
-use super::optim::{Group, AdamW};
+use super::optim::{AdamW, Group};
+use crate::model::htsat::TrainMode;
 use crate::model::params::Params;
 use crate::recipe::{ClapMode, EmbeddingRows, Part, StageRecipe};
-use crate::model::htsat::TrainMode;
 use tch::{Device, Kind, Tensor};
 
 /// The part that a weight belongs to, by its name.
@@ -25,18 +25,26 @@ pub fn part_of(name: &str) -> Part {
 /// Reference: weight decay falls on names with `gated_cross_attn` only.
 pub fn optimizer(params: &Params, stage: &StageRecipe) -> AdamW {
     params.train_only(|name| stage.train.contains(&part_of(name)));
+    let o = &stage.optim;
+    let group = |weight_decay: f64, rate: f64| Group {
+        params: Vec::new(),
+        weight_decay,
+        rate,
+    };
     let mut groups = vec![
-        Group { params: Vec::new(), weight_decay: stage.optim.weight_decay, rate: 1.0 },
-        Group { params: Vec::new(), weight_decay: 0.0, rate: 1.0 },
-        Group { params: Vec::new(), weight_decay: 0.0, rate: stage.optim.clap_rate },
+        group(o.weight_decay, 1.0),
+        group(o.weight_decay, o.gate_rate),
+        group(0.0, 1.0),
+        group(0.0, o.clap_rate),
     ];
     for (name, tensor) in params.trainable() {
-        let group = match part_of(&name) {
+        let place = match part_of(&name) {
+            Part::CrossAttention if name.ends_with("_gate") => 1,
             Part::CrossAttention => 0,
-            Part::Clap => 2,
-            _ => 1,
+            Part::Clap => 3,
+            _ => 2,
         };
-        groups[group].params.push((name, tensor));
+        groups[place].params.push((name, tensor));
     }
     groups.retain(|g| !g.params.is_empty());
     AdamW::new(groups)

@@ -1,6 +1,7 @@
 //! What the golden tests share: reading the tensors and measuring the distance to them.
 #![allow(dead_code)]
 
+use af2::checkpoint::Archive;
 use af2::model::params::{Lookup, Origin, Params, Scope, Store};
 use std::{collections::HashMap, path::PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -20,6 +21,16 @@ impl Golden {
         let file = golden(path);
         let tensors = Tensor::read_safetensors(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         Golden(tensors.into_iter().collect())
+    }
+
+    /// The tensors of any checkpoint.
+    pub fn of(archive: &Archive) -> Self {
+        Golden(
+            archive
+                .names()
+                .map(|n| (n.to_owned(), archive.get(n).unwrap()))
+                .collect(),
+        )
     }
 
     pub fn get(&self, name: &str) -> Tensor {

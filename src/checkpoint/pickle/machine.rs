@@ -293,7 +293,7 @@ impl Machine<'_> {
     fn extend(&mut self, items: Vec<Value>) -> Result<(), String> {
         match self.stack.last() {
             Some(Value::List(l)) => self.nodes[*l].extend(items),
-            Some(Value::Dict(d)) if items.len() % 2 == 0 => self.nodes[*d].extend(items),
+            Some(Value::Dict(d)) if items.len().is_multiple_of(2) => self.nodes[*d].extend(items),
             Some(Value::Other) => {}
             _ => return Err("no list or dictionary to add to".into()),
         }
