@@ -118,7 +118,7 @@ impl Htsat {
                 let q = p / "layers" / i;
                 let dim = config.embed_dim << i;
                 let side = (IMAGE / PATCH) >> i;
-                let stage = Stage::new(
+                Stage::new(
                     &q,
                     dim,
                     side,
@@ -130,8 +130,7 @@ impl Htsat {
                         index += 1;
                         rate
                     },
-                );
-                stage
+                )
             })
             .collect();
         let width = config.output_dim();
