@@ -1,7 +1,7 @@
 //! AdamW with parameter groups, gradient clipping and the learning-rate schedule, each as PyTorch computes it.
 
 use crate::recipe::{OptimRecipe, Schedule};
-use tch::{no_grad, Kind, Tensor};
+use tch::{no_grad, Tensor};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -143,16 +143,10 @@ pub fn groups(
     ]
 }
 
-/// True of a loss that is a number, read on the host: only for logging steps.
-pub fn finite(loss: &Tensor) -> Option<f64> {
-    let value = f64::try_from(loss.to_kind(Kind::Double)).ok()?;
-    value.is_finite().then_some(value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
+    use tch::{Device, Kind};
 
     fn recipe(schedule: Schedule) -> OptimRecipe {
         OptimRecipe {
