@@ -3,12 +3,16 @@
 use crate::error::{Error, Result};
 use std::{
     fs::{self, File},
-    io::{BufWriter, Write},
+    io::{BufWriter, Seek, Write},
     path::Path,
 };
 
+/// A file in the making: what was written may be gone back to.
+pub trait Out: Write + Seek {}
+impl<T: Write + Seek> Out for T {}
+
 /// Writes `path` whole or not at all; makes its folder when it is missing.
-pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Out) -> Result<()>) -> Result<()> {
     let folder = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
@@ -48,4 +52,11 @@ pub fn write_atomic_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Reads a text file, naming it when that fails.
 pub fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|e| Error::io(path, e))
+}
+
+/// Writes a JSON file, indented.
+pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+    let text = serde_json::to_vec_pretty(value)
+        .map_err(|e| Error::data(path, "value", "something that JSON can say", e.to_string()))?;
+    write_atomic_bytes(path, &text)
 }

@@ -1,6 +1,6 @@
 //! One batch through the model with everything that is between, and its distance to another implementation's dump.
 
-use crate::checkpoint::{write_safetensors, Archive};
+use crate::checkpoint::{items, write_safetensors, Archive};
 use crate::data::feed::{examples, texts, Ears, Example};
 use crate::data::manifest::Manifest;
 use crate::error::{Error, Result};
@@ -180,5 +180,6 @@ fn measure(row: &mut Distance, ours: &Tensor, theirs: &Tensor) -> Result<()> {
 
 /// Writes the traced tensors.
 pub fn write(out: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
-    write_safetensors(out, tensors, &[("format", "pt")])
+    let tensors = tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone()));
+    write_safetensors(out, &items(tensors.collect()), &[("format", "pt")])
 }

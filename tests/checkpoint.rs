@@ -4,7 +4,7 @@
 mod common;
 
 use af2::checkpoint::{names, open_released, write_released, write_safetensors, Archive};
-use common::golden;
+use common::{as_items, golden};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -237,7 +237,7 @@ fn what_is_written_comes_back_bit_for_bit_in_chunks_and_whole() {
     let d = tempfile::tempdir().unwrap();
     let tensors = sample();
     let file = d.path().join("x.safetensors");
-    write_safetensors(&file, &tensors, &[("format", "pt")]).unwrap();
+    write_safetensors(&file, &as_items(&tensors), &[("format", "pt")]).unwrap();
     assert_same(&Archive::open(&file).unwrap(), &tensors);
     let header = fs::read(&file).unwrap();
     let data = 8 + u64::from_le_bytes(header[..8].try_into().unwrap()) as usize;
@@ -249,18 +249,18 @@ fn what_is_written_comes_back_bit_for_bit_in_chunks_and_whole() {
     }
     for (i, chunk_bytes) in [1, 100, 1 << 20].into_iter().enumerate() {
         let folder = d.path().join(format!("{i}"));
-        write_released(&folder, &tensors, chunk_bytes).unwrap();
+        write_released(&folder, &as_items(&tensors), chunk_bytes).unwrap();
         assert_same(&Archive::open(&folder).unwrap(), &tensors);
     }
     let map: serde_json::Value =
         serde_json::from_slice(&fs::read(d.path().join("2/metadata.json")).unwrap()).unwrap();
     assert_eq!(map["chunk_0"].as_array().unwrap().len(), tensors.len());
     let twice = [tensors[0].0.clone(), tensors[0].0.clone()].map(|n| (n, tensors[0].1.copy()));
-    assert!(write_safetensors(&file, &twice, &[])
+    assert!(write_safetensors(&file, &as_items(&twice), &[])
         .unwrap_err()
         .to_string()
         .contains("twice"));
-    assert!(write_released(&d.path().join("3"), &twice, 1)
+    assert!(write_released(&d.path().join("3"), &as_items(&twice), 1)
         .unwrap_err()
         .to_string()
         .contains("twice"));
@@ -274,7 +274,7 @@ fn a_tensor_larger_than_the_copying_buffer_comes_back() {
         "w".to_string(),
         Tensor::arange(17_000_000, (Kind::Int, Device::Cpu)),
     )];
-    write_safetensors(&file, &big, &[]).unwrap();
+    write_safetensors(&file, &as_items(&big), &[]).unwrap();
     assert_same(&Archive::open(&file).unwrap(), &big);
 }
 
@@ -283,7 +283,7 @@ fn the_old_checkpoint_stays_whole_until_the_new_one_is() {
     let d = tempfile::tempdir().unwrap();
     let folder = d.path().join("safe_ckpt");
     let (old, new) = (sample(), sample());
-    write_released(&folder, &old, 60).unwrap();
+    write_released(&folder, &as_items(&old), 60).unwrap();
     let before = chunks(&folder);
     fs::write(folder.join("notes.safetensors"), "not ours").unwrap();
     // The last tensor cannot be written: by then, other chunks are.
@@ -292,7 +292,7 @@ fn the_old_checkpoint_stays_whole_until_the_new_one_is() {
         "complex".into(),
         Tensor::zeros([2], (Kind::ComplexFloat, Device::Cpu)),
     ));
-    let e = write_released(&folder, &broken, 60).unwrap_err();
+    let e = write_released(&folder, &as_items(&broken), 60).unwrap_err();
     assert!(e.to_string().contains("complex"), "{e}");
     assert!(
         chunks(&folder).len() > before.len() + 1,
@@ -300,7 +300,7 @@ fn the_old_checkpoint_stays_whole_until_the_new_one_is() {
     );
     assert_same(&Archive::open(&folder).unwrap(), &old);
     for tensors in [&new, &old] {
-        write_released(&folder, tensors, 60).unwrap();
+        write_released(&folder, &as_items(tensors), 60).unwrap();
         assert_same(&Archive::open(&folder).unwrap(), tensors);
         let mut now = chunks(&folder);
         assert!(now.remove("notes.safetensors"));
@@ -322,7 +322,7 @@ fn a_folder_without_its_parts_is_refused_by_what_it_lacks() {
         "lang_encoder.lm_head.weight".to_string(),
         Tensor::zeros([2, 2], (Kind::Float, Device::Cpu)),
     )];
-    write_released(&d.path().join("safe_ckpt"), &tensors, 1).unwrap();
+    write_released(&d.path().join("safe_ckpt"), &as_items(&tensors), 1).unwrap();
     refused("llm/");
     fs::create_dir(d.path().join("llm")).unwrap();
     // Configuration and tokenizer alone are enough, and files that are no weights do not disturb.
@@ -335,7 +335,7 @@ fn a_folder_without_its_parts_is_refused_by_what_it_lacks() {
     assert!(released.clap.is_none());
     let clap = d.path().join("clap_ckpt");
     for name in ["a", "b"] {
-        write_safetensors(&clap.join(format!("{name}.safetensors")), &tensors, &[]).unwrap();
+        write_safetensors(&clap.join(format!("{name}.safetensors")), &as_items(&tensors), &[]).unwrap();
     }
     refused("2 of them");
     fs::remove_file(d.path().join("safe_ckpt/chunk_0.safetensors")).unwrap();

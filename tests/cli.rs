@@ -3,7 +3,7 @@
 mod common;
 
 use assert_cmd::Command;
-use common::golden;
+use common::{as_items, golden};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -247,7 +247,7 @@ fn spoilt(change: impl Fn(&mut Vec<(String, tch::Tensor)>)) -> TempDir {
         );
     }
     change(&mut tensors);
-    af2::checkpoint::write_released(&folder.path().join("safe_ckpt"), &tensors, 1 << 30).unwrap();
+    af2::checkpoint::write_released(&folder.path().join("safe_ckpt"), &as_items(&tensors), 1 << 30).unwrap();
     // Without the LM's own weights: what safe_ckpt lacks is nowhere else.
     let llm = folder.path().join("llm");
     std::fs::create_dir(&llm).unwrap();

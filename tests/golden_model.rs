@@ -342,7 +342,7 @@ fn presets_have_the_published_names_shapes_and_counts() {
     ] {
         let store = Store::new(Origin::Shapes, Device::Cpu);
         Flamingo::new(&store.root(), &presets::preset(name).unwrap());
-        let (params, _) = store.finish().unwrap();
+        let params = store.finish().unwrap();
         let published = &summary[size];
         assert_eq!(
             params.count(),

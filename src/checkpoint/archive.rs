@@ -1,14 +1,11 @@
 //! Named tensors and where their bytes lie. Nothing is read before it is asked for.
 
-use super::{folder, safetensors, torch_zip};
+use super::bytes::Bytes;
+use super::{folder, safetensors, torch_file};
 use crate::error::{self, Error, Result};
 use indexmap::{map, IndexMap};
-use memmap2::Mmap;
-use std::borrow::Cow;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// What is known of a tensor without reading it.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +14,13 @@ pub struct TensorInfo {
     pub kind: Kind,
     /// The file that holds it.
     pub file: PathBuf,
+}
+
+impl TensorInfo {
+    /// Bytes of the tensor's elements.
+    pub fn bytes(&self) -> usize {
+        elements(&self.shape).map_or(0, |n| n.saturating_mul(self.kind.elt_size_in_bytes()))
+    }
 }
 
 /// Two tensors of one file that [`Archive::rename`] gave the same name.
@@ -30,64 +34,6 @@ pub struct Clash {
     pub dropped: String,
     /// Whether both have the same shape and dtype. Their values are not compared: that would read the file.
     pub alike: bool,
-}
-
-/// Where a tensor's bytes lie.
-#[derive(Clone)]
-pub(super) enum Bytes {
-    /// A range of a mapped file.
-    Mapped(Arc<Mmap>, Range<usize>),
-    /// A range of a compressed entry of a mapped zip file, unpacked when it is asked for.
-    Packed(Arc<Mmap>, Arc<str>, Range<usize>),
-}
-
-impl Bytes {
-    fn range(&self) -> &Range<usize> {
-        match self {
-            Bytes::Mapped(_, range) | Bytes::Packed(_, _, range) => range,
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.range().len()
-    }
-
-    /// A part of these bytes, or nothing when it is not inside of them.
-    pub(super) fn part(&self, part: Range<usize>) -> Option<Self> {
-        let whole = self.range();
-        let (from, to) = (
-            whole.start.checked_add(part.start)?,
-            whole.start.checked_add(part.end)?,
-        );
-        if from > to || to > whole.end {
-            return None;
-        }
-        Some(match self {
-            Bytes::Mapped(map, _) => Bytes::Mapped(map.clone(), from..to),
-            Bytes::Packed(map, entry, _) => Bytes::Packed(map.clone(), entry.clone(), from..to),
-        })
-    }
-
-    fn read(&self) -> Result<Cow<'_, [u8]>, String> {
-        match self {
-            Bytes::Mapped(map, range) => {
-                let bytes = map
-                    .get(range.clone())
-                    .ok_or_else(|| format!("{} bytes in the file", map.len()))?;
-                Ok(Cow::Borrowed(bytes))
-            }
-            Bytes::Packed(map, entry, range) => torch_zip::unpack(map, entry, range.clone()).map(Cow::Owned),
-        }
-    }
-
-    fn same_place(&self, other: &Self) -> bool {
-        self.range() == other.range()
-            && match (self, other) {
-                (Bytes::Mapped(a, _), Bytes::Mapped(b, _)) => Arc::ptr_eq(a, b),
-                (Bytes::Packed(a, x, _), Bytes::Packed(b, y, _)) => Arc::ptr_eq(a, b) && x == y,
-                _ => false,
-            }
-    }
 }
 
 #[derive(Clone)]
@@ -116,11 +62,11 @@ impl Archive {
         }
     }
 
-    /// Opens `.safetensors`, a zip file of `torch.save` (`.pt`, `.pth`, `.bin`, `.ckpt`), or a folder: a Hugging
+    /// Opens `.safetensors`, a file of `torch.save` (`.pt`, `.pth`, `.bin`, `.ckpt`), or a folder: a Hugging
     /// Face model folder, or `safe_ckpt/` with its `metadata.json`.
     ///
     /// The tensors of a `torch.save` file bear the dotted paths of its nested dictionaries; of a training
-    /// checkpoint only `model_state_dict` (or `state_dict`) is taken.
+    /// checkpoint only `model_state_dict` (or `state_dict`) is taken: [`super::open_torch`] gives the rest.
     ///
     /// # Errors
     /// A file that is missing, cut short, or whose sizes do not agree; a pickle with anything but tensors and plain
@@ -132,7 +78,7 @@ impl Archive {
         }
         match path.extension().and_then(|e| e.to_str()) {
             Some("safetensors") => safetensors::open(path),
-            Some("pt" | "pth" | "bin" | "ckpt") => torch_zip::open(path),
+            Some("pt" | "pth" | "bin" | "ckpt") => Ok(torch_file::open(path)?.model()),
             _ => Err(Error::checkpoint(
                 path,
                 "file name",
@@ -154,44 +100,52 @@ impl Archive {
     /// The tensor on the CPU in the file's dtype: its own memory, contiguous.
     ///
     /// # Errors
-    /// No such name; a compressed entry that does not unpack; a bool that is neither 0 nor 1.
+    /// As [`Archive::get_as`].
     pub fn get(&self, name: &str) -> Result<Tensor> {
-        let entry = self.entries.get(name).ok_or_else(|| {
+        let kind = self.entry(name)?.info.kind;
+        self.get_as(name, kind, Device::Cpu)
+    }
+
+    /// The tensor in a dtype and on a device, converted and copied piece by piece: contiguous, its own memory, and no
+    /// second copy beside it.
+    ///
+    /// # Errors
+    /// No such name; bytes that do not have the checksum which the file gives; a compressed entry that does not
+    /// unpack; a bool that is neither 0 nor 1.
+    pub fn get_as(&self, name: &str, kind: Kind, device: Device) -> Result<Tensor> {
+        let entry = self.entry(name)?;
+        let info = &entry.info;
+        let flat = entry.bytes.flat(info.kind, kind, device).map_err(|found| {
+            let expected = format!("the {} bytes of its elements", entry.bytes.len());
+            Error::checkpoint(&info.file, name, expected, found)
+                .hint("a file that was damaged or cut short? Copy it again")
+        })?;
+        match &entry.strides {
+            None => Ok(flat.f_view(info.shape.as_slice())?),
+            Some(strides) => Ok(flat.f_as_strided(&info.shape, strides, 0)?.f_contiguous()?),
+        }
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        self.entries.get(name).ok_or_else(|| {
             let e = Error::checkpoint(&self.source, name, "a tensor of this name", "none");
             match error::nearest(name, self.names()) {
                 Some(near) => e.hint(format!("did you mean {near}?")),
                 None => e,
             }
-        })?;
-        let info = &entry.info;
-        let wrong = |expected: String, found: String| Error::checkpoint(&info.file, name, expected, found);
-        let range = entry.bytes.range();
-        let bytes = entry
-            .bytes
-            .read()
-            .map_err(|found| wrong(format!("bytes {}..{}", range.start, range.end), found))?;
-        let width = info.kind.elt_size_in_bytes();
-        let flat_shape = match &entry.strides {
-            None => info.shape.clone(),
-            Some(_) => vec![(bytes.len() / width) as i64],
-        };
-        // tch copies as many bytes as the shape says and does not look at the length itself.
-        let size = elements(&flat_shape).and_then(|n| n.checked_mul(width));
-        if size != Some(bytes.len()) {
-            return Err(wrong(
-                format!("bytes for shape {:?}", info.shape),
-                format!("{} bytes", bytes.len()),
-            ));
-        }
-        // libtorch reads a bool's byte as it is: another value than 0 or 1 is undefined behaviour there.
-        if info.kind == Kind::Bool && bytes.iter().any(|b| *b > 1) {
-            return Err(wrong("bools of 0 and 1".into(), "other bytes".into()));
-        }
-        let flat = Tensor::f_from_data_size(&bytes, &flat_shape, info.kind)?;
-        match &entry.strides {
-            None => Ok(flat),
-            Some(strides) => Ok(flat.f_as_strided(&info.shape, strides, 0)?.f_contiguous()?),
-        }
+        })
+    }
+
+    /// Where a contiguous tensor's bytes lie.
+    pub(super) fn place(&self, name: &str) -> Option<(usize, usize, Kind)> {
+        let entry = self.entries.get(name).filter(|e| e.strides.is_none())?;
+        let (at, n) = entry.bytes.place()?;
+        Some((at, n, entry.info.kind))
+    }
+
+    /// What was opened.
+    pub fn source(&self) -> &Path {
+        &self.source
     }
 
     /// New names; `None` drops the tensor.
@@ -272,14 +226,4 @@ pub(super) fn elements(shape: &[i64]) -> Option<usize> {
     shape
         .iter()
         .try_fold(1usize, |n, d| n.checked_mul(usize::try_from(*d).ok()?))
-}
-
-/// A private, read-only map of a file.
-pub(super) fn map(path: &Path) -> Result<Arc<Mmap>> {
-    let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-    // SAFETY: the map is read-only and outlives every slice of it; a file that another process cuts short while
-    // we read ends this process with SIGBUS, as it would any reader of mapped files. Checkpoints are written by
-    // rename, never in place.
-    let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
-    Ok(Arc::new(map))
 }

@@ -11,7 +11,7 @@ const MOST_INDEX: u64 = 256 << 20;
 /// The list of released chunks.
 pub(super) const CHUNKS: &str = "metadata.json";
 /// Hugging Face's indices, each with the file that stands alone when there is no index.
-const SHARDS: [(&str, &str); 2] = [
+pub(super) const SHARDS: [(&str, &str); 2] = [
     ("model.safetensors.index.json", "model.safetensors"),
     ("pytorch_model.bin.index.json", "pytorch_model.bin"),
 ];
@@ -74,10 +74,14 @@ fn inside(folder: &Path, index: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The chunks that `metadata.json` names, without `.safetensors`: a list of names, or a map from them to their
-/// tensors' names (of which only the chunks' count, as in the reference).
+/// The chunks that `metadata.json` names, without `.safetensors`.
 pub(super) fn listed(index: &Path) -> Result<Vec<String>> {
-    let listed = match json(index)? {
+    chunk_names(index, json(index)?)
+}
+
+/// A list of names, or a map from them to their tensors' names (of which only the chunks count, as in the reference).
+fn chunk_names(index: &Path, value: Value) -> Result<Vec<String>> {
+    let listed = match value {
         Value::Object(map) => map.into_iter().map(|(name, _)| Some(name)).collect(),
         Value::Array(list) => list
             .iter()
@@ -100,6 +104,39 @@ pub(super) fn listed(index: &Path) -> Result<Vec<String>> {
     Ok(listed.into_iter().map(bare).collect())
 }
 
+/// The map from tensors to shards of a Hugging Face index.
+fn weight_map<'v>(index: &Path, value: &'v Value) -> Result<Vec<(&'v str, &'v str)>> {
+    let map = value
+        .get("weight_map")
+        .and_then(Value::as_object)
+        .ok_or_else(|| Error::checkpoint(index, "weight_map", "a map from names to files", "none"))?;
+    map.iter()
+        .map(|(name, file)| {
+            let file = file.as_str().ok_or_else(|| {
+                Error::checkpoint(index, name, "a file name", file.to_string())
+            })?;
+            Ok((name.as_str(), file))
+        })
+        .collect()
+}
+
+/// Both index files' readers on bytes at hand; `path` names them in errors.
+pub(super) fn parse_index(path: &Path, bytes: &[u8]) -> Result<()> {
+    let value: Value = serde_json::from_slice(bytes)
+        .map_err(|e| Error::checkpoint(path, "index", "JSON", e.to_string()))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    if value.get("weight_map").is_some() {
+        for (_, file) in weight_map(path, &value)? {
+            inside(folder, path, file)?;
+        }
+        return Ok(());
+    }
+    for chunk in chunk_names(path, value)? {
+        inside(folder, path, &format!("{chunk}.safetensors"))?;
+    }
+    Ok(())
+}
+
 fn chunks(folder: &Path, index: &Path) -> Result<Archive> {
     let mut all = Archive::new(folder);
     for chunk in listed(index)? {
@@ -114,21 +151,16 @@ fn chunks(folder: &Path, index: &Path) -> Result<Archive> {
 
 fn shards(folder: &Path, index: &Path) -> Result<Archive> {
     let value = json(index)?;
-    let map = value
-        .get("weight_map")
-        .and_then(Value::as_object)
-        .ok_or_else(|| Error::checkpoint(index, "weight_map", "a map from names to files", "none"))?;
-    let files: Option<BTreeSet<&str>> = map.values().map(Value::as_str).collect();
-    let files =
-        files.ok_or_else(|| Error::checkpoint(index, "weight_map", "file names", "something else"))?;
+    let map = weight_map(index, &value)?;
+    let files: BTreeSet<&str> = map.iter().map(|(_, file)| *file).collect();
     let mut all = Archive::new(folder);
     for file in files {
         all = all.overlay(Archive::open(&inside(folder, index, file)?)?);
     }
-    match map.keys().find(|k| all.info(k).is_none()) {
-        Some(missing) => Err(Error::checkpoint(
+    match map.iter().find(|(name, _)| all.info(name).is_none()) {
+        Some((missing, _)) => Err(Error::checkpoint(
             index,
-            missing,
+            *missing,
             "a tensor in its shard",
             "no such tensor",
         )),

@@ -1,26 +1,45 @@
 //! Checkpoint files of all kinds as one thing: named tensors, read when they are asked for.
 //!
 //! ```text
-//! x.safetensors ──────────┐
-//! x.pt (zip of torch.save)┤
-//! Hugging Face folder ────┼─► Archive (names, shapes, places) ─► names::canonical ─► get(name): a tensor
-//! safe_ckpt/ ─────────────┘
+//! x.safetensors ────────────┐
+//! x.pt (torch.save, 2 forms)┤                                                      ┌► a model
+//! Hugging Face folder ──────┼─► Archive (names, shapes, places) ─► names::canonical┤
+//! safe_ckpt/ ───────────────┘                                                      └► Items ─► any of the four
 //! ```
 //!
 //! A file from outside is believed in nothing: sizes are checked against the bytes that are there before memory
 //! is asked for, and a pickle is read as data, never run.
 
 mod archive;
+mod bytes;
+mod diff;
 mod folder;
+pub mod hugging_face;
+mod item;
+mod keep;
+mod legacy;
 pub mod names;
 mod pickle;
 mod released;
 mod safetensors;
+mod seeds;
+mod torch_file;
+mod torch_write;
 mod torch_zip;
+pub mod training;
+mod writer;
 
 pub use archive::{Archive, Clash, TensorInfo};
-pub use released::{open_released, write_released, ReleasedFolder};
+pub use diff::{diff, Difference, Unlike};
+pub use item::{items, items_of, Item};
+pub use keep::{file_name, numbered, Keep};
+pub use pickle::Plain;
+pub use released::{open_parts, open_released, write_released, Parts, ReleasedFolder};
 pub use safetensors::write as write_safetensors;
+pub use seeds::{read_bytes, Format};
+pub use torch_file::{open as open_torch, TorchFile};
+pub use torch_write::{write as write_torch, Key, Node};
+pub use writer::Writer;
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,11 @@ use std::path::Path;
 /// Where the audio encoder stands.
 pub const CLAP: &str = "clap.nvclap";
 
+/// The LM's output head; in a tied model the embedding under a second name.
+pub const HEAD: &str = "lang_encoder.lm_head.weight";
+/// The LM's input embedding.
+pub const EMBEDDING: &str = "lang_encoder.model.embed_tokens.weight";
+
 /// Modules that PyTorch wraps around others, at any depth: DistributedDataParallel, FSDP, activation checkpointing,
 /// `torch.compile`. None of the model's own modules bears such a name.
 const WRAPPERS: [&str; 4] = [
@@ -84,6 +89,46 @@ pub fn rename(name: &str) -> Option<String> {
         return Some(format!("lang_encoder.{name}"));
     }
     Some(name)
+}
+
+/// The reference trainer's name for ours: its tree calls the encoder afclap, and DistributedDataParallel puts
+/// `module.` before everything.
+pub fn in_training_tree(ours: &str) -> String {
+    let name = match ours.strip_prefix(CLAP) {
+        Some(rest) => format!("clap.afclap{rest}"),
+        None => ours.to_owned(),
+    };
+    format!("module.{name}")
+}
+
+/// transformers' Qwen2 name for ours; none for what is not the language model's.
+pub fn in_hugging_face(ours: &str) -> Option<String> {
+    let name = ours.strip_prefix("lang_encoder.")?;
+    let Some((number, rest)) = name.strip_prefix("model.layers.").and_then(|r| r.split_once('.')) else {
+        return Some(name.to_owned());
+    };
+    let rest = rest.strip_prefix("decoder_layer.")?;
+    Some(format!("model.layers.{number}.{rest}"))
+}
+
+/// PyTorch's buffers among our names: state that is saved and never a parameter.
+pub fn is_buffer(name: &str) -> bool {
+    let leaf = name.rsplit('.').next().unwrap_or(name);
+    let buffers = [
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+        "attn_mask",
+        "relative_position_index",
+        "inv_freq",
+    ];
+    buffers.contains(&leaf)
+}
+
+/// Whether the reference's trainer saves a tensor: what trains, everything with `embed` in its name (the frozen
+/// `patch_embed` too), all buffers, and the head where it is the embedding itself.
+pub fn saved_by_trainer(name: &str, trains: bool, tied_head: bool) -> bool {
+    trains || name.contains("embed") || is_buffer(name) || (tied_head && name == HEAD)
 }
 
 /// Tensors under our names that files hold and no forward pass reads: the STFT as convolutions (we compute it) and
@@ -175,6 +220,36 @@ mod tests {
         ] {
             let ours = rename(theirs).unwrap();
             assert_eq!(rename(&ours), Some(ours));
+        }
+    }
+
+    #[test]
+    fn the_way_to_another_layout_and_back() {
+        for (ours, training, hf) in [
+            ("clap.nvclap.bn0.weight", "module.clap.afclap.bn0.weight", None),
+            (
+                "lang_encoder.model.layers.3.decoder_layer.mlp.up_proj.weight",
+                "module.lang_encoder.model.layers.3.decoder_layer.mlp.up_proj.weight",
+                Some("model.layers.3.mlp.up_proj.weight"),
+            ),
+            (
+                "lang_encoder.model.layers.3.gated_cross_attn_layer_sound.attn_gate",
+                "module.lang_encoder.model.layers.3.gated_cross_attn_layer_sound.attn_gate",
+                None,
+            ),
+            (HEAD, "module.lang_encoder.lm_head.weight", Some("lm_head.weight")),
+            (
+                "lang_encoder.model.norm.weight",
+                "module.lang_encoder.model.norm.weight",
+                Some("model.norm.weight"),
+            ),
+        ] {
+            assert_eq!(in_training_tree(ours), training);
+            assert_eq!(rename(training).as_deref(), Some(ours));
+            assert_eq!(in_hugging_face(ours).as_deref(), hf);
+            if let Some(hf) = hf {
+                assert_eq!(rename(hf).as_deref(), Some(ours));
+            }
         }
     }
 

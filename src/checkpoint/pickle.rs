@@ -2,13 +2,17 @@
 //! ordered dictionaries are known, and any other is refused by its name.
 
 mod machine;
+mod write;
+
+pub(super) use write::Writer;
 
 use std::rc::Rc;
 
 /// Values deeper than this are refused.
 const MOST_DEPTH: usize = 64;
-/// Values that are looked at for tensors: shared ones are met once for each path that leads to them.
-const MOST_VISITS: usize = 4_000_000;
+/// Bytes of all names together, as a multiple of the pickle: a file that leads to one value by many paths would
+/// otherwise make much of little.
+const MOST_NAMES: usize = 16;
 /// More tensors than this are in no checkpoint; those of a 7B model and its optimizer are about 4000.
 const MOST_TENSORS: usize = 200_000;
 /// Bytes of a tensor's dotted name.
@@ -16,11 +20,68 @@ const MOST_NAME: usize = 1024;
 /// Dimensions of a tensor; libtorch itself stops at 64 in most kernels.
 const MOST_DIMENSIONS: usize = 64;
 
-/// A value of a pickle, as far as finding tensors needs it.
+/// A plain value of a checkpoint, beside its tensors.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plain {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+    /// Lists and tuples of plain values.
+    List(Vec<Plain>),
+}
+
+impl Plain {
+    pub fn as_int(&self) -> Option<i64> {
+        match self {
+            Plain::Int(i) => Some(*i),
+            _ => None,
+        }
+    }
+
+    /// A float or an integer.
+    pub fn as_float(&self) -> Option<f64> {
+        match self {
+            Plain::Float(x) => Some(*x),
+            Plain::Int(i) => Some(*i as f64),
+            _ => None,
+        }
+    }
+
+    pub fn as_list(&self) -> Option<&[Plain]> {
+        match self {
+            Plain::List(items) => Some(items),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Plain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Plain::None => write!(f, "none"),
+            Plain::Bool(b) => write!(f, "{b}"),
+            Plain::Int(i) => write!(f, "{i}"),
+            Plain::Float(x) => write!(f, "{x}"),
+            Plain::Text(t) => write!(f, "{t:?}"),
+            Plain::List(items) if items.len() > 8 => write!(f, "a list of {}", items.len()),
+            Plain::List(items) => {
+                let all: Vec<String> = items.iter().map(Plain::to_string).collect();
+                write!(f, "[{}]", all.join(", "))
+            }
+        }
+    }
+}
+
+/// A value of a pickle, as far as checkpoints need it.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
+    None,
+    Bool(bool),
     /// An integer of at most 64 bits.
     Int(i64),
+    Float(f64),
     Text(Rc<str>),
     /// These three are places in [`Pickle`]'s table: however deep a file nests them, dropping them is flat.
     List(usize),
@@ -32,7 +93,7 @@ pub(super) enum Value {
     /// What a persistent id names: a storage.
     Storage(Rc<Storage>),
     Tensor(Rc<TensorView>),
-    /// None, truth values, floats, bytes and whatever else no tensor hangs on.
+    /// Bytes, sets and whatever else no checkpoint's meaning hangs on.
     Other,
 }
 
@@ -40,6 +101,17 @@ pub(super) enum Value {
 pub(super) struct Pickle {
     pub root: Value,
     nodes: Vec<Vec<Value>>,
+    /// Every storage that it names.
+    pub storages: Vec<Rc<Storage>>,
+    /// Bytes of the file that hold it.
+    pub size: usize,
+}
+
+/// What a pickle holds, by dotted path in its order.
+#[derive(Default)]
+pub(super) struct Contents {
+    pub tensors: Vec<(String, Rc<TensorView>)>,
+    pub plain: Vec<(String, Plain)>,
 }
 
 /// A storage as a pickle names it.
@@ -68,29 +140,32 @@ pub(super) fn read(bytes: &[u8]) -> Result<Pickle, String> {
 }
 
 impl Pickle {
-    /// Every tensor in the dictionaries and lists below `at`, with its dotted path.
-    pub fn tensors(&self, at: &Value) -> Result<Vec<(String, Rc<TensorView>)>, String> {
+    /// Every tensor and plain value in the dictionaries and lists, with its dotted path. A list without tensors and
+    /// dictionaries is one value.
+    pub fn contents(&self) -> Result<Contents, String> {
         let mut walk = Walk {
             nodes: &self.nodes,
             path: String::new(),
             visits: 0,
-            found: Vec::new(),
+            most_visits: 4 * self.size + 1024,
+            names: 0,
+            most_names: MOST_NAMES * self.size + (64 << 10),
+            found: Contents::default(),
         };
-        walk.visit(at, 0)?;
+        walk.visit(&self.root, 0)?;
         Ok(walk.found)
     }
 
-    /// The dictionary under a key of the top-level dictionary.
-    pub fn entry(&self, key: &str) -> Option<&Value> {
-        let Value::Dict(d) = &self.root else {
+    /// The items of a list of texts.
+    pub fn texts(&self) -> Option<Vec<String>> {
+        let Value::List(l) = &self.root else {
             return None;
         };
-        self.nodes[*d]
-            .chunks_exact(2)
-            .find_map(|pair| match (&pair[0], &pair[1]) {
-                (Value::Text(k), v @ Value::Dict(_)) if &**k == key => Some(v),
-                _ => None,
-            })
+        let text = |v: &Value| match v {
+            Value::Text(t) => Some(t.to_string()),
+            _ => None,
+        };
+        self.nodes[*l].iter().map(text).collect()
     }
 }
 
@@ -99,21 +174,24 @@ struct Walk<'a> {
     /// Of the value that is looked at.
     path: String,
     visits: usize,
-    found: Vec<(String, Rc<TensorView>)>,
+    most_visits: usize,
+    names: usize,
+    most_names: usize,
+    found: Contents,
 }
 
 impl Walk<'_> {
     fn visit(&mut self, value: &Value, depth: usize) -> Result<(), String> {
-        self.visits += 1;
-        if depth > MOST_DEPTH {
-            return Err(format!("values nested deeper than {MOST_DEPTH}"));
-        }
-        if self.visits > MOST_VISITS || self.found.len() > MOST_TENSORS {
-            return Err("more values than a checkpoint has".into());
-        }
+        self.count(depth)?;
         let nodes = self.nodes;
         match value {
-            Value::Tensor(t) => self.found.push((self.path.clone(), t.clone())),
+            Value::Tensor(t) => {
+                let name = self.name()?;
+                self.found.tensors.push((name, t.clone()));
+                if self.found.tensors.len() > MOST_TENSORS {
+                    return Err("more tensors than a checkpoint has".into());
+                }
+            }
             Value::Dict(d) => {
                 for pair in nodes[*d].chunks_exact(2) {
                     match &pair[0] {
@@ -123,12 +201,71 @@ impl Walk<'_> {
                     }
                 }
             }
-            Value::List(items) | Value::Tuple(items) => {
-                for (i, v) in nodes[*items].iter().enumerate() {
-                    self.below(&i.to_string(), v, depth)?;
+            other => match (self.plain(other, depth)?, other) {
+                (Some(plain), _) => {
+                    let name = self.name()?;
+                    self.found.plain.push((name, plain));
                 }
+                (None, Value::List(items) | Value::Tuple(items)) => {
+                    for (i, v) in nodes[*items].iter().enumerate() {
+                        self.below(&i.to_string(), v, depth)?;
+                    }
+                }
+                _ => {}
+            },
+        }
+        Ok(())
+    }
+
+    /// The value without its tensors and dictionaries, if it has none.
+    fn plain(&mut self, value: &Value, depth: usize) -> Result<Option<Plain>, String> {
+        self.count(depth)?;
+        Ok(Some(match value {
+            Value::None => Plain::None,
+            Value::Bool(b) => Plain::Bool(*b),
+            Value::Int(i) => Plain::Int(*i),
+            Value::Float(x) => Plain::Float(*x),
+            Value::Text(t) => {
+                // Texts are shared in the pickle and copied here.
+                self.names += t.len();
+                self.bounded()?;
+                Plain::Text(t.to_string())
             }
-            _ => {}
+            Value::List(items) | Value::Tuple(items) => {
+                let nodes = self.nodes;
+                let mut all = Vec::new();
+                for v in &nodes[*items] {
+                    match self.plain(v, depth + 1)? {
+                        Some(p) => all.push(p),
+                        None => return Ok(None),
+                    }
+                }
+                Plain::List(all)
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn count(&mut self, depth: usize) -> Result<(), String> {
+        self.visits += 1;
+        if depth > MOST_DEPTH {
+            return Err(format!("values nested deeper than {MOST_DEPTH}"));
+        }
+        if self.visits > self.most_visits {
+            return Err("more values than its bytes can hold".into());
+        }
+        Ok(())
+    }
+
+    fn name(&mut self) -> Result<String, String> {
+        self.names += self.path.len();
+        self.bounded()?;
+        Ok(self.path.clone())
+    }
+
+    fn bounded(&self) -> Result<(), String> {
+        if self.names > self.most_names {
+            return Err("more names than its bytes can hold".into());
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ fn sample() -> Vec<(String, Tensor)> {
 fn safetensors_that_lie() {
     let d = folder();
     let path = d.path().join("x.safetensors");
-    write_safetensors(&path, &sample(), &[]).unwrap();
+    write_safetensors(&path, &items(sample()), &[]).unwrap();
     let whole = std::fs::read(&path).unwrap();
     let header = |json: &str, data: usize| {
         let mut b = (json.len() as u64).to_le_bytes().to_vec();
@@ -64,6 +64,26 @@ fn safetensors_that_lie() {
             header(r#"{"w":{"dtype":"F8_E5M2","shape":[1],"data_offsets":[0,1]}}"#, 1),
         ),
         ("no JSON", header("{oops", 0)),
+        (
+            "overlapping tensors",
+            header(
+                r#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}"#,
+                3,
+            ),
+        ),
+        (
+            "one name twice, the same bytes",
+            header(&format!("{{{0},{0}}}", &one("[2]", 8)[1..one("[2]", 8).len() - 1]), 8),
+        ),
+        ("a NaN for a number", header(&one("[NaN]", 8), 8)),
+        ("a negative size", header(&one("[-2]", 8), 8)),
+        (
+            "checksums for another number of tensors",
+            header(
+                r#"{"__metadata__":{"crc32":"0000000000000000"},"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}"#,
+                1,
+            ),
+        ),
     ];
     for (what, bytes) in cases {
         std::fs::write(&path, bytes).unwrap();
@@ -84,7 +104,7 @@ fn safetensors_that_lie() {
         .get("w")
         .unwrap_err()
         .to_string()
-        .contains("bools of 0 and 1"));
+        .contains("neither 0 nor 1"));
 }
 
 /// A zip as torch.save makes it around a pickle, with the storages under `data/`.
@@ -298,7 +318,7 @@ fn torch_save_files_that_lie() {
     }
     laughs.push(b'.');
     zip(&path, &laughs, &[]);
-    assert!(error(&path).contains("more values than a checkpoint has"));
+    assert!(error(&path).contains("more values than its bytes can hold"));
     let mut long = b"\x80\x02}X\x00\x00\x01\x00".to_vec();
     long.extend(vec![b'k'; 1 << 16]);
     long.extend(b"]s.");
@@ -352,5 +372,145 @@ fn an_index_leads_to_no_file_that_is_not_beside_it() {
         std::fs::write(own.join(index), text).unwrap();
         let e = Archive::open(&own).expect_err("accepted");
         assert!(e.to_string().contains(index), "{e}");
+    }
+}
+
+/// Reads every tensor, so that checksums are looked at.
+fn read_all(path: &Path) -> crate::error::Result<()> {
+    let archive = Archive::open(path)?;
+    for name in archive.names() {
+        let _ = archive.get(name)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_flipped_bit_is_found_in_what_we_wrote_and_the_tensor_is_named() {
+    let d = folder();
+    let (safe, torch) = (d.path().join("x.safetensors"), d.path().join("x.pt"));
+    write_safetensors(&safe, &items(sample()), &[]).unwrap();
+    write_torch(&torch, &Node::tensors(items(sample()))).unwrap();
+    for path in [&safe, &torch] {
+        read_all(path).unwrap();
+        let whole = std::fs::read(path).unwrap();
+        let b = Vec::<u8>::try_from(sample()[1].1.view_dtype(Kind::Uint8)).unwrap();
+        let at = whole.windows(b.len()).position(|w| w == b).unwrap();
+        let mut broken = whole.clone();
+        broken[at + 9] ^= 1;
+        std::fs::write(path, broken).unwrap();
+        let e = read_all(path).unwrap_err().to_string();
+        assert!(e.contains("b: expected the 56 bytes") && e.contains("CRC-32"), "{e}");
+        // What is not read is not in the way of what is.
+        Archive::open(path).unwrap().get("a.weight").unwrap();
+    }
+    // A view of a part: the storage's checksum is over all of it.
+    let storage: Vec<u8> = (0..8u32).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    zip(&torch, &view(8, 2, &[2], &[1]), &[("data/0", &storage)]);
+    read_all(&torch).unwrap();
+    let mut broken = std::fs::read(&torch).unwrap();
+    let at = broken.windows(32).position(|w| w == storage).unwrap();
+    broken[at + 31] ^= 1;
+    std::fs::write(&torch, broken).unwrap();
+    assert!(read_all(&torch).unwrap_err().to_string().contains("CRC-32"));
+}
+
+/// Magic number, protocol, system, object, keys, then lengths and bytes: as torch.save's legacy form.
+fn legacy(object: &[u8], keys: &[u8], rest: &[u8]) -> Vec<u8> {
+    let mut all = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.".to_vec();
+    all.extend(b"\x80\x02M\xe9\x03.");
+    all.extend(b"\x80\x02}(X\x0d\x00\x00\x00little_endian\x88u.");
+    all.extend(object);
+    all.extend(keys);
+    all.extend(rest);
+    all
+}
+
+#[test]
+fn legacy_files_that_lie() {
+    let d = folder();
+    let path = d.path().join("x.pt");
+    let keys = b"\x80\x02]X\x01\x00\x00\x000a.";
+    let data = |n: i64, bytes: usize| [n.to_le_bytes().to_vec(), vec![0; bytes]].concat();
+    let object = view(8, 0, &[8], &[1]);
+    std::fs::write(&path, legacy(&object, keys, &data(8, 32))).unwrap();
+    read_all(&path).unwrap();
+    for (what, bytes, said) in [
+        ("cut short", legacy(&object, keys, &data(8, 31)), "the bytes of its storage"),
+        ("a length that overflows", legacy(&object, keys, &data(i64::MAX, 32)), "the bytes of its storage"),
+        ("a negative length", legacy(&object, keys, &data(-8, 32)), "the bytes of its storage"),
+        ("another length", legacy(&object, keys, &data(7, 28)), "a storage of 8 elements"),
+        ("no storage", legacy(&object, b"\x80\x02].", &[]), "no storage 0"),
+        ("an unknown storage", legacy(b"\x80\x02}.", keys, &data(8, 32)), "that the object names"),
+        ("a view outside", legacy(&view(8, 1, &[8], &[1]), keys, &data(8, 32)), "a view inside of 8 elements"),
+        ("no keys", legacy(&object, b"\x80\x02}.", &[]), "a list of texts"),
+        ("a call", legacy(b"\x80\x02cos\nsystem\nX\x01\x00\x00\x00a\x85R.", keys, &[]), "the global `os.system`"),
+        (
+            "big endian",
+            legacy(&object, keys, &data(8, 32)).into_iter().map(|b| if b == 0x88 { 0x89 } else { b }).collect(),
+            "little_endian",
+        ),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let e = error(&path);
+        assert!(e.contains(said), "{what}: {e}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_loop_of_links_is_an_error_with_its_path() {
+    let d = folder();
+    let (a, b) = (d.path().join("a.pt"), d.path().join("b.pt"));
+    std::os::unix::fs::symlink(&a, &b).unwrap();
+    std::os::unix::fs::symlink(&b, &a).unwrap();
+    let e = Archive::open(&a).expect_err("opened");
+    assert!(e.to_string().contains("a.pt") && e.exit_code() == 3, "{e}");
+    let index = d.path().join("model.safetensors.index.json");
+    std::fs::write(&index, r#"{"weight_map": {"w": "a.pt"}}"#).unwrap();
+    let e = Archive::open(d.path()).expect_err("opened").to_string();
+    assert!(e.contains("a.pt") && e.contains("a file beside the index"), "{e}");
+}
+
+#[test]
+fn an_optimizers_numbers_are_checked() {
+    let d = folder();
+    let path = d.path().join("checkpoint_0.pt");
+    let group = |lr: f64, params: Vec<i64>| training::Group {
+        lr,
+        initial_lr: 1.0,
+        weight_decay: 0.1,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        params,
+        names: None,
+    };
+    let moments = || training::Moments {
+        steps: 2,
+        exp_avg: Tensor::ones([3], (Kind::Float, Device::Cpu)).into(),
+        exp_avg_sq: Tensor::ones([3], (Kind::Float, Device::Cpu)).into(),
+    };
+    let write = |groups: Vec<training::Group>, at: i64| {
+        let state = training::Training {
+            epoch: 0,
+            steps: 2,
+            groups,
+            state: [(at, moments())].into_iter().collect(),
+            stage: Some("stage1".into()),
+        };
+        training::write(&path, items(sample()), &state).unwrap();
+    };
+    let read = || training::read(&open_torch(&path).unwrap()).map(|t| (t.epoch, t.steps, t.stage, t.groups));
+    write(vec![group(0.5, vec![0]), group(0.5, vec![1])], 1);
+    let good = (0, 2, Some("stage1".to_owned()), vec![group(0.5, vec![0]), group(0.5, vec![1])]);
+    assert_eq!(read().unwrap(), good);
+    for (groups, at, said) in [
+        (vec![group(f64::NAN, vec![0])], 0, "param_groups.0.lr: expected a finite number, found NaN"),
+        (vec![group(0.5, vec![1])], 1, "param_groups.0.params: expected numbers in a row from 0"),
+        (vec![group(0.5, vec![0])], 7, "state.7: expected one of the groups' 1 parameters"),
+        (Vec::new(), 0, "param_groups: expected AdamW's parameter groups"),
+    ] {
+        write(groups, at);
+        let e = read().unwrap_err().to_string();
+        assert!(e.contains(said) && e.contains("checkpoint_0.pt"), "{e}");
     }
 }

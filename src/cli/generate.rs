@@ -1,14 +1,14 @@
 //! `af2 generate`
 
+use super::parts::CheckpointArgs;
 use crate::data::feed::{Clip, Ears};
 use crate::error::{Error, Result};
-use crate::ffi;
 use crate::generate::{
     generate,
     sampling::{Sampler, Sampling},
     Options,
 };
-use crate::load::{self, Loaded};
+use crate::load::Loaded;
 use crate::model::flamingo::Audio;
 use crate::model::htsat::TrainMode;
 use crate::shapes::Seconds;
@@ -22,9 +22,8 @@ use tch::no_grad;
 
 #[derive(Args)]
 pub struct GenerateArgs {
-    /// A folder in the released layout: safe_ckpt/, optional clap_ckpt/, llm/.
-    #[arg(long, value_name = "DIR")]
-    checkpoint: PathBuf,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
     /// A sound file: wav, flac, mp3, ogg, …
     #[arg(long, value_name = "FILE", requires = "prompt", conflicts_with = "input")]
     audio: Option<PathBuf>,
@@ -60,17 +59,6 @@ pub struct GenerateArgs {
     /// Most windows of 10 s that are heard; default: what the configuration says, 12 without one.
     #[arg(long)]
     windows: Option<usize>,
-    /// Sizes that the tensors do not tell, in our form or the reference's own YAML.
-    #[arg(long, value_name = "YAML")]
-    config: Option<PathBuf>,
-    /// The training tree's rule: each text token sees only the first frames of its audio.
-    #[arg(long)]
-    few_shot_mask: bool,
-    /// Leave tensors aside that the model does not know.
-    #[arg(long)]
-    allow_unexpected: bool,
-    #[arg(long, default_value = "auto")]
-    device: String,
 }
 
 #[derive(Deserialize)]
@@ -115,18 +103,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
             ))
         }
     };
-    let model = load::open(
-        &args.checkpoint,
-        &load::Options {
-            device: ffi::cuda::device(&args.device)?,
-            config: args.config.clone(),
-            few_shot_mask: args.few_shot_mask,
-            allow_unexpected: args.allow_unexpected,
-        },
-    )?;
-    for note in &model.notes {
-        eprintln!("note: {note}");
-    }
+    let model = args.checkpoint.open()?;
     let options = Options {
         max_new_tokens: args.max_new_tokens,
         eos: model.tokenizer.eos,

@@ -2,6 +2,7 @@
 
 mod demo;
 mod generate;
+mod parts;
 mod steps;
 mod trace;
 

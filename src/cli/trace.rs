@@ -1,10 +1,11 @@
 //! `af2 trace`
 
+use super::parts::CheckpointArgs;
 use crate::data::manifest::Manifest;
 use crate::error::{Error, Result};
-use crate::load::{self, Options};
+use crate::load::Loaded;
 use crate::report::table::Table;
-use crate::{ffi, trace};
+use crate::trace;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -12,9 +13,8 @@ use std::path::PathBuf;
 /// clap_out, audio_transformer_out, layerN, logits, loss.
 #[derive(Args)]
 pub struct TraceArgs {
-    /// A folder in the released layout: safe_ckpt/, optional clap_ckpt/, llm/.
-    #[arg(long, value_name = "DIR")]
-    checkpoint: PathBuf,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
     /// A manifest in the reference's JSON form, or JSON lines.
     #[arg(long, value_name = "FILE")]
     manifest: PathBuf,
@@ -24,12 +24,6 @@ pub struct TraceArgs {
     /// Keys of the items that form the batch, in this order.
     #[arg(long, value_delimiter = ',', required = true)]
     items: Vec<String>,
-    /// Sizes that the tensors do not tell, in our form or the reference's own YAML.
-    #[arg(long, value_name = "YAML")]
-    config: Option<PathBuf>,
-    /// The training tree's rule: each text token sees only the first frames of its audio.
-    #[arg(long)]
-    few_shot_mask: bool,
     /// Where to write the tensors.
     #[arg(long, value_name = "FILE.safetensors")]
     out: Option<PathBuf>,
@@ -48,24 +42,10 @@ pub struct TraceArgs {
     /// Most windows of 10 s of an item; default: what the configuration says, 12 without one.
     #[arg(long)]
     windows: Option<usize>,
-    /// Leave tensors aside that the model does not know.
-    #[arg(long)]
-    allow_unexpected: bool,
-    #[arg(long, default_value = "auto")]
-    device: String,
 }
 
 pub fn run(args: &TraceArgs) -> Result<()> {
-    let options = Options {
-        device: ffi::cuda::device(&args.device)?,
-        config: args.config.clone(),
-        few_shot_mask: args.few_shot_mask,
-        allow_unexpected: args.allow_unexpected,
-    };
-    let mut model = load::open(&args.checkpoint, &options)?;
-    for note in &model.notes {
-        eprintln!("note: {note}");
-    }
+    let mut model = args.checkpoint.open()?;
     model.max_windows = args.windows.unwrap_or(model.max_windows).max(1);
     let manifest = Manifest::open(&args.manifest)?;
     let tensors = trace::run(&model, &manifest, &args.data_root, &args.items, args.max_tokens)?;
@@ -81,7 +61,7 @@ pub fn run(args: &TraceArgs) -> Result<()> {
 
 fn compare(
     args: &TraceArgs,
-    model: &load::Loaded,
+    model: &Loaded,
     tensors: &[(String, tch::Tensor)],
     other: &std::path::Path,
 ) -> Result<()> {

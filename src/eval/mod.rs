@@ -19,7 +19,7 @@ use crate::recipe::{EvalRecipe, Recipe};
 use crate::text::prompt;
 use crate::train::batch::Encoded;
 use score::Prediction;
-use std::{collections::HashMap, io::Write, path::Path, time::Instant};
+use std::{collections::HashMap, path::Path, time::Instant};
 use tch::{no_grad, Tensor};
 
 /// Asks every question of the recipe's evaluation sets, with the clip and, where wanted, with silence in its place;
@@ -47,7 +47,7 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Re
         eos: model.tokenizer.eos,
         cache: true,
     };
-    let write = |w: &mut dyn Write| -> Result<()> {
+    let write = |w: &mut dyn crate::fsutil::Out| -> Result<()> {
         for (task, example) in &asked {
             for control in [false, true].into_iter().take(controls) {
                 let features = match (control, encoded.get(&example.clip)) {

@@ -22,8 +22,9 @@ pub enum Init {
     XavierNormal(i64, i64),
 }
 
-/// Answers a name with its tensor, when the file has it.
-pub type Lookup<'a> = Box<dyn Fn(&str) -> Result<Option<Tensor>> + 'a>;
+/// Answers a name with its tensor, when the file has it. Dtype and device are those that are wanted: a tensor that
+/// comes with others is converted afterwards, at the cost of a second copy.
+pub type Lookup<'a> = Box<dyn Fn(&str, Kind, Device) -> Result<Option<Tensor>> + 'a>;
 
 /// Where tensors come from.
 pub enum Origin<'a> {
@@ -58,17 +59,6 @@ pub struct Entry {
     pub role: Role,
 }
 
-/// What loading found, beyond what it needed.
-#[derive(Debug, Default, Clone)]
-pub struct LoadReport {
-    /// Tensors taken from the file.
-    pub loaded: usize,
-    /// Asked for, not in the file, initialised because the caller allowed it.
-    pub initialised: Vec<String>,
-    /// Converted from another dtype.
-    pub converted: Vec<String>,
-}
-
 /// All tensors of one model, in the order in which its modules asked for them.
 pub struct Store<'a> {
     origin: Origin<'a>,
@@ -80,7 +70,6 @@ pub struct Store<'a> {
 struct Inner {
     entries: IndexMap<String, Entry>,
     errors: Vec<Error>,
-    report: LoadReport,
 }
 
 impl<'a> Store<'a> {
@@ -100,14 +89,10 @@ impl<'a> Store<'a> {
     }
 
     /// The tensors, when every one that was asked for could be had; else all that is wrong with the file at once.
-    pub fn finish(self) -> Result<(Params, LoadReport)> {
-        let Inner {
-            entries,
-            errors,
-            report,
-        } = self.inner.into_inner();
+    pub fn finish(self) -> Result<Params> {
+        let Inner { entries, errors } = self.inner.into_inner();
         crate::error::all(errors)?;
-        Ok((Params { entries }, report))
+        Ok(Params { entries })
     }
 
     fn take(
@@ -132,14 +117,8 @@ impl<'a> Store<'a> {
                 path,
                 lookup,
                 fresh: may_miss,
-            } => match lookup(&name) {
-                Ok(Some(t)) if t.size() == shape => {
-                    inner.report.loaded += 1;
-                    if t.kind() != kind {
-                        inner.report.converted.push(name.clone());
-                    }
-                    t.to_device(self.device).to_kind(kind)
-                }
+            } => match lookup(&name, kind, self.device) {
+                Ok(Some(t)) if t.size() == shape => t.to_device(self.device).to_kind(kind),
                 Ok(Some(t)) => {
                     inner.errors.push(Error::checkpoint(
                         path,
@@ -150,7 +129,6 @@ impl<'a> Store<'a> {
                     stand_in()
                 }
                 Ok(None) if may_miss(&name) => {
-                    inner.report.initialised.push(name.clone());
                     fresh().to_device(self.device)
                 }
                 Ok(None) => {
@@ -326,7 +304,7 @@ mod tests {
         let _ = store.root().buffer("b", &[7], Kind::Int64, || {
             Tensor::zeros([7], (Kind::Int64, Device::Cpu))
         });
-        let (params, _) = store.finish().unwrap();
+        let params = store.finish().unwrap();
         assert_eq!(params.count(), 1 << 40);
         assert!(params.contains("a.0.weight"));
     }
@@ -335,7 +313,7 @@ mod tests {
     fn a_file_that_lacks_and_misshapes_is_told_whole() {
         let origin = Origin::File {
             path: "x.safetensors".into(),
-            lookup: Box::new(|n| Ok((n == "here").then(|| Tensor::zeros([3], (Kind::Float, Device::Cpu))))),
+            lookup: Box::new(|n, _, _| Ok((n == "here").then(|| Tensor::zeros([3], (Kind::Float, Device::Cpu))))),
             fresh: Box::new(|n| n == "new"),
         };
         let store = Store::new(origin, Device::Cpu);

@@ -104,7 +104,7 @@ impl Recipe {
             }
         }
         let width = self.clap.as_ref().map(|c| c.audio.output_dim());
-        let heads = self.model.audio_transformer.n_head;
+        let heads = self.model.audio_transformer().n_head;
         if heads < 1 || width.is_some_and(|w| w % heads != 0 || w / heads < 32) {
             wrong(
                 format!("model.audio_transformer.n_head: {heads} heads do not divide the encoder's {width:?} dimensions into heads of at least 32"),

@@ -103,19 +103,34 @@ impl TextTower {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecipe {
-    /// A released-layout folder to start from; without it, `lm` and `clap`, and the rest is initialised.
+    /// A released-layout folder or a `checkpoint_N.pt` to start from; without it, `lm` and `clap`, and the rest is
+    /// initialised.
     pub checkpoint: Option<PathBuf>,
     /// The LM's Hugging Face folder. Default: `output/llm`.
     pub lm: Option<PathBuf>,
     /// An AF-CLAP file. Default: `output/clap/clap.safetensors`.
     pub clap: Option<PathBuf>,
-    #[serde(default = "audio_transformer::Config::paper")]
-    pub audio_transformer: audio_transformer::Config,
-    #[serde(default)]
-    pub cross_attention: cross_attention::Config,
+    /// With a checkpoint: the released folder that holds what a training checkpoint lacks.
+    pub base: Option<PathBuf>,
+    /// Default: the paper's. With a checkpoint: checked against it.
+    pub audio_transformer: Option<audio_transformer::Config>,
+    /// Default: a block before every layer that sees all frames. With a checkpoint: checked against it.
+    pub cross_attention: Option<cross_attention::Config>,
     /// Windows of 10 s that the model is made for; no stage and no evaluation may ask for more.
     #[serde(default = "thirty")]
     pub max_windows: usize,
+}
+
+impl ModelRecipe {
+    pub fn audio_transformer(&self) -> audio_transformer::Config {
+        self.audio_transformer
+            .clone()
+            .unwrap_or_else(audio_transformer::Config::paper)
+    }
+
+    pub fn cross_attention(&self) -> cross_attention::Config {
+        self.cross_attention.clone().unwrap_or_default()
+    }
 }
 
 /// The data sets by name.

@@ -5,7 +5,7 @@
 use super::optim::{groups, learning_rate, AdamW};
 use super::record::Recorder;
 use super::{log_every, number};
-use crate::checkpoint::write_safetensors;
+use crate::checkpoint::{items, write_safetensors};
 use crate::data::feed::{examples, Ears, Example};
 use crate::data::manifest::Manifest;
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) ->
     };
     let store = Store::new(Origin::Fresh, device);
     let model = Clap::new(&store.root(), &config);
-    let (params, _) = store.finish()?;
+    let params = store.finish()?;
     params.train_only(|n| !n.starts_with("logit_scale_t"));
     let o = &clap.optim;
     let mut optimizer = AdamW::new(groups(params.trainable(), o.weight_decay, |_, p| p.dim() > 1));
@@ -97,7 +97,7 @@ pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) ->
     }
     progress.finish("");
     record.flush()?;
-    write_safetensors(&recipe.clap_file(), &params.tensors(), &[("format", "pt")])
+    write_safetensors(&recipe.clap_file(), &items(params.tensors()), &[("format", "pt")])
 }
 
 /// Cross-entropy of the matching caption among the batch's captions, and of the matching clip among its clips.

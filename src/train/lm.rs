@@ -3,7 +3,7 @@
 use super::optim::{groups, learning_rate, AdamW};
 use super::record::Recorder;
 use super::{log_every, number};
-use crate::checkpoint::write_safetensors;
+use crate::checkpoint::{items, write_safetensors};
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
 use crate::model::params::{Origin, Store};
@@ -62,7 +62,7 @@ pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device:
     tch::manual_seed(recipe.seed as i64);
     let store = Store::new(Origin::Fresh, device);
     let model = Qwen2::new(&store.root(), &config, vocab, Naming::Plain);
-    let (params, _) = store.finish()?;
+    let params = store.finish()?;
     params.train_only(|_| true);
     let o = &lm.optim;
     let mut optimizer = AdamW::new(groups(params.trainable(), o.weight_decay, |_, p| p.dim() > 1));
@@ -113,7 +113,7 @@ pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device:
     write_atomic_bytes(&folder.join("config.json"), &json)?;
     write_safetensors(
         &folder.join("model.safetensors"),
-        &params.tensors(),
+        &items(params.tensors()),
         &[("format", "pt")],
     )
 }

@@ -1,7 +1,7 @@
 //! What the golden tests share: reading the tensors and measuring the distance to them.
 #![allow(dead_code)]
 
-use af2::checkpoint::Archive;
+use af2::checkpoint::{Archive, Item};
 use af2::model::params::{Lookup, Origin, Params, Scope, Store};
 use std::{collections::HashMap, path::PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -47,7 +47,7 @@ impl Golden {
     /// Builds a module on the tensors under `prefix`; whatever the module asks for and the file lacks
     /// must be in `allowed`.
     pub fn build<T>(&self, prefix: &str, allowed: &[&str], make: impl FnOnce(&Scope) -> T) -> (T, Params) {
-        let lookup: Lookup = Box::new(move |n| Ok(self.0.get(&format!("{prefix}{n}")).map(|t| t.copy())));
+        let lookup: Lookup = Box::new(move |n, _, _| Ok(self.0.get(&format!("{prefix}{n}")).map(|t| t.copy())));
         let origin = Origin::File {
             path: prefix.into(),
             lookup,
@@ -55,7 +55,7 @@ impl Golden {
         };
         let store = Store::new(origin, Device::Cpu);
         let module = make(&store.root());
-        let (params, _) = store.finish().unwrap_or_else(|e| panic!("{e}"));
+        let params = store.finish().unwrap_or_else(|e| panic!("{e}"));
         (module, params)
     }
 }
@@ -84,3 +84,11 @@ pub fn scalar(t: &Tensor) -> f64 {
 
 /// A tensor under `name` from a fresh initialisation must not hide in a golden test.
 pub const NOTHING: &[&str] = &[];
+
+/// Tensors as what checkpoint writers take.
+pub fn as_items(tensors: &[(String, Tensor)]) -> Vec<(String, Item<'static>)> {
+    tensors
+        .iter()
+        .map(|(n, t)| (n.clone(), t.shallow_clone().into()))
+        .collect()
+}

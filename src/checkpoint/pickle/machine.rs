@@ -10,13 +10,20 @@ const MOST_OPERATIONS: usize = 4_000_000;
 /// Bytes of a global's module or name.
 const MOST_LINE: usize = 512;
 /// Besides the storage classes.
-const GLOBALS: [&str; 4] = [
+const GLOBALS: [&str; 10] = [
     "collections.OrderedDict",
+    "collections.Counter",
     "torch._utils._rebuild_tensor_v2",
     "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch._tensor._rebuild_from_type_v2",
+    "torch.Tensor",
+    "torch.nn.parameter.Parameter",
     "torch.Size",
+    "torch.device",
 ];
 
+/// Runs one pickle; what follows its end is left alone.
 pub(super) fn run(bytes: &[u8]) -> Result<Pickle, String> {
     let mut machine = Machine {
         bytes,
@@ -25,6 +32,7 @@ pub(super) fn run(bytes: &[u8]) -> Result<Pickle, String> {
         marks: Vec::new(),
         memo: HashMap::new(),
         nodes: Vec::new(),
+        storages: Vec::new(),
     };
     for _ in 0..MOST_OPERATIONS {
         let [operation] = machine.array()?;
@@ -33,6 +41,8 @@ pub(super) fn run(bytes: &[u8]) -> Result<Pickle, String> {
             return Ok(Pickle {
                 root,
                 nodes: machine.nodes,
+                storages: machine.storages,
+                size: machine.at,
             });
         }
         machine.step(operation)?;
@@ -47,6 +57,7 @@ struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
     nodes: Vec<Vec<Value>>,
+    storages: Vec<Rc<Storage>>,
 }
 
 impl Machine<'_> {
@@ -60,7 +71,10 @@ impl Machine<'_> {
             // FRAME: a length that nothing here needs.
             0x95 => drop(self.take(8)?),
             // NONE, NEWTRUE, NEWFALSE, EMPTY_SET
-            b'N' | 0x88 | 0x89 | 0x8f => self.stack.push(Value::Other),
+            b'N' => self.stack.push(Value::None),
+            0x88 => self.stack.push(Value::Bool(true)),
+            0x89 => self.stack.push(Value::Bool(false)),
+            0x8f => self.stack.push(Value::Other),
             // BININT1, BININT2, BININT, LONG1
             b'K' => {
                 let [v] = self.array()?;
@@ -80,8 +94,8 @@ impl Machine<'_> {
             }
             // BINFLOAT
             b'G' => {
-                self.take(8)?;
-                self.stack.push(Value::Other);
+                let v = f64::from_be_bytes(self.array()?);
+                self.stack.push(Value::Float(v));
             }
             // BINUNICODE, SHORT_BINUNICODE
             b'X' => {
@@ -156,8 +170,9 @@ impl Machine<'_> {
             // BINPERSID, REDUCE
             b'Q' => {
                 let id = self.pop()?;
-                let storage = self.storage(&id)?;
-                self.stack.push(Value::Storage(Rc::new(storage)));
+                let storage = Rc::new(self.storage(&id)?);
+                self.storages.push(storage.clone());
+                self.stack.push(Value::Storage(storage));
             }
             b'R' => {
                 let (arguments, callable) = (self.pop()?, self.pop()?);
@@ -316,22 +331,24 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// ('storage', class, key, device, elements)
+    /// ('storage', class, key, device, elements), and in the legacy format the part that is meant (none: all of it).
     fn storage(&self, id: &Value) -> Result<Storage, String> {
-        if let Value::Tuple(t) = id {
-            if let [Value::Text(tag), Value::Global(class), Value::Text(key), _, Value::Int(size)] =
-                &self.nodes[*t][..]
+        let Value::Tuple(t) = id else {
+            return Err("a persistent id that is no storage".into());
+        };
+        match &self.nodes[*t][..] {
+            [Value::Text(tag), Value::Global(class), Value::Text(key), _, Value::Int(size)]
+            | [Value::Text(tag), Value::Global(class), Value::Text(key), _, Value::Int(size), Value::None]
+                if &**tag == "storage" =>
             {
-                if &**tag == "storage" {
-                    return Ok(Storage {
-                        class: class.rsplit('.').next().unwrap_or_default().to_owned(),
-                        key: key.to_string(),
-                        size: *size,
-                    });
-                }
+                Ok(Storage {
+                    class: class.rsplit('.').next().unwrap_or_default().to_owned(),
+                    key: key.to_string(),
+                    size: *size,
+                })
             }
+            _ => Err("a persistent id that is no storage".into()),
         }
-        Err("a persistent id that is no storage".into())
     }
 
     /// What a call of a known global gives. Nothing is called: each has its own arm.
@@ -344,8 +361,20 @@ impl Machine<'_> {
                 self.nodes.push(Vec::new());
                 Ok(Value::Dict(self.nodes.len() - 1))
             }
+            ("collections.Counter", [counts @ Value::Dict(_)]) => Ok(counts.clone()),
             ("torch.Size", [sizes]) => Ok(sizes.clone()),
-            ("torch._utils._rebuild_parameter", [tensor @ Value::Tensor(_), ..]) => Ok(tensor.clone()),
+            ("torch.device", _) => Ok(Value::Other),
+            (
+                "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
+                [tensor @ Value::Tensor(_), ..],
+            ) => Ok(tensor.clone()),
+            // (function, class, its arguments, attributes): a tensor with attributes, which are left aside.
+            ("torch._tensor._rebuild_from_type_v2", [function @ Value::Global(f), _, inner @ Value::Tuple(_), _])
+                if &**f != "torch._tensor._rebuild_from_type_v2" =>
+            {
+                let (function, inner) = (function.clone(), inner.clone());
+                self.call(&function, &inner)
+            }
             (
                 "torch._utils._rebuild_tensor_v2",
                 [Value::Storage(s), Value::Int(offset), shape, strides, ..],

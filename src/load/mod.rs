@@ -3,11 +3,15 @@
 //! The folder is the released layout (`safe_ckpt/`, optional `clap_ckpt/`, `llm/`); what we write adds
 //! `af2.yaml` with the few sizes that tensors do not tell.
 
-use crate::checkpoint::{self, names, Archive, ReleasedFolder};
+mod report;
+
+pub use report::{compare, Report, Rules};
+
+use crate::checkpoint::{self, hugging_face, items, names, Archive, Parts, ReleasedFolder, TorchFile};
 use crate::error::{Error, Result};
 use crate::model::flamingo::{Config, Flamingo};
-use crate::model::params::{LoadReport, Lookup, Origin, Params, Store};
-use crate::model::{audio_transformer, cross_attention, infer, qwen2};
+use crate::model::params::{Lookup, Origin, Params, Store};
+use crate::model::{audio_transformer, cross_attention, htsat, infer, qwen2};
 use crate::recipe::Recipe;
 use crate::settings::Settings;
 use crate::text::tokenizer::Tokenizer;
@@ -17,7 +21,7 @@ use tch::{no_grad, Device, Kind, Tensor};
 /// The file of sizes that we write beside a checkpoint.
 pub const SETTINGS: &str = "af2.yaml";
 /// Bytes of a `safe_ckpt` chunk.
-const CHUNK_BYTES: usize = 1 << 30;
+pub const CHUNK_BYTES: usize = 1 << 30;
 
 /// A model with everything that is needed to ask it something.
 pub struct Loaded {
@@ -29,20 +33,22 @@ pub struct Loaded {
     /// The LM's folder, whose tokenizer files go with every copy.
     pub llm: PathBuf,
     pub device: Device,
-    pub report: LoadReport,
+    pub report: Report,
+    /// The weights' own file where it is one of `torch.save`, with the optimizer's state that it may hold.
+    pub torch: Option<TorchFile>,
     /// Things a user may want to know, one line each.
     pub notes: Vec<String>,
 }
 
-/// How to open a folder.
+/// How to open a checkpoint.
 pub struct Options {
     pub device: Device,
     /// Sizes that the tensors do not tell; default: `af2.yaml` in the folder.
     pub config: Option<PathBuf>,
     /// The training tree's frame rule, whatever the settings say.
     pub few_shot_mask: bool,
-    /// Tensors that the model does not know are an error unless this is set.
-    pub allow_unexpected: bool,
+    /// What may be missing and what may be too much.
+    pub rules: Rules,
 }
 
 impl Options {
@@ -51,52 +57,79 @@ impl Options {
             device,
             config: None,
             few_shot_mask: false,
-            allow_unexpected: false,
+            rules: Rules::default(),
         }
     }
 }
 
 /// Opens a folder in the released layout.
 pub fn open(folder: &Path, options: &Options) -> Result<Loaded> {
-    let ReleasedFolder { tensors, llm, .. } = checkpoint::open_released(folder)?;
-    let settings = match &options.config {
-        Some(path) => Settings::read(path)?,
-        None if folder.join(SETTINGS).exists() => Settings::read(&folder.join(SETTINGS))?,
-        None => Settings::default(),
-    };
-    let tokenizer = Tokenizer::open(&llm)?;
+    open_parts(&folder.into(), options)
+}
+
+/// What a checkpoint's files say of the model, before any tensor is read.
+pub struct Plan {
+    pub files: ReleasedFolder,
+    pub config: Config,
+    pub settings: Settings,
+    pub tokenizer: Tokenizer,
+    pub notes: Vec<String>,
+}
+
+/// Opens a checkpoint's files and infers the model's sizes. No tensor is read.
+pub fn plan(parts: &Parts, options: &Options) -> Result<Plan> {
+    let files = checkpoint::open_parts(parts)?;
+    let beside = |p: &Path| Some(p.join(SETTINGS)).filter(|p| p.is_file());
+    let own = options
+        .config
+        .clone()
+        .or_else(|| beside(&parts.checkpoint))
+        .or_else(|| parts.checkpoint.parent().and_then(beside))
+        .or_else(|| parts.base.as_deref().and_then(beside));
+    let settings = own.map_or(Ok(Settings::default()), |p| Settings::read(&p))?;
+    let tokenizer = Tokenizer::open(&files.llm)?;
     let mut notes = Vec::new();
-    let mut config = sizes(&tensors, &settings, &llm, &tokenizer, folder, &mut notes)?;
+    let at = &parts.checkpoint;
+    let mut config = sizes(&files.tensors, &settings, &files.llm, &tokenizer, at, &mut notes)?;
     if options.few_shot_mask {
         config.cross_attention.frames = cross_attention::Frames::FewShotMask;
     }
+    Ok(Plan {
+        files,
+        config,
+        settings,
+        tokenizer,
+        notes,
+    })
+}
+
+/// Opens a checkpoint whose parts may lie in several places. What is wrong with it is told whole, and before any
+/// tensor is read.
+pub fn open_parts(parts: &Parts, options: &Options) -> Result<Loaded> {
+    let Plan {
+        files,
+        config,
+        settings,
+        tokenizer,
+        notes,
+    } = plan(parts, options)?;
     let source = Source {
-        tensors: &tensors,
-        resizable: Some(&llm),
-        path: folder,
+        tensors: &files.tensors,
+        llm: &files.llm,
+        path: &parts.checkpoint,
+        rules: &options.rules,
         fresh: &|_| false,
     };
     let (model, params, report) = source.build(&config, options.device)?;
-    if !options.allow_unexpected {
-        let unexpected: Vec<Error> = tensors
-            .names()
-            .filter(|n| !params.contains(n) && !rests(n, &config))
-            .map(|n| {
-                let shape = tensors.info(n).map(|i| i.shape.clone()).unwrap_or_default();
-                Error::checkpoint(folder, n, "no such tensor", format!("one of shape {shape:?}"))
-                    .hint("a misspelt name? --allow-unexpected leaves such tensors aside")
-            })
-            .collect();
-        crate::error::all(unexpected)?;
-    }
     Ok(Loaded {
         model,
         params,
         tokenizer,
         max_windows: settings.max_windows(),
-        llm,
+        llm: files.llm,
         device: options.device,
         report,
+        torch: files.torch,
         notes,
     })
 }
@@ -104,8 +137,16 @@ pub fn open(folder: &Path, options: &Options) -> Result<Loaded> {
 /// A new model as a recipe describes it: LM and audio encoder from their files, the rest initialised;
 /// or the recipe's checkpoint.
 pub fn start(recipe: &Recipe, device: Device) -> Result<Loaded> {
-    if let Some(folder) = &recipe.model.checkpoint {
-        return open(folder, &Options::new(device));
+    if let Some(checkpoint) = &recipe.model.checkpoint {
+        let parts = Parts {
+            checkpoint: checkpoint.clone(),
+            llm: recipe.model.lm.clone(),
+            clap: recipe.model.clap.clone(),
+            base: recipe.model.base.clone(),
+        };
+        let loaded = open_parts(&parts, &Options::new(device))?;
+        agree(recipe, &loaded.model.config, checkpoint)?;
+        return Ok(loaded);
     }
     tch::manual_seed(recipe.seed as i64);
     let (llm, clap) = (recipe.lm_folder(), recipe.clap_file());
@@ -115,17 +156,19 @@ pub fn start(recipe: &Recipe, device: Device) -> Result<Loaded> {
     let shapes = |n: &str| tensors.info(n).map(|i| i.shape.clone());
     let config = Config {
         htsat: infer::htsat(&shapes, names::CLAP, &clap)?,
-        audio_transformer: recipe.model.audio_transformer.clone(),
-        cross_attention: recipe.model.cross_attention.clone(),
+        audio_transformer: recipe.model.audio_transformer(),
+        cross_attention: recipe.model.cross_attention(),
         lm: qwen2::Config::read(&llm)?,
         vocab: tokenizer.len() as i64,
         audio_token: tokenizer.audio,
     };
+    agree(recipe, &config, &clap)?;
     check_heads(&config, &llm)?;
     let source = Source {
         tensors: &tensors,
-        resizable: Some(&llm),
+        llm: &llm,
         path: &llm,
+        rules: &Rules::default(),
         fresh: &|n| n.starts_with("audio_transformer_clap.") || n.contains("gated_cross_attn_layer_sound"),
     };
     let (model, params, report) = source.build(&config, device)?;
@@ -137,28 +180,46 @@ pub fn start(recipe: &Recipe, device: Device) -> Result<Loaded> {
         llm,
         device,
         report,
+        torch: None,
         notes: Vec::new(),
     })
+}
+
+/// Fails where the recipe and the files both say a size and do not agree.
+fn agree(recipe: &Recipe, found: &Config, path: &Path) -> Result<()> {
+    let mut wrong = Vec::new();
+    let mut check = |key: &str, recipe: String, file: String| {
+        if recipe != file {
+            let expected = format!("{recipe}, as the recipe says");
+            wrong.push(Error::checkpoint(path, key, expected, file).hint("leave the key out of the recipe to take the file's"));
+        }
+    };
+    if let Some(clap) = &recipe.clap {
+        let sizes = |c: &htsat::Config| format!("{} wide, depths {:?}, heads {:?}", c.embed_dim, c.depths, c.num_heads);
+        check("clap.audio", sizes(&clap.audio), sizes(&found.htsat));
+    }
+    if let Some(audio) = &recipe.model.audio_transformer {
+        let sizes = |c: &audio_transformer::Config| {
+            format!("{} layers of {} heads and {} inner units", c.n_layers, c.n_head, c.d_inner)
+        };
+        check("model.audio_transformer", sizes(audio), sizes(&found.audio_transformer));
+    }
+    if let Some(cross) = &recipe.model.cross_attention {
+        let every = |c: &cross_attention::Config| format!("a block before every {}. layer", c.every);
+        check("model.cross_attention.every", every(cross), every(&found.cross_attention));
+    }
+    crate::error::all(wrong)
 }
 
 /// Writes the whole model in the released layout, with the LM's folder and our settings.
 pub fn save(folder: &Path, loaded: &Loaded) -> Result<()> {
     let llm = folder.join("llm");
     std::fs::create_dir_all(&llm).map_err(|e| Error::io(&llm, e))?;
-    let files = std::fs::read_dir(&loaded.llm).map_err(|e| Error::io(&loaded.llm, e))?;
-    for file in files {
-        let file = file.map_err(|e| Error::io(&loaded.llm, e))?.path();
-        // Its weights are in safe_ckpt already, resized.
-        if file.extension().is_some_and(|e| e == "json" || e == "txt")
-            && !file.ends_with("model.safetensors.index.json")
-        {
-            let bytes = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;
-            crate::fsutil::write_atomic_bytes(&llm.join(file.file_name().unwrap_or_default()), &bytes)?;
-        }
-    }
+    // Its weights are in safe_ckpt already, resized.
+    hugging_face::copy_files(&loaded.llm, &llm)?;
     let settings = Settings::of(&loaded.model.config, loaded.max_windows);
     crate::fsutil::write_atomic_bytes(&folder.join(SETTINGS), settings.to_yaml()?.as_bytes())?;
-    checkpoint::write_released(&folder.join("safe_ckpt"), &loaded.params.tensors(), CHUNK_BYTES)
+    checkpoint::write_released(&folder.join("safe_ckpt"), &items(loaded.params.tensors()), CHUNK_BYTES)
 }
 
 /// Sizes from the tensors, the LM's config.json and the settings, in this order of trust.
@@ -217,60 +278,44 @@ fn check_heads(config: &Config, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Names that published files hold and no forward pass reads.
-fn rests(name: &str, config: &Config) -> bool {
-    names::at_rest(name)
-        || name.ends_with("rotary_emb.inv_freq")
-        || (config.lm.tie_word_embeddings && name == "lang_encoder.lm_head.weight")
-}
-
-/// Tensors that are computed when a file lacks them, or never read.
-fn computed(name: &str) -> bool {
-    let ends = ["attn_mask", "relative_position_index", "num_batches_tracked"];
-    let unused = [
-        "spectrogram_extractor.",
-        "logmel_extractor.",
-        "tscam_conv.",
-        "head.",
-    ];
-    ends.iter().any(|e| name.ends_with(e))
-        || name
-            .strip_prefix(names::CLAP)
-            .and_then(|n| n.strip_prefix('.'))
-            .is_some_and(|n| unused.iter().any(|u| n.starts_with(u)))
-}
-
 struct Source<'a> {
     tensors: &'a Archive,
     /// Embeddings that come from this folder are resized to the tokenizer's length.
-    resizable: Option<&'a Path>,
+    llm: &'a Path,
     path: &'a Path,
+    rules: &'a Rules,
+    /// Names that this kind of start always initialises.
     fresh: &'a dyn Fn(&str) -> bool,
 }
 
 impl Source<'_> {
-    fn build(&self, config: &Config, device: Device) -> Result<(Flamingo, Params, LoadReport)> {
-        let lookup: Lookup = Box::new(|name| {
+    fn build(&self, config: &Config, device: Device) -> Result<(Flamingo, Params, Report)> {
+        let report = compare(config, self.tensors, Some(self.llm), self.rules, self.fresh)?;
+        report.check(self.path, self.rules)?;
+        let lookup: Lookup = Box::new(|name, kind, device| {
             let Some(info) = self.tensors.info(name) else {
                 return Ok(None);
             };
-            let tensor = self.tensors.get(name)?;
-            let embedding = name.ends_with("embed_tokens.weight") || name.ends_with("lm_head.weight");
-            let of_lm = self.resizable.is_some_and(|llm| info.file.starts_with(llm));
-            Ok(Some(if embedding && of_lm {
-                resize(tensor, config.vocab)
-            } else {
-                tensor
-            }))
+            if report::resizable(name, info, Some(self.llm)) && info.shape[0] != config.vocab {
+                return Ok(Some(resize(self.tensors.get(name)?, config.vocab)));
+            }
+            let tensor = self.tensors.get_as(name, kind, device)?;
+            // A gate or a temperature that is no number makes every output none.
+            let broken = tensor.numel() == 1 && kind == Kind::Float && !f64::try_from(tensor.reshape([1]).get(0))?.is_finite();
+            if broken {
+                return Err(Error::checkpoint(&info.file, name, "a finite number", "NaN or infinity"));
+            }
+            Ok(Some(tensor))
         });
         let origin = Origin::File {
             path: self.path.to_path_buf(),
             lookup,
-            fresh: Box::new(|name| computed(name) || (self.fresh)(name)),
+            // The report has said what is missing, and that it may be.
+            fresh: Box::new(|_| true),
         };
         let store = Store::new(origin, device);
         let model = Flamingo::new(&store.root(), config);
-        let (params, report) = store.finish()?;
+        let params = store.finish()?;
         params.train_only(|_| false);
         Ok((model, params, report))
     }

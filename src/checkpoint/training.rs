@@ -1,0 +1,294 @@
+//! The reference trainer's `checkpoint_N.pt`: model, AdamW's state, the schedule's state, the epoch.
+//!
+//! ```text
+//! epoch
+//! model_state_dict          module.…                         what trains, "embed", buffers (or everything)
+//! optimizer_state_dict      state.N.{step, exp_avg, exp_avg_sq}, param_groups: two, params numbered through
+//! lr_scheduler_state_dict   LambdaLR: base_lrs, last_epoch = optimizer steps made
+//! af2                       ours: the stage's name
+//! ```
+
+use super::item::Item;
+use super::pickle::Plain;
+use super::torch_file::TorchFile;
+use super::torch_write::{self, Key, Node};
+use crate::error::{Error, Result};
+use indexmap::IndexMap;
+use std::path::Path;
+use tch::{Device, Kind, Tensor};
+
+/// One of AdamW's parameter groups.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    /// The rate that the next step uses.
+    pub lr: f64,
+    /// The schedule's factor multiplies this.
+    pub initial_lr: f64,
+    pub weight_decay: f64,
+    pub betas: (f64, f64),
+    pub eps: f64,
+    /// The group's parameters, numbered through over all groups.
+    pub params: Vec<i64>,
+    /// Their names, where the file says them: the reference's do not.
+    pub names: Option<Vec<String>>,
+}
+
+/// What AdamW keeps of one parameter.
+pub struct Moments<'a> {
+    /// Steps in which the parameter had a gradient.
+    pub steps: i64,
+    pub exp_avg: Item<'a>,
+    pub exp_avg_sq: Item<'a>,
+}
+
+/// A training checkpoint on its way to a file or from one.
+pub struct Training<'a> {
+    pub epoch: i64,
+    /// Optimizer steps made.
+    pub steps: i64,
+    pub groups: Vec<Group>,
+    /// By the parameter's number; parameters that never had a gradient have none.
+    pub state: IndexMap<i64, Moments<'a>>,
+    /// The stage of the curriculum, where the file says it: the reference's do not.
+    pub stage: Option<String>,
+}
+
+const GROUPS: &str = "optimizer_state_dict.param_groups";
+const STATE: &str = "optimizer_state_dict.state";
+const SCHEDULE: &str = "lr_scheduler_state_dict";
+
+/// Whether a file holds an optimizer's state.
+pub fn has_state(file: &TorchFile) -> bool {
+    file.plain.keys().any(|k| k.starts_with(GROUPS))
+}
+
+/// Reads everything but the model's tensors. Moments are read when they are asked for.
+///
+/// # Errors
+/// A missing or non-finite number, groups whose parameters are not numbered through, moments without a parameter or
+/// without one of their parts: each with its path in the file.
+pub fn read(file: &TorchFile) -> Result<Training<'_>> {
+    let path = file.tensors.source();
+    let wrong = |key: &str, expected: &str, found: Option<&Plain>| {
+        let found = found.map_or("nothing".to_owned(), Plain::to_string);
+        Error::checkpoint(path, key, expected, found)
+    };
+    let integer = |key: &str| {
+        let v = file.plain.get(key);
+        v.and_then(Plain::as_int)
+            .filter(|n| *n >= 0)
+            .ok_or_else(|| wrong(key, "an integer from 0", v))
+    };
+    let number = |key: String| {
+        let v = file.plain.get(&key);
+        v.and_then(Plain::as_float)
+            .filter(|x| x.is_finite())
+            .ok_or_else(|| wrong(&key, "a finite number", v))
+    };
+    let mut groups = Vec::new();
+    let mut next = 0;
+    while file.plain.contains_key(&format!("{GROUPS}.{}.params", groups.len())) {
+        let at = format!("{GROUPS}.{}", groups.len());
+        let key = format!("{at}.params");
+        let list = file.plain.get(&key);
+        let params: Vec<i64> = list
+            .and_then(Plain::as_list)
+            .and_then(|l| l.iter().map(Plain::as_int).collect())
+            .filter(|l: &Vec<i64>| l.iter().enumerate().all(|(i, p)| *p == next + i as i64))
+            .ok_or_else(|| wrong(&key, &format!("numbers in a row from {next}"), list))?;
+        next += params.len() as i64;
+        let key = format!("{at}.betas");
+        let list = file.plain.get(&key);
+        let betas = match list.and_then(Plain::as_list) {
+            Some([a, b]) => a.as_float().zip(b.as_float()),
+            _ => None,
+        }
+        .filter(|(a, b)| (0.0..1.0).contains(a) && (0.0..1.0).contains(b))
+        .ok_or_else(|| wrong(&key, "two numbers from 0 to 1", list))?;
+        let key = format!("{at}.param_names");
+        let names = match file.plain.get(&key) {
+            None => None,
+            Some(list) => Some(
+                list.as_list()
+                    .and_then(|l| l.iter().map(text).collect::<Option<Vec<_>>>())
+                    .filter(|l| l.len() == params.len())
+                    .ok_or_else(|| wrong(&key, "a name for each parameter", Some(list)))?,
+            ),
+        };
+        let lr = number(format!("{at}.lr"))?;
+        groups.push(Group {
+            lr,
+            // A trainer without a schedule has none.
+            initial_lr: match file.plain.contains_key(&format!("{at}.initial_lr")) {
+                true => number(format!("{at}.initial_lr"))?,
+                false => lr,
+            },
+            weight_decay: number(format!("{at}.weight_decay"))?,
+            betas,
+            eps: number(format!("{at}.eps"))?,
+            params,
+            names,
+        });
+    }
+    if groups.is_empty() {
+        return Err(wrong(GROUPS, "AdamW's parameter groups", None)
+            .hint("weights alone, without an optimizer's state? They can start a stage, but not continue one"));
+    }
+    let mut state = IndexMap::new();
+    for index in 0..next {
+        let at = format!("{STATE}.{index}");
+        let part = |name: &str| {
+            let key = format!("{at}.{name}");
+            let there = file.tensors.info(&key).is_some();
+            there.then_some(key)
+        };
+        match (part("exp_avg"), part("exp_avg_sq")) {
+            (Some(exp_avg), Some(exp_avg_sq)) => {
+                let moments = Moments {
+                    steps: step_count(file, &format!("{at}.step"))?,
+                    exp_avg: Item::There(&file.tensors, exp_avg),
+                    exp_avg_sq: Item::There(&file.tensors, exp_avg_sq),
+                };
+                state.insert(index, moments);
+            }
+            (None, None) => {}
+            _ => return Err(Error::checkpoint(path, &at, "exp_avg and exp_avg_sq", "one of them")),
+        }
+    }
+    let stray = file
+        .tensors
+        .names()
+        .filter_map(|n| n.strip_prefix(STATE)?.strip_prefix('.')?.split('.').next())
+        .find(|index| !index.parse().is_ok_and(|i: i64| state.contains_key(&i)));
+    if let Some(index) = stray {
+        let expected = format!("one of the groups' {next} parameters");
+        return Err(Error::checkpoint(path, format!("{STATE}.{index}"), expected, "another"));
+    }
+    Ok(Training {
+        epoch: integer("epoch")?,
+        steps: integer(&format!("{SCHEDULE}.last_epoch"))?,
+        groups,
+        state,
+        stage: file.plain.get("af2.stage").and_then(text),
+    })
+}
+
+fn text(value: &Plain) -> Option<String> {
+    match value {
+        Plain::Text(t) => Some(t.clone()),
+        _ => None,
+    }
+}
+
+/// PyTorch keeps the count as a float tensor; older versions as an integer.
+fn step_count(file: &TorchFile, key: &str) -> Result<i64> {
+    let wrong = |found: String| {
+        Error::checkpoint(file.tensors.source(), key, "a count of steps", found)
+    };
+    let count = match file.tensors.info(key) {
+        Some(info) if info.shape.iter().product::<i64>() == 1 => {
+            let t = file.tensors.get_as(key, Kind::Double, Device::Cpu)?;
+            f64::try_from(t.reshape([1]).get(0))?
+        }
+        Some(info) => return Err(wrong(format!("a tensor of shape {:?}", info.shape))),
+        None => file
+            .plain
+            .get(key)
+            .and_then(Plain::as_float)
+            .ok_or_else(|| wrong("nothing".into()))?,
+    };
+    if count < 0.0 || count.fract() != 0.0 || count > f64::from(i32::MAX) {
+        return Err(wrong(count.to_string()));
+    }
+    Ok(count as i64)
+}
+
+/// Writes `checkpoint_N.pt` as the reference's trainer does; `model` under the names of its tree.
+///
+/// Its `AdamW.load_state_dict` takes the optimizer's state, `load_state_dict(strict=False)` the model's, and
+/// `torch.load(weights_only=True)` the whole.
+///
+/// # Errors
+/// As [`super::write_torch`].
+pub fn write(path: &Path, model: Vec<(String, Item)>, training: &Training) -> Result<()> {
+    let state = training
+        .state
+        .iter()
+        .map(|(index, m)| {
+            let moments = Node::dict([
+                ("step", Node::Tensor(Tensor::from(m.steps as f32).into())),
+                ("exp_avg", Node::Tensor(m.exp_avg.again())),
+                ("exp_avg_sq", Node::Tensor(m.exp_avg_sq.again())),
+            ]);
+            (Key::Int(*index), moments)
+        })
+        .collect();
+    let rates = |f: fn(&Group) -> f64| {
+        Node::Plain(Plain::List(training.groups.iter().map(|g| Plain::Float(f(g))).collect()))
+    };
+    let flag = |b| Node::Plain(Plain::Bool(b));
+    let int = |i| Node::Plain(Plain::Int(i));
+    let schedule = Node::dict([
+        ("base_lrs", rates(|g| g.initial_lr)),
+        ("last_epoch", int(training.steps)),
+        ("_step_count", int(training.steps + 1)),
+        ("_is_initial", flag(false)),
+        ("_get_lr_called_within_step", flag(false)),
+        ("_last_lr", rates(|g| g.lr)),
+        // What LambdaLR keeps of a function: nothing.
+        (
+            "lr_lambdas",
+            Node::List(training.groups.iter().map(|_| Node::Dict(Vec::new())).collect()),
+        ),
+    ]);
+    let mut root = vec![
+        ("epoch", int(training.epoch)),
+        ("model_state_dict", Node::tensors(model)),
+        (
+            "optimizer_state_dict",
+            Node::dict([
+                ("state", Node::Dict(state)),
+                ("param_groups", Node::List(training.groups.iter().map(group).collect())),
+            ]),
+        ),
+        ("lr_scheduler_state_dict", schedule),
+    ];
+    if let Some(stage) = &training.stage {
+        let stage = Node::Plain(Plain::Text(stage.clone()));
+        root.push(("af2", Node::dict([("stage", stage)])));
+    }
+    torch_write::write(path, &Node::dict(root))
+}
+
+/// With every key that PyTorch 2.11's AdamW has.
+fn group(g: &Group) -> Node<'static> {
+    let float = |x| Node::Plain(Plain::Float(x));
+    let flag = |b| Node::Plain(Plain::Bool(b));
+    let none = || Node::Plain(Plain::None);
+    let list = |l| Node::Plain(Plain::List(l));
+    let mut entries = vec![
+        ("weight_decay", float(g.weight_decay)),
+        ("lr", float(g.lr)),
+        ("betas", list(vec![Plain::Float(g.betas.0), Plain::Float(g.betas.1)])),
+        ("eps", float(g.eps)),
+        ("amsgrad", flag(false)),
+        ("maximize", flag(false)),
+        ("foreach", none()),
+        ("capturable", flag(false)),
+        ("differentiable", flag(false)),
+        ("fused", none()),
+        ("decoupled_weight_decay", flag(true)),
+        ("initial_lr", float(g.initial_lr)),
+        ("params", list(g.params.iter().map(|i| Plain::Int(*i)).collect())),
+    ];
+    if let Some(names) = &g.names {
+        let names = names.iter().map(|n| Plain::Text(n.clone())).collect();
+        entries.push(("param_names", list(names)));
+    }
+    Node::dict(entries)
+}
+
+/// Writes weights alone, as `{"model_state_dict": …}`.
+pub fn write_model(path: &Path, model: Vec<(String, Item)>) -> Result<()> {
+    torch_write::write(path, &Node::dict([("model_state_dict", Node::tensors(model))]))
+}

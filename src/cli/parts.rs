@@ -1,0 +1,84 @@
+//! The options that name a checkpoint, shared by the verbs that open one.
+
+use crate::checkpoint::Parts;
+use crate::error::Result;
+use crate::ffi;
+use crate::load::{self, Loaded, Options, Rules};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Which checkpoint, and how strictly it is read.
+#[derive(Args)]
+pub struct CheckpointArgs {
+    /// A folder in the released layout (safe_ckpt/, optional clap_ckpt/, llm/), a safe_ckpt folder itself, or one
+    /// file: checkpoint_N.pt of the reference's trainer or of ours.
+    #[arg(long, value_name = "PATH")]
+    pub checkpoint: PathBuf,
+    #[command(flatten)]
+    pub how: OpenArgs,
+}
+
+/// Where the other parts lie, and how strictly all is read.
+#[derive(Args)]
+pub struct OpenArgs {
+    /// The LM's Hugging Face folder; default: llm/ beside the weights.
+    #[arg(long, value_name = "DIR")]
+    llm: Option<PathBuf>,
+    /// AF-CLAP's file; default: the one in clap_ckpt/ beside the weights.
+    #[arg(long, value_name = "FILE")]
+    clap: Option<PathBuf>,
+    /// A released folder that holds what a training checkpoint lacks.
+    #[arg(long, value_name = "DIR")]
+    base: Option<PathBuf>,
+    /// Sizes that the tensors do not tell, in our form or the reference's own YAML.
+    #[arg(long, value_name = "YAML")]
+    config: Option<PathBuf>,
+    /// The training tree's rule: each text token sees only the first frames of its audio.
+    #[arg(long)]
+    few_shot_mask: bool,
+    /// Every tensor of the model must be in the file and the other way round, also those that are computed.
+    #[arg(long)]
+    strict: bool,
+    /// Initialise tensors that are missing, where their name fits: * stands for anything. May be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    allow_missing: Vec<String>,
+    /// Leave tensors aside that the model does not know.
+    #[arg(long)]
+    allow_unexpected: bool,
+    #[arg(long, default_value = "auto")]
+    device: String,
+}
+
+impl OpenArgs {
+    pub fn parts(&self, checkpoint: PathBuf) -> Parts {
+        Parts {
+            checkpoint,
+            llm: self.llm.clone(),
+            clap: self.clap.clone(),
+            base: self.base.clone(),
+        }
+    }
+
+    pub fn options(&self) -> Result<Options> {
+        Ok(Options {
+            device: ffi::cuda::device(&self.device)?,
+            config: self.config.clone(),
+            few_shot_mask: self.few_shot_mask,
+            rules: Rules::new(self.strict, &self.allow_missing, self.allow_unexpected)?,
+        })
+    }
+}
+
+impl CheckpointArgs {
+    /// Opens the model and prints what a user may want to know of it.
+    pub fn open(&self) -> Result<Loaded> {
+        let model = load::open_parts(&self.how.parts(self.checkpoint.clone()), &self.how.options()?)?;
+        for note in &model.notes {
+            eprintln!("note: {note}");
+        }
+        for odd in model.report.missing.iter().filter(|o| o.why.is_some_and(|w| w.starts_with("initialised"))) {
+            eprintln!("note: {}: {}", odd.name, odd.why.unwrap_or_default());
+        }
+        Ok(model)
+    }
+}
