@@ -3,7 +3,7 @@
 # The targets share one target/ folder, and cargo parallelises by itself.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test fmt lint clean distclean
+.PHONY: help setup build demo test test-interop bench fuzz fmt lint clean distclean
 
 # Recipes start where this file lies, also under `make -f` and where the path holds spaces.
 export AF2_ROOT := $(shell cd -P "$$(dirname "$$(echo '$(MAKEFILE_LIST)' | sed 's/^ *//')")" && pwd)
@@ -12,7 +12,7 @@ HERE := cd "$${AF2_ROOT:?}" &&
 CARGO := env -u MAKEFLAGS -u MFLAGS cargo
 
 help: ## this list
-	@$(HERE) sed -n 's/^\([a-z]*\):[^#]*## /\1 /p' Makefile | while read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+	@$(HERE) sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | while read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
 
 setup: ## check the tools, install libtorch into .venv (CUDA=1 or CUDA=0 to choose the set)
 	@$(HERE) scripts/setup.sh
@@ -27,6 +27,15 @@ demo: build ## the main job on a small corpus made on the spot (ARGS='...' goes 
 test: setup ## all tests (ARGS='...' goes to cargo test)
 	@$(HERE) bash tests/setup.sh
 	@$(HERE) $(CARGO) test --release --locked $(ARGS)
+
+test-interop: setup ## real PyTorch and transformers read what we write, and the other way round (5 GB, kept outside)
+	@$(HERE) bash tests/interop/run.sh $(ARGS)
+
+bench: build ## how fast checkpoints load, beside the disk and Python's loaders
+	@$(HERE) $(CARGO) bench --locked --quiet --bench checkpoint
+
+fuzz: setup ## feed the checkpoint readers with garbage (SECONDS_EACH=600; needs cargo-fuzz and a nightly toolchain)
+	@$(HERE) bash fuzz/run.sh
 
 fmt: ## format the Rust code
 	@$(HERE) $(CARGO) fmt

@@ -4,7 +4,7 @@ use super::item::{self, Item};
 use super::{folder, safetensors};
 use crate::error::{Error, Result};
 use crate::fsutil::{write_atomic_bytes, write_json};
-use serde_json::{json, Value};
+use serde_json::{json, Map, Value};
 use std::path::Path;
 
 /// Writes the shards of about `shard_bytes` each and, where there are several, their index.
@@ -25,7 +25,7 @@ pub fn write_shards(dir: &Path, tensors: &[(String, Item)], shard_bytes: usize) 
             _ => Ok(()),
         };
     }
-    let (n, mut map) = (groups.len(), serde_json::Map::new());
+    let (n, mut map) = (groups.len(), Map::new());
     for (i, group) in groups.iter().enumerate() {
         let file = format!("model-{:05}-of-{n:05}.safetensors", i + 1);
         safetensors::write(&dir.join(&file), group, &format)?;
@@ -52,11 +52,30 @@ pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
 
 /// Copies `config.json` with the vocabulary's new size.
 pub fn copy_config(from: &Path, to: &Path, vocab: i64) -> Result<()> {
-    let path = from.join("config.json");
-    let text = crate::fsutil::read_text(&path)?;
-    let mut config: serde_json::Map<String, Value> = serde_json::from_str(&text)
-        .map_err(|e| Error::checkpoint(&path, "config", "a JSON object", e.to_string()))?;
-    config.insert("vocab_size".into(), vocab.into());
-    write_json(&to.join("config.json"), &config.into())
+    change_json(from, to, "config.json", |config| {
+        config.insert("vocab_size".into(), vocab.into());
+    })
 }
 
+/// Copies `tokenizer_config.json`, where there is one, with tokens added to its list.
+pub fn copy_tokenizer_config(from: &Path, to: &Path, added: Map<String, Value>) -> Result<()> {
+    const FILE: &str = "tokenizer_config.json";
+    if !from.join(FILE).is_file() {
+        return Ok(());
+    }
+    change_json(from, to, FILE, |config| {
+        let list = config.entry("added_tokens_decoder").or_insert_with(|| json!({}));
+        if let Some(list) = list.as_object_mut() {
+            list.extend(added);
+        }
+    })
+}
+
+fn change_json(from: &Path, to: &Path, file: &str, change: impl FnOnce(&mut Map<String, Value>)) -> Result<()> {
+    let path = from.join(file);
+    let text = crate::fsutil::read_text(&path)?;
+    let mut object: Map<String, Value> = serde_json::from_str(&text)
+        .map_err(|e| Error::checkpoint(&path, file, "a JSON object", e.to_string()))?;
+    change(&mut object);
+    write_json(&to.join(file), &object.into())
+}

@@ -72,10 +72,11 @@ pub fn open_parts(parts: &Parts) -> Result<ReleasedFolder> {
         ));
     }
     let base = parts.base.as_deref().map(open_released).transpose()?;
-    let llm = match (&parts.llm, &base) {
-        (Some(llm), _) => llm.clone(),
-        (None, Some(base)) if !root.join("llm").is_dir() => base.llm.clone(),
-        (None, _) => root.join("llm"),
+    let own_llm = root.join("llm");
+    let (llm, of_base) = match (&parts.llm, &base) {
+        (Some(llm), _) => (llm.clone(), false),
+        (None, Some(base)) if !own_llm.is_dir() => (base.llm.clone(), true),
+        (None, _) => (own_llm, false),
     };
     if !llm.is_dir() {
         return Err(Error::checkpoint(given, "llm/, the language model's folder", "a folder", "none").hint(
@@ -84,7 +85,7 @@ pub fn open_parts(parts: &Parts) -> Result<ReleasedFolder> {
     }
     let mut tensors = Archive::default();
     // The LM's weights may be in safe_ckpt alone: a folder of config and tokenizer is enough then.
-    if folder::has_weights(&llm) {
+    if !of_base && folder::has_weights(&llm) {
         tensors = tensors.overlay(names::canonical(folder::open(&llm)?, &llm)?);
     }
     let clap = match &parts.clap {

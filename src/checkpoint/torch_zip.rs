@@ -14,6 +14,9 @@ const MOST_PICKLE: u64 = 64 << 20;
 /// A compressed storage may unpack to at most this many times the file. `torch.save` compresses nothing.
 const MOST_RATIO: u64 = 64;
 
+/// What PyTorch writes where it was told to compute no checksums.
+const NO_CRC: u32 = 0;
+
 type Zip<'a> = zip::ZipArchive<Cursor<&'a [u8]>>;
 
 pub(super) fn open(path: &Path, bytes: &Arc<Source>) -> Result<TorchFile> {
@@ -28,10 +31,10 @@ pub(super) fn open(path: &Path, bytes: &Arc<Source>) -> Result<TorchFile> {
         .ok_or_else(|| wrong("data.pkl", "torch.save's pickle", "no such entry".into()))?;
     let folder = pkl.strip_suffix("data.pkl").unwrap_or_default().to_owned();
     let unreadable = |key: &str, e: String| wrong(key, "a readable entry", e);
-    let text = entry(&mut zip, &pkl, MOST_PICKLE).map_err(|e| unreadable(&pkl, e))?;
+    let text = entry(&mut zip, bytes, &pkl, MOST_PICKLE).map_err(|e| unreadable(&pkl, e))?;
     let order = format!("{folder}byteorder");
     if zip.index_for_name(&order).is_some() {
-        let order_text = entry(&mut zip, &order, 16).map_err(|e| unreadable(&order, e))?;
+        let order_text = entry(&mut zip, bytes, &order, 16).map_err(|e| unreadable(&order, e))?;
         if order_text != b"little" {
             return Err(wrong(
                 &order,
@@ -55,11 +58,18 @@ pub(super) fn open(path: &Path, bytes: &Arc<Source>) -> Result<TorchFile> {
 }
 
 /// An entry's whole content, of at most `most` bytes.
-fn entry(zip: &mut Zip, name: &str, most: u64) -> Result<Vec<u8>, String> {
+fn entry(zip: &mut Zip, file: &[u8], name: &str, most: u64) -> Result<Vec<u8>, String> {
     let entry = zip.by_name(name).map_err(|e| e.to_string())?;
     let size = entry.size();
     if size > most {
         return Err(format!("{size} bytes, at most {most} are read"));
+    }
+    // The zip reader would take PyTorch's missing checksum for a wrong one.
+    if entry.compression() == zip::CompressionMethod::Stored && entry.crc32() == NO_CRC {
+        let range = stored_range(&entry).filter(|r| r.end <= file.len());
+        return range
+            .map(|r| file[r].to_vec())
+            .ok_or_else(|| format!("{size} bytes in a file of {}", file.len()));
     }
     let mut all = Vec::new();
     entry
@@ -72,18 +82,21 @@ fn entry(zip: &mut Zip, name: &str, most: u64) -> Result<Vec<u8>, String> {
     Ok(all)
 }
 
+/// Where an entry that is not compressed lies.
+fn stored_range(entry: &zip::read::ZipFile<'_, Cursor<&[u8]>>) -> Option<Range<usize>> {
+    let start = usize::try_from(entry.data_start()).ok()?;
+    Some(start..start.checked_add(usize::try_from(entry.size()).ok()?)?)
+}
+
 /// The bytes of a storage: in the map where they are stored plainly, unpacked later where they are not.
 fn storage(zip: &mut Zip, source: &Arc<Source>, name: &str) -> Result<Arc<Storage>, String> {
     let entry = zip.by_name(name).map_err(|e| e.to_string())?;
-    let (start, size) = (entry.data_start(), entry.size());
+    let size = entry.size();
     if entry.compression() == zip::CompressionMethod::Stored {
-        // PyTorch writes 0 where it was told to compute no checksums.
-        let crc = Some(entry.crc32()).filter(|c| *c != 0);
-        return start
-            .checked_add(size)
-            .and_then(|end| Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?))
+        let crc = Some(entry.crc32()).filter(|c| *c != NO_CRC);
+        return stored_range(&entry)
             .and_then(|range| Storage::plain(source, range, crc))
-            .ok_or_else(|| format!("{size} bytes from {start} in a file of {}", source.len()));
+            .ok_or_else(|| format!("{size} bytes in a file of {}", source.len()));
     }
     if size > most_unpacked(source) {
         return Err(format!(
@@ -100,7 +113,7 @@ fn most_unpacked(file: &[u8]) -> u64 {
 /// A part of a compressed entry, unpacked.
 pub(super) fn unpack(file: &[u8], name: &str, part: Range<usize>) -> Result<Vec<u8>, String> {
     let mut zip: Zip = zip::ZipArchive::new(Cursor::new(file)).map_err(|e| e.to_string())?;
-    let mut all = entry(&mut zip, name, most_unpacked(file))?;
+    let mut all = entry(&mut zip, file, name, most_unpacked(file))?;
     if part.end > all.len() {
         return Err(format!("{} bytes when unpacked", all.len()));
     }

@@ -1,5 +1,6 @@
 //! The command line: one file per verb, each a thin call into the library.
 
+mod checkpoint;
 mod demo;
 mod generate;
 mod parts;
@@ -47,6 +48,9 @@ enum Verb {
     Report(steps::ReportArgs),
     /// Answer a question about a sound file, or many of them.
     Generate(generate::GenerateArgs),
+    /// Look into checkpoints, compare, convert and verify them.
+    #[command(subcommand)]
+    Checkpoint(checkpoint::CheckpointVerb),
     /// Run manifest items as one batch and write every tensor between; compare with a dump.
     Trace(trace::TraceArgs),
 }
@@ -80,6 +84,7 @@ pub fn main() -> i32 {
         Verb::Eval(args) => args.run(),
         Verb::Report(args) => args.run(),
         Verb::Generate(args) => generate::run(args),
+        Verb::Checkpoint(verb) => checkpoint::run(verb),
         Verb::Trace(args) => trace::run(args),
     };
     match result {

@@ -3,6 +3,7 @@
 //! The folder is the released layout (`safe_ckpt/`, optional `clap_ckpt/`, `llm/`); what we write adds
 //! `af2.yaml` with the few sizes that tensors do not tell.
 
+pub mod convert;
 mod report;
 
 pub use report::{compare, Report, Rules};
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::model::flamingo::{Config, Flamingo};
 use crate::model::params::{Lookup, Origin, Params, Store};
 use crate::model::{audio_transformer, cross_attention, htsat, infer, qwen2};
-use crate::recipe::Recipe;
+use crate::recipe::{Part, Recipe};
 use crate::settings::Settings;
 use crate::text::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
@@ -118,7 +119,7 @@ pub fn open_parts(parts: &Parts, options: &Options) -> Result<Loaded> {
         llm: &files.llm,
         path: &parts.checkpoint,
         rules: &options.rules,
-        fresh: &|_| false,
+        absent: &|_| None,
     };
     let (model, params, report) = source.build(&config, options.device)?;
     Ok(Loaded {
@@ -169,7 +170,10 @@ pub fn start(recipe: &Recipe, device: Device) -> Result<Loaded> {
         llm: &llm,
         path: &llm,
         rules: &Rules::default(),
-        fresh: &|n| n.starts_with("audio_transformer_clap.") || n.contains("gated_cross_attn_layer_sound"),
+        absent: &|n| {
+            let new = matches!(Part::of(n), Part::AudioTransformer | Part::CrossAttention);
+            new.then_some("initialised: a new model")
+        },
     };
     let (model, params, report) = source.build(&config, device)?;
     Ok(Loaded {
@@ -205,8 +209,11 @@ fn agree(recipe: &Recipe, found: &Config, path: &Path) -> Result<()> {
         check("model.audio_transformer", sizes(audio), sizes(&found.audio_transformer));
     }
     if let Some(cross) = &recipe.model.cross_attention {
-        let every = |c: &cross_attention::Config| format!("a block before every {}. layer", c.every);
-        check("model.cross_attention.every", every(cross), every(&found.cross_attention));
+        let sizes = |c: &cross_attention::Config| {
+            let (every, heads, dim) = (c.every, c.heads, c.head_dim);
+            format!("a block before every {every}. layer, {heads} heads of {dim}, inner units times {}", c.ff_mult)
+        };
+        check("model.cross_attention", sizes(cross), sizes(&found.cross_attention));
     }
     crate::error::all(wrong)
 }
@@ -284,13 +291,13 @@ struct Source<'a> {
     llm: &'a Path,
     path: &'a Path,
     rules: &'a Rules,
-    /// Names that this kind of start always initialises.
-    fresh: &'a dyn Fn(&str) -> bool,
+    /// What this kind of start always initialises, and why.
+    absent: &'a dyn Fn(&str) -> Option<&'static str>,
 }
 
 impl Source<'_> {
     fn build(&self, config: &Config, device: Device) -> Result<(Flamingo, Params, Report)> {
-        let report = compare(config, self.tensors, Some(self.llm), self.rules, self.fresh)?;
+        let report = compare(config, self.tensors, Some(self.llm), self.rules, self.absent)?;
         report.check(self.path, self.rules)?;
         let lookup: Lookup = Box::new(|name, kind, device| {
             let Some(info) = self.tensors.info(name) else {

@@ -8,6 +8,9 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 use std::path::Path;
 use tch::{Device, Kind};
 
+/// Of each kind of fault, so many are told one by one.
+const MOST_TOLD: usize = 5;
+
 /// What may be missing and what may be too much.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
@@ -73,7 +76,8 @@ pub struct Report {
 
 /// Compares a model's tensors with an archive's by name, shape and dtype.
 ///
-/// Embeddings that come from `llm` may have another number of rows. `fresh` names what this start initialises anyway.
+/// Embeddings that come from `llm` may have another number of rows. `absent` says why a tensor may be missing, where
+/// the caller knows a reason.
 ///
 /// # Errors
 /// None of its own: what is wrong is in the report.
@@ -82,7 +86,7 @@ pub fn compare(
     tensors: &Archive,
     llm: Option<&Path>,
     rules: &Rules,
-    fresh: &dyn Fn(&str) -> bool,
+    absent: &dyn Fn(&str) -> Option<&'static str>,
 ) -> Result<Report> {
     let store = Store::new(Origin::Shapes, Device::Cpu);
     Flamingo::new(&store.root(), config);
@@ -99,8 +103,8 @@ pub fn compare(
                 Some("initialised: an encoder without fusion, which windows of 10 s never use")
             } else if computed(name) {
                 Some("computed")
-            } else if fresh(name) {
-                Some("initialised: a new model")
+            } else if let Some(reason) = absent(name) {
+                Some(reason)
             } else if rules.allow_missing.is_match(name) {
                 Some("initialised: --allow-missing")
             } else {
@@ -145,33 +149,64 @@ pub fn compare(
 }
 
 impl Report {
-    /// Fails with everything that is wrong at once.
+    /// Fails with what is wrong: of each kind the first few, and how many there are.
     pub fn check(&self, path: &Path, rules: &Rules) -> Result<()> {
-        let mut wrong = Vec::new();
-        for odd in self.missing.iter().filter(|o| o.why.is_none() || rules.strict) {
-            let expected = format!("a tensor of shape {:?}", odd.shape);
-            wrong.push(Error::checkpoint(path, &odd.name, expected, "no such tensor").hint(match odd.why {
-                Some(_) => "--strict asks for every tensor; without it this one is computed",
-                None => "is this the right checkpoint for the model? --config sets sizes the file does not tell, --allow-missing PATTERN initialises what is missing",
-            }));
+        let missing = self.missing.iter().filter(|o| o.why.is_none() || rules.strict);
+        let unexpected = self.unexpected.iter().filter(|o| o.why.is_none() || rules.strict);
+        let unexpected = unexpected.filter(|_| !rules.allow_unexpected);
+        let unlike = self.clashes.iter().filter(|c| !c.alike);
+        let kinds: [(&str, Vec<Error>); 4] = [
+            (
+                "is this the right checkpoint for the model? --config sets sizes the file does not tell, --allow-missing PATTERN initialises what is missing",
+                missing
+                    .map(|o| {
+                        let expected = format!("a tensor of shape {:?}", o.shape);
+                        Error::checkpoint(path, &o.name, expected, "no such tensor")
+                    })
+                    .collect(),
+            ),
+            (
+                "a checkpoint of another size?",
+                self.mis_shaped
+                    .iter()
+                    .map(|m| {
+                        let (expected, found) = (format!("shape {:?}", m.expected), format!("shape {:?}", m.found));
+                        Error::checkpoint(path, &m.name, expected, found)
+                    })
+                    .collect(),
+            ),
+            (
+                "a misspelt name? --allow-unexpected leaves such tensors aside",
+                unexpected
+                    .map(|o| {
+                        let found = format!("one of shape {:?}", o.shape);
+                        Error::checkpoint(path, &o.name, "no such tensor", found)
+                    })
+                    .collect(),
+            ),
+            (
+                "two names of the file mean the same tensor",
+                unlike
+                    .map(|c| {
+                        let found = format!("two unlike tensors, {} and {}", c.kept, c.dropped);
+                        Error::checkpoint(path, &c.name, "one tensor", found)
+                    })
+                    .collect(),
+            ),
+        ];
+        let mut told = Vec::new();
+        for (hint, errors) in kinds {
+            let more = errors.len().saturating_sub(MOST_TOLD);
+            let last = errors.len().min(MOST_TOLD);
+            for (i, e) in errors.into_iter().take(MOST_TOLD).enumerate() {
+                let more = match more {
+                    0 => String::new(),
+                    n => format!("{n} more like this; `af2 checkpoint verify` lists all\n  hint: "),
+                };
+                told.push(if i + 1 == last { e.hint(format!("{more}{hint}")) } else { e });
+            }
         }
-        for m in &self.mis_shaped {
-            let (expected, found) = (format!("shape {:?}", m.expected), format!("shape {:?}", m.found));
-            wrong.push(Error::checkpoint(path, &m.name, expected, found));
-        }
-        let strange = self.unexpected.iter().filter(|o| o.why.is_none() || rules.strict);
-        for odd in strange.filter(|_| !rules.allow_unexpected) {
-            let found = format!("one of shape {:?}", odd.shape);
-            wrong.push(
-                Error::checkpoint(path, &odd.name, "no such tensor", found)
-                    .hint("a misspelt name? --allow-unexpected leaves such tensors aside"),
-            );
-        }
-        for clash in self.clashes.iter().filter(|c| !c.alike) {
-            let found = format!("two unlike tensors, {} and {}", clash.kept, clash.dropped);
-            wrong.push(Error::checkpoint(path, &clash.name, "one tensor", found));
-        }
-        crate::error::all(wrong)
+        crate::error::all(told)
     }
 
     /// Lines for people: counts first, then every name that needs a look.

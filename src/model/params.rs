@@ -46,8 +46,6 @@ pub enum Origin<'a> {
 pub enum Role {
     /// Trained where the stage says so.
     Weight,
-    /// A weight that the reference registers with `requires_grad = False` (STFT and mel matrices).
-    FixedWeight,
     /// State that is saved but never a parameter: statistics, index tables.
     Buffer,
 }
@@ -224,10 +222,11 @@ impl Scope<'_> {
             .take(self.name(leaf), shape, Kind::Float, Role::Weight, make)
     }
 
-    /// A float32 weight that is never trained, computed when the file lacks it.
+    /// A float32 weight that no forward pass reads (STFT and mel matrices), computed when the file lacks it.
+    /// Reference: it counts as trained where its part is, and stands in the optimizer's numbering.
     pub fn fixed_weight(&self, leaf: &str, shape: &[i64], value: impl FnOnce() -> Tensor) -> Tensor {
         self.store
-            .take(self.name(leaf), shape, Kind::Float, Role::FixedWeight, value)
+            .take(self.name(leaf), shape, Kind::Float, Role::Weight, value)
     }
 
     /// A buffer, computed when the file lacks it.

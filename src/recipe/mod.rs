@@ -150,8 +150,9 @@ pub struct DataRecipe {
 }
 
 /// A part of the model that a stage may train.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum Part {
     Clap,
     AudioTransformer,
@@ -159,6 +160,23 @@ pub enum Part {
     /// The input embeddings; see `StageRecipe::embedding_rows`.
     Embeddings,
     Lm,
+}
+
+impl Part {
+    /// The part that a weight belongs to, by its name.
+    pub fn of(name: &str) -> Self {
+        if name.starts_with("clap.") {
+            Part::Clap
+        } else if name.starts_with("audio_transformer_clap.") {
+            Part::AudioTransformer
+        } else if name.contains("gated_cross_attn_layer") {
+            Part::CrossAttention
+        } else if name.contains("embed_tokens") {
+            Part::Embeddings
+        } else {
+            Part::Lm
+        }
+    }
 }
 
 /// Which embedding rows a stage may change.
@@ -213,6 +231,38 @@ pub struct StageRecipe {
     #[serde(default)]
     pub clip_at: ClipAt,
     pub optim: OptimRecipe,
+    #[serde(default)]
+    pub save: SaveRecipe,
+}
+
+/// The `checkpoint_N.pt` that a stage writes while it trains, in the reference trainer's form.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaveRecipe {
+    /// Optimizer steps between two checkpoints; 0 writes none.
+    #[serde(default)]
+    pub every: usize,
+    /// The newest so many stay.
+    #[serde(default = "one_usize")]
+    pub keep_last: usize,
+    /// Every so-manieth stays for good; 0 for none.
+    #[serde(default = "five")]
+    pub keep_every: usize,
+    /// Everything, frozen tensors too.
+    #[serde(default)]
+    pub full: bool,
+}
+
+impl Default for SaveRecipe {
+    /// Reference: one checkpoint stays, and every fifth.
+    fn default() -> Self {
+        SaveRecipe {
+            every: 0,
+            keep_last: one_usize(),
+            keep_every: five(),
+            full: false,
+        }
+    }
 }
 
 /// The optimizer and its schedule.
@@ -281,6 +331,9 @@ fn one() -> u64 {
 }
 fn one_usize() -> usize {
     1
+}
+fn five() -> usize {
+    5
 }
 fn one_f64() -> f64 {
     1.0

@@ -84,6 +84,28 @@ impl Tokenizer {
         self.len
     }
 
+    /// The added tokens with their ids, as `tokenizer_config.json` lists them (`added_tokens_decoder`): transformers
+    /// builds some tokenizers from that list and not from `tokenizer.json`.
+    pub fn added_tokens_decoder(&self) -> serde_json::Map<String, serde_json::Value> {
+        let ids = [(AUDIO, self.audio), (END_OF_CHUNK, self.end_of_chunk), (PAD, self.pad), (SEP, self.sep)];
+        ids.into_iter()
+            .map(|(content, id)| {
+                let token = serde_json::json!({
+                    "content": content, "lstrip": false, "normalized": false, "rstrip": false,
+                    "single_word": false, "special": true,
+                });
+                (id.to_string(), token)
+            })
+            .collect()
+    }
+
+    /// `tokenizer.json` with the added tokens.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner
+            .to_string(true)
+            .map_err(|e| Error::recipe("tokenizer.json", format!("cannot be written: {}", short(&e))))
+    }
+
     /// Special tokens in the text are recognised, none is added.
     pub fn encode(&self, text: &str) -> Result<Vec<i64>> {
         let encoding = self

@@ -6,6 +6,7 @@ pub mod lm;
 pub mod optim;
 pub mod record;
 pub mod stage;
+pub mod state;
 
 use crate::data::feed::{examples, Blend, Ears, Example};
 use crate::data::manifest::Manifest;
@@ -17,6 +18,7 @@ use batch::{Batch, Encoded};
 use optim::{learning_rate, AdamW};
 use record::Recorder;
 use stage::EmbeddingMask;
+use state::Saver;
 use std::time::Instant;
 use tch::{no_grad, Device, Kind, Tensor};
 
@@ -113,6 +115,7 @@ fn run_stage(recipe: &Recipe, stage: &StageRecipe, model: &Loaded, ears: &Ears) 
     };
     let mut record = Recorder::create(&recipe.output.join("events").join(&stage.name))?;
     let mut steps = Steps::new(model, stage);
+    let mut saver = Saver::new(recipe.stage_folder(&stage.name), stage.save);
     let progress = Progress::new(&format!("{}: train", stage.name), o.steps as u64);
     let started = Instant::now();
     let every = log_every(o.steps);
@@ -140,6 +143,7 @@ fn run_stage(recipe: &Recipe, stage: &StageRecipe, model: &Loaded, ears: &Ears) 
                     tokens += batch.tokens;
                 }
                 let rate = steps.step();
+                saver.after_step(&steps)?;
                 progress.inc(1);
                 if steps.done.is_multiple_of(every) || steps.done == o.steps {
                     let loss = number(&loss_sum)? / micro_steps as f64;
@@ -181,6 +185,7 @@ fn run_stage(recipe: &Recipe, stage: &StageRecipe, model: &Loaded, ears: &Ears) 
         },
     )?;
     progress.finish("");
+    saver.finish()?;
     record.flush()
 }
 

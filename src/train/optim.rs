@@ -1,11 +1,12 @@
 //! AdamW with parameter groups, gradient clipping and the learning-rate schedule, each as PyTorch computes it.
 
 use crate::recipe::{OptimRecipe, Schedule};
+use std::collections::HashMap;
 use tch::{no_grad, Tensor};
 
-const BETA1: f64 = 0.9;
-const BETA2: f64 = 0.999;
-const EPS: f64 = 1e-8;
+pub const BETA1: f64 = 0.9;
+pub const BETA2: f64 = 0.999;
+pub const EPS: f64 = 1e-8;
 
 /// Weights that share their settings.
 pub struct Group {
@@ -15,11 +16,12 @@ pub struct Group {
     pub rate: f64,
 }
 
-struct Moments {
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
+/// What the optimizer keeps of one weight.
+pub struct Moments {
+    pub exp_avg: Tensor,
+    pub exp_avg_sq: Tensor,
     /// Steps in which this weight had a gradient: PyTorch counts per weight.
-    steps: i32,
+    pub steps: i32,
 }
 
 /// The optimizer (decoupled weight decay; betas 0.9 and 0.999, eps 1e-8).
@@ -35,6 +37,23 @@ impl AdamW {
             .map(|g| g.params.iter().map(|_| None).collect())
             .collect();
         AdamW { groups, state }
+    }
+
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// What is kept of each weight that has had a gradient, by its number over all groups.
+    pub fn moments(&self) -> impl Iterator<Item = (usize, &Moments)> {
+        let all = self.state.iter().flatten().enumerate();
+        all.filter_map(|(i, m)| Some((i, m.as_ref()?)))
+    }
+
+    /// Puts moments back; weights that are not named forget theirs.
+    pub fn restore(&mut self, mut moments: HashMap<usize, Moments>) {
+        for (i, place) in self.state.iter_mut().flatten().enumerate() {
+            *place = moments.remove(&i);
+        }
     }
 
     /// All weights, in group order.

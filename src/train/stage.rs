@@ -6,47 +6,39 @@ use crate::model::params::Params;
 use crate::recipe::{ClapMode, EmbeddingRows, Part, StageRecipe};
 use tch::{Device, Kind, Tensor};
 
-/// The part that a weight belongs to, by its name.
-pub fn part_of(name: &str) -> Part {
-    if name.starts_with("clap.") {
-        Part::Clap
-    } else if name.starts_with("audio_transformer_clap.") {
-        Part::AudioTransformer
-    } else if name.contains("gated_cross_attn_layer") {
-        Part::CrossAttention
-    } else if name.contains("embed_tokens") {
-        Part::Embeddings
-    } else {
-        Part::Lm
-    }
-}
-
 /// Freezes everything but the stage's parts and gives what is left to an optimizer.
-/// Reference: weight decay falls on names with `gated_cross_attn` only.
+///
+/// Reference: two groups, weight decay on names with `gated_cross_attn` and none on the others, each in the model's
+/// order: so its `AdamW.load_state_dict` takes our state. Rates of their own make further groups.
 pub fn optimizer(params: &Params, stage: &StageRecipe) -> AdamW {
-    params.train_only(|name| stage.train.contains(&part_of(name)));
+    params.train_only(|name| stage.train.contains(&Part::of(name)));
     let o = &stage.optim;
     let group = |weight_decay: f64, rate: f64| Group {
         params: Vec::new(),
         weight_decay,
         rate,
     };
-    let mut groups = vec![
-        group(o.weight_decay, 1.0),
-        group(o.weight_decay, o.gate_rate),
-        group(0.0, 1.0),
-        group(0.0, o.clap_rate),
-    ];
+    const DECAY: usize = 0;
+    const NO_DECAY: usize = 1;
+    let mut groups = vec![group(o.weight_decay, 1.0), group(0.0, 1.0)];
+    let mut own_rate = |weight_decay: f64, rate: f64, otherwise: usize| {
+        if rate == 1.0 {
+            return otherwise;
+        }
+        groups.push(group(weight_decay, rate));
+        groups.len() - 1
+    };
+    let gates = own_rate(o.weight_decay, o.gate_rate, DECAY);
+    let clap = own_rate(0.0, o.clap_rate, NO_DECAY);
     for (name, tensor) in params.trainable() {
-        let place = match part_of(&name) {
-            Part::CrossAttention if name.ends_with("_gate") => 1,
-            Part::CrossAttention => 0,
-            Part::Clap => 3,
-            _ => 2,
+        let place = match Part::of(&name) {
+            Part::CrossAttention if name.ends_with("_gate") => gates,
+            Part::CrossAttention => DECAY,
+            Part::Clap => clap,
+            _ => NO_DECAY,
         };
         groups[place].params.push((name, tensor));
     }
-    groups.retain(|g| !g.params.is_empty());
     AdamW::new(groups)
 }
 

@@ -1,0 +1,10 @@
+//! metadata.json and model.safetensors.index.json.
+#![no_main]
+
+use af2::checkpoint::{read_bytes, Format};
+use libfuzzer_sys::fuzz_target;
+use std::path::Path;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = read_bytes(Format::Index, Path::new("fuzzed"), bytes);
+});

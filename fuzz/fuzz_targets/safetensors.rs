@@ -1,0 +1,10 @@
+//! safetensors files.
+#![no_main]
+
+use af2::checkpoint::{read_bytes, Format};
+use libfuzzer_sys::fuzz_target;
+use std::path::Path;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = read_bytes(Format::Safetensors, Path::new("fuzzed"), bytes);
+});
