@@ -1,45 +1,47 @@
-//! The bytes behind tensors: mapped files and bytes at hand, read in pieces, checked as they are read.
+//! The bytes behind tensors: files and bytes at hand, read in pieces, checked as they are read.
 
 use super::torch_zip;
 use crate::error::{Error, Result};
-use memmap2::{Mmap, UncheckedAdvice};
+use memmap2::Mmap;
+use rayon::prelude::*;
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
-/// Bytes that are copied and checked at once: small beside any model, large beside a system call.
-const PIECE: usize = 16 << 20;
-/// Mapped pages are given back in whole pages.
-const PAGE: usize = 4096;
+/// Bytes that are read, converted or checked at once: small beside any model, large beside a system call.
+const PIECE: usize = 4 << 20;
 
-/// A whole file.
+/// A whole file: mapped for its headers, whose places are known only as they are read; tensors are read from the
+/// file itself, straight to where they shall be, so that no page of them is in memory twice.
 pub(super) enum Source {
-    Map(Mmap),
+    File(File, Mmap),
     Owned(Vec<u8>),
 }
 
 impl Source {
-    /// A private, read-only map of a file.
-    pub fn map(path: &Path) -> Result<Arc<Self>> {
-        let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
-        // SAFETY: the map is read-only and outlives every slice of it; a file that another process cuts short while
-        // we read ends this process with SIGBUS, as it would any reader of mapped files. Checkpoints are written by
-        // rename, never in place.
+    pub fn open(path: &Path) -> Result<Arc<Self>> {
+        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        // SAFETY: the map is private, read-only and outlives every slice of it; a file that another process cuts
+        // short while its header is read ends this process with SIGBUS, as it would any reader of mapped files.
+        // Checkpoints are written by rename, never in place.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
-        Ok(Arc::new(Source::Map(map)))
+        Ok(Arc::new(Source::File(file, map)))
     }
 
-    /// Forgets pages that were read, so that a file's bytes and the tensors made of them are not both counted as
-    /// this process's memory. The kernel keeps them in its cache.
-    fn release(&self, range: Range<usize>) {
-        if let Source::Map(map) = self {
-            let from = range.start.next_multiple_of(PAGE);
-            let to = range.end / PAGE * PAGE;
-            if from < to {
-                // SAFETY: a read-only map of a file: pages that are given back are read again where they are touched.
-                let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, from, to - from) };
+    /// Fills `out` from the bytes at `offset`.
+    fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), String> {
+        match self {
+            Source::File(file, _) => file
+                .read_exact_at(out, offset as u64)
+                .map_err(|e| format!("{} bytes at {offset} that cannot be read: {e}", out.len())),
+            Source::Owned(bytes) => {
+                let piece = offset.checked_add(out.len()).and_then(|end| bytes.get(offset..end));
+                out.copy_from_slice(piece.ok_or_else(|| format!("{} bytes in all", bytes.len()))?);
+                Ok(())
             }
         }
     }
@@ -49,7 +51,7 @@ impl std::ops::Deref for Source {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         match self {
-            Source::Map(map) => map,
+            Source::File(_, map) => map,
             Source::Owned(bytes) => bytes,
         }
     }
@@ -96,45 +98,56 @@ impl Storage {
         self.range.len()
     }
 
-    /// Feeds the bytes of `part` to `take` piece by piece; checks the whole storage the first time.
-    fn read(&self, part: Range<usize>, mut take: impl FnMut(usize, &[u8])) -> Result<(), String> {
-        if let Some(entry) = &self.packed {
-            take(0, &torch_zip::unpack(&self.source, entry, part)?);
-            return Ok(());
-        }
-        let crc = self.crc.filter(|_| !self.checked.load(Ordering::Relaxed));
-        let whole = part == (0..self.len());
+    /// Fills `out` with the bytes of `part`, several pieces at a time; checks the whole storage the first time.
+    fn fill(&self, part: &Range<usize>, out: &mut [u8]) -> Result<(), String> {
+        let whole = *part == (0..self.len());
+        let crc = self.unchecked();
         if let (Some(crc), false) = (crc, whole) {
             self.check(crc)?;
         }
-        let mut hash = crc32fast::Hasher::new();
-        for (offset, range) in pieces(self.range.start + part.start..self.range.start + part.end) {
-            let bytes = self
-                .source
-                .get(range.clone())
-                .ok_or_else(|| format!("{} bytes in the file", self.source.len()))?;
-            if crc.is_some() && whole {
-                hash.update(bytes);
-            }
-            take(offset, bytes);
-            self.source.release(range);
-        }
+        let start = self.range.start + part.start;
+        let hashes = out
+            .par_chunks_mut(PIECE)
+            .enumerate()
+            .map(|(i, piece)| {
+                self.source.read(start + i * PIECE, piece)?;
+                let mut hash = crc32fast::Hasher::new();
+                if crc.is_some() && whole {
+                    hash.update(piece);
+                }
+                Ok(hash)
+            })
+            .collect::<Result<Vec<_>, String>>()?;
         match crc {
-            Some(crc) if whole => self.settle(crc, hash.finalize()),
+            Some(crc) if whole => self.settle(crc, hashes),
             _ => Ok(()),
         }
     }
 
-    fn check(&self, crc: u32) -> Result<(), String> {
-        let mut hash = crc32fast::Hasher::new();
-        for (_, range) in pieces(self.range.clone()) {
-            hash.update(self.source.get(range.clone()).unwrap_or_default());
-            self.source.release(range);
-        }
-        self.settle(crc, hash.finalize())
+    /// The checksum, where there is one that was not looked at yet.
+    fn unchecked(&self) -> Option<u32> {
+        self.crc.filter(|_| !self.checked.load(Ordering::Relaxed))
     }
 
-    fn settle(&self, expected: u32, found: u32) -> Result<(), String> {
+    fn check(&self, crc: u32) -> Result<(), String> {
+        let hashes = pieces(self.range.clone())
+            .collect::<Vec<_>>()
+            .into_par_iter()
+            .map_init(Vec::new, |buffer, (_, range)| {
+                buffer.resize(range.len(), 0);
+                self.source.read(range.start, buffer)?;
+                let mut hash = crc32fast::Hasher::new();
+                hash.update(buffer);
+                Ok(hash)
+            })
+            .collect::<Result<Vec<_>, String>>()?;
+        self.settle(crc, hashes)
+    }
+
+    fn settle(&self, expected: u32, pieces: Vec<crc32fast::Hasher>) -> Result<(), String> {
+        let mut all = crc32fast::Hasher::new();
+        pieces.iter().for_each(|piece| all.combine(piece));
+        let found = all.finalize();
         if expected != found {
             return Err(format!(
                 "bytes with the CRC-32 {found:08x} where {expected:08x} was written"
@@ -184,43 +197,77 @@ impl Bytes {
         Arc::ptr_eq(&self.storage, &other.storage) && self.part == other.part
     }
 
-    /// The bytes as a flat tensor of their own kind on the CPU, or converted piece by piece: beside the result, no
-    /// more than a piece is ever in memory.
+    /// The bytes as a flat tensor in another dtype or on another device, converted piece by piece: beside the result,
+    /// no more than a few pieces are ever in memory.
     pub fn flat(&self, kind: Kind, target: Kind, device: Device) -> Result<Tensor, String> {
         let width = kind.elt_size_in_bytes();
-        let out = Tensor::f_empty([(self.len() / width) as i64], (target, device)).map_err(|e| e.to_string())?;
-        let direct = kind == target && device == Device::Cpu;
-        let mut failed = None;
-        self.storage.read(self.part.clone(), |offset, bytes| {
-            // libtorch reads a bool's byte as it is: another value than 0 or 1 is undefined behaviour there.
-            if kind == Kind::Bool && bytes.iter().any(|b| *b > 1) {
-                failed.get_or_insert_with(|| "bools that are neither 0 nor 1".to_owned());
-                return;
+        let count = self.len() / width;
+        if count * width != self.len() {
+            return Err(format!("{} bytes for elements of {width}", self.len()));
+        }
+        let torch = |e: tch::TchError| e.to_string();
+        let out = Tensor::f_empty([count as i64], (target, device)).map_err(torch)?;
+        if kind == target && device == Device::Cpu {
+            if count > 0 {
+                // SAFETY: `out` is contiguous, on the CPU, of this dtype, with `self.len()` bytes that nobody else
+                // has yet; they are written before they are read.
+                let bytes = unsafe { std::slice::from_raw_parts_mut(out.data_ptr().cast::<u8>(), self.len()) };
+                self.read(&self.part, bytes)?;
+                check_bools(kind, bytes)?;
             }
-            if direct {
-                // A compressed entry may unpack to another length than the zip's directory says.
-                if offset + bytes.len() > self.len() {
-                    failed.get_or_insert_with(|| "more bytes than the directory says".to_owned());
-                    return;
+            return Ok(out);
+        }
+        let unpacked = match &self.storage.packed {
+            Some(entry) => Some(torch_zip::unpack(&self.storage.source, entry, self.part.clone())?),
+            None => None,
+        };
+        let whole = self.part == (0..self.storage.len());
+        let crc = self.storage.unchecked();
+        if let (Some(crc), false) = (crc, whole) {
+            self.storage.check(crc)?;
+        }
+        let (mut buffer, mut hash) = (Vec::new(), crc32fast::Hasher::new());
+        for (offset, range) in pieces(self.part.clone()) {
+            let bytes = match &unpacked {
+                Some(all) => all.get(offset..offset + range.len()).ok_or("fewer bytes when unpacked")?,
+                None => {
+                    buffer.resize(range.len(), 0);
+                    self.storage.source.read(self.storage.range.start + range.start, &mut buffer)?;
+                    &buffer
                 }
-                // SAFETY: `out` is contiguous, on the CPU, of this dtype, with `self.len()` bytes; `offset` and the
-                // piece stay inside of it, as was just checked, and nobody else has it yet.
-                unsafe {
-                    let to = out.data_ptr().cast::<u8>().add(offset);
-                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
-                }
-                return;
-            }
-            let count = bytes.len() / width;
-            let converted = Tensor::f_from_data_size(&bytes[..count * width], &[count as i64], kind)
-                .and_then(|piece| {
-                    let mut place = out.f_narrow(0, (offset / width) as i64, count as i64)?;
-                    place.f_copy_(&piece)
-                });
-            if let Err(e) = converted {
-                failed.get_or_insert(e.to_string());
-            }
-        })?;
-        failed.map_or(Ok(out), Err)
+            };
+            hash.update(bytes);
+            check_bools(kind, bytes)?;
+            let n = (range.len() / width) as i64;
+            let piece = Tensor::f_from_data_size(bytes, &[n], kind).map_err(torch)?;
+            let mut place = out.f_narrow(0, (offset / width) as i64, n).map_err(torch)?;
+            place.f_copy_(&piece).map_err(torch)?;
+        }
+        match crc {
+            Some(crc) if whole => self.storage.settle(crc, vec![hash])?,
+            _ => {}
+        }
+        Ok(out)
     }
+
+    fn read(&self, part: &Range<usize>, out: &mut [u8]) -> Result<(), String> {
+        match &self.storage.packed {
+            None => self.storage.fill(part, out),
+            Some(entry) => {
+                let bytes = torch_zip::unpack(&self.storage.source, entry, part.clone())?;
+                // It may unpack to another length than the zip's directory says.
+                let bytes = bytes.get(..out.len()).ok_or_else(|| format!("{} bytes when unpacked", bytes.len()))?;
+                out.copy_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// libtorch reads a bool's byte as it is: another value than 0 or 1 is undefined behaviour there.
+fn check_bools(kind: Kind, bytes: &[u8]) -> Result<(), String> {
+    if kind == Kind::Bool && bytes.iter().any(|b| *b > 1) {
+        return Err("bools that are neither 0 nor 1".into());
+    }
+    Ok(())
 }

@@ -20,7 +20,7 @@ const ALIGNMENT: usize = 64;
 const CHECKSUMS: &str = "crc32";
 
 pub(super) fn open(path: &Path) -> Result<Archive> {
-    parse(path, Source::map(path)?)
+    parse(path, Source::open(path)?)
 }
 
 /// [`open`] of bytes at hand; `path` names them in errors.

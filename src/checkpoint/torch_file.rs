@@ -37,7 +37,7 @@ pub struct TorchFile {
 /// A file that is missing, cut short, or whose sizes do not agree; a pickle with anything but tensors and plain
 /// values: any other global is refused by its name.
 pub fn open(path: &Path) -> Result<TorchFile> {
-    parse(path, Source::map(path)?)
+    parse(path, Source::open(path)?)
 }
 
 /// [`open`] of bytes at hand; `path` names them in errors.

@@ -24,5 +24,5 @@ venv=$cache/interop-$(sha256sum "$requirements" | cut -c1-12)
 
 export AF2_INTEROP_PYTHON=$venv/bin/python
 # Nothing is fetched: every model is made on the spot.
-export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
+export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TRANSFORMERS_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
 exec env -u MAKEFLAGS -u MFLAGS cargo test --release --locked --test interop -- --ignored --test-threads=1 "$@"
