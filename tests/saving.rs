@@ -1,0 +1,136 @@
+//! Writing while training goes on, keeping the right files, and dying in the middle.
+
+mod common;
+
+use af2::checkpoint::{numbered, open_released, open_torch, training, Archive};
+use af2::load::{self, Loaded};
+use af2::recipe::StageRecipe;
+use af2::train::state::{self, Saver};
+use af2::train::Steps;
+use common::golden;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use tch::{Device, Kind, Tensor};
+
+fn tiny() -> Loaded {
+    let options = load::Options {
+        config: Some(golden("F_tiny/config.yaml")),
+        ..load::Options::new(Device::Cpu)
+    };
+    load::open(&golden("F_tiny"), &options).unwrap()
+}
+
+fn stage(more: &str) -> StageRecipe {
+    let text = format!(
+        "name: saving\ntrain: [cross_attention, embeddings]\nwindows: 3\nsets: {{}}\n\
+         optim: {{steps: 9, batch_size: 2, learning_rate: 0.001, gate_rate: 3, clip: 1.0}}\n{more}"
+    );
+    serde_yaml::from_str(&text).unwrap()
+}
+
+fn backward(model: &Loaded, value: f64) {
+    let sums: Vec<Tensor> = model.params.trainable().iter().map(|(_, p)| (p * value).sum(Kind::Float)).collect();
+    Tensor::stack(&sums, 0).sum(Kind::Float).backward();
+}
+
+#[test]
+fn a_snapshot_is_of_its_step_and_the_folder_keeps_what_the_recipe_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny();
+    let stage = stage("save: {every: 1, keep_last: 2, keep_every: 3}");
+    let mut steps = Steps::new(&model, &stage);
+    let mut saver = Saver::new(folder.path().into(), stage.save);
+    let watched = "lang_encoder.model.layers.0.gated_cross_attn_layer_sound.attn.to_q.weight";
+    let mut history = Vec::new();
+    for i in 0..6 {
+        backward(&model, 0.01 * (i + 1) as f64);
+        steps.step();
+        saver.after_step(&steps).unwrap();
+        // The next step moves the weights while the thread writes: the file must not see it.
+        history.push(model.params.get(watched).unwrap().detach().copy());
+    }
+    saver.finish().unwrap();
+    let kept = numbered(folder.path()).unwrap();
+    assert_eq!(kept.keys().copied().collect::<Vec<_>>(), [0, 3, 4, 5]);
+    for (n, path) in &kept {
+        let file = open_torch(path).unwrap();
+        let weight = file.tensors.get(&format!("model_state_dict.module.{watched}")).unwrap();
+        assert!(weight == history[*n as usize], "checkpoint {n}");
+        let state = training::read(&file).unwrap();
+        assert_eq!((state.epoch, state.steps, state.stage.as_deref()), (*n as i64, *n as i64 + 1, Some("saving")));
+        // Three groups: gates have a rate of their own.
+        let rates: Vec<f64> = state.groups.iter().map(|g| g.initial_lr).collect();
+        assert_eq!(rates, [0.001, 0.001, 0.003]);
+    }
+    // A frozen LM is not saved, its embedding and every buffer are.
+    let names: Vec<String> = Archive::open(&kept[&5]).unwrap().names().map(str::to_owned).collect();
+    assert!(names.iter().any(|n| n.ends_with("embed_tokens.weight")) && names.iter().any(|n| n.ends_with("running_var")));
+    assert!(!names.iter().any(|n| n.contains("decoder_layer") || n.contains("audio_transformer_clap.layer_stack")));
+}
+
+#[test]
+fn a_state_goes_back_only_into_the_stage_that_wrote_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint_0.pt");
+    let model = tiny();
+    let own = stage("");
+    let mut steps = Steps::new(&model, &own);
+    backward(&model, 0.01);
+    steps.step();
+    state::Snapshot::of(&steps, 0, false).write(&path).unwrap();
+    let file = open_torch(&path).unwrap();
+    let mut again = Steps::new(&model, &own);
+    assert_eq!(state::restore(&mut again, &file).unwrap(), 0);
+    assert_eq!(again.done, 1);
+    let with = |key: &str, value: &str| {
+        let text = serde_yaml::to_string(&own).unwrap().replace(key, value);
+        serde_yaml::from_str::<StageRecipe>(&text).unwrap()
+    };
+    for (other, said) in [
+        (with("learning_rate: 0.001", "learning_rate: 0.002"), "param_groups.0.initial_lr: expected 2e-3, as the recipe says, found 1e-3"),
+        (with("gate_rate: 3.0", "gate_rate: 1.0"), "param_groups: expected 2 groups, as the recipe says, found 3 groups"),
+        (with("weight_decay: 0.1", "weight_decay: 0.2"), "weight_decay: expected 0.2"),
+        (with("- embeddings", "- lm"), "param_groups.1.params: expected"),
+    ] {
+        let mut steps = Steps::new(&model, &other);
+        let e = state::restore(&mut steps, &file).unwrap_err();
+        assert!(e.to_string().contains(said) && e.exit_code() == 7, "{e}");
+        assert_eq!((steps.done, steps.optimizer.moments().count()), (0, 0));
+    }
+}
+
+/// A writer that is killed at any moment leaves the checkpoint before it whole, or the new one.
+#[test]
+fn a_killed_writer_leaves_a_checkpoint_that_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, released) = (folder.path().join("checkpoint_0.pt"), folder.path().join("released"));
+    let binary = assert_cmd::cargo::cargo_bin("af2");
+    let start = |out: &Path, layout: &str| {
+        Command::new(&binary)
+            .args(["checkpoint", "convert"])
+            .args([&golden("F_tiny"), out])
+            .args(["--layout", layout, "--full", "--quiet"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    assert!(start(&file, "reference").wait().unwrap().success());
+    assert!(start(&released, "released").wait().unwrap().success());
+    let mut killed = 0;
+    for delay in (0..240).step_by(12) {
+        for (out, layout) in [(&file, "reference"), (&released, "released")] {
+            let mut child = start(out, layout);
+            std::thread::sleep(Duration::from_millis(delay));
+            child.kill().unwrap();
+            killed += usize::from(!child.wait().unwrap().success());
+        }
+        let archive = Archive::open(&file).unwrap();
+        let tensors = open_released(&released).unwrap().tensors;
+        for (archive, expected) in [(archive, 260), (tensors, 260)] {
+            let read = archive.names().filter(|n| archive.get(n).is_ok()).count();
+            assert_eq!(read, expected, "after {delay} ms");
+        }
+    }
+    assert!(killed > 3, "only {killed} of the writers were killed before they were done");
+}
