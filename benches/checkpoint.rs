@@ -39,7 +39,13 @@ fn main() {
         eprintln!("no Python environment: run `make test-interop` once for its rows");
     }
 
-    let mut table = Table::new(["what", "disk cache", "seconds (median of 3)", "GB/s", "raw read ÷ this"]);
+    let mut table = Table::new([
+        "what",
+        "disk cache",
+        "seconds (median of 3)",
+        "GB/s",
+        "raw read ÷ this",
+    ]);
     let gigabytes = size(&safe) as f64 / 1e9;
     for cold in [false, true] {
         let files = [&safe, &torch];
@@ -63,12 +69,23 @@ fn main() {
         let mut row = |what: &str, file: &Path, work: Work| {
             let state = if cold { "empty" } else { "warm" };
             let cells = match seconds(file, &work) {
-                Some(s) => [what, state, &format!("{s:.2}"), &format!("{:.2}", gigabytes / s), &format!("{:.2}", raw / s)].map(str::to_owned),
+                Some(s) => [
+                    what,
+                    state,
+                    &format!("{s:.2}"),
+                    &format!("{:.2}", gigabytes / s),
+                    &format!("{:.2}", raw / s),
+                ]
+                .map(str::to_owned),
                 None => [what, state, "failed", "", ""].map(str::to_owned),
             };
             table.row(cells);
         };
-        row("raw read, 16 MiB pieces", &safe, Box::new(|| Some(timed(|| read(&safe)))));
+        row(
+            "raw read, 16 MiB pieces",
+            &safe,
+            Box::new(|| Some(timed(|| read(&safe)))),
+        );
         for (name, file) in [("safetensors", &safe), (".pt", &torch)] {
             row(
                 &format!("af2: every tensor of {name}, checksums verified"),
@@ -96,7 +113,11 @@ fn main() {
             row(what, file, Box::new(move || python_seconds(python, file, code)));
         }
     }
-    println!("{gigabytes:.2} GB, {} threads\n{}", tch::get_num_threads(), table.terminal());
+    println!(
+        "{gigabytes:.2} GB, {} threads\n{}",
+        tch::get_num_threads(),
+        table.terminal()
+    );
 }
 
 fn timed(work: impl FnOnce()) -> f64 {
@@ -117,7 +138,10 @@ fn read(file: &Path) {
 
 fn read_all(file: &Path) {
     let archive = Archive::open(file).expect("the file that was just written");
-    let all: Vec<_> = archive.names().map(|n| archive.get(n).expect("a readable tensor")).collect();
+    let all: Vec<_> = archive
+        .names()
+        .map(|n| archive.get(n).expect("a readable tensor"))
+        .collect();
     assert_eq!(all.len(), archive.names().count());
 }
 
@@ -134,7 +158,13 @@ fn open(file: &Path, llm: &Path) {
 fn forget(file: &Path) -> bool {
     let of = format!("of={}", file.display());
     let out = Command::new("dd")
-        .args([&of, "oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"])
+        .args([
+            &of,
+            "oflag=nocache",
+            "conv=notrunc,fdatasync",
+            "count=0",
+            "status=none",
+        ])
         .output();
     out.is_ok_and(|o| o.status.success())
 }
@@ -164,6 +194,10 @@ fn python_seconds(python: &Path, file: &Path, code: &str) -> Option<f64> {
         "import sys, time, torch\nfrom safetensors.torch import load_file\ntorch.set_num_threads(2)\np = sys.argv[1]\n\
          t = time.perf_counter()\nx = {code}\nprint(time.perf_counter() - t)"
     );
-    let out = Command::new(python).args(["-c", &program]).arg(file).output().ok()?;
+    let out = Command::new(python)
+        .args(["-c", &program])
+        .arg(file)
+        .output()
+        .ok()?;
     String::from_utf8_lossy(&out.stdout).trim().parse().ok()
 }

@@ -340,7 +340,12 @@ fn a_folder_without_its_parts_is_refused_by_what_it_lacks() {
     assert!(released.clap.is_none());
     let clap = d.path().join("clap_ckpt");
     for name in ["a", "b"] {
-        write_safetensors(&clap.join(format!("{name}.safetensors")), &as_items(&tensors), &[]).unwrap();
+        write_safetensors(
+            &clap.join(format!("{name}.safetensors")),
+            &as_items(&tensors),
+            &[],
+        )
+        .unwrap();
     }
     refused("2 of them");
     fs::remove_file(d.path().join("safe_ckpt/chunk_0.safetensors")).unwrap();
@@ -373,7 +378,10 @@ fn the_references_training_checkpoint_opens_with_its_optimizer() {
     for name in model.names() {
         let (a, b) = (model.info(name).unwrap(), ours.info(name).unwrap());
         assert_eq!((&a.shape, a.kind), (&b.shape, b.kind), "{name}");
-        assert!(names::saved_by_trainer(name, false, true) || Part::of(name) != Part::Clap, "{name}");
+        assert!(
+            names::saved_by_trainer(name, false, true) || Part::of(name) != Part::Clap,
+            "{name}"
+        );
     }
 }
 
@@ -400,15 +408,30 @@ fn round_trips_between_all_layouts_keep_every_bit() {
     let tensors = open_released(&tiny).unwrap().tensors;
 
     // released → released
-    convert(&parts(&tiny, None), &at("released"), Layout::Released, &choice(false)).unwrap();
+    convert(
+        &parts(&tiny, None),
+        &at("released"),
+        Layout::Released,
+        &choice(false),
+    )
+    .unwrap();
     assert_equal(&tensors, &open_released(&at("released")).unwrap().tensors);
 
     // released → reference, full → released
     let full = at("checkpoint_7.pt");
     let done = convert(&parts(&tiny, None), &full, Layout::Reference, &choice(true)).unwrap();
     assert_eq!(done.tensors, 260);
-    assert_equal(&tensors, &names::canonical(Archive::open(&full).unwrap(), &full).unwrap());
-    convert(&parts(&full, Some(&tiny)), &at("back"), Layout::Released, &choice(false)).unwrap();
+    assert_equal(
+        &tensors,
+        &names::canonical(Archive::open(&full).unwrap(), &full).unwrap(),
+    );
+    convert(
+        &parts(&full, Some(&tiny)),
+        &at("back"),
+        Layout::Released,
+        &choice(false),
+    )
+    .unwrap();
     assert_equal(&tensors, &open_released(&at("back")).unwrap().tensors);
 
     // released → reference, what its trainer saves: the names that the reference's own file has
@@ -422,8 +445,17 @@ fn round_trips_between_all_layouts_keep_every_bit() {
 
     // the reference's file → reference: the optimizer's state and every plain value too
     let again = at("checkpoint_0.pt");
-    convert(&parts(&reference_checkpoint(), None), &again, Layout::Reference, &choice(false)).unwrap();
-    let (first, second) = (open_torch(&reference_checkpoint()).unwrap(), open_torch(&again).unwrap());
+    convert(
+        &parts(&reference_checkpoint(), None),
+        &again,
+        Layout::Reference,
+        &choice(false),
+    )
+    .unwrap();
+    let (first, second) = (
+        open_torch(&reference_checkpoint()).unwrap(),
+        open_torch(&again).unwrap(),
+    );
     assert_equal(&first.tensors, &second.tensors);
     assert_eq!(first.plain, second.plain);
 
@@ -435,7 +467,8 @@ fn round_trips_between_all_layouts_keep_every_bit() {
         lm.then(|| n.to_owned())
     };
     assert_equal(&tensors.clone().rename(own), &lm);
-    let config: serde_json::Value = serde_json::from_str(&fs::read_to_string(at("hf").join("config.json")).unwrap()).unwrap();
+    let config: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(at("hf").join("config.json")).unwrap()).unwrap();
     assert_eq!(config["vocab_size"], 597);
 
     // A part that is missing is named, not left out.
@@ -445,7 +478,9 @@ fn round_trips_between_all_layouts_keep_every_bit() {
     for file in ["config.json", "tokenizer.json"] {
         fs::copy(at("hf").join(file), at("hf-config").join(file)).unwrap();
     }
-    let e = convert(&alone, &at("none"), Layout::Hf, &choice(false)).unwrap_err().to_string();
+    let e = convert(&alone, &at("none"), Layout::Hf, &choice(false))
+        .unwrap_err()
+        .to_string();
     assert!(e.contains("model.layers.0") && e.contains("--llm"), "{e}");
 }
 
@@ -457,7 +492,11 @@ fn what_the_trainer_saves_are_the_references_names_at_every_size() {
         let Some(keeps) = json.get("filter_state_dict_to_trainable_keeps") else {
             continue;
         };
-        let keeps = &keeps[if trained { "sft(clap finetune)" } else { "pretrain(clap frozen)" }];
+        let keeps = &keeps[if trained {
+            "sft(clap finetune)"
+        } else {
+            "pretrain(clap frozen)"
+        }];
         let Some(keeps) = keeps.as_array() else {
             continue;
         };
@@ -466,7 +505,8 @@ fn what_the_trainer_saves_are_the_references_names_at_every_size() {
         let tied = size != "7B";
         let mut trains = vec![Part::AudioTransformer, Part::CrossAttention, Part::Embeddings];
         trains.extend(trained.then_some(Part::Clap));
-        let second = |k: &str| k.contains("old_decoder_blocks") || k.contains("gated_cross_attn_layers_sound");
+        let second =
+            |k: &str| k.contains("old_decoder_blocks") || k.contains("gated_cross_attn_layers_sound");
         let ours: BTreeSet<String> = keys
             .keys()
             .filter(|k| !second(k))
@@ -485,9 +525,18 @@ fn what_the_trainer_saves_are_the_references_names_at_every_size() {
 #[test]
 fn what_fuzzing_left_is_read_or_refused_and_so_are_its_neighbours() {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
-    let refused = ["call.pt", "broken.safetensors", "overlap.safetensors", "twice.safetensors"];
+    let refused = [
+        "call.pt",
+        "broken.safetensors",
+        "overlap.safetensors",
+        "twice.safetensors",
+    ];
     let mut seen = 0;
-    for (folder, format) in [("torch", Format::Torch), ("safetensors", Format::Safetensors), ("index", Format::Index)] {
+    for (folder, format) in [
+        ("torch", Format::Torch),
+        ("safetensors", Format::Safetensors),
+        ("index", Format::Index),
+    ] {
         for file in fs::read_dir(seeds.join(folder)).unwrap() {
             let path = file.unwrap().path();
             let bytes = fs::read(&path).unwrap();

@@ -10,9 +10,17 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 fn run(arguments: &[&str]) -> (i32, String, String) {
-    let out = Command::cargo_bin("af2").unwrap().args(arguments).output().unwrap();
+    let out = Command::cargo_bin("af2")
+        .unwrap()
+        .args(arguments)
+        .output()
+        .unwrap();
     let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
-    (out.status.code().unwrap_or(-1), text(out.stdout), text(out.stderr))
+    (
+        out.status.code().unwrap_or(-1),
+        text(out.stdout),
+        text(out.stderr),
+    )
 }
 
 /// Runs, expects this exit code and every one of these pieces in what is printed.
@@ -20,7 +28,10 @@ fn says(arguments: &[&str], code: i32, pieces: &[&str]) -> String {
     let (found, out, err) = run(arguments);
     assert_eq!(found, code, "{arguments:?}\n{out}{err}");
     for piece in pieces {
-        assert!(out.contains(piece) || err.contains(piece), "{arguments:?}: no {piece:?} in\n{out}{err}");
+        assert!(
+            out.contains(piece) || err.contains(piece),
+            "{arguments:?}: no {piece:?} in\n{out}{err}"
+        );
     }
     assert!(!err.contains("panicked"), "{err}");
     out
@@ -47,13 +58,31 @@ fn ls_names_every_tensor_and_value() {
         serde_json::from_str(&says(&["checkpoint", "ls", &file, "--json"], 0, &[])).unwrap();
     assert_eq!(json["tensors"].as_array().unwrap().len(), 377);
     assert_eq!(json["bytes"], 9695588);
-    assert_eq!(json["values"]["optimizer_state_dict.param_groups.0.lr"], 0.0006666666666666666);
+    assert_eq!(
+        json["values"]["optimizer_state_dict.param_groups.0.lr"],
+        0.0006666666666666666
+    );
     let first = &json["tensors"][0];
-    assert_eq!((&first["shape"], &first["dtype"], &first["bytes"]), (&serde_json::json!([64]), &"float32".into(), &256.into()));
-    says(&["checkpoint", "ls", &text(&golden("F_tiny"))], 0, &["260 tensors"]);
-    says(&["checkpoint", "ls", &text(&golden("F_tiny/llm"))], 0, &["model.norm.weight"]);
+    assert_eq!(
+        (&first["shape"], &first["dtype"], &first["bytes"]),
+        (&serde_json::json!([64]), &"float32".into(), &256.into())
+    );
+    says(
+        &["checkpoint", "ls", &text(&golden("F_tiny"))],
+        0,
+        &["260 tensors"],
+    );
+    says(
+        &["checkpoint", "ls", &text(&golden("F_tiny/llm"))],
+        0,
+        &["model.norm.weight"],
+    );
     says(&["checkpoint", "ls", "nowhere.pt"], 3, &["nowhere.pt"]);
-    says(&["checkpoint", "ls", &text(&golden("README.md"))], 7, &[".safetensors, .pt"]);
+    says(
+        &["checkpoint", "ls", &text(&golden("README.md"))],
+        7,
+        &[".safetensors, .pt"],
+    );
 }
 
 #[test]
@@ -68,19 +97,45 @@ fn diff_tells_equal_from_near_and_near_from_far() {
         .map(|n| {
             let t = tensors.get(n).unwrap();
             let t = if n == gate { t * 1.5 } else { t };
-            (if n == names::HEAD { "strange".to_owned() } else { n.to_owned() }, t.into())
+            (
+                if n == names::HEAD {
+                    "strange".to_owned()
+                } else {
+                    n.to_owned()
+                },
+                t.into(),
+            )
         })
         .collect();
     let other = d.path().join("safe_ckpt");
     write_released(&other, &items, 1 << 30).unwrap();
     let other = text(&other);
-    let pieces = [gate, "5.000e-1", "only in the first  lang_encoder.lm_head.weight", "only in the second strange", "differ past 0e0"];
+    let pieces = [
+        gate,
+        "5.000e-1",
+        "only in the first  lang_encoder.lm_head.weight",
+        "only in the second strange",
+        "differ past 0e0",
+    ];
     says(&["checkpoint", "diff", &tiny, &other], 9, &pieces);
     let json = says(&["checkpoint", "diff", &tiny, &other, "--json"], 9, &[]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((json["equal"].as_u64(), json["values"][0]["max_rel"].as_f64()), (Some(258), Some(0.5)));
+    assert_eq!(
+        (json["equal"].as_u64(), json["values"][0]["max_rel"].as_f64()),
+        (Some(258), Some(0.5))
+    );
     let files = |name: &str| text(&golden(&format!("F_tiny/safe_ckpt/{name}.safetensors")));
-    says(&["checkpoint", "diff", &files("chunk_0"), &files("chunk_0"), "--raw"], 0, &["0 differ"]);
+    says(
+        &[
+            "checkpoint",
+            "diff",
+            &files("chunk_0"),
+            &files("chunk_0"),
+            "--raw",
+        ],
+        0,
+        &["0 differ"],
+    );
 }
 
 #[test]
@@ -89,23 +144,54 @@ fn verify_fits_what_fits_and_lists_what_does_not() {
     says(
         &["checkpoint", "verify", &tiny, "--config", &config],
         0,
-        &["loaded      259 tensors", "missing     2 as expected: computed", "the embedding itself, tied", "fits"],
+        &[
+            "loaded      259 tensors",
+            "missing     2 as expected: computed",
+            "the embedding itself, tied",
+            "fits",
+        ],
     );
     // PyTorch's strict=True would refuse it: the STFT matrices are not in the file, the tied head is.
     says(
         &["checkpoint", "verify", &tiny, "--config", &config, "--strict"],
         7,
-        &["spectrogram_extractor.stft.conv_real.weight", "lang_encoder.lm_head.weight"],
+        &[
+            "spectrogram_extractor.stft.conv_real.weight",
+            "lang_encoder.lm_head.weight",
+        ],
     );
     says(
         &["checkpoint", "verify", &tiny, "--model", "af2-3b"],
         7,
-        &["mis-shaped  lang_encoder.model.norm.weight: expected [2048], found [64]", "more like this"],
+        &[
+            "mis-shaped  lang_encoder.model.norm.weight: expected [2048], found [64]",
+            "more like this",
+        ],
     );
-    says(&["checkpoint", "verify", &tiny, "--model", "af2-3"], 4, &["did you mean `af2-3b`?"]);
+    says(
+        &["checkpoint", "verify", &tiny, "--model", "af2-3"],
+        4,
+        &["did you mean `af2-3b`?"],
+    );
     let training = text(&golden("F_tiny/train_ckpt/checkpoint_0_zeroed.pt"));
-    says(&["checkpoint", "verify", &training, "--config", &config], 7, &["llm/", "--base"]);
-    says(&["checkpoint", "verify", &training, "--base", &tiny, "--config", &config], 0, &["259 tensors", "fits"]);
+    says(
+        &["checkpoint", "verify", &training, "--config", &config],
+        7,
+        &["llm/", "--base"],
+    );
+    says(
+        &[
+            "checkpoint",
+            "verify",
+            &training,
+            "--base",
+            &tiny,
+            "--config",
+            &config,
+        ],
+        0,
+        &["259 tensors", "fits"],
+    );
 }
 
 #[test]
@@ -114,17 +200,53 @@ fn convert_says_what_it_leaves_out_and_the_results_answer_alike() {
     let at = |name: &str| text(&d.path().join(name));
     let (tiny, config) = (text(&golden("F_tiny")), text(&golden("F_tiny/config.yaml")));
     let full = at("checkpoint_1.pt");
-    says(&["checkpoint", "convert", &tiny, &full, "--layout", "reference", "--full"], 0, &["260 tensors", "optimizer's state"]);
     says(
-        &["checkpoint", "convert", &full, &at("released"), "--layout", "released", "--llm", &text(&golden("F_tiny/llm"))],
+        &[
+            "checkpoint",
+            "convert",
+            &tiny,
+            &full,
+            "--layout",
+            "reference",
+            "--full",
+        ],
+        0,
+        &["260 tensors", "optimizer's state"],
+    );
+    says(
+        &[
+            "checkpoint",
+            "convert",
+            &full,
+            &at("released"),
+            "--layout",
+            "released",
+            "--llm",
+            &text(&golden("F_tiny/llm")),
+        ],
         0,
         &["260 tensors"],
     );
-    says(&["checkpoint", "convert", &tiny, &at("hf"), "--layout", "hf"], 0, &["50 tensors", "not the language model's"]);
+    says(
+        &["checkpoint", "convert", &tiny, &at("hf"), "--layout", "hf"],
+        0,
+        &["50 tensors", "not the language model's"],
+    );
     says(&["checkpoint", "diff", &tiny, &at("released")], 0, &["260 equal"]);
     let wav = text(&golden("wavs/speech_16k_mono_3p7s.wav"));
     let ask = |more: &[&str]| {
-        let mut arguments = vec!["generate", "--audio", &wav, "--prompt", "what is it?", "--json", "--max-new-tokens", "12", "--config", &config];
+        let mut arguments = vec![
+            "generate",
+            "--audio",
+            &wav,
+            "--prompt",
+            "what is it?",
+            "--json",
+            "--max-new-tokens",
+            "12",
+            "--config",
+            &config,
+        ];
         arguments.extend(more);
         let line: serde_json::Value = serde_json::from_str(&says(&arguments, 0, &[])).unwrap();
         line["tokens"].clone()
@@ -135,12 +257,27 @@ fn convert_says_what_it_leaves_out_and_the_results_answer_alike() {
     let safe = text(&golden("F_tiny/safe_ckpt"));
     let clap = text(&golden("F_tiny/clap_ckpt/epoch_16.pt"));
     // Three parts named one by one, one folder, a safe_ckpt folder, a training file over a folder.
-    assert_eq!(ask(&["--checkpoint", &safe, "--llm", &llm, "--clap", &clap]), expected);
+    assert_eq!(
+        ask(&["--checkpoint", &safe, "--llm", &llm, "--clap", &clap]),
+        expected
+    );
     assert_eq!(ask(&["--checkpoint", &at("released")]), expected);
     assert_eq!(ask(&["--checkpoint", &safe]), expected);
     assert_eq!(ask(&["--checkpoint", &full, "--base", &tiny]), expected);
     // Without the reference's --base there is no LM.
-    says(&["generate", "--audio", &wav, "--prompt", "x", "--checkpoint", &full], 7, &["checkpoint_1.pt", "--llm DIR"]);
+    says(
+        &[
+            "generate",
+            "--audio",
+            &wav,
+            "--prompt",
+            "x",
+            "--checkpoint",
+            &full,
+        ],
+        7,
+        &["checkpoint_1.pt", "--llm DIR"],
+    );
 }
 
 /// The tiny model's tensors, changed, as safe_ckpt with the LM's configuration beside it.
@@ -174,12 +311,22 @@ fn open(folder: &Path, rules: Rules) -> af2::error::Result<load::Loaded> {
 #[test]
 fn what_may_be_missing_is_named_by_a_pattern_and_told() {
     let d = tempfile::tempdir().unwrap();
-    changed(d.path(), |n, t| (!n.contains("layers.2.gated_cross_attn_layer_sound.ff.")).then_some((n, t)));
+    changed(d.path(), |n, t| {
+        (!n.contains("layers.2.gated_cross_attn_layer_sound.ff.")).then_some((n, t))
+    });
     let e = open(d.path(), Rules::default()).err().unwrap().to_string();
-    assert!(e.contains("layers.2.gated_cross_attn_layer_sound.ff.1.weight") && e.contains("--allow-missing"), "{e}");
+    assert!(
+        e.contains("layers.2.gated_cross_attn_layer_sound.ff.1.weight") && e.contains("--allow-missing"),
+        "{e}"
+    );
     let rules = Rules::new(false, &["*.layers.2.*_sound.ff.*".into()], false).unwrap();
     let model = open(d.path(), rules).unwrap();
-    let why: Vec<_> = model.report.missing.iter().filter(|o| o.why == Some("initialised: --allow-missing")).collect();
+    let why: Vec<_> = model
+        .report
+        .missing
+        .iter()
+        .filter(|o| o.why == Some("initialised: --allow-missing"))
+        .collect();
     assert_eq!(why.len(), 4);
     assert!(Rules::new(false, &["[".into()], false).is_err());
 }
@@ -187,11 +334,21 @@ fn what_may_be_missing_is_named_by_a_pattern_and_told() {
 #[test]
 fn half_precision_files_become_what_the_model_computes_in_and_the_report_says_so() {
     let d = tempfile::tempdir().unwrap();
-    let half = |t: Tensor| if t.kind() == Kind::Float { t.to_kind(Kind::BFloat16) } else { t };
+    let half = |t: Tensor| {
+        if t.kind() == Kind::Float {
+            t.to_kind(Kind::BFloat16)
+        } else {
+            t
+        }
+    };
     changed(d.path(), |n, t| Some((n, half(t))));
     let model = open(d.path(), Rules::default()).unwrap();
     assert!(model.report.converted.len() > 200);
-    assert!(model.report.lines().iter().any(|l| l.contains("tensors from BFloat16 to Float")));
+    assert!(model
+        .report
+        .lines()
+        .iter()
+        .any(|l| l.contains("tensors from BFloat16 to Float")));
     let exact = open_released(&golden("F_tiny")).unwrap().tensors;
     for (name, entry) in model.params.iter() {
         let Some(info) = exact.info(name) else { continue };
@@ -205,10 +362,15 @@ fn half_precision_files_become_what_the_model_computes_in_and_the_report_says_so
 fn a_gate_that_is_no_number_is_refused_by_name() {
     let d = tempfile::tempdir().unwrap();
     let gate = "lang_encoder.model.layers.3.gated_cross_attn_layer_sound.attn_gate";
-    changed(d.path(), |n, t| Some((n.clone(), if n == gate { t * f64::NAN } else { t })));
+    changed(d.path(), |n, t| {
+        Some((n.clone(), if n == gate { t * f64::NAN } else { t }))
+    });
     let e = open(d.path(), Rules::default()).err().unwrap();
     assert_eq!(e.exit_code(), 7);
-    assert!(e.to_string().contains(gate) && e.to_string().contains("a finite number"), "{e}");
+    assert!(
+        e.to_string().contains(gate) && e.to_string().contains("a finite number"),
+        "{e}"
+    );
 }
 
 /// LAION-CLAP's files: `module.`, a RoBERTa text branch with its position numbers or without, an encoder without fusion,
@@ -221,18 +383,26 @@ fn a_laion_clap_file_is_an_audio_encoder() {
     for positions in [true, false] {
         let mut items: Vec<(String, Item)> = clap
             .names()
-            .filter(|n| !n.contains("mel_conv2d") && !n.contains("fusion_model") && !n.contains("text_branch"))
+            .filter(|n| {
+                !n.contains("mel_conv2d") && !n.contains("fusion_model") && !n.contains("text_branch")
+            })
             .map(|n| (n.to_owned(), Item::There(&clap, n.to_owned())))
             .collect();
         let float = (Kind::Float, Device::Cpu);
         let words = Tensor::zeros([7, 4], float);
-        items.push(("module.text_branch.embeddings.word_embeddings.weight".into(), words.into()));
+        items.push((
+            "module.text_branch.embeddings.word_embeddings.weight".into(),
+            words.into(),
+        ));
         if positions {
             let ids = Tensor::arange(514, (Kind::Int64, Device::Cpu)).view([1, 514]);
             items.push(("module.text_branch.embeddings.position_ids".into(), ids.into()));
         }
         let file = d.path().join(format!("laion_{positions}.pt"));
-        let node = Node::dict([("epoch", Node::Plain(af2::checkpoint::Plain::Int(45))), ("state_dict", Node::tensors(items))]);
+        let node = Node::dict([
+            ("epoch", Node::Plain(af2::checkpoint::Plain::Int(45))),
+            ("state_dict", Node::tensors(items)),
+        ]);
         write_torch(&file, &node).unwrap();
         let parts = Parts {
             clap: Some(file),
@@ -247,7 +417,9 @@ fn a_laion_clap_file_is_an_audio_encoder() {
             .collect();
         assert!(unfused.iter().all(|o| o.name.contains("patch_embed")) && unfused.len() > 10);
         let name = "clap.nvclap.layers.0.blocks.0.attn.qkv.weight";
-        let own = clap.get("module.audio_branch.layers.0.blocks.0.attn.qkv.weight").unwrap();
+        let own = clap
+            .get("module.audio_branch.layers.0.blocks.0.attn.qkv.weight")
+            .unwrap();
         assert!(*model.params.get(name).unwrap() == own);
     }
 }

@@ -29,7 +29,12 @@ fn open(parts: &Parts, before: usize) -> (Loaded, f64) {
     let model = load::open_parts(parts, &load::Options::new(Device::Cpu)).unwrap();
     let peak = full_size::memory("VmHWM:") - before;
     let share = peak as f64 / model.report.bytes as f64;
-    println!("{}: {} tensors, {} bytes, peak {peak} bytes, {share:.3} times", parts.checkpoint.display(), model.report.loaded, model.report.bytes);
+    println!(
+        "{}: {} tensors, {} bytes, peak {peak} bytes, {share:.3} times",
+        parts.checkpoint.display(),
+        model.report.loaded,
+        model.report.bytes
+    );
     (model, share)
 }
 
@@ -44,7 +49,13 @@ fn answer(model: &Loaded) -> Vec<i64> {
         eos: model.tokenizer.eos,
         cache: true,
     };
-    generate(&model.model, &heard, &ids, &options, &mut Sampler::new(Sampling::GREEDY, 0))
+    generate(
+        &model.model,
+        &heard,
+        &ids,
+        &options,
+        &mut Sampler::new(Sampling::GREEDY, 0),
+    )
 }
 
 #[test]
@@ -60,7 +71,10 @@ fn a_checkpoint_of_the_0_5b_size_loads_inside_its_memory_bounds_and_answers() {
     assert!(model.report.bytes as i64 > 4 * PARAMETERS);
     assert!(share <= 1.15, "safetensors: {share:.3} times the tensors' bytes");
     let said = answer(&model);
-    assert!(!said.is_empty() && said.iter().all(|id| (0..151_669).contains(id)), "{said:?}");
+    assert!(
+        !said.is_empty() && said.iter().all(|id| (0..151_669).contains(id)),
+        "{said:?}"
+    );
     drop(model);
 
     let file = folder.path().join("checkpoint_0.pt");

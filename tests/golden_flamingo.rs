@@ -3,6 +3,7 @@
 
 mod common;
 
+use af2::checkpoint::{names, open_torch, Archive, Parts, Plain};
 use af2::data::feed::{examples, Ears, Example};
 use af2::data::manifest::Manifest;
 use af2::generate::{
@@ -14,7 +15,6 @@ use af2::load::{self, Loaded};
 use af2::model::{cross_attention::Frames, flamingo::Audio, htsat::TrainMode};
 use af2::recipe::StageRecipe;
 use af2::text::prompt;
-use af2::checkpoint::{names, open_torch, Archive, Parts, Plain};
 use af2::trace;
 use af2::train::{
     batch::{self, Batch, Encoded},
@@ -277,7 +277,10 @@ fn a_run_goes_on_from_its_checkpoint_as_the_reference_does() {
         };
         let model = load::open_parts(&parts, &options).unwrap();
         let mut steps = Steps::new(&model, &stage);
-        assert_eq!(state::restore(&mut steps, model.torch.as_ref().unwrap()).unwrap(), 0);
+        assert_eq!(
+            state::restore(&mut steps, model.torch.as_ref().unwrap()).unwrap(),
+            0
+        );
         assert_eq!(steps.done, 2);
         let losses = run["microstep_losses"].as_array().unwrap();
         let mut worst: f64 = 0.0;
@@ -301,7 +304,10 @@ fn parameter_groups_are_the_references_in_its_order() {
     let model = open(false);
     for (file, parts) in [
         ("train_none", "[audio_transformer, cross_attention, embeddings]"),
-        ("train_clap_finetune", "[clap, audio_transformer, cross_attention, embeddings]"),
+        (
+            "train_clap_finetune",
+            "[clap, audio_transformer, cross_attention, embeddings]",
+        ),
     ] {
         let groups = &json(&format!("F_tiny/{file}.json"))["param_groups"];
         let yaml = stage(GOLDEN_RUN);
@@ -323,7 +329,12 @@ fn parameter_groups_are_the_references_in_its_order() {
         assert_eq!(ours.len(), theirs.len());
         for (own, their) in ours.iter().zip(&theirs) {
             let first = own.iter().zip(their).find(|(a, b)| a != b);
-            assert!(first.is_none() && own.len() == their.len(), "{file}: {first:?}, {} and {}", own.len(), their.len());
+            assert!(
+                first.is_none() && own.len() == their.len(),
+                "{file}: {first:?}, {} and {}",
+                own.len(),
+                their.len()
+            );
         }
     }
 }
@@ -348,9 +359,15 @@ fn compare_with_the_references_checkpoint(file: &std::path::Path) {
         let norm = scalar(&t.to_kind(tch::Kind::Double).norm());
         let expected = expected[1].as_f64().unwrap();
         // Two steps of float32 with sums in another order.
-        assert!((norm - expected).abs() <= 1e-5 * expected + 1e-9, "{name}: norm {norm} instead of {expected}");
+        assert!(
+            (norm - expected).abs() <= 1e-5 * expected + 1e-9,
+            "{name}: norm {norm} instead of {expected}"
+        );
     }
-    assert!(matches!(ours.plain["optimizer_state_dict.param_groups.0.param_names"], Plain::List(_)));
+    assert!(matches!(
+        ours.plain["optimizer_state_dict.param_groups.0.param_names"],
+        Plain::List(_)
+    ));
 }
 
 #[test]

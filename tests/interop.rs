@@ -4,9 +4,7 @@
 
 mod common;
 
-use af2::checkpoint::{
-    open_torch, training, write_safetensors, write_torch, Archive, Node, Parts,
-};
+use af2::checkpoint::{open_torch, training, write_safetensors, write_torch, Archive, Node, Parts};
 use af2::load::convert::{convert, Choice, Layout};
 use af2::load::{self, Loaded};
 use af2::model::params::{Lookup, Origin, Params, Role, Store};
@@ -22,8 +20,16 @@ use tch::{no_grad, Device, Kind, Tensor};
 fn judge(check: &str, folder: &Path) {
     let python = std::env::var_os("AF2_INTEROP_PYTHON").expect("`make test-interop` sets AF2_INTEROP_PYTHON");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/judge.py");
-    let status = Command::new(python).arg(script).arg(check).arg(folder).status().unwrap();
-    assert!(status.success(), "judge.py {check} says no: its reason stands above");
+    let status = Command::new(python)
+        .arg(script)
+        .arg(check)
+        .arg(folder)
+        .status()
+        .unwrap();
+    assert!(
+        status.success(),
+        "judge.py {check} says no: its reason stands above"
+    );
 }
 
 fn tiny() -> Loaded {
@@ -53,7 +59,11 @@ fn constant_gradients(params: &Params, value: f64) {
 }
 
 fn plain_names(tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
-    let name = |n: String| names::in_training_tree(&n).trim_start_matches("module.").to_owned();
+    let name = |n: String| {
+        names::in_training_tree(&n)
+            .trim_start_matches("module.")
+            .to_owned()
+    };
     tensors.into_iter().map(|(n, t)| (name(n), t)).collect()
 }
 
@@ -69,22 +79,37 @@ fn torch_files_of_both_formats_read_as_torch_reads_them() {
         if !name.ends_with(".pt") || name.starts_with("training") {
             continue;
         }
-        let expected = folder.path().join(format!("{}.safetensors", name.split('.').next().unwrap()));
+        let expected = folder
+            .path()
+            .join(format!("{}.safetensors", name.split('.').next().unwrap()));
         let expected = Archive::open(&expected).unwrap();
         let found = open_torch(&path).unwrap().tensors;
         let d = af2::checkpoint::diff(&expected, &found).unwrap();
-        assert!(d.within(0.0) && d.kinds.is_empty() && d.equal > 0, "{name}: {d:?}");
+        assert!(
+            d.within(0.0) && d.kinds.is_empty() && d.equal > 0,
+            "{name}: {d:?}"
+        );
         files += 1;
     }
     assert_eq!(files, 13);
     let nested = open_torch(&folder.path().join("nested.zip.pt")).unwrap().plain;
     let said: Vec<String> = nested.iter().map(|(n, v)| format!("{n} = {v}")).collect();
-    let expected = ["n = 3", "s = \"text\"", "none = none", "f = 0.5", "list = [1, 2.5, true]", "big = 1099511627776"];
+    let expected = [
+        "n = 3",
+        "s = \"text\"",
+        "none = none",
+        "f = 0.5",
+        "list = [1, 2.5, true]",
+        "big = 1099511627776",
+    ];
     assert_eq!(said, expected);
     for name in ["training.pt", "training_legacy.pt"] {
         let file = open_torch(&folder.path().join(name)).unwrap();
         let state = training::read(&file).unwrap();
-        assert_eq!((state.epoch, state.groups.len(), state.groups[0].params.len()), (3, 1, 5));
+        assert_eq!(
+            (state.epoch, state.groups.len(), state.groups[0].params.len()),
+            (3, 1, 5)
+        );
         // The convolution and the norm had no gradient.
         assert_eq!(state.state.keys().collect::<Vec<_>>(), [&0, &1]);
     }
@@ -102,12 +127,18 @@ fn the_references_classes_take_our_training_checkpoint() {
         constant_gradients(&model.params, value);
         steps.step();
     }
-    Snapshot::of(&steps, 0, false).write(&at("checkpoint_0.pt")).unwrap();
+    Snapshot::of(&steps, 0, false)
+        .write(&at("checkpoint_0.pt"))
+        .unwrap();
 
     let mut layout = Vec::new();
     let mut all = plain_names(model.params.tensors());
     for (name, entry) in model.params.iter() {
-        let kind = if entry.tensor.kind() == Kind::Int64 { "int64" } else { "float32" };
+        let kind = if entry.tensor.kind() == Kind::Int64 {
+            "int64"
+        } else {
+            "float32"
+        };
         layout.push(serde_json::json!({
             "name": names::in_training_tree(name).trim_start_matches("module."), "shape": entry.tensor.size(),
             "dtype": kind, "buffer": entry.role == Role::Buffer, "trains": entry.tensor.requires_grad(), "tied_to": null,
@@ -151,7 +182,10 @@ fn safetensors_reads_our_released_folder() {
 fn plain_lm(folder: &Path, vocab: i64) -> Qwen2 {
     let archive = Archive::open(folder).unwrap();
     let lookup: Lookup = Box::new(|n, kind, device| {
-        archive.info(n).map(|_| archive.get_as(n, kind, device)).transpose()
+        archive
+            .info(n)
+            .map(|_| archive.get_as(n, kind, device))
+            .transpose()
     });
     let origin = Origin::File {
         path: folder.into(),
@@ -159,7 +193,12 @@ fn plain_lm(folder: &Path, vocab: i64) -> Qwen2 {
         fresh: Box::new(|_| false),
     };
     let store = Store::new(origin, Device::Cpu);
-    let lm = Qwen2::new(&store.root(), &qwen2::Config::read(folder).unwrap(), vocab, Naming::Plain);
+    let lm = Qwen2::new(
+        &store.root(),
+        &qwen2::Config::read(folder).unwrap(),
+        vocab,
+        Naming::Plain,
+    );
     store.finish().unwrap();
     lm
 }

@@ -30,7 +30,12 @@ fn stage(more: &str) -> StageRecipe {
 }
 
 fn backward(model: &Loaded, value: f64) {
-    let sums: Vec<Tensor> = model.params.trainable().iter().map(|(_, p)| (p * value).sum(Kind::Float)).collect();
+    let sums: Vec<Tensor> = model
+        .params
+        .trainable()
+        .iter()
+        .map(|(_, p)| (p * value).sum(Kind::Float))
+        .collect();
     Tensor::stack(&sums, 0).sum(Kind::Float).backward();
 }
 
@@ -55,18 +60,33 @@ fn a_snapshot_is_of_its_step_and_the_folder_keeps_what_the_recipe_says() {
     assert_eq!(kept.keys().copied().collect::<Vec<_>>(), [0, 3, 4, 5]);
     for (n, path) in &kept {
         let file = open_torch(path).unwrap();
-        let weight = file.tensors.get(&format!("model_state_dict.module.{watched}")).unwrap();
+        let weight = file
+            .tensors
+            .get(&format!("model_state_dict.module.{watched}"))
+            .unwrap();
         assert!(weight == history[*n as usize], "checkpoint {n}");
         let state = training::read(&file).unwrap();
-        assert_eq!((state.epoch, state.steps, state.stage.as_deref()), (*n as i64, *n as i64 + 1, Some("saving")));
+        assert_eq!(
+            (state.epoch, state.steps, state.stage.as_deref()),
+            (*n as i64, *n as i64 + 1, Some("saving"))
+        );
         // Three groups: gates have a rate of their own.
         let rates: Vec<f64> = state.groups.iter().map(|g| g.initial_lr).collect();
         assert_eq!(rates, [0.001, 0.001, 0.003]);
     }
     // A frozen LM is not saved, its embedding and every buffer are.
-    let names: Vec<String> = Archive::open(&kept[&5]).unwrap().names().map(str::to_owned).collect();
-    assert!(names.iter().any(|n| n.ends_with("embed_tokens.weight")) && names.iter().any(|n| n.ends_with("running_var")));
-    assert!(!names.iter().any(|n| n.contains("decoder_layer") || n.contains("audio_transformer_clap.layer_stack")));
+    let names: Vec<String> = Archive::open(&kept[&5])
+        .unwrap()
+        .names()
+        .map(str::to_owned)
+        .collect();
+    assert!(
+        names.iter().any(|n| n.ends_with("embed_tokens.weight"))
+            && names.iter().any(|n| n.ends_with("running_var"))
+    );
+    assert!(!names
+        .iter()
+        .any(|n| n.contains("decoder_layer") || n.contains("audio_transformer_clap.layer_stack")));
 }
 
 #[test]
@@ -88,9 +108,18 @@ fn a_state_goes_back_only_into_the_stage_that_wrote_it() {
         serde_yaml::from_str::<StageRecipe>(&text).unwrap()
     };
     for (other, said) in [
-        (with("learning_rate: 0.001", "learning_rate: 0.002"), "param_groups.0.initial_lr: expected 2e-3, as the recipe says, found 1e-3"),
-        (with("gate_rate: 3.0", "gate_rate: 1.0"), "param_groups: expected 2 groups, as the recipe says, found 3 groups"),
-        (with("weight_decay: 0.1", "weight_decay: 0.2"), "weight_decay: expected 0.2"),
+        (
+            with("learning_rate: 0.001", "learning_rate: 0.002"),
+            "param_groups.0.initial_lr: expected 2e-3, as the recipe says, found 1e-3",
+        ),
+        (
+            with("gate_rate: 3.0", "gate_rate: 1.0"),
+            "param_groups: expected 2 groups, as the recipe says, found 3 groups",
+        ),
+        (
+            with("weight_decay: 0.1", "weight_decay: 0.2"),
+            "weight_decay: expected 0.2",
+        ),
         (with("- embeddings", "- lm"), "param_groups.1.params: expected"),
     ] {
         let mut steps = Steps::new(&model, &other);
@@ -104,7 +133,10 @@ fn a_state_goes_back_only_into_the_stage_that_wrote_it() {
 #[test]
 fn a_killed_writer_leaves_a_checkpoint_that_opens() {
     let folder = tempfile::tempdir().unwrap();
-    let (file, released) = (folder.path().join("checkpoint_0.pt"), folder.path().join("released"));
+    let (file, released) = (
+        folder.path().join("checkpoint_0.pt"),
+        folder.path().join("released"),
+    );
     let binary = assert_cmd::cargo::cargo_bin("af2");
     let start = |out: &Path, layout: &str| {
         Command::new(&binary)
@@ -132,5 +164,8 @@ fn a_killed_writer_leaves_a_checkpoint_that_opens() {
             assert_eq!(read, expected, "after {delay} ms");
         }
     }
-    assert!(killed > 3, "only {killed} of the writers were killed before they were done");
+    assert!(
+        killed > 3,
+        "only {killed} of the writers were killed before they were done"
+    );
 }

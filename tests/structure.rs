@@ -19,7 +19,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("recipe", &["error", "shapes", "fsutil", "model", "synth"]),
     (
         "load",
-        &["error", "fsutil", "checkpoint", "model", "recipe", "settings", "text"],
+        &[
+            "error",
+            "fsutil",
+            "checkpoint",
+            "model",
+            "recipe",
+            "settings",
+            "text",
+        ],
     ),
     ("settings", &["error", "fsutil", "model"]),
     ("generate", &["error", "shapes", "model"]),

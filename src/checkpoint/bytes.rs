@@ -39,7 +39,9 @@ impl Source {
                 .read_exact_at(out, offset as u64)
                 .map_err(|e| format!("{} bytes at {offset} that cannot be read: {e}", out.len())),
             Source::Owned(bytes) => {
-                let piece = offset.checked_add(out.len()).and_then(|end| bytes.get(offset..end));
+                let piece = offset
+                    .checked_add(out.len())
+                    .and_then(|end| bytes.get(offset..end));
                 out.copy_from_slice(piece.ok_or_else(|| format!("{} bytes in all", bytes.len()))?);
                 Ok(())
             }
@@ -211,7 +213,8 @@ impl Bytes {
             if count > 0 {
                 // SAFETY: `out` is contiguous, on the CPU, of this dtype, with `self.len()` bytes that nobody else
                 // has yet; they are written before they are read.
-                let bytes = unsafe { std::slice::from_raw_parts_mut(out.data_ptr().cast::<u8>(), self.len()) };
+                let bytes =
+                    unsafe { std::slice::from_raw_parts_mut(out.data_ptr().cast::<u8>(), self.len()) };
                 self.read(&self.part, bytes)?;
                 check_bools(kind, bytes)?;
             }
@@ -229,10 +232,14 @@ impl Bytes {
         let (mut buffer, mut hash) = (Vec::new(), crc32fast::Hasher::new());
         for (offset, range) in pieces(self.part.clone()) {
             let bytes = match &unpacked {
-                Some(all) => all.get(offset..offset + range.len()).ok_or("fewer bytes when unpacked")?,
+                Some(all) => all
+                    .get(offset..offset + range.len())
+                    .ok_or("fewer bytes when unpacked")?,
                 None => {
                     buffer.resize(range.len(), 0);
-                    self.storage.source.read(self.storage.range.start + range.start, &mut buffer)?;
+                    self.storage
+                        .source
+                        .read(self.storage.range.start + range.start, &mut buffer)?;
                     &buffer
                 }
             };
@@ -256,7 +263,9 @@ impl Bytes {
             Some(entry) => {
                 let bytes = torch_zip::unpack(&self.storage.source, entry, part.clone())?;
                 // It may unpack to another length than the zip's directory says.
-                let bytes = bytes.get(..out.len()).ok_or_else(|| format!("{} bytes when unpacked", bytes.len()))?;
+                let bytes = bytes
+                    .get(..out.len())
+                    .ok_or_else(|| format!("{} bytes when unpacked", bytes.len()))?;
                 out.copy_from_slice(bytes);
                 Ok(())
             }

@@ -112,9 +112,9 @@ fn weight_map<'v>(index: &Path, value: &'v Value) -> Result<Vec<(&'v str, &'v st
         .ok_or_else(|| Error::checkpoint(index, "weight_map", "a map from names to files", "none"))?;
     map.iter()
         .map(|(name, file)| {
-            let file = file.as_str().ok_or_else(|| {
-                Error::checkpoint(index, name, "a file name", file.to_string())
-            })?;
+            let file = file
+                .as_str()
+                .ok_or_else(|| Error::checkpoint(index, name, "a file name", file.to_string()))?;
             Ok((name.as_str(), file))
         })
         .collect()
@@ -122,8 +122,8 @@ fn weight_map<'v>(index: &Path, value: &'v Value) -> Result<Vec<(&'v str, &'v st
 
 /// Both index files' readers on bytes at hand; `path` names them in errors.
 pub(super) fn parse_index(path: &Path, bytes: &[u8]) -> Result<()> {
-    let value: Value = serde_json::from_slice(bytes)
-        .map_err(|e| Error::checkpoint(path, "index", "JSON", e.to_string()))?;
+    let value: Value =
+        serde_json::from_slice(bytes).map_err(|e| Error::checkpoint(path, "index", "JSON", e.to_string()))?;
     let folder = path.parent().unwrap_or(Path::new("."));
     if value.get("weight_map").is_some() {
         for (_, file) in weight_map(path, &value)? {

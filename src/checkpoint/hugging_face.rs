@@ -29,10 +29,17 @@ pub fn write_shards(dir: &Path, tensors: &[(String, Item)], shard_bytes: usize) 
     for (i, group) in groups.iter().enumerate() {
         let file = format!("model-{:05}-of-{n:05}.safetensors", i + 1);
         safetensors::write(&dir.join(&file), group, &format)?;
-        map.extend(group.iter().map(|(name, _)| (name.clone(), Value::from(file.as_str()))));
+        map.extend(
+            group
+                .iter()
+                .map(|(name, _)| (name.clone(), Value::from(file.as_str()))),
+        );
     }
     let size: usize = tensors.iter().map(|(_, item)| item.len()).sum();
-    write_json(&index, &json!({"metadata": {"total_size": size}, "weight_map": map}))
+    write_json(
+        &index,
+        &json!({"metadata": {"total_size": size}, "weight_map": map}),
+    )
 }
 
 /// Copies a folder's configuration and tokenizer: its `.json` and `.txt` files but for indices of weights.
@@ -71,7 +78,12 @@ pub fn copy_tokenizer_config(from: &Path, to: &Path, added: Map<String, Value>) 
     })
 }
 
-fn change_json(from: &Path, to: &Path, file: &str, change: impl FnOnce(&mut Map<String, Value>)) -> Result<()> {
+fn change_json(
+    from: &Path,
+    to: &Path,
+    file: &str,
+    change: impl FnOnce(&mut Map<String, Value>),
+) -> Result<()> {
     let path = from.join(file);
     let text = crate::fsutil::read_text(&path)?;
     let mut object: Map<String, Value> = serde_json::from_str(&text)

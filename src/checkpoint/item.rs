@@ -112,7 +112,10 @@ pub(super) fn distinct(path: &std::path::Path, tensors: &[(String, Item)]) -> Re
 }
 
 /// Neighbours that fit into `most` bytes together; a tensor is never divided.
-pub(super) fn groups<'s, 'a>(tensors: &'s [(String, Item<'a>)], most: usize) -> Vec<&'s [(String, Item<'a>)]> {
+pub(super) fn groups<'s, 'a>(
+    tensors: &'s [(String, Item<'a>)],
+    most: usize,
+) -> Vec<&'s [(String, Item<'a>)]> {
     let (mut groups, mut from, mut size) = (Vec::new(), 0, 0usize);
     for (i, (_, item)) in tensors.iter().enumerate() {
         let own = item.len();

@@ -71,9 +71,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let touch = |name: &str| std::fs::write(folder.path().join(name), "").unwrap();
         (0..=12).for_each(|n| touch(&file_name(n)));
-        ["checkpoint_x.pt", "checkpoint_07.pt", "notes.tmp", ".checkpoint_9.pt.a1.tmp"]
-            .into_iter()
-            .for_each(touch);
+        [
+            "checkpoint_x.pt",
+            "checkpoint_07.pt",
+            "notes.tmp",
+            ".checkpoint_9.pt.a1.tmp",
+        ]
+        .into_iter()
+        .for_each(touch);
         Keep { last: 2, every: 5 }.apply(folder.path()).unwrap();
         let left: Vec<u64> = numbered(folder.path()).unwrap().into_keys().collect();
         assert_eq!(left, [0, 5, 10, 11, 12]);
@@ -81,6 +86,9 @@ mod tests {
         assert!(folder.path().join("notes.tmp").exists());
         assert!(!folder.path().join(".checkpoint_9.pt.a1.tmp").exists());
         Keep { last: 0, every: 0 }.apply(folder.path()).unwrap();
-        assert_eq!(numbered(folder.path()).unwrap().into_keys().collect::<Vec<_>>(), [12]);
+        assert_eq!(
+            numbered(folder.path()).unwrap().into_keys().collect::<Vec<_>>(),
+            [12]
+        );
     }
 }

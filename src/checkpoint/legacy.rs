@@ -33,7 +33,9 @@ pub(super) fn open(path: &Path, bytes: &Arc<Source>) -> Result<TorchFile> {
     next("protocol")?;
     let (system, _) = next("system")?;
     let wrong = |key: &str, expected: &str, found: String| Error::checkpoint(path, key, expected, found);
-    let system = system.contents().map_err(|e| wrong("system", "plain values", e))?;
+    let system = system
+        .contents()
+        .map_err(|e| wrong("system", "plain values", e))?;
     let little = system.plain.iter().find(|(n, _)| n == "little_endian");
     if let Some((name, pickle::Plain::Bool(false))) = little {
         return Err(wrong(name, "true", "false".into()));
@@ -54,11 +56,18 @@ pub(super) fn open(path: &Path, bytes: &Arc<Source>) -> Result<TorchFile> {
         .collect();
     let mut places: HashMap<&str, Range<usize>> = HashMap::new();
     for key in &keys {
-        let width = widths.get(key.as_str()).copied().flatten().ok_or_else(|| {
-            wrong(key, "a storage of numbers that the object names", "none".into())
+        let width = widths
+            .get(key.as_str())
+            .copied()
+            .flatten()
+            .ok_or_else(|| wrong(key, "a storage of numbers that the object names", "none".into()))?;
+        let range = storage(bytes, offset, width).ok_or_else(|| {
+            wrong(
+                key,
+                "the bytes of its storage",
+                format!("a file of {} bytes", bytes.len()),
+            )
         })?;
-        let range = storage(bytes, offset, width)
-            .ok_or_else(|| wrong(key, "the bytes of its storage", format!("a file of {} bytes", bytes.len())))?;
         offset = range.end;
         places.insert(key, range);
     }
@@ -77,7 +86,11 @@ pub(super) fn open(path: &Path, bytes: &Arc<Source>) -> Result<TorchFile> {
 /// The bytes after a storage's length, when they are all there.
 fn storage(bytes: &[u8], offset: usize, width: usize) -> Option<Range<usize>> {
     let start = offset.checked_add(size_of::<i64>())?;
-    let length = bytes.get(offset..start)?.try_into().ok().map(i64::from_le_bytes)?;
+    let length = bytes
+        .get(offset..start)?
+        .try_into()
+        .ok()
+        .map(i64::from_le_bytes)?;
     let end = start.checked_add(usize::try_from(length).ok()?.checked_mul(width)?)?;
     (end <= bytes.len()).then_some(start..end)
 }

@@ -60,16 +60,20 @@ pub fn open_released(dir: &Path) -> Result<ReleasedFolder> {
 /// A folder or file that is missing or broken; more than one checkpoint in `clap_ckpt/`.
 pub fn open_parts(parts: &Parts) -> Result<ReleasedFolder> {
     let given = &parts.checkpoint;
-    let is_dir = std::fs::metadata(given).map_err(|e| Error::io(given, e))?.is_dir();
+    let is_dir = std::fs::metadata(given)
+        .map_err(|e| Error::io(given, e))?
+        .is_dir();
     // `root` is where the other parts are looked for.
     let (weights, root) = match is_dir {
         true if !given.join(folder::CHUNKS).is_file() => (given.join("safe_ckpt"), given.clone()),
         _ => (given.clone(), beside(given)),
     };
     if is_dir && !weights.is_dir() {
-        return Err(Error::checkpoint(given, "safe_ckpt/, the released weights", "a folder", "none").hint(
-            "a checkpoint folder holds safe_ckpt/, llm/ and, where the encoder is apart, clap_ckpt/",
-        ));
+        return Err(
+            Error::checkpoint(given, "safe_ckpt/, the released weights", "a folder", "none").hint(
+                "a checkpoint folder holds safe_ckpt/, llm/ and, where the encoder is apart, clap_ckpt/",
+            ),
+        );
     }
     let base = parts.base.as_deref().map(open_released).transpose()?;
     let own_llm = root.join("llm");

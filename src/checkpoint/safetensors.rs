@@ -144,11 +144,16 @@ pub fn write(path: &Path, tensors: &[(String, Item)], metadata: &[(&str, &str)])
     header.insert("__metadata__".into(), own.into());
     let mut ordered = Vec::with_capacity(tensors.len());
     for (name, item) in tensors {
-        let found = item.info().map_err(|found| {
-            Error::checkpoint(path, name, "a tensor", found)
-        })?;
+        let found = item
+            .info()
+            .map_err(|found| Error::checkpoint(path, name, "a tensor", found))?;
         let dtype = dtype(found.1).ok_or_else(|| {
-            Error::checkpoint(path, name, "a dtype that safetensors knows", format!("{:?}", found.1))
+            Error::checkpoint(
+                path,
+                name,
+                "a dtype that safetensors knows",
+                format!("{:?}", found.1),
+            )
         })?;
         ordered.push((name, item, found.0, dtype, found.1.elt_size_in_bytes()));
     }
@@ -156,7 +161,8 @@ pub fn write(path: &Path, tensors: &[(String, Item)], metadata: &[(&str, &str)])
     let mut offset = 0usize;
     for (name, _, shape, dtype, width) in &ordered {
         let size = elements(shape).unwrap_or(0) * width;
-        let entry = serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]});
+        let entry =
+            serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]});
         if header.insert(name.to_string(), entry).is_some() {
             return Err(Error::checkpoint(path, *name, "each name once", "it twice"));
         }

@@ -73,7 +73,10 @@ fn safetensors_that_lie() {
         ),
         (
             "one name twice, the same bytes",
-            header(&format!("{{{0},{0}}}", &one("[2]", 8)[1..one("[2]", 8).len() - 1]), 8),
+            header(
+                &format!("{{{0},{0}}}", &one("[2]", 8)[1..one("[2]", 8).len() - 1]),
+                8,
+            ),
         ),
         ("a NaN for a number", header(&one("[NaN]", 8), 8)),
         ("a negative size", header(&one("[-2]", 8), 8)),
@@ -399,7 +402,10 @@ fn a_flipped_bit_is_found_in_what_we_wrote_and_the_tensor_is_named() {
         broken[at + 9] ^= 1;
         std::fs::write(path, broken).unwrap();
         let e = read_all(path).unwrap_err().to_string();
-        assert!(e.contains("b: expected the 56 bytes") && e.contains("CRC-32"), "{e}");
+        assert!(
+            e.contains("b: expected the 56 bytes") && e.contains("CRC-32"),
+            "{e}"
+        );
         // What is not read is not in the way of what is.
         let _ = Archive::open(path).unwrap().get("a.weight").unwrap();
     }
@@ -435,18 +441,49 @@ fn legacy_files_that_lie() {
     std::fs::write(&path, legacy(&object, keys, &data(8, 32))).unwrap();
     read_all(&path).unwrap();
     for (what, bytes, said) in [
-        ("cut short", legacy(&object, keys, &data(8, 31)), "the bytes of its storage"),
-        ("a length that overflows", legacy(&object, keys, &data(i64::MAX, 32)), "the bytes of its storage"),
-        ("a negative length", legacy(&object, keys, &data(-8, 32)), "the bytes of its storage"),
-        ("another length", legacy(&object, keys, &data(7, 28)), "a storage of 8 elements"),
+        (
+            "cut short",
+            legacy(&object, keys, &data(8, 31)),
+            "the bytes of its storage",
+        ),
+        (
+            "a length that overflows",
+            legacy(&object, keys, &data(i64::MAX, 32)),
+            "the bytes of its storage",
+        ),
+        (
+            "a negative length",
+            legacy(&object, keys, &data(-8, 32)),
+            "the bytes of its storage",
+        ),
+        (
+            "another length",
+            legacy(&object, keys, &data(7, 28)),
+            "a storage of 8 elements",
+        ),
         ("no storage", legacy(&object, b"\x80\x02].", &[]), "no storage 0"),
-        ("an unknown storage", legacy(b"\x80\x02}.", keys, &data(8, 32)), "that the object names"),
-        ("a view outside", legacy(&view(8, 1, &[8], &[1]), keys, &data(8, 32)), "a view inside of 8 elements"),
+        (
+            "an unknown storage",
+            legacy(b"\x80\x02}.", keys, &data(8, 32)),
+            "that the object names",
+        ),
+        (
+            "a view outside",
+            legacy(&view(8, 1, &[8], &[1]), keys, &data(8, 32)),
+            "a view inside of 8 elements",
+        ),
         ("no keys", legacy(&object, b"\x80\x02}.", &[]), "a list of texts"),
-        ("a call", legacy(b"\x80\x02cos\nsystem\nX\x01\x00\x00\x00a\x85R.", keys, &[]), "the global `os.system`"),
+        (
+            "a call",
+            legacy(b"\x80\x02cos\nsystem\nX\x01\x00\x00\x00a\x85R.", keys, &[]),
+            "the global `os.system`",
+        ),
         (
             "big endian",
-            legacy(&object, keys, &data(8, 32)).into_iter().map(|b| if b == 0x88 { 0x89 } else { b }).collect(),
+            legacy(&object, keys, &data(8, 32))
+                .into_iter()
+                .map(|b| if b == 0x88 { 0x89 } else { b })
+                .collect(),
             "little_endian",
         ),
     ] {
@@ -501,12 +538,29 @@ fn an_optimizers_numbers_are_checked() {
     };
     let read = || training::read(&open_torch(&path).unwrap()).map(|t| (t.epoch, t.steps, t.stage, t.groups));
     write(vec![group(0.5, vec![0]), group(0.5, vec![1])], 1);
-    let good = (0, 2, Some("stage1".to_owned()), vec![group(0.5, vec![0]), group(0.5, vec![1])]);
+    let good = (
+        0,
+        2,
+        Some("stage1".to_owned()),
+        vec![group(0.5, vec![0]), group(0.5, vec![1])],
+    );
     assert_eq!(read().unwrap(), good);
     for (groups, at, said) in [
-        (vec![group(f64::NAN, vec![0])], 0, "param_groups.0.lr: expected a finite number, found NaN"),
-        (vec![group(0.5, vec![1])], 1, "param_groups.0.params: expected numbers in a row from 0"),
-        (vec![group(0.5, vec![0])], 7, "state.7: expected one of the groups' 1 parameters"),
+        (
+            vec![group(f64::NAN, vec![0])],
+            0,
+            "param_groups.0.lr: expected a finite number, found NaN",
+        ),
+        (
+            vec![group(0.5, vec![1])],
+            1,
+            "param_groups.0.params: expected numbers in a row from 0",
+        ),
+        (
+            vec![group(0.5, vec![0])],
+            7,
+            "state.7: expected one of the groups' 1 parameters",
+        ),
         (Vec::new(), 0, "param_groups: expected AdamW's parameter groups"),
     ] {
         write(groups, at);

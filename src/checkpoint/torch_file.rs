@@ -48,19 +48,20 @@ pub(super) fn parse(path: &Path, bytes: Arc<Source>) -> Result<TorchFile> {
     if legacy::is(&bytes) {
         return legacy::open(path, &bytes);
     }
-    Err(
-        Error::checkpoint(path, "file", "a zip or legacy file of torch.save", "another format")
-            .hint("cut short, or written by something else than torch.save?"),
+    Err(Error::checkpoint(
+        path,
+        "file",
+        "a zip or legacy file of torch.save",
+        "another format",
     )
+    .hint("cut short, or written by something else than torch.save?"))
 }
 
 impl TorchFile {
     /// The model's tensors: those under `model_state_dict` or `state_dict` where there is one, else all.
     pub fn model(&self) -> Archive {
         let tensors = self.tensors.clone();
-        let prefix = MODEL
-            .iter()
-            .find(|p| tensors.names().any(|n| n.starts_with(**p)));
+        let prefix = MODEL.iter().find(|p| tensors.names().any(|n| n.starts_with(**p)));
         match prefix {
             Some(p) => tensors.rename(|n| n.strip_prefix(p).map(str::to_owned)),
             None => tensors,
@@ -95,8 +96,8 @@ impl Builder {
         let storage = match self.storages.get(key) {
             Some(found) => found.clone(),
             None => {
-                let found = find()
-                    .map_err(|e| Error::checkpoint(&self.path, name, "the bytes of its storage", e))?;
+                let found =
+                    find().map_err(|e| Error::checkpoint(&self.path, name, "the bytes of its storage", e))?;
                 self.storages.insert(key.clone(), found.clone());
                 found
             }

@@ -72,12 +72,14 @@ pub fn write(path: &Path, root: &Node) -> Result<()> {
             .compression_method(zip::CompressionMethod::Stored)
             .with_alignment(ALIGNMENT);
         for (name, bytes) in [("data.pkl", &text[..]), ("byteorder", b"little")] {
-            zip.start_file(format!("archive/{name}"), options).map_err(broken)?;
+            zip.start_file(format!("archive/{name}"), options)
+                .map_err(broken)?;
             zip.write_all(bytes).map_err(io)?;
         }
         for (key, item) in storages.values().enumerate() {
             let options = options.large_file(item.len() >= LARGE);
-            zip.start_file(format!("archive/data/{key}"), options).map_err(broken)?;
+            zip.start_file(format!("archive/data/{key}"), options)
+                .map_err(broken)?;
             item.bytes(|piece| zip.write_all(piece).map_err(io))?;
         }
         zip.start_file("archive/version", options).map_err(broken)?;

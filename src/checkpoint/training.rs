@@ -87,7 +87,10 @@ pub fn read(file: &TorchFile) -> Result<Training<'_>> {
     };
     let mut groups = Vec::new();
     let mut next = 0;
-    while file.plain.contains_key(&format!("{GROUPS}.{}.params", groups.len())) {
+    while file
+        .plain
+        .contains_key(&format!("{GROUPS}.{}.params", groups.len()))
+    {
         let at = format!("{GROUPS}.{}", groups.len());
         let key = format!("{at}.params");
         let list = file.plain.get(&key);
@@ -131,8 +134,9 @@ pub fn read(file: &TorchFile) -> Result<Training<'_>> {
         });
     }
     if groups.is_empty() {
-        return Err(wrong(GROUPS, "AdamW's parameter groups", None)
-            .hint("weights alone, without an optimizer's state? They can start a stage, but not continue one"));
+        return Err(wrong(GROUPS, "AdamW's parameter groups", None).hint(
+            "weights alone, without an optimizer's state? They can start a stage, but not continue one",
+        ));
     }
     let mut state = IndexMap::new();
     for index in 0..next {
@@ -152,7 +156,14 @@ pub fn read(file: &TorchFile) -> Result<Training<'_>> {
                 state.insert(index, moments);
             }
             (None, None) => {}
-            _ => return Err(Error::checkpoint(path, &at, "exp_avg and exp_avg_sq", "one of them")),
+            _ => {
+                return Err(Error::checkpoint(
+                    path,
+                    &at,
+                    "exp_avg and exp_avg_sq",
+                    "one of them",
+                ))
+            }
         }
     }
     let stray = file
@@ -162,7 +173,12 @@ pub fn read(file: &TorchFile) -> Result<Training<'_>> {
         .find(|index| !index.parse().is_ok_and(|i: i64| state.contains_key(&i)));
     if let Some(index) = stray {
         let expected = format!("one of the groups' {next} parameters");
-        return Err(Error::checkpoint(path, format!("{STATE}.{index}"), expected, "another"));
+        return Err(Error::checkpoint(
+            path,
+            format!("{STATE}.{index}"),
+            expected,
+            "another",
+        ));
     }
     Ok(Training {
         epoch: integer("epoch")?,
@@ -182,9 +198,7 @@ fn text(value: &Plain) -> Option<String> {
 
 /// PyTorch keeps the count as a float tensor; older versions as an integer.
 fn step_count(file: &TorchFile, key: &str) -> Result<i64> {
-    let wrong = |found: String| {
-        Error::checkpoint(file.tensors.source(), key, "a count of steps", found)
-    };
+    let wrong = |found: String| Error::checkpoint(file.tensors.source(), key, "a count of steps", found);
     let count = match file.tensors.info(key) {
         Some(info) if info.shape.iter().product::<i64>() == 1 => {
             let t = file.tensors.get_as(key, Kind::Double, Device::Cpu)?;
@@ -224,7 +238,9 @@ pub fn write(path: &Path, model: Vec<(String, Item)>, training: &Training) -> Re
         })
         .collect();
     let rates = |f: fn(&Group) -> f64| {
-        Node::Plain(Plain::List(training.groups.iter().map(|g| Plain::Float(f(g))).collect()))
+        Node::Plain(Plain::List(
+            training.groups.iter().map(|g| Plain::Float(f(g))).collect(),
+        ))
     };
     let flag = |b| Node::Plain(Plain::Bool(b));
     let int = |i| Node::Plain(Plain::Int(i));
@@ -248,7 +264,10 @@ pub fn write(path: &Path, model: Vec<(String, Item)>, training: &Training) -> Re
             "optimizer_state_dict",
             Node::dict([
                 ("state", Node::Dict(state)),
-                ("param_groups", Node::List(training.groups.iter().map(group).collect())),
+                (
+                    "param_groups",
+                    Node::List(training.groups.iter().map(group).collect()),
+                ),
             ]),
         ),
         ("lr_scheduler_state_dict", schedule),
@@ -269,7 +288,10 @@ fn group(g: &Group) -> Node<'static> {
     let mut entries = vec![
         ("weight_decay", float(g.weight_decay)),
         ("lr", float(g.lr)),
-        ("betas", list(vec![Plain::Float(g.betas.0), Plain::Float(g.betas.1)])),
+        (
+            "betas",
+            list(vec![Plain::Float(g.betas.0), Plain::Float(g.betas.1)]),
+        ),
         ("eps", float(g.eps)),
         ("amsgrad", flag(false)),
         ("maximize", flag(false)),

@@ -61,7 +61,12 @@ pub struct ConvertArgs {
     #[arg(long)]
     full: bool,
     /// In the reference's layout: the parts that count as trained.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "audio_transformer,cross_attention,embeddings")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "audio_transformer,cross_attention,embeddings"
+    )]
     train: Vec<Part>,
     #[command(flatten)]
     how: OpenArgs,
@@ -89,7 +94,12 @@ pub fn run(verb: &CheckpointVerb) -> Result<()> {
                 full: args.full,
                 train: args.train.clone(),
             };
-            let done = convert(&args.how.parts(args.input.clone()), &args.out, args.layout, &choice)?;
+            let done = convert(
+                &args.how.parts(args.input.clone()),
+                &args.out,
+                args.layout,
+                &choice,
+            )?;
             println!("{} tensors in {}", done.tensors, args.out.display());
             done.left_out.iter().for_each(|line| println!("left out: {line}"));
             Ok(())
@@ -195,23 +205,41 @@ fn compare(args: &DiffArgs) -> Result<()> {
         return Ok(());
     }
     let (first, second) = (args.first.display(), args.second.display());
-    Err(Error::Mismatch(format!("{first} and {second} differ past {:e}", args.tolerance)))
+    Err(Error::Mismatch(format!(
+        "{first} and {second} differ past {:e}",
+        args.tolerance
+    )))
 }
 
 fn print_diff(found: &Difference) {
-    for (mark, list) in [("only in the first ", &found.only_first), ("only in the second", &found.only_second)] {
+    for (mark, list) in [
+        ("only in the first ", &found.only_first),
+        ("only in the second", &found.only_second),
+    ] {
         list.iter().for_each(|name| println!("{mark} {name}"));
     }
     for u in &found.shapes {
-        println!("shape              {}: {:?}, {:?}", u.name, u.shapes.0, u.shapes.1);
+        println!(
+            "shape              {}: {:?}, {:?}",
+            u.name, u.shapes.0, u.shapes.1
+        );
     }
     for u in &found.kinds {
-        println!("dtype              {}: {}, {}", u.name, dtype(u.kinds.0), dtype(u.kinds.1));
+        println!(
+            "dtype              {}: {}, {}",
+            u.name,
+            dtype(u.kinds.0),
+            dtype(u.kinds.1)
+        );
     }
     if !found.values.is_empty() {
         let mut table = Table::new(["tensor", "max difference", "relative to its maximum"]);
         for d in &found.values {
-            table.row([d.name.clone(), format!("{:.3e}", d.absolute), format!("{:.3e}", d.relative)]);
+            table.row([
+                d.name.clone(),
+                format!("{:.3e}", d.absolute),
+                format!("{:.3e}", d.relative),
+            ]);
         }
         println!("{}", table.terminal());
     }
@@ -226,7 +254,13 @@ fn print_diff(found: &Difference) {
 }
 
 fn diff_json(found: &Difference) -> serde_json::Value {
-    let finite = |x: f64| if x.is_finite() { json!(x) } else { json!(x.to_string()) };
+    let finite = |x: f64| {
+        if x.is_finite() {
+            json!(x)
+        } else {
+            json!(x.to_string())
+        }
+    };
     let unlike = |list: &[checkpoint::Unlike]| -> Vec<serde_json::Value> {
         list.iter()
             .map(|u| {
@@ -253,7 +287,13 @@ fn verify(args: &VerifyArgs) -> Result<()> {
         None => {
             let plan = load::plan(&parts, &options)?;
             let tensors = plan.files.tensors;
-            let report = load::compare(&plan.config, &tensors, Some(&plan.files.llm), &options.rules, &|_| None)?;
+            let report = load::compare(
+                &plan.config,
+                &tensors,
+                Some(&plan.files.llm),
+                &options.rules,
+                &|_| None,
+            )?;
             (tensors, report)
         }
         Some(name) => {
@@ -288,7 +328,10 @@ fn verify(args: &VerifyArgs) -> Result<()> {
 /// Why a checkpoint by itself may lack whole parts: the LM and AF-CLAP have files of their own.
 fn elsewhere(tensors: &Archive) -> impl Fn(&str) -> Option<&'static str> {
     let has = |part: Part, piece: &str| tensors.names().any(|n| Part::of(n) == part && n.contains(piece));
-    let (lm, clap) = (has(Part::Lm, ".decoder_layer."), has(Part::Clap, ".attn.qkv.weight"));
+    let (lm, clap) = (
+        has(Part::Lm, ".decoder_layer."),
+        has(Part::Clap, ".attn.qkv.weight"),
+    );
     move |name| match Part::of(name) {
         Part::Lm if !lm => Some("in the language model's own folder (--llm)"),
         Part::Clap if !clap => Some("in AF-CLAP's own file (--clap)"),

@@ -76,7 +76,12 @@ impl CheckpointArgs {
         for note in &model.notes {
             eprintln!("note: {note}");
         }
-        for odd in model.report.missing.iter().filter(|o| o.why.is_some_and(|w| w.starts_with("initialised"))) {
+        for odd in model
+            .report
+            .missing
+            .iter()
+            .filter(|o| o.why.is_some_and(|w| w.starts_with("initialised")))
+        {
             eprintln!("note: {}: {}", odd.name, odd.why.unwrap_or_default());
         }
         Ok(model)

@@ -1,7 +1,9 @@
 //! A checkpoint in another layout: read tensor by tensor, written as it is read.
 
 use super::{resize, CHUNK_BYTES, SETTINGS};
-use crate::checkpoint::{self, hugging_face, names, training, Archive, Item, Parts, ReleasedFolder, TorchFile};
+use crate::checkpoint::{
+    self, hugging_face, names, training, Archive, Item, Parts, ReleasedFolder, TorchFile,
+};
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
 use crate::model::qwen2;
@@ -90,7 +92,9 @@ fn released(given: &Path, files: &ReleasedFolder, out: &Path) -> Result<Converte
     let mut left_out = Vec::new();
     if let Some(clap) = &files.clap {
         let n = clap.names().filter(|n| names::rename(n).is_none()).count();
-        left_out.push(format!("{n} tensors of AF-CLAP's text side and projections, which AF2 does not use"));
+        left_out.push(format!(
+            "{n} tensors of AF-CLAP's text side and projections, which AF2 does not use"
+        ));
     }
     if files.torch.as_ref().is_some_and(training::has_state) {
         left_out.push("the optimizer's state".into());
@@ -122,7 +126,9 @@ fn reference(files: &ReleasedFolder, out: &Path, choice: &Choice) -> Result<Conv
     let tensors = model.len();
     let mut left_out = Vec::new();
     if left > 0 {
-        left_out.push(format!("{left} frozen tensors, which the reference loads from the LM and AF-CLAP (--full takes them)"));
+        left_out.push(format!(
+            "{left} frozen tensors, which the reference loads from the LM and AF-CLAP (--full takes them)"
+        ));
     }
     match files.torch.as_ref().filter(|t| training::has_state(t)) {
         Some(file) => training::write(out, model, &training::read(file)?)?,
@@ -167,8 +173,10 @@ fn hf(given: &Path, files: &ReleasedFolder, out: &Path) -> Result<Converted> {
         !tensors.iter().any(|(n, _)| *n == first)
     });
     if let Some(layer) = missing {
-        return Err(Error::checkpoint(given, format!("model.layers.{layer}"), "the LM's tensors", "none")
-            .hint("--llm DIR names the language model's folder with its weights"));
+        return Err(
+            Error::checkpoint(given, format!("model.layers.{layer}"), "the LM's tensors", "none")
+                .hint("--llm DIR names the language model's folder with its weights"),
+        );
     }
     std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
     hugging_face::copy_files(&files.llm, out)?;

@@ -195,25 +195,47 @@ fn agree(recipe: &Recipe, found: &Config, path: &Path) -> Result<()> {
     let mut check = |key: &str, recipe: String, file: String| {
         if recipe != file {
             let expected = format!("{recipe}, as the recipe says");
-            wrong.push(Error::checkpoint(path, key, expected, file).hint("leave the key out of the recipe to take the file's"));
+            wrong.push(
+                Error::checkpoint(path, key, expected, file)
+                    .hint("leave the key out of the recipe to take the file's"),
+            );
         }
     };
     if let Some(clap) = &recipe.clap {
-        let sizes = |c: &htsat::Config| format!("{} wide, depths {:?}, heads {:?}", c.embed_dim, c.depths, c.num_heads);
+        let sizes = |c: &htsat::Config| {
+            format!(
+                "{} wide, depths {:?}, heads {:?}",
+                c.embed_dim, c.depths, c.num_heads
+            )
+        };
         check("clap.audio", sizes(&clap.audio), sizes(&found.htsat));
     }
     if let Some(audio) = &recipe.model.audio_transformer {
         let sizes = |c: &audio_transformer::Config| {
-            format!("{} layers of {} heads and {} inner units", c.n_layers, c.n_head, c.d_inner)
+            format!(
+                "{} layers of {} heads and {} inner units",
+                c.n_layers, c.n_head, c.d_inner
+            )
         };
-        check("model.audio_transformer", sizes(audio), sizes(&found.audio_transformer));
+        check(
+            "model.audio_transformer",
+            sizes(audio),
+            sizes(&found.audio_transformer),
+        );
     }
     if let Some(cross) = &recipe.model.cross_attention {
         let sizes = |c: &cross_attention::Config| {
             let (every, heads, dim) = (c.every, c.heads, c.head_dim);
-            format!("a block before every {every}. layer, {heads} heads of {dim}, inner units times {}", c.ff_mult)
+            format!(
+                "a block before every {every}. layer, {heads} heads of {dim}, inner units times {}",
+                c.ff_mult
+            )
         };
-        check("model.cross_attention", sizes(cross), sizes(&found.cross_attention));
+        check(
+            "model.cross_attention",
+            sizes(cross),
+            sizes(&found.cross_attention),
+        );
     }
     crate::error::all(wrong)
 }
@@ -226,7 +248,11 @@ pub fn save(folder: &Path, loaded: &Loaded) -> Result<()> {
     hugging_face::copy_files(&loaded.llm, &llm)?;
     let settings = Settings::of(&loaded.model.config, loaded.max_windows);
     crate::fsutil::write_atomic_bytes(&folder.join(SETTINGS), settings.to_yaml()?.as_bytes())?;
-    checkpoint::write_released(&folder.join("safe_ckpt"), &items(loaded.params.tensors()), CHUNK_BYTES)
+    checkpoint::write_released(
+        &folder.join("safe_ckpt"),
+        &items(loaded.params.tensors()),
+        CHUNK_BYTES,
+    )
 }
 
 /// Sizes from the tensors, the LM's config.json and the settings, in this order of trust.
@@ -308,9 +334,16 @@ impl Source<'_> {
             }
             let tensor = self.tensors.get_as(name, kind, device)?;
             // A gate or a temperature that is no number makes every output none.
-            let broken = tensor.numel() == 1 && kind == Kind::Float && !f64::try_from(tensor.reshape([1]).get(0))?.is_finite();
+            let broken = tensor.numel() == 1
+                && kind == Kind::Float
+                && !f64::try_from(tensor.reshape([1]).get(0))?.is_finite();
             if broken {
-                return Err(Error::checkpoint(&info.file, name, "a finite number", "NaN or infinity"));
+                return Err(Error::checkpoint(
+                    &info.file,
+                    name,
+                    "a finite number",
+                    "NaN or infinity",
+                ));
             }
             Ok(Some(tensor))
         });

@@ -203,7 +203,11 @@ impl Report {
                     0 => String::new(),
                     n => format!("{n} more like this; `af2 checkpoint verify` lists all\n  hint: "),
                 };
-                told.push(if i + 1 == last { e.hint(format!("{more}{hint}")) } else { e });
+                told.push(if i + 1 == last {
+                    e.hint(format!("{more}{hint}"))
+                } else {
+                    e
+                });
             }
         }
         crate::error::all(told)
@@ -211,7 +215,10 @@ impl Report {
 
     /// Lines for people: counts first, then every name that needs a look.
     pub fn lines(&self) -> Vec<String> {
-        let mut out = vec![format!("loaded      {} tensors, {} bytes", self.loaded, self.bytes)];
+        let mut out = vec![format!(
+            "loaded      {} tensors, {} bytes",
+            self.loaded, self.bytes
+        )];
         let odd = |kind: &str, list: &[Odd], out: &mut Vec<String>| {
             let (known, strange): (Vec<_>, Vec<_>) = list.iter().partition(|o| o.why.is_some());
             let mut reasons: Vec<&str> = known.iter().filter_map(|o| o.why).collect();
@@ -228,7 +235,10 @@ impl Report {
         odd("missing", &self.missing, &mut out);
         odd("unexpected", &self.unexpected, &mut out);
         for m in &self.mis_shaped {
-            out.push(format!("mis-shaped  {}: expected {:?}, found {:?}", m.name, m.expected, m.found));
+            out.push(format!(
+                "mis-shaped  {}: expected {:?}, found {:?}",
+                m.name, m.expected, m.found
+            ));
         }
         for (name, from, to) in &self.resized {
             out.push(format!("resized     {name}: {from} rows to {to}"));
@@ -240,12 +250,19 @@ impl Report {
             }
         }
         for (from, to) in kinds {
-            let n = self.converted.iter().filter(|(_, a, b)| (*a, *b) == (from, to)).count();
+            let n = self
+                .converted
+                .iter()
+                .filter(|(_, a, b)| (*a, *b) == (from, to))
+                .count();
             out.push(format!("converted   {n} tensors from {from:?} to {to:?}"));
         }
         for c in &self.clashes {
             let alike = if c.alike { "same shape and dtype" } else { "unlike" };
-            out.push(format!("twice       {}: {} stays, {} goes ({alike})", c.name, c.kept, c.dropped));
+            out.push(format!(
+                "twice       {}: {} stays, {} goes ({alike})",
+                c.name, c.kept, c.dropped
+            ));
         }
         out
     }

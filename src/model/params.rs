@@ -126,9 +126,7 @@ impl<'a> Store<'a> {
                     ));
                     stand_in()
                 }
-                Ok(None) if may_miss(&name) => {
-                    fresh().to_device(self.device)
-                }
+                Ok(None) if may_miss(&name) => fresh().to_device(self.device),
                 Ok(None) => {
                     inner.errors.push(
                         Error::checkpoint(path, &name, format!("a tensor of shape {shape:?}"), "no such tensor")
@@ -312,7 +310,9 @@ mod tests {
     fn a_file_that_lacks_and_misshapes_is_told_whole() {
         let origin = Origin::File {
             path: "x.safetensors".into(),
-            lookup: Box::new(|n, _, _| Ok((n == "here").then(|| Tensor::zeros([3], (Kind::Float, Device::Cpu))))),
+            lookup: Box::new(|n, _, _| {
+                Ok((n == "here").then(|| Tensor::zeros([3], (Kind::Float, Device::Cpu))))
+            }),
             fresh: Box::new(|n| n == "new"),
         };
         let store = Store::new(origin, Device::Cpu);

@@ -87,7 +87,12 @@ impl Tokenizer {
     /// The added tokens with their ids, as `tokenizer_config.json` lists them (`added_tokens_decoder`): transformers
     /// builds some tokenizers from that list and not from `tokenizer.json`.
     pub fn added_tokens_decoder(&self) -> serde_json::Map<String, serde_json::Value> {
-        let ids = [(AUDIO, self.audio), (END_OF_CHUNK, self.end_of_chunk), (PAD, self.pad), (SEP, self.sep)];
+        let ids = [
+            (AUDIO, self.audio),
+            (END_OF_CHUNK, self.end_of_chunk),
+            (PAD, self.pad),
+            (SEP, self.sep),
+        ];
         ids.into_iter()
             .map(|(content, id)| {
                 let token = serde_json::json!({

@@ -33,7 +33,10 @@ impl Snapshot {
         let embedding = steps.model.params.get(names::EMBEDDING);
         let tied = embedding.filter(|_| lm.tie_word_embeddings);
         if let Some(copy) = tied.and_then(|t| copies.get(&(t.data_ptr() as usize))) {
-            model.push((names::in_training_tree(names::HEAD), Item::Here(copy.shallow_clone())));
+            model.push((
+                names::in_training_tree(names::HEAD),
+                Item::Here(copy.shallow_clone()),
+            ));
         }
         Snapshot {
             model,
@@ -110,11 +113,23 @@ pub fn restore(steps: &mut Steps, file: &TorchFile) -> Result<i64> {
         let at = |key: &str| format!("optimizer_state_dict.param_groups.{i}.{key}");
         let count = |n: usize| format!("{n} parameters");
         check(at("params"), count(own.params.len()), count(theirs.params.len()));
-        check(at("weight_decay"), own.weight_decay.to_string(), theirs.weight_decay.to_string());
-        check(at("betas"), format!("{:?}", (BETA1, BETA2)), format!("{:?}", theirs.betas));
+        check(
+            at("weight_decay"),
+            own.weight_decay.to_string(),
+            theirs.weight_decay.to_string(),
+        );
+        check(
+            at("betas"),
+            format!("{:?}", (BETA1, BETA2)),
+            format!("{:?}", theirs.betas),
+        );
         check(at("eps"), EPS.to_string(), theirs.eps.to_string());
         let rate = steps.stage.optim.learning_rate * own.rate;
-        check(at("initial_lr"), format!("{rate:e}"), format!("{:e}", theirs.initial_lr));
+        check(
+            at("initial_lr"),
+            format!("{rate:e}"),
+            format!("{:e}", theirs.initial_lr),
+        );
         for ((own, _), theirs) in own.params.iter().zip(theirs.names.iter().flatten()) {
             let theirs = names::rename(theirs).unwrap_or_default();
             check(at("param_names"), own.clone(), theirs);
@@ -130,7 +145,12 @@ pub fn restore(steps: &mut Steps, file: &TorchFile) -> Result<i64> {
             let key = format!("optimizer_state_dict.state.{i}.{part}");
             if tensor.size() != param.size() {
                 let expected = format!("shape {:?} of {name}", param.size());
-                wrong.push(Error::checkpoint(path, key, expected, format!("shape {:?}", tensor.size())));
+                wrong.push(Error::checkpoint(
+                    path,
+                    key,
+                    expected,
+                    format!("shape {:?}", tensor.size()),
+                ));
                 return Ok(None);
             }
             Ok(Some(tensor.to_device(param.device()).to_kind(Kind::Float)))
@@ -139,7 +159,14 @@ pub fn restore(steps: &mut Steps, file: &TorchFile) -> Result<i64> {
         let both = (part("exp_avg", &m.exp_avg)?, part("exp_avg_sq", &m.exp_avg_sq)?);
         if let (Some(exp_avg), Some(exp_avg_sq)) = both {
             let steps = m.steps as i32;
-            moments.insert(i, Moments { exp_avg, exp_avg_sq, steps });
+            moments.insert(
+                i,
+                Moments {
+                    exp_avg,
+                    exp_avg_sq,
+                    steps,
+                },
+            );
         }
     }
     crate::error::all(wrong)?;

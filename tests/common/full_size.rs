@@ -29,7 +29,9 @@ fn tensors(preset: &str) -> Vec<(String, Item<'static>)> {
             Tensor::ones(&shape, (Kind::Float, Device::Cpu))
         } else if name.ends_with("inv_freq") {
             let n = shape[0];
-            Tensor::arange(n, (Kind::Float, Device::Cpu)).g_mul_scalar(-9.2 / n as f64).exp()
+            Tensor::arange(n, (Kind::Float, Device::Cpu))
+                .g_mul_scalar(-9.2 / n as f64)
+                .exp()
         } else {
             // Neighbours must not be equal.
             let from = (i as i64 * 977) % spare;

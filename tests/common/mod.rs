@@ -47,7 +47,8 @@ impl Golden {
     /// Builds a module on the tensors under `prefix`; whatever the module asks for and the file lacks
     /// must be in `allowed`.
     pub fn build<T>(&self, prefix: &str, allowed: &[&str], make: impl FnOnce(&Scope) -> T) -> (T, Params) {
-        let lookup: Lookup = Box::new(move |n, _, _| Ok(self.0.get(&format!("{prefix}{n}")).map(|t| t.copy())));
+        let lookup: Lookup =
+            Box::new(move |n, _, _| Ok(self.0.get(&format!("{prefix}{n}")).map(|t| t.copy())));
         let origin = Origin::File {
             path: prefix.into(),
             lookup,

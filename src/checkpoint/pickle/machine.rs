@@ -369,9 +369,10 @@ impl Machine<'_> {
                 [tensor @ Value::Tensor(_), ..],
             ) => Ok(tensor.clone()),
             // (function, class, its arguments, attributes): a tensor with attributes, which are left aside.
-            ("torch._tensor._rebuild_from_type_v2", [function @ Value::Global(f), _, inner @ Value::Tuple(_), _])
-                if &**f != "torch._tensor._rebuild_from_type_v2" =>
-            {
+            (
+                "torch._tensor._rebuild_from_type_v2",
+                [function @ Value::Global(f), _, inner @ Value::Tuple(_), _],
+            ) if &**f != "torch._tensor._rebuild_from_type_v2" => {
                 let (function, inner) = (function.clone(), inner.clone());
                 self.call(&function, &inner)
             }
