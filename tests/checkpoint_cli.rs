@@ -4,28 +4,14 @@ mod common;
 
 use af2::checkpoint::{names, open_released, write_released, write_torch, Archive, Item, Node, Parts};
 use af2::load::{self, Options, Rules};
-use assert_cmd::Command;
-use common::golden;
+use af2::recipe::Recipe;
+use common::{af2, golden, tiny, tiny_options};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
-fn run(arguments: &[&str]) -> (i32, String, String) {
-    let out = Command::cargo_bin("af2")
-        .unwrap()
-        .args(arguments)
-        .output()
-        .unwrap();
-    let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
-    (
-        out.status.code().unwrap_or(-1),
-        text(out.stdout),
-        text(out.stderr),
-    )
-}
-
 /// Runs, expects this exit code and every one of these pieces in what is printed.
 fn says(arguments: &[&str], code: i32, pieces: &[&str]) -> String {
-    let (found, out, err) = run(arguments);
+    let (found, out, err) = af2(arguments);
     assert_eq!(found, code, "{arguments:?}\n{out}{err}");
     for piece in pieces {
         assert!(
@@ -298,9 +284,8 @@ fn changed(folder: &Path, change: impl Fn(String, Tensor) -> Option<(String, Ten
 
 fn options(rules: Rules) -> Options {
     Options {
-        config: Some(golden("F_tiny/config.yaml")),
         rules,
-        ..Options::new(Device::Cpu)
+        ..tiny_options()
     }
 }
 
@@ -421,5 +406,34 @@ fn a_laion_clap_file_is_an_audio_encoder() {
             .get("module.audio_branch.layers.0.blocks.0.attn.qkv.weight")
             .unwrap();
         assert!(*model.params.get(name).unwrap() == own);
+    }
+}
+
+#[test]
+fn a_recipe_and_a_checkpoint_that_disagree_on_a_size() {
+    let d = tempfile::tempdir().unwrap();
+    let folder = d.path().join("model");
+    load::save(&folder, &tiny()).unwrap();
+    let start = |model: &str| {
+        let checkpoint = folder.display();
+        let text = format!(
+            "name: r\noutput: out\nmodel: {{checkpoint: {checkpoint}, {model}}}\ndata: {{sets: {{}}}}\n"
+        );
+        load::start(&Recipe::parse(&text, "r.yaml", &[]).unwrap(), Device::Cpu)
+    };
+    assert!(start("max_windows: 3").is_ok());
+    assert!(start("audio_transformer: {n_head: 2, n_layers: 3, d_inner: 80}").is_ok());
+    for (model, said) in [
+        (
+            "cross_attention: {every: 2}",
+            "model.cross_attention: expected a block before every 2. layer",
+        ),
+        (
+            "audio_transformer: {n_head: 2, n_layers: 4, d_inner: 80}",
+            "model.audio_transformer: expected 4 layers of 2 heads and 80 inner units, as the recipe says, found 3",
+        ),
+    ] {
+        let e = start(model).err().unwrap();
+        assert!(e.to_string().contains(said) && e.exit_code() == 7, "{e}");
     }
 }

@@ -2,24 +2,9 @@
 
 mod common;
 
-use assert_cmd::Command;
-use common::{as_items, golden};
+use common::{af2, as_items, golden};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-
-fn af2(arguments: &[&str]) -> (i32, String, String) {
-    let out = Command::cargo_bin("af2")
-        .unwrap()
-        .args(arguments)
-        .output()
-        .unwrap();
-    let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
-    (
-        out.status.code().unwrap_or(-1),
-        text(out.stdout),
-        text(out.stderr),
-    )
-}
 
 fn text(path: &Path) -> String {
     path.display().to_string()

@@ -21,7 +21,7 @@ use af2::train::{
     state::{self, Snapshot},
     Steps,
 };
-use common::{golden, scalar};
+use common::{golden, scalar, tiny_options};
 use serde_json::Value;
 use std::collections::HashSet;
 use tch::{no_grad, Device, IndexOp};
@@ -32,8 +32,7 @@ const WINDOWS: usize = 3;
 fn open(few_shot_mask: bool) -> Loaded {
     let options = load::Options {
         few_shot_mask,
-        config: Some(golden("F_tiny/config.yaml")),
-        ..load::Options::new(Device::Cpu)
+        ..tiny_options()
     };
     load::open(&golden("F_tiny"), &options).unwrap()
 }
@@ -271,11 +270,7 @@ fn a_run_goes_on_from_its_checkpoint_as_the_reference_does() {
             base: Some(golden("F_tiny")),
             ..file.as_path().into()
         };
-        let options = load::Options {
-            config: Some(golden("F_tiny/config.yaml")),
-            ..load::Options::new(Device::Cpu)
-        };
-        let model = load::open_parts(&parts, &options).unwrap();
+        let model = load::open_parts(&parts, &tiny_options()).unwrap();
         let mut steps = Steps::new(&model, &stage);
         assert_eq!(
             state::restore(&mut steps, model.torch.as_ref().unwrap()).unwrap(),

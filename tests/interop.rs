@@ -5,14 +5,14 @@
 mod common;
 
 use af2::checkpoint::{open_torch, training, write_safetensors, write_torch, Archive, Node, Parts};
+use af2::load;
 use af2::load::convert::{convert, Choice, Layout};
-use af2::load::{self, Loaded};
-use af2::model::params::{Lookup, Origin, Params, Role, Store};
+use af2::model::params::{Lookup, Origin, Role, Store};
 use af2::model::qwen2::{self, Naming, Qwen2};
 use af2::recipe::{Part, StageRecipe};
 use af2::train::{state::Snapshot, Steps};
 use af2::{checkpoint::names, text::tokenizer::Tokenizer};
-use common::{as_items, golden, relative};
+use common::{as_items, constant_gradients, golden, relative, tiny};
 use std::path::Path;
 use std::process::Command;
 use tch::{no_grad, Device, Kind, Tensor};
@@ -32,30 +32,12 @@ fn judge(check: &str, folder: &Path) {
     );
 }
 
-fn tiny() -> Loaded {
-    let options = load::Options {
-        config: Some(golden("F_tiny/config.yaml")),
-        ..load::Options::new(Device::Cpu)
-    };
-    load::open(&golden("F_tiny"), &options).unwrap()
-}
-
 fn stage() -> StageRecipe {
     serde_yaml::from_str(
         "name: interop\ntrain: [audio_transformer, cross_attention, embeddings]\nwindows: 3\nsets: {}\n\
          optim: {steps: 20, batch_size: 2, learning_rate: 0.001, warmup: 3, weight_decay: 0.1, clip: 1.0}",
     )
     .unwrap()
-}
-
-/// A gradient of `value` for every element of every trainable tensor.
-fn constant_gradients(params: &Params, value: f64) {
-    let sums: Vec<Tensor> = params
-        .trainable()
-        .iter()
-        .map(|(_, p)| (p * value).sum(Kind::Float))
-        .collect();
-    Tensor::stack(&sums, 0).sum(Kind::Float).backward();
 }
 
 fn plain_names(tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {

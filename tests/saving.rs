@@ -3,23 +3,13 @@
 mod common;
 
 use af2::checkpoint::{numbered, open_released, open_torch, training, Archive};
-use af2::load::{self, Loaded};
 use af2::recipe::StageRecipe;
 use af2::train::state::{self, Saver};
 use af2::train::Steps;
-use common::golden;
+use common::{constant_gradients, golden, tiny};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use tch::{Device, Kind, Tensor};
-
-fn tiny() -> Loaded {
-    let options = load::Options {
-        config: Some(golden("F_tiny/config.yaml")),
-        ..load::Options::new(Device::Cpu)
-    };
-    load::open(&golden("F_tiny"), &options).unwrap()
-}
 
 fn stage(more: &str) -> StageRecipe {
     let text = format!(
@@ -27,16 +17,6 @@ fn stage(more: &str) -> StageRecipe {
          optim: {{steps: 9, batch_size: 2, learning_rate: 0.001, gate_rate: 3, clip: 1.0}}\n{more}"
     );
     serde_yaml::from_str(&text).unwrap()
-}
-
-fn backward(model: &Loaded, value: f64) {
-    let sums: Vec<Tensor> = model
-        .params
-        .trainable()
-        .iter()
-        .map(|(_, p)| (p * value).sum(Kind::Float))
-        .collect();
-    Tensor::stack(&sums, 0).sum(Kind::Float).backward();
 }
 
 #[test]
@@ -49,7 +29,7 @@ fn a_snapshot_is_of_its_step_and_the_folder_keeps_what_the_recipe_says() {
     let watched = "lang_encoder.model.layers.0.gated_cross_attn_layer_sound.attn.to_q.weight";
     let mut history = Vec::new();
     for i in 0..6 {
-        backward(&model, 0.01 * (i + 1) as f64);
+        constant_gradients(&model.params, 0.01 * (i + 1) as f64);
         steps.step();
         saver.after_step(&steps).unwrap();
         // The next step moves the weights while the thread writes: the file must not see it.
@@ -96,7 +76,7 @@ fn a_state_goes_back_only_into_the_stage_that_wrote_it() {
     let model = tiny();
     let own = stage("");
     let mut steps = Steps::new(&model, &own);
-    backward(&model, 0.01);
+    constant_gradients(&model.params, 0.01);
     steps.step();
     state::Snapshot::of(&steps, 0, false).write(&path).unwrap();
     let file = open_torch(&path).unwrap();

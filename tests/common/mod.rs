@@ -2,8 +2,9 @@
 #![allow(dead_code)]
 
 use af2::checkpoint::{Archive, Item};
+use af2::load::{self, Loaded};
 use af2::model::params::{Lookup, Origin, Params, Scope, Store};
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf, process::Command};
 use tch::{Device, Kind, Tensor};
 
 /// A file below `tests/golden`.
@@ -92,4 +93,41 @@ pub fn as_items(tensors: &[(String, Tensor)]) -> Vec<(String, Item<'static>)> {
         .iter()
         .map(|(n, t)| (n.clone(), t.shallow_clone().into()))
         .collect()
+}
+
+/// Runs the program: exit code, standard output, standard error.
+pub fn af2(arguments: &[&str]) -> (i32, String, String) {
+    let out = Command::new(assert_cmd::cargo::cargo_bin("af2"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
+    (
+        out.status.code().unwrap_or(-1),
+        text(out.stdout),
+        text(out.stderr),
+    )
+}
+
+/// How the tiny AF2 is opened: with the sizes that its tensors do not tell.
+pub fn tiny_options() -> load::Options {
+    load::Options {
+        config: Some(golden("F_tiny/config.yaml")),
+        ..load::Options::new(Device::Cpu)
+    }
+}
+
+/// The tiny AF2 of the reference.
+pub fn tiny() -> Loaded {
+    load::open(&golden("F_tiny"), &tiny_options()).unwrap()
+}
+
+/// Gives every element of every trainable tensor this gradient.
+pub fn constant_gradients(params: &Params, value: f64) {
+    let sums: Vec<Tensor> = params
+        .trainable()
+        .iter()
+        .map(|(_, p)| (p * value).sum(Kind::Float))
+        .collect();
+    Tensor::stack(&sums, 0).sum(Kind::Float).backward();
 }
