@@ -58,7 +58,7 @@ fn torch_files_of_both_formats_read_as_torch_reads_them() {
     for file in std::fs::read_dir(folder.path()).unwrap() {
         let path = file.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
-        if !name.ends_with(".pt") || name.starts_with("training") {
+        if !name.ends_with(".pt") || name.starts_with("training") || name.starts_with("laion") {
             continue;
         }
         let expected = folder
@@ -85,6 +85,15 @@ fn torch_files_of_both_formats_read_as_torch_reads_them() {
         "big = 1099511627776",
     ];
     assert_eq!(said, expected);
+    let layer = Archive::open(&folder.path().join("state_dict.safetensors")).unwrap();
+    for protocol in [2, 4] {
+        let file = open_torch(&folder.path().join(format!("laion_{protocol}.pt"))).unwrap();
+        let d = af2::checkpoint::diff(&layer, &file.model()).unwrap();
+        assert!(d.within(0.0) && d.equal == 8, "{d:?}");
+        let said: Vec<String> = file.plain.iter().map(|(n, v)| format!("{n} = {v}")).collect();
+        let expected = ["epoch = 45", "name = \"x\"", "best = 0.25", "steps = 7", "f = 0.5", "flag = true"];
+        assert_eq!(said, expected, "protocol {protocol}");
+    }
     for name in ["training.pt", "training_legacy.pt"] {
         let file = open_torch(&folder.path().join(name)).unwrap();
         let state = training::read(&file).unwrap();

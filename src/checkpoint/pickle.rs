@@ -93,7 +93,10 @@ pub(super) enum Value {
     /// What a persistent id names: a storage.
     Storage(Rc<Storage>),
     Tensor(Rc<TensorView>),
-    /// Bytes, sets and whatever else no checkpoint's meaning hangs on.
+    Bytes(Rc<[u8]>),
+    /// A numpy dtype, as `f8`.
+    Dtype(Rc<str>),
+    /// Sets, arrays and whatever else no checkpoint's meaning hangs on.
     Other,
 }
 

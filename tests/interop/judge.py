@@ -8,6 +8,7 @@ import json
 import pathlib
 import sys
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -68,6 +69,11 @@ def make_torch_files(folder):
     torch.save(cases["state_dict"], folder / "no_checksums.pt")
     torch.serialization.set_crc32_options(True)
     save_expected(folder / "no_checksums.safetensors", cases["state_dict"])
+    # As LAION-CLAP's files: pickle protocol 4, numpy scalars and an array beside the tensors.
+    laion = {"epoch": 45, "name": "x", "best": np.float64(0.25), "steps": np.int64(7), "f": np.float32(0.5),
+             "flag": np.bool_(True), "array": np.arange(3), "state_dict": layer.state_dict()}
+    for protocol in (2, 4):
+        torch.save(laion, folder / f"laion_{protocol}.pt", pickle_protocol=protocol)
     whole = {"epoch": 3, "model_state_dict": layer.state_dict(), "optimizer_state_dict": optimizer.state_dict(),
              "lr_scheduler_state_dict": torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: 1.0).state_dict()}
     torch.save(whole, folder / "training.pt")

@@ -9,8 +9,9 @@ use std::rc::Rc;
 const MOST_OPERATIONS: usize = 4_000_000;
 /// Bytes of a global's module or name.
 const MOST_LINE: usize = 512;
-/// Besides the storage classes.
-const GLOBALS: [&str; 10] = [
+/// Besides the storage classes. numpy's are those of a scalar or an array beside the tensors: LAION-CLAP's files hold
+/// some, and for them alone `torch.load(weights_only=True)` refuses them.
+const GLOBALS: [&str; 17] = [
     "collections.OrderedDict",
     "collections.Counter",
     "torch._utils._rebuild_tensor_v2",
@@ -21,6 +22,13 @@ const GLOBALS: [&str; 10] = [
     "torch.nn.parameter.Parameter",
     "torch.Size",
     "torch.device",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "_codecs.encode",
 ];
 
 /// Runs one pickle; what follows its end is left alone.
@@ -58,6 +66,19 @@ struct Machine<'a> {
     memo: HashMap<u32, Value>,
     nodes: Vec<Vec<Value>>,
     storages: Vec<Rc<Storage>>,
+}
+
+/// A numpy scalar of a dtype that checkpoints hold, little-endian; others say nothing to us.
+fn scalar(dtype: &str, bytes: &[u8]) -> Value {
+    let (f4, f8): (Result<[u8; 4], _>, Result<[u8; 8], _>) = (bytes.try_into(), bytes.try_into());
+    match (dtype.trim_start_matches('<'), f4, f8, bytes) {
+        ("f4", Ok(b), ..) => Value::Float(f32::from_le_bytes(b).into()),
+        ("f8", _, Ok(b), _) => Value::Float(f64::from_le_bytes(b)),
+        ("i4", Ok(b), ..) => Value::Int(i32::from_le_bytes(b).into()),
+        ("i8", _, Ok(b), _) => Value::Int(i64::from_le_bytes(b)),
+        ("b1", .., [b]) => Value::Bool(*b != 0),
+        _ => Value::Other,
+    }
 }
 
 impl Machine<'_> {
@@ -106,23 +127,34 @@ impl Machine<'_> {
                 let n = self.length1()?;
                 self.text(n)?;
             }
-            // BINBYTES, BINSTRING, SHORT_BINBYTES, SHORT_BINSTRING: in RNG states; no tensor hangs on them.
+            // BINUNICODE8
+            0x8d => {
+                let n = self.length8()?;
+                self.text(n)?;
+            }
+            // BINBYTES, BINSTRING, SHORT_BINBYTES, SHORT_BINSTRING, BINBYTES8, BYTEARRAY8
             b'B' | b'T' => {
                 let n = self.length4()?;
-                self.take(n)?;
-                self.stack.push(Value::Other);
+                self.bytes(n)?;
             }
             b'C' | b'U' => {
                 let n = self.length1()?;
-                self.take(n)?;
-                self.stack.push(Value::Other);
+                self.bytes(n)?;
+            }
+            0x8e | 0x96 => {
+                let n = self.length8()?;
+                self.bytes(n)?;
             }
             // EMPTY_DICT, EMPTY_LIST, EMPTY_TUPLE
             b'}' => self.push(Value::Dict, Vec::new()),
             b']' => self.push(Value::List, Vec::new()),
             b')' => self.push(Value::Tuple, Vec::new()),
             b'(' => self.marks.push(self.stack.len()),
-            // TUPLE, TUPLE1 to TUPLE3, LIST, DICT
+            // TUPLE, TUPLE1 to TUPLE3, LIST, DICT, FROZENSET
+            0x91 => {
+                self.pop_mark()?;
+                self.stack.push(Value::Other);
+            }
             b't' => {
                 let items = self.pop_mark()?;
                 self.push(Value::Tuple, items);
@@ -250,6 +282,16 @@ impl Machine<'_> {
         Ok(Value::Int(i64::from_le_bytes(all)))
     }
 
+    fn length8(&mut self) -> Result<usize, String> {
+        usize::try_from(u64::from_le_bytes(self.array()?)).map_err(|_| "a length past the memory".into())
+    }
+
+    fn bytes(&mut self, n: usize) -> Result<(), String> {
+        let value = Value::Bytes(self.take(n)?.into());
+        self.stack.push(value);
+        Ok(())
+    }
+
     fn text(&mut self, n: usize) -> Result<(), String> {
         let text = std::str::from_utf8(self.take(n)?).map_err(|_| "text that is not UTF-8")?;
         let value = Value::Text(text.into());
@@ -364,6 +406,17 @@ impl Machine<'_> {
             ("collections.Counter", [counts @ Value::Dict(_)]) => Ok(counts.clone()),
             ("torch.Size", [sizes]) => Ok(sizes.clone()),
             ("torch.device", _) => Ok(Value::Other),
+            // Protocol 2 has no bytes: they are text of as many characters.
+            ("_codecs.encode", [Value::Text(text), ..]) => {
+                let bytes: Option<Rc<[u8]>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
+                bytes.map(Value::Bytes).ok_or_else(|| "bytes past 255".into())
+            }
+            ("numpy.dtype", [Value::Text(name), ..]) => Ok(Value::Dtype(name.clone())),
+            (
+                "numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar",
+                [Value::Dtype(dtype), Value::Bytes(bytes)],
+            ) => Ok(scalar(dtype, bytes)),
+            ("numpy.core.multiarray._reconstruct" | "numpy._core.multiarray._reconstruct", _) => Ok(Value::Other),
             (
                 "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
                 [tensor @ Value::Tensor(_), ..],
