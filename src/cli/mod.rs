@@ -1,6 +1,7 @@
 //! The command line: one file per verb, each a thin call into the library.
 
 mod checkpoint;
+mod data;
 mod demo;
 mod generate;
 mod parts;
@@ -51,6 +52,9 @@ enum Verb {
     /// Look into checkpoints, compare, convert and verify them.
     #[command(subcommand)]
     Checkpoint(checkpoint::CheckpointVerb),
+    /// Look at training data: what an epoch holds, in which order.
+    #[command(subcommand)]
+    Data(data::DataVerb),
     /// Run manifest items as one batch and write every tensor between; compare with a dump.
     Trace(trace::TraceArgs),
 }
@@ -85,6 +89,7 @@ pub fn main() -> i32 {
         Verb::Report(args) => args.run(),
         Verb::Generate(args) => generate::run(args),
         Verb::Checkpoint(verb) => checkpoint::run(verb),
+        Verb::Data(verb) => data::run(verb),
         Verb::Trace(args) => trace::run(args),
     };
     match result {

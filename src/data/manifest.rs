@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::shapes::Seconds;
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Manifests larger than this are not read at once.
@@ -38,6 +39,8 @@ pub struct Manifest {
     /// `split_path`, relative to the data root.
     pub audio_folder: PathBuf,
     pub items: Vec<Item>,
+    /// Items by their places in the file, where these are not the order of their numbers.
+    file_order: Option<Vec<usize>>,
 }
 
 impl Manifest {
@@ -60,6 +63,29 @@ impl Manifest {
         } else {
             Manifest::from_json(path, &text)
         }
+    }
+
+    /// Indices of the items in the order in which the file has them: what the reference shuffles.
+    pub fn file_order(&self) -> Vec<usize> {
+        self.file_order
+            .clone()
+            .unwrap_or_else(|| (0..self.items.len()).collect())
+    }
+
+    /// Keeps these items, in the order in which they stand.
+    pub fn retain(&mut self, indices: &[usize]) {
+        let mut kept = vec![None; self.items.len()];
+        let mut sorted = indices.to_vec();
+        sorted.sort_unstable();
+        sorted.dedup();
+        for (new, old) in sorted.iter().enumerate() {
+            kept[*old] = Some(new);
+        }
+        if let Some(order) = &mut self.file_order {
+            *order = order.iter().filter_map(|i| kept[*i]).collect();
+        }
+        let mut place = kept.iter();
+        self.items.retain(|_| place.next().is_some_and(Option::is_some));
     }
 
     /// The audio file of an item.
@@ -88,11 +114,16 @@ impl Manifest {
         let audio_folder = text_of("split_path", &mut problems);
         let task = text_of("flamingo_task", &mut problems);
         let mut items = Vec::new();
+        let mut file_order = None;
         match top.get("data") {
             Some(Value::Object(data)) => {
                 let mut keys: Vec<&String> = data.keys().collect();
                 // The reference's keys are numbers written as strings; "10" follows "9".
                 keys.sort_by_key(|k| (k.parse::<u64>().unwrap_or(u64::MAX), (*k).clone()));
+                if !keys.iter().copied().eq(data.keys()) {
+                    let place: HashMap<&String, usize> = keys.iter().copied().zip(0..).collect();
+                    file_order = Some(data.keys().filter_map(|k| place.get(k).copied()).collect());
+                }
                 for key in keys {
                     items.extend(item(key, &format!("data.{key}"), data.get(key), &mut problems));
                 }
@@ -114,6 +145,7 @@ impl Manifest {
             split,
             audio_folder: audio_folder.into(),
             items,
+            file_order,
         })
     }
 
@@ -136,6 +168,7 @@ impl Manifest {
             split: name(path.file_stem()),
             audio_folder: PathBuf::new(),
             items,
+            file_order: None,
         })
     }
 }

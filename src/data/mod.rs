@@ -1,4 +1,6 @@
 //! Manifests, the order of items, and batches of plain arrays. No tensor in here.
 
+pub mod blend;
 pub mod feed;
 pub mod manifest;
+pub mod numpy;

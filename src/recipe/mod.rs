@@ -3,6 +3,7 @@
 //! Every key that is left out of a file has its default here, beside its meaning.
 
 mod check;
+pub mod reference;
 pub mod yaml;
 
 use crate::error::Result;

@@ -1,0 +1,143 @@
+//! The reference's order of items: sets by weight, virtual epochs, a new shuffle at each wrap-around.
+//!
+//! Epoch `e` of a set of `n` items with weight `w` (the global weight times its own) takes the positions
+//! `⌊e·n·w⌋ … ⌊(e+1)·n·w⌋` of an endless row of passes over the set. Every pass is shuffled anew by numpy's generator,
+//! seeded by the set's name; a slice that begins inside a later pass reads the first pass's order until it comes to
+//! that pass's end (a quirk of the reference, kept: golden lists depend on it).
+
+use super::manifest::{Item, Manifest};
+use super::numpy::{randperm, DefaultRng};
+use std::path::PathBuf;
+
+/// A data set with its share.
+pub struct Set {
+    /// As the configuration writes it: `Clotho-AQA-AQA/train`. Its characters seed the shuffle.
+    pub name: String,
+    pub manifest: Manifest,
+    pub weight: f64,
+}
+
+/// Sets in the configuration's order.
+pub struct Blend {
+    pub sets: Vec<Set>,
+    /// Multiplies every weight: 0.005 makes 200 virtual epochs of one pass.
+    pub global_weight: f64,
+}
+
+/// An item of a blend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pick {
+    /// Index of its set.
+    pub set: usize,
+    /// Index in the set's manifest.
+    pub item: usize,
+}
+
+impl Blend {
+    /// The items of a virtual epoch, set after set.
+    pub fn epoch(&self, epoch: u64) -> Vec<Pick> {
+        let mut picks = Vec::new();
+        for (set, s) in self.sets.iter().enumerate() {
+            let n = s.manifest.items.len();
+            let weight = self.global_weight * s.weight;
+            // From left to right in double precision, as the reference computes it.
+            let from = (epoch as f64 * n as f64 * weight) as u64;
+            let to = ((epoch + 1) as f64 * n as f64 * weight) as u64;
+            let order = s.manifest.file_order();
+            picks.extend(slice(&s.name, &order, from, to).into_iter().map(|item| Pick { set, item }));
+        }
+        picks
+    }
+
+    pub fn item(&self, pick: Pick) -> &Item {
+        &self.sets[pick.set].manifest.items[pick.item]
+    }
+
+    /// `task|path`, the reference's line for an item; the path is relative to the data root.
+    pub fn line(&self, pick: Pick) -> String {
+        let manifest = &self.sets[pick.set].manifest;
+        let path: PathBuf = manifest.audio_folder.join(&self.item(pick).name);
+        format!("{}|{}", manifest.task, path.display())
+    }
+
+    /// Keeps a random part of each set, for ablations of the amount of data: the same part for the same seed.
+    pub fn keep(&mut self, fraction: f64, seed: u64) {
+        for set in &mut self.sets {
+            let n = set.manifest.items.len();
+            let mut chosen: Vec<usize> = (0..n).collect();
+            DefaultRng::new(character_sum(&set.name).wrapping_add(seed)).shuffle(&mut chosen);
+            chosen.truncate((n as f64 * fraction).round() as usize);
+            set.manifest.retain(&chosen);
+        }
+    }
+}
+
+/// Positions `from..to` of the endless row of a set's passes, as items.
+fn slice(name: &str, file_order: &[usize], from: u64, to: u64) -> Vec<usize> {
+    let n = file_order.len() as u64;
+    if n == 0 || from >= to {
+        return Vec::new();
+    }
+    let first = pass(file_order, character_sum(name));
+    let mut current = first.clone();
+    let mut out = Vec::with_capacity((to - from) as usize);
+    for at in from..to {
+        if at > 0 && at % n == 0 {
+            // The first order is shuffled again, not the one before.
+            let seed = character_sum(&format!("{name}-epoch-{}", at / n));
+            current = reshuffled(&first, file_order, seed);
+        }
+        out.push(current[(at % n) as usize]);
+    }
+    out
+}
+
+/// The first pass: which item stands under each number.
+fn pass(file_order: &[usize], seed: u64) -> Vec<usize> {
+    let own: Vec<usize> = (0..file_order.len()).collect();
+    reshuffled(&own, file_order, seed)
+}
+
+/// Gives the item under each key to another key: keys are shuffled in the order in which the file has them.
+fn reshuffled(items: &[usize], file_order: &[usize], seed: u64) -> Vec<usize> {
+    let mut keys = file_order.to_vec();
+    DefaultRng::new(seed).shuffle(&mut keys);
+    let mut out = vec![0; items.len()];
+    for (to, from) in file_order.iter().zip(keys) {
+        out[*to] = items[from];
+    }
+    out
+}
+
+/// The seed that the reference makes of a name: the sum of its code points.
+fn character_sum(name: &str) -> u64 {
+    name.chars().map(|c| u64::from(u32::from(c))).sum()
+}
+
+/// The part of an epoch that a rank sees, in its order, as torch's `DistributedSampler(shuffle=True, seed=0)`: a
+/// permutation by the epoch's number, filled up from its beginning to a multiple of `world`, dealt out in turn.
+pub fn sampled(picks: &[Pick], epoch: u64, rank: usize, world: usize) -> Vec<Pick> {
+    let order = randperm(picks.len(), epoch);
+    let total = picks.len().next_multiple_of(world.max(1));
+    let row = order.iter().cycle().take(if order.is_empty() { 0 } else { total });
+    row.skip(rank).step_by(world.max(1)).map(|i| picks[*i]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_share_an_epoch_and_the_last_round_is_filled_from_its_beginning() {
+        let picks: Vec<Pick> = (0..7).map(|item| Pick { set: 0, item }).collect();
+        let ranks: Vec<Vec<Pick>> = (0..3).map(|r| sampled(&picks, 5, r, 3)).collect();
+        assert!(ranks.iter().all(|r| r.len() == 3));
+        let mut dealt: Vec<usize> = (0..9).map(|i| ranks[i % 3][i / 3].item).collect();
+        assert_eq!(dealt[..7], randperm(7, 5));
+        assert_eq!(dealt[7..], randperm(7, 5)[..2]);
+        dealt.truncate(7);
+        dealt.sort_unstable();
+        assert_eq!(dealt, [0, 1, 2, 3, 4, 5, 6]);
+        assert!(sampled(&[], 0, 0, 2).is_empty());
+    }
+}

@@ -1,0 +1,73 @@
+//! The data part of the reference's own YAML files (`pretrain.yaml`, `sft.yaml`), read as it is.
+
+use crate::error::{Error, Result};
+use serde_yaml::Value;
+use std::path::{Path, PathBuf};
+
+/// What a reference configuration says of its training data.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Blending {
+    /// name (`Clotho-AQA-AQA/train`), weight; in the file's order.
+    pub sets: Vec<(String, f64)>,
+    pub global_weight: f64,
+    /// `dataset_file_root`: the manifests, `NAME.json`.
+    pub manifests: PathBuf,
+}
+
+impl Blending {
+    /// None where the file has no `dataset_blending_config`: it is not the reference's.
+    ///
+    /// # Errors
+    /// No YAML, or weights that are no numbers (the reference writes them as text, too).
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let file = path.display().to_string();
+        let text = crate::fsutil::read_text(path)?;
+        let top: Value = serde_yaml::from_str(&text).map_err(|e| Error::Recipe {
+            file: file.clone(),
+            line: e.location().map(|l| (l.line(), l.column())),
+            message: e.to_string(),
+            hint: None,
+        })?;
+        let data = top.get("data_config").unwrap_or(&top);
+        let Some(sets) = data.get("dataset_blending_config") else {
+            return Ok(None);
+        };
+        let wrong = |key: &str, expected: &str, found: Option<&Value>| {
+            let found = found.map_or("nothing".into(), |v| format!("{v:?}"));
+            Error::recipe(&file, format!("{key}: expected {expected}, found {found}"))
+        };
+        let number = |key: &str, value: Option<&Value>| {
+            let text = value.and_then(Value::as_str).and_then(|t| t.trim().parse().ok());
+            value
+                .and_then(Value::as_f64)
+                .or(text)
+                .filter(|w: &f64| w.is_finite() && *w >= 0.0)
+                .ok_or_else(|| wrong(key, "a number, 0 or more", value))
+        };
+        let root = data.get("dataset_file_root");
+        let map = sets
+            .as_mapping()
+            .ok_or_else(|| wrong("dataset_blending_config", "a map of data sets", Some(sets)))?;
+        let sets = map
+            .iter()
+            .map(|(name, set)| {
+                let name = name
+                    .as_str()
+                    .ok_or_else(|| wrong("dataset_blending_config", "names", Some(name)))?;
+                let key = format!("dataset_blending_config.{name}.weight");
+                Ok((name.to_owned(), number(&key, set.get("weight"))?))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Some(Blending {
+            sets,
+            global_weight: number("dataset_blending_global_weight", data.get("dataset_blending_global_weight"))?,
+            manifests: match root {
+                None => PathBuf::new(),
+                Some(v) => v
+                    .as_str()
+                    .ok_or_else(|| wrong("dataset_file_root", "a folder", root))?
+                    .into(),
+            },
+        }))
+    }
+}
