@@ -59,6 +59,19 @@ pub enum Error {
     /// Training could not go on: a non-finite loss, too many skipped items.
     #[error("{message}{}", hint_text(.hint))]
     Training { message: String, hint: Option<String> },
+    /// More items of a data set cannot be used than the recipe allows.
+    #[error(
+        "{skipped} of {items} items cannot be used, and {most} may be skipped; the last: {last}\n  hint: {ledger} names \
+         each; `af2 data check` looks at all; data.skip_budget allows a larger share",
+        ledger = ledger.display()
+    )]
+    Skips {
+        ledger: PathBuf,
+        skipped: usize,
+        items: usize,
+        most: usize,
+        last: String,
+    },
     /// A comparison went past its tolerance.
     #[error("{0}")]
     Mismatch(String),
@@ -144,12 +157,13 @@ impl Error {
             | Error::Data { hint, .. }
             | Error::Checkpoint { hint, .. }
             | Error::Training { hint, .. } => *hint = Some(text.into()),
-            Error::Many(_) | Error::Mismatch(_) | Error::Torch(_) => {}
+            Error::Many(_) | Error::Mismatch(_) | Error::Skips { .. } | Error::Torch(_) => {}
         }
         self
     }
 
-    /// 1 libtorch, 2 usage (clap's own), 3 files, 4 recipe, 5 audio, 6 data, 7 checkpoint, 8 training, 9 mismatch.
+    /// 1 libtorch, 2 usage (clap's own), 3 files, 4 recipe, 5 audio, 6 data, 7 checkpoint, 8 training, 9 mismatch,
+    /// 10 too many skips.
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::Torch(_) => 1,
@@ -160,6 +174,7 @@ impl Error {
             Error::Checkpoint { .. } => 7,
             Error::Training { .. } => 8,
             Error::Mismatch(_) => 9,
+            Error::Skips { .. } => 10,
             Error::Many(all) => all.first().map_or(1, Error::exit_code),
         }
     }

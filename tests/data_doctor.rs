@@ -47,7 +47,11 @@ fn check(root: &Path, files: &[&str], more: &[&str]) -> (i32, Value, String) {
     arguments.extend(more);
     arguments.extend(files);
     let (code, out, err) = af2(&arguments);
-    (code, serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}")), err)
+    (
+        code,
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}")),
+        err,
+    )
 }
 
 #[test]
@@ -56,7 +60,11 @@ fn a_sound_manifest_is_sound() {
     let good = write(
         d.path(),
         "train",
-        &[("speech.wav", "who speaks?", "a woman", 3.7), ("long.wav", "what is it?", "noise", 32.0), ("tones.wav", "what is it?", "a tone", 10.0)],
+        &[
+            ("speech.wav", "who speaks?", "a woman", 3.7),
+            ("long.wav", "what is it?", "noise", 32.0),
+            ("tones.wav", "what is it?", "a tone", 10.0),
+        ],
     );
     let (code, found, err) = check(d.path(), &[&good], &[]);
     assert_eq!((code, &found["findings"]), (0, &json!([])), "{err}");
@@ -65,7 +73,13 @@ fn a_sound_manifest_is_sound() {
     assert_eq!(summary["windows"], json!({"1": 2, "4": 1}));
     assert_eq!(summary["answers"]["a tone"], 1);
     // One batch of three, padded to four windows: 6 of 12 are real; in buckets nothing is padded.
-    assert_eq!((summary["padding_in_order"].as_f64(), summary["padding_in_buckets"].as_f64()), (Some(0.5), Some(0.0)));
+    assert_eq!(
+        (
+            summary["padding_in_order"].as_f64(),
+            summary["padding_in_buckets"].as_f64()
+        ),
+        (Some(0.5), Some(0.0))
+    );
 }
 
 #[test]
@@ -88,7 +102,11 @@ fn every_kind_of_fault_is_found_and_named() {
     );
     let test = write(d.path(), "test", &[("tones.wav", "what is it?", "a tone", 10.0)]);
     let llm = golden("F_tiny/llm");
-    let (code, found, err) = check(d.path(), &[&train, &test], &["--llm", llm.to_str().unwrap(), "--max-tokens", "30"]);
+    let (code, found, err) = check(
+        d.path(),
+        &[&train, &test],
+        &["--llm", llm.to_str().unwrap(), "--max-tokens", "30"],
+    );
     assert_eq!(code, 6, "{err}");
     let expected = json!({
         "missing_audio": 1, "unreadable_audio": 2, "wrong_duration": 1, "empty_prompt": 1, "empty_output": 1,
@@ -100,7 +118,10 @@ fn every_kind_of_fault_is_found_and_named() {
         all.iter().find(|f| f["fault"] == fault).unwrap().clone()
     };
     assert_eq!(of("missing_audio")["item"], "1");
-    assert!(of("wrong_duration")["what"].as_str().unwrap().contains("25 s, the file has 10.00 s"));
+    assert!(of("wrong_duration")["what"]
+        .as_str()
+        .unwrap()
+        .contains("25 s, the file has 10.00 s"));
     let leak = of("leak");
     assert!(leak["what"].as_str().unwrap().contains("tones.wav"), "{leak}");
     // Headers alone know of no copies.
@@ -109,10 +130,19 @@ fn every_kind_of_fault_is_found_and_named() {
 
     let (code, out, err) = af2(&["data", "check", "--data-root", d.path().to_str().unwrap(), &train]);
     assert_eq!(code, 6);
-    for piece in ["missing audio: 1", "gone.wav", "unreadable audio: 2", "answers of toy-AQA/train", "padding"] {
+    for piece in [
+        "missing audio: 1",
+        "gone.wav",
+        "unreadable audio: 2",
+        "answers of toy-AQA/train",
+        "padding",
+    ] {
         assert!(out.contains(piece), "no {piece} in {out}");
     }
-    assert!(err.contains("faults: ") && err.contains("1 missing audio"), "{err}");
+    assert!(
+        err.contains("faults: ") && err.contains("1 missing audio"),
+        "{err}"
+    );
 }
 
 #[test]

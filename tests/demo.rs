@@ -83,6 +83,65 @@ fn from_nothing_to_a_table() {
     ]);
     assert!(answer.contains("\"tokens\""), "{answer}");
 
+    // A stage again, now with sound files that are broken: each is skipped and named, and beyond the budget is an end.
+    let plan = out.join("plan.yaml");
+    let manifest = out.join("corpus/manifests/demo-EventClassification/train.json");
+    let manifest: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(manifest).unwrap()).unwrap();
+    let folder = out.join("corpus").join(manifest["split_path"].as_str().unwrap());
+    let items = manifest["data"].as_object().unwrap();
+    let broken: Vec<_> = items
+        .values()
+        .take(2)
+        .map(|i| folder.join(i["name"].as_str().unwrap()))
+        .collect();
+    std::fs::write(&broken[0], "no sound").unwrap();
+    std::fs::remove_file(&broken[1]).unwrap();
+    let train = |budget: &str| {
+        let save = "stages.stage1.save={every: 1, keep_last: 1, keep_every: 0}";
+        Command::cargo_bin("af2")
+            .unwrap()
+            .args(["train", plan.to_str().unwrap(), budget, save, "--quiet"])
+            .output()
+            .unwrap()
+    };
+    let stopped = train("data.skip_budget=0");
+    let said = String::from_utf8_lossy(&stopped.stderr).into_owned();
+    assert_eq!(stopped.status.code(), Some(10), "{said}");
+    assert!(
+        said.contains("skipped.jsonl") && said.contains("skip_budget"),
+        "{said}"
+    );
+    std::fs::remove_file(out.join("skipped.jsonl")).unwrap();
+    let done = train("data.skip_budget=0.5");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let ledger = std::fs::read_to_string(out.join("skipped.jsonl")).unwrap();
+    for file in &broken {
+        assert!(
+            ledger.contains(file.to_str().unwrap()),
+            "{} is not in {ledger}",
+            file.display()
+        );
+    }
+    let mut lines: Vec<&str> = ledger.lines().collect();
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(
+        lines.len(),
+        ledger.lines().count(),
+        "an item is named once a stage"
+    );
+    // The checkpoint that the stage wrote on its way.
+    let checkpoints = af2::checkpoint::numbered(&out.join("checkpoints/stage1")).unwrap();
+    assert_eq!(checkpoints.len(), 1, "{checkpoints:?}");
+    run(&[
+        "checkpoint",
+        "verify",
+        checkpoints.values().next().unwrap().to_str().unwrap(),
+        "--base",
+        stage3.to_str().unwrap(),
+    ]);
+
     // The table again, from the files alone.
     assert!(run(&["report", out.to_str().unwrap()]).contains("demo-Counting"));
     assert!(Path::new(&out.join("table.md")).exists());

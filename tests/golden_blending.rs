@@ -38,7 +38,11 @@ fn numpys_permutations() {
         let (seed, n) = case.split_once('/').unwrap();
         let mut list: Vec<u64> = (0..n.parse().unwrap()).collect();
         DefaultRng::new(seed.parse().unwrap()).shuffle(&mut list);
-        assert_eq!(list, serde_json::from_value::<Vec<u64>>(expected.clone()).unwrap(), "{case}");
+        assert_eq!(
+            list,
+            serde_json::from_value::<Vec<u64>>(expected.clone()).unwrap(),
+            "{case}"
+        );
     }
 }
 
@@ -79,14 +83,24 @@ fn the_verb_prints_the_references_own_yaml() {
         for (epoch, expected) in config["epochs"].as_object().unwrap() {
             let (code, out, err) = af2(&["data", "blend", file, "--epoch", epoch]);
             assert_eq!(code, 0, "{err}");
-            assert_eq!(out.lines().collect::<Vec<_>>(), strings(expected), "{name}, epoch {epoch}");
+            assert_eq!(
+                out.lines().collect::<Vec<_>>(),
+                strings(expected),
+                "{name}, epoch {epoch}"
+            );
         }
         let (_, out, _) = af2(&["data", "blend", file, "--json"]);
         let json: Value = serde_json::from_str(&out).unwrap();
-        assert_eq!(json["items"].as_array().unwrap().len(), config["epochs"]["0"].as_array().unwrap().len());
+        assert_eq!(
+            json["items"].as_array().unwrap().len(),
+            config["epochs"]["0"].as_array().unwrap().len()
+        );
         // Two ranks together see the epoch.
         let rank = |r: &str| af2(&["data", "blend", file, "--epoch", "1", "--rank", r, "--world", "2"]).1;
-        let mut both: Vec<String> = [rank("0"), rank("1")].iter().flat_map(|o| o.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+        let mut both: Vec<String> = [rank("0"), rank("1")]
+            .iter()
+            .flat_map(|o| o.lines().map(str::to_owned).collect::<Vec<_>>())
+            .collect();
         let mut expected = strings(&config["epochs"]["1"]);
         both.sort();
         both.dedup();
@@ -94,11 +108,29 @@ fn the_verb_prints_the_references_own_yaml() {
         expected.dedup();
         assert_eq!(both, expected);
     }
-    let (code, _, err) = af2(&["data", "blend", yaml.to_str().unwrap(), "--rank", "2", "--world", "2"]);
-    assert!(code == 4 && err.contains("ranks of --world 2 are 0 to 1"), "{err}");
-    std::fs::write(&yaml, "data_config: {dataset_blending_config: {a/train: {weight: much}}}").unwrap();
+    let (code, _, err) = af2(&[
+        "data",
+        "blend",
+        yaml.to_str().unwrap(),
+        "--rank",
+        "2",
+        "--world",
+        "2",
+    ]);
+    assert!(
+        code == 4 && err.contains("ranks of --world 2 are 0 to 1"),
+        "{err}"
+    );
+    std::fs::write(
+        &yaml,
+        "data_config: {dataset_blending_config: {a/train: {weight: much}}}",
+    )
+    .unwrap();
     let (code, _, err) = af2(&["data", "blend", yaml.to_str().unwrap()]);
-    assert!(code == 4 && err.contains("dataset_blending_config.a/train.weight: expected a number"), "{err}");
+    assert!(
+        code == 4 && err.contains("dataset_blending_config.a/train.weight: expected a number"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -123,13 +155,21 @@ fn keys_are_shuffled_in_the_files_order_and_a_subset_is_the_seeds() {
             global_weight: 1.0,
         }
     };
-    let keys = |b: &Blend| b.epoch(0).iter().map(|p| b.item(*p).key.clone()).collect::<Vec<_>>();
+    let keys = |b: &Blend| {
+        b.epoch(0)
+            .iter()
+            .map(|p| b.item(*p).key.clone())
+            .collect::<Vec<_>>()
+    };
     // By hand: keys of the file c = [2, 0, 1], shuffled to s; the item under key c[i] becomes that of key s[i].
     let order = [2usize, 0, 1, 4, 3];
     let mut shuffled = order;
     DefaultRng::new("a/train".chars().map(|c| c as u64).sum()).shuffle(&mut shuffled);
     let mut expected = vec![String::new(); 5];
-    order.iter().zip(shuffled).for_each(|(to, from)| expected[*to] = from.to_string());
+    order
+        .iter()
+        .zip(shuffled)
+        .for_each(|(to, from)| expected[*to] = from.to_string());
     assert_eq!(keys(&write(&order)), expected);
 
     let all: Vec<usize> = (0..30).collect();
@@ -140,7 +180,10 @@ fn keys_are_shuffled_in_the_files_order_and_a_subset_is_the_seeds() {
         k.sort();
         k
     };
-    assert_eq!((half(0).len(), half(0) == half(0), half(0) == half(1)), (15, true, false));
+    assert_eq!(
+        (half(0).len(), half(0) == half(0), half(0) == half(1)),
+        (15, true, false)
+    );
     let picks = write(&all).epoch(0);
     assert_eq!(sampled(&picks, 0, 0, 1).len(), 30);
 }

@@ -59,8 +59,9 @@ fn by_files(files: &Value) -> Vec<Example> {
 }
 
 fn batch_of(model: &Loaded, ears: &Ears, files: &Value) -> Batch {
-    let prepared = batch::prepare(&by_files(files), &HashSet::new(), ears, &model.tokenizer, 512).unwrap();
-    Batch::new(prepared, &Encoded::default(), model.device)
+    let examples = by_files(files);
+    let prepared = batch::prepare(&examples, &HashSet::new(), ears, &model.tokenizer, 512, None).unwrap();
+    Batch::new(prepared.unwrap(), &Encoded::default(), model.device)
 }
 
 fn stage(yaml: &str) -> StageRecipe {

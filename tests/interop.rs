@@ -91,7 +91,14 @@ fn torch_files_of_both_formats_read_as_torch_reads_them() {
         let d = af2::checkpoint::diff(&layer, &file.model()).unwrap();
         assert!(d.within(0.0) && d.equal == 8, "{d:?}");
         let said: Vec<String> = file.plain.iter().map(|(n, v)| format!("{n} = {v}")).collect();
-        let expected = ["epoch = 45", "name = \"x\"", "best = 0.25", "steps = 7", "f = 0.5", "flag = true"];
+        let expected = [
+            "epoch = 45",
+            "name = \"x\"",
+            "best = 0.25",
+            "steps = 7",
+            "f = 0.5",
+            "flag = true",
+        ];
         assert_eq!(said, expected, "protocol {protocol}");
     }
     for name in ["training.pt", "training_legacy.pt"] {

@@ -98,7 +98,10 @@ fn blend(args: &BlendArgs) -> Result<()> {
     }
     if let (Some(rank), Some(world)) = (args.rank, args.world) {
         if rank >= world {
-            return usage(format!("--rank {rank}: ranks of --world {world} are 0 to {}", world.saturating_sub(1)));
+            return usage(format!(
+                "--rank {rank}: ranks of --world {world} are 0 to {}",
+                world.saturating_sub(1)
+            ));
         }
     }
     let mut blend = open(args)?;
@@ -124,7 +127,10 @@ fn blend(args: &BlendArgs) -> Result<()> {
                        "prompt": item.prompt, "output": item.output})
             })
             .collect();
-        format!("{}\n", json!({"epoch": args.epoch, "sets": counts, "items": items}))
+        format!(
+            "{}\n",
+            json!({"epoch": args.epoch, "sets": counts, "items": items})
+        )
     } else {
         picks.iter().map(|p| blend.line(*p) + "\n").collect()
     };
@@ -157,7 +163,10 @@ fn open(args: &BlendArgs) -> Result<Blend> {
     };
     let stage = stage.ok_or_else(|| {
         let wanted = args.stage.as_deref().unwrap_or("the first");
-        Error::recipe(args.recipe.display().to_string(), format!("no stage {wanted} among {:?}", names()))
+        Error::recipe(
+            args.recipe.display().to_string(),
+            format!("no stage {wanted} among {:?}", names()),
+        )
     })?;
     let sets = stage.sets.iter().map(|(key, weight)| {
         let path = match &args.manifests {
@@ -215,16 +224,28 @@ fn check(args: &CheckArgs) -> Result<()> {
         },
     )?;
     if args.json {
-        println!("{}", json!({"manifests": found.manifests, "counts": found.counts(), "findings": found.findings}));
+        println!(
+            "{}",
+            json!({"manifests": found.manifests, "counts": found.counts(), "findings": found.findings})
+        );
     } else {
         print_diagnosis(&found, args.show);
     }
     match found.findings.len() {
         0 => Ok(()),
         n => {
-            let kinds: Vec<String> = found.counts().iter().map(|(k, n)| format!("{n} {}", name(*k))).collect();
+            let kinds: Vec<String> = found
+                .counts()
+                .iter()
+                .map(|(k, n)| format!("{n} {}", name(*k)))
+                .collect();
             let place = args.files.first().cloned().unwrap_or_default();
-            Err(Error::data(place, "data", "nothing wrong", format!("{n} faults: {}", kinds.join(", "))))
+            Err(Error::data(
+                place,
+                "data",
+                "nothing wrong",
+                format!("{n} faults: {}", kinds.join(", ")),
+            ))
         }
     }
 }
@@ -235,7 +256,17 @@ fn name(fault: Fault) -> String {
 }
 
 fn print_diagnosis(found: &Diagnosis, show: usize) {
-    let mut table = Table::new(["manifest", "task", "split", "items", "files", "hours", "windows", "padding", "in buckets"]);
+    let mut table = Table::new([
+        "manifest",
+        "task",
+        "split",
+        "items",
+        "files",
+        "hours",
+        "windows",
+        "padding",
+        "in buckets",
+    ]);
     for s in &found.manifests {
         let windows: Vec<String> = s.windows.iter().map(|(w, n)| format!("{w}: {n}")).collect();
         table.row([

@@ -44,7 +44,11 @@ impl Blend {
             let from = (epoch as f64 * n as f64 * weight) as u64;
             let to = ((epoch + 1) as f64 * n as f64 * weight) as u64;
             let order = s.manifest.file_order();
-            picks.extend(slice(&s.name, &order, from, to).into_iter().map(|item| Pick { set, item }));
+            picks.extend(
+                slice(&s.name, &order, from, to)
+                    .into_iter()
+                    .map(|item| Pick { set, item }),
+            );
         }
         picks
     }
@@ -119,7 +123,10 @@ fn character_sum(name: &str) -> u64 {
 pub fn sampled(picks: &[Pick], epoch: u64, rank: usize, world: usize) -> Vec<Pick> {
     let order = randperm(picks.len(), epoch);
     let total = picks.len().next_multiple_of(world.max(1));
-    let row = order.iter().cycle().take(if order.is_empty() { 0 } else { total });
+    let row = order
+        .iter()
+        .cycle()
+        .take(if order.is_empty() { 0 } else { total });
     row.skip(rank).step_by(world.max(1)).map(|i| picks[*i]).collect()
 }
 

@@ -51,7 +51,8 @@ fn cut(bucket: &[usize], lengths: &[usize], limits: &Limits) -> Vec<Vec<usize>> 
         let longest = |batch: &[usize]| batch.iter().map(|i| lengths[*i]).max().unwrap_or(0);
         let breaks = |batch: &[usize]| {
             let items = batch.len() + 1;
-            items > limits.items.max(1) || items.saturating_mul(longest(batch).max(lengths[item])) > limits.cost
+            items > limits.items.max(1)
+                || items.saturating_mul(longest(batch).max(lengths[item])) > limits.cost
         };
         if !open.is_empty() && breaks(&open) {
             // The last legal size: below the multiple any, above it a multiple.
@@ -101,7 +102,10 @@ mod tests {
         for batch in &all {
             let longest = batch.iter().map(|i| lengths[*i]).max().unwrap();
             assert!(!batch.is_empty() && batch.len() <= limits.items);
-            assert!(batch.len() == 1 || batch.len() * longest <= limits.cost, "{batch:?}");
+            assert!(
+                batch.len() == 1 || batch.len() * longest <= limits.cost,
+                "{batch:?}"
+            );
         }
         all
     }
@@ -141,7 +145,11 @@ mod tests {
                 _ => rng.gen_range(6..=30),
             })
             .collect();
-        let fixed: Vec<Vec<usize>> = (0..lengths.len()).collect::<Vec<_>>().chunks(16).map(<[_]>::to_vec).collect();
+        let fixed: Vec<Vec<usize>> = (0..lengths.len())
+            .collect::<Vec<_>>()
+            .chunks(16)
+            .map(<[_]>::to_vec)
+            .collect();
         let before = padding(fixed.iter().map(Vec::as_slice), &lengths);
         let all = check(&lengths, &Limits::windows(96, 96, 4));
         let after = padding(all.iter().map(Vec::as_slice), &lengths);

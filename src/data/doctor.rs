@@ -170,7 +170,8 @@ pub fn examine(manifests: &[PathBuf], checks: &Checks) -> Result<Diagnosis> {
             });
         }
     }
-    all.findings.sort_by(|a, b| (a.fault, &a.manifest, &a.item).cmp(&(b.fault, &b.manifest, &b.item)));
+    all.findings
+        .sort_by(|a, b| (a.fault, &a.manifest, &a.item).cmp(&(b.fault, &b.manifest, &b.item)));
     Ok(all)
 }
 
@@ -234,11 +235,21 @@ fn look(
             }
         }
         if let Some((_, most)) = checks.tokens.filter(|(_, most)| tokens[i] > *most) {
-            add(Fault::LongText, format!("{} tokens, at most {most} are read", tokens[i]));
+            add(
+                Fault::LongText,
+                format!("{} tokens, at most {most} are read", tokens[i]),
+            );
         }
-        let question = (item.name.as_str(), item.prompt.as_str(), item.audio_start.0.to_bits());
+        let question = (
+            item.name.as_str(),
+            item.prompt.as_str(),
+            item.audio_start.0.to_bits(),
+        );
         match asked.get(&question) {
-            Some(first) => add(Fault::DuplicateItem, format!("asks what item {first} asks, of the same audio")),
+            Some(first) => add(
+                Fault::DuplicateItem,
+                format!("asks what item {first} asks, of the same audio"),
+            ),
             None => drop(asked.insert(question, &item.key)),
         }
         *answers.entry(item.output.trim()).or_default() += 1;
@@ -250,7 +261,10 @@ fn look(
                     // A clip from the middle may say its own length or the file's.
                     let off = (said.0 - found).abs().min((said.0 - own).abs());
                     if off > DURATION_OFF.0.max(DURATION_OFF.1 * found) {
-                        add(Fault::WrongDuration, format!("{} s, the file has {found:.2} s", said.0));
+                        add(
+                            Fault::WrongDuration,
+                            format!("{} s, the file has {found:.2} s", said.0),
+                        );
                     }
                 }
                 let n = ((own / WINDOW_SECONDS).ceil() as usize).clamp(1, checks.windows.max(1));
@@ -259,8 +273,13 @@ fn look(
                 seconds += own.min(checks.windows as f64 * WINDOW_SECONDS);
             }
             Some(Err(e)) => {
-                let missing = matches!(e, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
-                let fault = if missing { Fault::MissingAudio } else { Fault::UnreadableAudio };
+                let missing =
+                    matches!(e, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
+                let fault = if missing {
+                    Fault::MissingAudio
+                } else {
+                    Fault::UnreadableAudio
+                };
                 add(fault, e.to_string().lines().next().unwrap_or_default().to_owned());
             }
             None => {}

@@ -12,6 +12,7 @@ use rand_chacha::{rand_core::SeedableRng, ChaCha8Rng};
 use rayon::prelude::*;
 use std::{
     collections::HashMap,
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -99,7 +100,22 @@ impl Ears {
 
     /// Mels of several clips, in parallel; the first error in order is returned.
     pub fn mels(&self, clips: &[&Clip]) -> Result<Vec<Arc<Array3<f32>>>> {
-        clips.par_iter().map(|c| self.mel(c)).collect()
+        self.each(clips).into_iter().collect()
+    }
+
+    /// [`Ears::mels`] with an error of its own for each clip. A decoder that panics is an error of its clip.
+    pub fn each(&self, clips: &[&Clip]) -> Vec<Result<Arc<Array3<f32>>>> {
+        let mel = |clip: &&Clip| {
+            let caught = std::panic::catch_unwind(AssertUnwindSafe(|| self.mel(clip)));
+            caught.unwrap_or_else(|_| {
+                Err(Error::audio(
+                    &clip.path,
+                    "a file that decodes",
+                    "a panic of its decoder",
+                ))
+            })
+        };
+        clips.par_iter().map(mel).collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
@@ -109,19 +125,28 @@ impl Ears {
 }
 
 /// Weighted sets in a seeded order, epoch after epoch.
-pub struct Blend {
+pub struct Shuffled {
     sets: Vec<(Vec<Example>, f64)>,
     seed: u64,
 }
 
-impl Blend {
+impl Shuffled {
     /// Opens the manifests; `sets` are (manifest, weight).
     pub fn open(root: &Path, sets: &[(PathBuf, f64)], windows: usize, seed: u64) -> Result<Self> {
         let sets = sets
             .iter()
             .map(|(path, weight)| Ok((examples(&Manifest::open(path)?, root, windows), *weight)))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Blend { sets, seed })
+        Ok(Shuffled { sets, seed })
+    }
+
+    /// Number of items of all sets, each once.
+    pub fn len(&self) -> usize {
+        self.sets.iter().map(|(examples, _)| examples.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Every example, each set once.

@@ -6,3 +6,4 @@ pub mod doctor;
 pub mod feed;
 pub mod manifest;
 pub mod numpy;
+pub mod skips;

@@ -1,9 +1,9 @@
 //! The random streams of the reference's data path: numpy's `default_rng(seed).shuffle` and torch's `randperm`.
 //! Their orders decide what a model sees when.
 
+use rand::RngCore;
 use rand_mt::Mt;
 use rand_pcg::Pcg64;
-use rand::RngCore;
 
 /// numpy's `SeedSequence`: spreads a seed over a pool of four words (O'Neill's `seed_seq`, in numpy's variant).
 struct SeedSequence([u32; 4]);
@@ -32,7 +32,9 @@ impl SeedSequence {
         for from in 0..4 {
             for to in (0..4).filter(|to| *to != from) {
                 let other = hash(pool[from], &mut constant, MULT_A);
-                let mixed = MIX_L.wrapping_mul(pool[to]).wrapping_sub(MIX_R.wrapping_mul(other));
+                let mixed = MIX_L
+                    .wrapping_mul(pool[to])
+                    .wrapping_sub(MIX_R.wrapping_mul(other));
                 pool[to] = mixed ^ (mixed >> 16);
             }
         }
@@ -129,13 +131,29 @@ mod tests {
         ];
         assert_eq!(words, expected);
         for (seed, expected) in [
-            (0, [11749869230777074271u64, 4976686463289251617, 755828109848996024]),
-            (1, [9441442522235856127, 17532960557476522086, 2659275481604167885]),
-            (12345, [4193609425186963869, 5843160025838961886, 14708796524633321433]),
-            ((1 << 40) + 7, [15307346044642009514, 4709548916763817589, 2836937976252648324]),
+            (
+                0,
+                [11749869230777074271u64, 4976686463289251617, 755828109848996024],
+            ),
+            (
+                1,
+                [9441442522235856127, 17532960557476522086, 2659275481604167885],
+            ),
+            (
+                12345,
+                [4193609425186963869, 5843160025838961886, 14708796524633321433],
+            ),
+            (
+                (1 << 40) + 7,
+                [15307346044642009514, 4709548916763817589, 2836937976252648324],
+            ),
         ] {
             let mut rng = DefaultRng::new(seed);
-            assert_eq!([(); 3].map(|()| rng.generator.next_u64()), expected, "seed {seed}");
+            assert_eq!(
+                [(); 3].map(|()| rng.generator.next_u64()),
+                expected,
+                "seed {seed}"
+            );
         }
     }
 

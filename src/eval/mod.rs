@@ -33,12 +33,14 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Re
         asked.extend(own.into_iter().map(|e| (manifest.task.clone(), e)));
     }
     let ears = Ears::new(recipe.data.cache_mib);
-    let encoded = Encoded::of(
+    let (encoded, bad) = Encoded::of(
         model,
         &ears,
         asked.iter().map(|(_, e)| &e.clip),
         "evaluate: encode",
     )?;
+    // A score over fewer questions than the benchmark has is another score.
+    crate::error::all(bad)?;
     let mut silence = Silence::new(&ears);
     let controls = if eval.silence_control { 2 } else { 1 };
     let progress = Progress::new("evaluate: ask", (asked.len() * controls) as u64);

@@ -80,6 +80,12 @@ impl Recipe {
                 }
             }
         }
+        if !(0.0..=1.0).contains(&self.data.skip_budget) {
+            wrong(
+                format!("data.skip_budget: {} is not from 0 to 1", self.data.skip_budget),
+                Some("a share of the items: 0.01 is one in a hundred".into()),
+            );
+        }
         for stage in &self.stages {
             if stage.train.is_empty() {
                 wrong(format!("stages.{}.train: nothing to train", stage.name), None);

@@ -146,6 +146,10 @@ pub struct DataRecipe {
     /// Bytes of mels kept in memory over epochs, in MiB; 0 keeps none.
     #[serde(default = "cache_mib")]
     pub cache_mib: usize,
+    /// Share of a stage's items that may be unusable: each is skipped and named in `skipped.jsonl`; with more the run
+    /// stops. 0 stops at the first.
+    #[serde(default = "skip_budget")]
+    pub skip_budget: f64,
     /// name → manifest, relative to the root.
     pub sets: IndexMap<String, PathBuf>,
 }
@@ -347,6 +351,9 @@ fn thirty() -> usize {
 }
 fn max_tokens() -> usize {
     512
+}
+fn skip_budget() -> f64 {
+    0.01
 }
 fn cache_mib() -> usize {
     2048

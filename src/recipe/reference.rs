@@ -60,7 +60,10 @@ impl Blending {
             .collect::<Result<Vec<_>>>()?;
         Ok(Some(Blending {
             sets,
-            global_weight: number("dataset_blending_global_weight", data.get("dataset_blending_global_weight"))?,
+            global_weight: number(
+                "dataset_blending_global_weight",
+                data.get("dataset_blending_global_weight"),
+            )?,
             manifests: match root {
                 None => PathBuf::new(),
                 Some(v) => v

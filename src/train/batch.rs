@@ -1,7 +1,8 @@
 //! A batch on its way from the loader to the loss.
 
 use super::stage;
-use crate::data::feed::{self, Blend, Clip, Ears, Example};
+use crate::data::feed::{self, Clip, Ears, Example, Shuffled};
+use crate::data::skips::Ledger;
 use crate::error::{Error, Result};
 use crate::load::Loaded;
 use crate::model::flamingo::{Audio, Flamingo, Text};
@@ -26,30 +27,42 @@ const ENCODE_AT_ONCE: usize = 8;
 pub struct Encoded(HashMap<Clip, Tensor>);
 
 impl Encoded {
-    /// Encodes each distinct clip once.
+    /// Encodes each distinct clip once. Clips that cannot be heard are left out, and returned with their errors.
     pub fn of<'a>(
         model: &Loaded,
         ears: &Ears,
         clips: impl Iterator<Item = &'a Clip>,
         label: &str,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Vec<Error>)> {
         let mut distinct: Vec<&Clip> = clips.collect::<HashSet<_>>().into_iter().collect();
         // A set has no order; a fixed one keeps runs alike to the last bit.
         distinct.sort_by(|a, b| a.path.cmp(&b.path));
         let progress = Progress::new(label, distinct.len() as u64);
-        let mut map = HashMap::new();
+        let (mut map, mut bad) = (HashMap::new(), Vec::new());
         for clips in distinct.chunks(ENCODE_AT_ONCE) {
-            let mels = ears.mels(clips)?;
+            let (mut good, mut mels) = (Vec::new(), Vec::new());
+            for (clip, mel) in clips.iter().zip(ears.each(clips)) {
+                match mel {
+                    Ok(mel) => {
+                        good.push(clip);
+                        mels.push(mel);
+                    }
+                    Err(e) => bad.push(e),
+                }
+            }
+            progress.inc(clips.len() as u64);
+            if good.is_empty() {
+                continue;
+            }
             let audio = Audio::from_mels(mels.iter().map(|m| &**m), model.device);
             let features = no_grad(|| model.model.encode(&audio, TrainMode::default(), false));
-            for (i, (clip, mel)) in clips.iter().zip(&mels).enumerate() {
+            for (i, (clip, mel)) in good.into_iter().zip(&mels).enumerate() {
                 let own = features.get(i as i64).narrow(0, 0, mel.shape()[0] as i64);
                 map.insert((*clip).clone(), own.copy());
             }
-            progress.inc(clips.len() as u64);
         }
         progress.finish("");
-        Ok(Encoded(map))
+        Ok((Encoded(map), bad))
     }
 
     /// The clips whose features are here.
@@ -86,24 +99,48 @@ pub struct Prepared {
     text: TextBatch,
 }
 
-/// Loads, windows, transforms and tokenizes a batch; clips in `known` have their features already.
+/// Loads, windows, transforms and tokenizes a batch; clips in `known` have their features already. Items that cannot be
+/// used go into the ledger and not into the batch; without a ledger they are errors. None when nothing is left.
 pub fn prepare(
     examples: &[Example],
     known: &HashSet<Clip>,
     ears: &Ears,
     tokenizer: &Tokenizer,
     max_tokens: usize,
-) -> Result<Prepared> {
-    let clips: Vec<Clip> = examples.iter().map(|e| e.clip.clone()).collect();
-    Ok(Prepared {
-        mels: if clips.iter().all(|c| known.contains(c)) {
-            Vec::new()
-        } else {
-            ears.mels(&clips.iter().collect::<Vec<_>>())?
-        },
-        text: feed::texts(examples, tokenizer, max_tokens)?,
+    ledger: Option<&Ledger>,
+) -> Result<Option<Prepared>> {
+    let unknown: Vec<&Clip> = examples
+        .iter()
+        .map(|e| &e.clip)
+        .filter(|c| !known.contains(c))
+        .collect();
+    let mut heard: HashMap<&Clip, Result<_>> = unknown.iter().copied().zip(ears.each(&unknown)).collect();
+    let mut kept = Vec::with_capacity(examples.len());
+    for example in examples {
+        match (heard.get(&example.clip), ledger) {
+            (Some(Err(e)), Some(ledger)) => ledger.skip(example, e)?,
+            (Some(Err(_)), None) => {
+                if let Some(Err(e)) = heard.remove(&example.clip) {
+                    return Err(e);
+                }
+            }
+            _ => kept.push(example.clone()),
+        }
+    }
+    if kept.is_empty() {
+        return Ok(None);
+    }
+    let clips: Vec<Clip> = kept.iter().map(|e| e.clip.clone()).collect();
+    // Features of some and mels of others do not go into one batch: then all are heard.
+    let mels = match clips.iter().all(|c| known.contains(c)) {
+        true => Vec::new(),
+        false => ears.mels(&clips.iter().collect::<Vec<_>>())?,
+    };
+    Ok(Some(Prepared {
+        mels,
+        text: feed::texts(&kept, tokenizer, max_tokens)?,
         clips,
-    })
+    }))
 }
 
 /// A batch on the device.
@@ -160,13 +197,14 @@ impl Batch {
 /// The order of batches does not depend on the threads.
 #[allow(clippy::too_many_arguments)]
 pub fn prefetch(
-    blend: Blend,
+    blend: Shuffled,
     batch_size: usize,
     ahead: usize,
     encoded: &Encoded,
     ears: &Ears,
     model: &Loaded,
     max_tokens: usize,
+    ledger: &Ledger,
     body: impl FnOnce(&mut dyn FnMut() -> Result<Batch>) -> Result<()>,
 ) -> Result<()> {
     let batches = blend.batches(batch_size)?;
@@ -177,7 +215,10 @@ pub fn prefetch(
     std::thread::scope(|scope| {
         scope.spawn(move || {
             for examples in batches {
-                let prepared = prepare(&examples, &known, ears, tokenizer, max_tokens);
+                let prepared =
+                    prepare(&examples, &known, ears, tokenizer, max_tokens, Some(ledger)).transpose();
+                // A batch of which nothing is left is none.
+                let Some(prepared) = prepared else { continue };
                 let failed = prepared.is_err();
                 // The receiver is gone when training ended.
                 if send.send(prepared).is_err() || failed {

@@ -8,8 +8,9 @@ pub mod record;
 pub mod stage;
 pub mod state;
 
-use crate::data::feed::{examples, Blend, Ears, Example};
+use crate::data::feed::{examples, Ears, Example, Shuffled};
 use crate::data::manifest::Manifest;
+use crate::data::skips::Ledger;
 use crate::error::{Error, Result};
 use crate::load::{self, Loaded};
 use crate::progress::Progress;
@@ -105,14 +106,17 @@ impl<'a> Steps<'a> {
 fn run_stage(recipe: &Recipe, stage: &StageRecipe, model: &Loaded, ears: &Ears) -> Result<()> {
     let o = &stage.optim;
     let sets: Vec<_> = stage.sets.iter().map(|(n, w)| (recipe.manifest(n), *w)).collect();
-    let blend = Blend::open(&recipe.data_root(), &sets, stage.windows, recipe.seed)?;
+    let blend = Shuffled::open(&recipe.data_root(), &sets, stage.windows, recipe.seed)?;
     let validation = validation_batches(recipe, stage)?;
     let encoded = if stage.cache_features {
         let clips = blend.all().chain(validation.iter().flatten()).map(|e| &e.clip);
-        Encoded::of(model, ears, clips, &format!("{}: encode", stage.name))?
+        // What cannot be heard is found again, and noted, when its batch comes.
+        Encoded::of(model, ears, clips, &format!("{}: encode", stage.name))?.0
     } else {
         Encoded::default()
     };
+    let path = recipe.output.join("skipped.jsonl");
+    let ledger = Ledger::new(&path, &stage.name, blend.len(), recipe.data.skip_budget);
     let mut record = Recorder::create(&recipe.output.join("events").join(&stage.name))?;
     let mut steps = Steps::new(model, stage);
     let mut saver = Saver::new(recipe.stage_folder(&stage.name), stage.save);
@@ -131,6 +135,7 @@ fn run_stage(recipe: &Recipe, stage: &StageRecipe, model: &Loaded, ears: &Ears) 
         ears,
         model,
         recipe.data.max_tokens,
+        &ledger,
         |next| {
             while steps.done < o.steps {
                 let mut grad_norm = Tensor::from(0f32);
@@ -170,7 +175,11 @@ fn run_stage(recipe: &Recipe, stage: &StageRecipe, model: &Loaded, ears: &Ears) 
                             ("steps_per_second", steps.done as f64 / seconds),
                         ],
                     )?;
-                    progress.message(&format!("loss {loss:.3}"));
+                    let skipped = match ledger.count() {
+                        0 => String::new(),
+                        n => format!(", {n} items skipped"),
+                    };
+                    progress.message(&format!("loss {loss:.3}{skipped}"));
                     loss_sum = loss_sum.zeros_like();
                     micro_steps = 0;
                 }
@@ -227,7 +236,9 @@ fn validate(
     let mut tokens = 0;
     let known = encoded.clips();
     for examples in batches {
-        let prepared = batch::prepare(examples, &known, ears, &model.tokenizer, recipe.data.max_tokens)?;
+        let max_tokens = recipe.data.max_tokens;
+        let prepared = batch::prepare(examples, &known, ears, &model.tokenizer, max_tokens, None)?;
+        let Some(prepared) = prepared else { continue };
         let batch = Batch::new(prepared, encoded, model.device);
         no_grad(|| sum += batch.loss(&model.model, stage, false) * batch.tokens as f64);
         tokens += batch.tokens;

@@ -416,7 +416,9 @@ impl Machine<'_> {
                 "numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar",
                 [Value::Dtype(dtype), Value::Bytes(bytes)],
             ) => Ok(scalar(dtype, bytes)),
-            ("numpy.core.multiarray._reconstruct" | "numpy._core.multiarray._reconstruct", _) => Ok(Value::Other),
+            ("numpy.core.multiarray._reconstruct" | "numpy._core.multiarray._reconstruct", _) => {
+                Ok(Value::Other)
+            }
             (
                 "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
                 [tensor @ Value::Tensor(_), ..],
