@@ -3,7 +3,7 @@
 # The targets share one target/ folder, and cargo parallelises by itself.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-interop bench fuzz fmt lint clean distclean
+.PHONY: help setup build demo test test-interop bench bench-data fuzz fmt lint clean distclean
 
 # Recipes start where this file lies, also under `make -f` and where the path holds spaces.
 export AF2_ROOT := $(shell cd -P "$$(dirname "$$(echo '$(MAKEFILE_LIST)' | sed 's/^ *//')")" && pwd)
@@ -33,6 +33,9 @@ test-interop: setup ## real PyTorch and transformers read what we write, and the
 
 bench: build ## how fast checkpoints load, beside the disk and Python's loaders
 	@$(HERE) $(CARGO) bench --locked --quiet --bench checkpoint
+
+bench-data: setup ## windows per second from disk to mel, beside the reference's work in Python (5 GB, kept outside)
+	@$(HERE) bash benches/peers/run.sh
 
 fuzz: setup ## feed the checkpoint readers with garbage (SECONDS_EACH=600; needs cargo-fuzz and a nightly toolchain)
 	@$(HERE) bash fuzz/run.sh
