@@ -19,6 +19,9 @@ const DURATION_OFF: (f64, f64) = (0.5, 0.02);
 /// Answers that are counted by themselves; the rest is one row.
 const MOST_ANSWERS: usize = 12;
 
+/// Tokens of an item's prompt and answer together.
+pub type CountTokens<'a> = &'a (dyn Fn(&Item) -> Result<usize> + Sync);
+
 /// What to look at.
 pub struct Checks<'a> {
     /// Audio paths are relative to this.
@@ -30,7 +33,7 @@ pub struct Checks<'a> {
     /// Whether to read the files whole, for duplicates and leaks.
     pub hash: bool,
     /// Tokens of prompt and answer, and the limit; none without a tokenizer.
-    pub tokens: Option<(&'a (dyn Fn(&Item) -> Result<usize> + Sync), usize)>,
+    pub tokens: Option<(CountTokens<'a>, usize)>,
 }
 
 /// A fault, by kind.
