@@ -25,7 +25,7 @@ fn a_snapshot_is_of_its_step_and_the_folder_keeps_what_the_recipe_says() {
     let model = tiny();
     let stage = stage("save: {every: 1, keep_last: 2, keep_every: 3}");
     let mut steps = Steps::new(&model, &stage);
-    let mut saver = Saver::new(folder.path().into(), stage.save);
+    let mut saver = Saver::new(folder.path().into(), stage.save).unwrap();
     let watched = "lang_encoder.model.layers.0.gated_cross_attn_layer_sound.attn.to_q.weight";
     let mut history = Vec::new();
     for i in 0..6 {
@@ -54,6 +54,14 @@ fn a_snapshot_is_of_its_step_and_the_folder_keeps_what_the_recipe_says() {
         let rates: Vec<f64> = state.groups.iter().map(|g| g.initial_lr).collect();
         assert_eq!(rates, [0.001, 0.001, 0.003]);
     }
+    // A second run goes on behind the first: its checkpoint is the newest.
+    let mut saver = Saver::new(folder.path().into(), stage.save).unwrap();
+    saver.after_step(&steps).unwrap();
+    saver.finish().unwrap();
+    assert_eq!(
+        numbered(folder.path()).unwrap().into_keys().collect::<Vec<_>>(),
+        [0, 3, 5, 6]
+    );
     // A frozen LM is not saved, its embedding and every buffer are.
     let names: Vec<String> = Archive::open(&kept[&5])
         .unwrap()

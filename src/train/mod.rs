@@ -119,7 +119,7 @@ fn run_stage(recipe: &Recipe, stage: &StageRecipe, model: &Loaded, ears: &Ears) 
     let ledger = Ledger::new(&path, &stage.name, blend.len(), recipe.data.skip_budget);
     let mut record = Recorder::create(&recipe.output.join("events").join(&stage.name))?;
     let mut steps = Steps::new(model, stage);
-    let mut saver = Saver::new(recipe.stage_folder(&stage.name), stage.save);
+    let mut saver = Saver::new(recipe.stage_folder(&stage.name), stage.save)?;
     let progress = Progress::new(&format!("{}: train", stage.name), o.steps as u64);
     let started = Instant::now();
     let every = log_every(o.steps);

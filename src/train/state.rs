@@ -185,13 +185,20 @@ pub struct Saver {
 }
 
 impl Saver {
-    pub fn new(folder: PathBuf, settings: SaveRecipe) -> Self {
-        Saver {
+    /// Checkpoints are numbered from behind the last that is there: those of an earlier run are kept or go as the
+    /// recipe says, and are never taken for newer ones.
+    ///
+    /// # Errors
+    /// A folder that cannot be made or listed.
+    pub fn new(folder: PathBuf, settings: SaveRecipe) -> Result<Self> {
+        std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        let last = checkpoint::numbered(&folder)?.into_keys().next_back();
+        Ok(Saver {
             folder,
             settings,
             writer: Writer::default(),
-            next: 0,
-        }
+            next: last.map_or(0, |n| n + 1),
+        })
     }
 
     /// Copies the state off the device where the recipe asks for a checkpoint after this step, and writes it while
