@@ -277,7 +277,6 @@ pub fn latest(events: Vec<Event>) -> Vec<Event> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
 
     fn steps(events: &[Event]) -> Vec<u64> {
         events.iter().map(|e| e.step).collect()
