@@ -181,7 +181,12 @@ fn python() -> Option<PathBuf> {
     })?;
     let mut found: Vec<PathBuf> = std::fs::read_dir(cache)
         .ok()?
-        .filter_map(|f| Some(f.ok()?.path().join("bin/python")))
+        .filter_map(|f| Some(f.ok()?.path()))
+        .filter(|p| {
+            p.file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("interop-"))
+        })
+        .map(|p| p.join("bin/python"))
         .filter(|p| p.exists())
         .collect();
     found.sort();

@@ -60,3 +60,13 @@ pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
         .map_err(|e| Error::data(path, "value", "something that JSON can say", e.to_string()))?;
     write_atomic_bytes(path, &text)
 }
+
+/// Reads a YAML file; errors name the line.
+pub fn read_yaml(path: &Path) -> Result<serde_yaml::Value> {
+    serde_yaml::from_str(&read_text(path)?).map_err(|e| Error::Recipe {
+        file: path.display().to_string(),
+        line: e.location().map(|l| (l.line(), l.column())),
+        message: e.to_string(),
+        hint: None,
+    })
+}

@@ -29,14 +29,8 @@ impl Settings {
     ///
     /// Other keys of the reference's files (data, optimizer, paths) say nothing about sizes and are left aside.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = crate::fsutil::read_text(path)?;
         let file = path.display().to_string();
-        let top: Value = serde_yaml::from_str(&text).map_err(|e| Error::Recipe {
-            file: file.clone(),
-            line: e.location().map(|l| (l.line(), l.column())),
-            message: e.to_string(),
-            hint: None,
-        })?;
+        let top = crate::fsutil::read_yaml(path)?;
         let section = |name: &str| top.get(name).filter(|v| v.is_mapping());
         let model = section("model").or(section("model_config")).unwrap_or(&top);
         let part = |name: &str| model.get(name).or(top.get(name));

@@ -21,13 +21,7 @@ impl Blending {
     /// No YAML, or weights that are no numbers (the reference writes them as text, too).
     pub fn read(path: &Path) -> Result<Option<Self>> {
         let file = path.display().to_string();
-        let text = crate::fsutil::read_text(path)?;
-        let top: Value = serde_yaml::from_str(&text).map_err(|e| Error::Recipe {
-            file: file.clone(),
-            line: e.location().map(|l| (l.line(), l.column())),
-            message: e.to_string(),
-            hint: None,
-        })?;
+        let top = crate::fsutil::read_yaml(path)?;
         let data = top.get("data_config").unwrap_or(&top);
         let Some(sets) = data.get("dataset_blending_config") else {
             return Ok(None);
