@@ -1,7 +1,7 @@
 //! One batch through the model with everything that is between, and its distance to another implementation's dump.
 
 use crate::checkpoint::{items, write_safetensors, Archive};
-use crate::data::feed::{examples, texts, Ears, Example};
+use crate::data::feed::{texts, Ears, Example};
 use crate::data::manifest::Manifest;
 use crate::error::{Error, Result};
 use crate::load::Loaded;
@@ -41,12 +41,13 @@ pub fn run(
     let (wanted, positions) = targets(&arrays.labels, model.device);
     let picked = traced.logits.flatten(0, 1).index_select(0, &positions);
     let loss = picked.cross_entropy_loss::<Tensor>(&wanted, None, tch::Reduction::Mean, -100, 0.0);
+    let mel = audio.padded_mels();
     let mut out = vec![
         ("input_ids".to_owned(), matrix(&arrays.input_ids)),
         ("attention_mask".to_owned(), matrix(&arrays.attention_mask)),
         ("labels".to_owned(), matrix(&arrays.labels)),
         ("audio_embed_mask".to_owned(), audio.windows_bw),
-        ("mel".to_owned(), audio.mel_bwfm),
+        ("mel".to_owned(), mel),
         ("clap_out".to_owned(), traced.clap_out),
         ("audio_transformer_out".to_owned(), traced.audio_transformer_out),
     ];
@@ -60,14 +61,15 @@ pub fn run(
 
 /// The named items in the order in which they are named.
 fn select(manifest: &Manifest, root: &Path, items: &[String], windows: usize) -> Result<Vec<Example>> {
-    let all = examples(manifest, root, windows);
     items
         .iter()
         .map(|key| {
-            all.iter().find(|e| e.item.key == *key).cloned().ok_or_else(|| {
+            let found = (0..manifest.len()).find(|i| manifest.key(*i) == *key);
+            let index = found.ok_or_else(|| {
                 Error::data(&manifest.path, format!("data.{key}"), "an item", "no such key")
-                    .hint(format!("the manifest holds {} items", all.len()))
-            })
+                    .hint(format!("the manifest holds {} items", manifest.len()))
+            })?;
+            Example::read(manifest, index, root, windows)
         })
         .collect()
 }

@@ -17,13 +17,12 @@ use af2::recipe::StageRecipe;
 use af2::text::prompt;
 use af2::trace;
 use af2::train::{
-    batch::{self, Batch, Encoded},
+    batch::{Batch, Encoded},
     state::{self, Snapshot},
     Steps,
 };
 use common::{golden, scalar, tiny_options};
 use serde_json::Value;
-use std::collections::HashSet;
 use tch::{no_grad, Device, IndexOp};
 
 /// Windows that the golden configuration gives a clip.
@@ -47,7 +46,7 @@ fn json(path: &str) -> Value {
 
 /// The golden batches name files, as `wavs/x.wav`.
 fn by_files(files: &Value) -> Vec<Example> {
-    let all = examples(&manifest(), &golden(""), WINDOWS);
+    let all = examples(&manifest(), &golden(""), WINDOWS, usize::MAX).unwrap();
     let named = |f: &Value| {
         let name = f.as_str().unwrap().trim_start_matches("wavs/");
         all.iter()
@@ -60,8 +59,7 @@ fn by_files(files: &Value) -> Vec<Example> {
 
 fn batch_of(model: &Loaded, ears: &Ears, files: &Value) -> Batch {
     let examples = by_files(files);
-    let prepared = batch::prepare(&examples, &HashSet::new(), ears, &model.tokenizer, 512, None).unwrap();
-    Batch::new(prepared.unwrap(), &Encoded::default(), model.device)
+    Batch::of(&examples, ears, &Encoded::default(), model, 512).unwrap()
 }
 
 fn stage(yaml: &str) -> StageRecipe {

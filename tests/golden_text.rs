@@ -55,6 +55,7 @@ fn added_tokens_have_the_references_ids() {
 fn batches_have_the_references_ids_masks_and_labels() {
     let (note, t) = (note(), tokenizer());
     let manifest = Manifest::open(&golden("F_tiny/manifests/tiny-AQA/train.json")).unwrap();
+    let items = manifest.items().unwrap();
     let g = Golden::open("F_tiny/golden_forward.safetensors");
     for (name, files, most) in [
         ("batch0", "batch0", 512),
@@ -67,7 +68,7 @@ fn batches_have_the_references_ids_masks_and_labels() {
             .iter()
             .map(|f| {
                 let file = f.as_str().unwrap().trim_start_matches("wavs/");
-                let item = manifest.items.iter().find(|i| i.name == file).unwrap();
+                let item = items.iter().find(|i| i.name == file).unwrap();
                 (item.prompt.as_str(), item.output.as_str())
             })
             .collect();

@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ffi", &["error"]),
     ("metrics", &["error"]),
     ("synth", &["error", "shapes", "fsutil", "data"]),
-    ("recipe", &["error", "shapes", "fsutil", "model", "synth"]),
+    ("recipe", &["error", "shapes", "fsutil", "model", "synth", "data"]),
     (
         "load",
         &[

@@ -7,6 +7,7 @@
 use super::{
     resample::{MAX_RATE, MIN_RATE},
     riff::Patched,
+    source::{Source, Stretch},
 };
 use crate::error::{Error, Result};
 use std::{fs::File, path::Path};
@@ -55,15 +56,30 @@ impl<'p> Reader<'p> {
     /// [`Error::Io`] when it cannot be opened; [`Error::Audio`] when it is empty, cut off, not sound, or has a
     /// rate outside [`MIN_RATE`]..=[`MAX_RATE`] or more than [`MAX_CHANNELS`] channels.
     pub fn open(path: &'p Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
-        let meta = file.metadata().map_err(|e| Error::io(path, e))?;
+        Reader::open_in(path, None)
+    }
+
+    /// [`Reader::open`] of a source's bytes.
+    pub fn open_source(source: &'p Source) -> Result<Self> {
+        Reader::open_in(&source.name, source.container.as_ref())
+    }
+
+    fn open_in(path: &'p Path, stretch: Option<&Stretch>) -> Result<Self> {
+        let container = stretch.map_or(path, |s| &s.file);
+        let file = File::open(container).map_err(|e| Error::io(container, e))?;
+        let meta = file.metadata().map_err(|e| Error::io(container, e))?;
         if meta.is_dir() {
             return Err(Error::audio(path, "a sound file", "a folder"));
         }
-        if meta.len() == 0 {
+        let (base, length) = stretch.map_or((0, meta.len()), |s| (s.at, s.len));
+        if base.checked_add(length).is_none_or(|end| end > meta.len()) {
+            let expected = format!("{length} bytes from byte {base} of {}", container.display());
+            return Err(Error::audio(path, expected, format!("a file of {}", meta.len())));
+        }
+        if length == 0 {
             return Err(Error::audio(path, "a sound file", "0 bytes"));
         }
-        let source = Patched::new(path, file)?;
+        let source = Patched::new(path, file, base, length)?;
         let stream = MediaSourceStream::new(Box::new(source), MediaSourceStreamOptions::default());
         let mut hint = Hint::new();
         if let Some(extension) = path.extension().and_then(|e| e.to_str()) {
@@ -154,7 +170,8 @@ impl<'p> Reader<'p> {
             let Some(wanted) = block.get(skip * self.channels..stop * self.channels) else {
                 continue;
             };
-            if wanted.iter().any(|v| !v.is_finite()) {
+            // All of them, without a way out at the first: that runs several at once.
+            if !wanted.iter().fold(true, |finite, v| finite & v.is_finite()) {
                 return Err(Error::audio(self.path, "finite samples", "NaN or infinity"));
             }
             done += (wanted.len() / self.channels) as u64;

@@ -6,7 +6,7 @@
 //! Computed in float64. The reference computes in float32: the rounding of its transform is a fixed fraction
 //! of a frame's loudest frequency, hence a larger one of its quiet bands. Largest difference from
 //! `tests/golden/A_mel`: 3.6e-4 dB above −80 dB, 1.3e-3 dB anywhere. Filterbank 6e-6, window 2e-7.
-//! 30 windows take 97 ms on two cores.
+//! A window takes 1.3 ms on one core, 30 windows 21 ms on two.
 
 use crate::{
     error::{Error, Result},
@@ -16,7 +16,8 @@ use ndarray::{s, Array2, Array3, Axis};
 use rayon::prelude::*;
 use rustfft::{num_complex::Complex, Fft, FftPlanner};
 use std::{
-    f64::consts::PI,
+    borrow::Cow,
+    f64::consts::{LOG10_E, PI},
     ops::Range,
     path::Path,
     sync::{Arc, OnceLock},
@@ -33,16 +34,22 @@ const LOW_HZ: f64 = 50.0;
 const HIGH_HZ: f64 = 8000.0;
 /// The smallest power, −100 dB.
 const FLOOR: f64 = 1e-10;
+/// Frequencies that are summed at once.
+const LANES: usize = 4;
+/// 10·log10 of e.
+const DB_PER_NEPER: f64 = 10.0 * LOG10_E;
 
 /// The transform with its tables. Make one and share it: it is `Sync`.
 pub struct LogMel {
     fft: Arc<dyn Fft<f64>>,
+    /// Half the window: [`powers`] adds two bins where it means their average.
     window: Vec<f64>,
-    /// e^(−2πik/1024): turns a transform of half the length into one of the real signal.
-    twiddles: Vec<Complex<f64>>,
-    /// Per band, its first frequency and its weights.
+    /// Per band, its first frequency and its weights, zeros behind them to a multiple of [`LANES`].
     bands: Vec<(usize, Vec<f64>)>,
 }
+
+/// A value of each of the two frames that share a transform.
+type Pair = [f64; 2];
 
 impl Default for LogMel {
     fn default() -> Self {
@@ -57,14 +64,15 @@ impl LogMel {
                 let column = Self::filterbank().column(m);
                 let first = column.iter().position(|w| *w > 0.0).unwrap_or(0);
                 let weights = column.iter().skip(first).take_while(|w| **w > 0.0);
-                (first, weights.map(|w| f64::from(*w)).collect())
+                let mut weights: Vec<f64> = weights.map(|w| f64::from(*w)).collect();
+                weights.resize(weights.len().next_multiple_of(LANES), 0.0);
+                (first, weights)
             })
             .collect();
         LogMel {
-            fft: FftPlanner::new().plan_fft_forward(HALF),
-            window: Self::window().into_iter().map(f64::from).collect(),
-            twiddles: (0..=HALF)
-                .map(|k| Complex::cis(-2.0 * PI * k as f64 / N_FFT as f64))
+            fft: FftPlanner::new().plan_fft_forward(N_FFT),
+            window: (Self::window().into_iter().map(f64::from))
+                .map(|w| 0.5 * w)
                 .collect(),
             bands,
         }
@@ -101,15 +109,37 @@ impl LogMel {
     pub fn log_mel(&self, samples: &[f32]) -> Array2<f32> {
         let frames = 1 + samples.len() / HOP;
         let mut out = Array2::zeros((frames, MEL_BINS));
-        let mut buffer = vec![Complex::default(); HALF];
+        let mut buffer = vec![Complex::default(); N_FFT];
         let mut scratch = vec![Complex::default(); self.fft.get_inplace_scratch_len()];
-        let mut power = vec![0.0; FREQUENCIES];
-        for (f, mut row) in out.outer_iter_mut().enumerate() {
-            self.power(samples, f, &mut buffer, &mut scratch, &mut power);
-            for (value, (first, weights)) in row.iter_mut().zip(&self.bands) {
-                let sum: f64 = weights.iter().zip(&power[*first..]).map(|(w, p)| w * p).sum();
-                *value = (10.0 * sum.max(FLOOR).log10()) as f32;
+        let mut power = vec![Pair::default(); FREQUENCIES + LANES];
+        let mut mel = [Pair::default(); MEL_BINS];
+        // What pads a short clip is silent to the end: its frames need no transform. (Near the end the reflection
+        // brings back what was before it.)
+        let sound = samples.iter().rposition(|v| *v != 0.0).map_or(0, |last| last + 1);
+        let heard = match sound + HALF <= samples.len() {
+            true => frames.min((sound + HALF).div_ceil(HOP)),
+            false => frames,
+        };
+        let mut rows = out.outer_iter_mut();
+        for f in (0..heard).step_by(2) {
+            // The last of an odd number of frames shares its transform with one that no row is there for.
+            let (first, second) = (frame(samples, f), frame(samples, f + 1));
+            for (((value, a), b), w) in buffer.iter_mut().zip(&*first).zip(&*second).zip(&self.window) {
+                *value = Complex::new(f64::from(*a) * w, f64::from(*b) * w);
             }
+            self.fft.process_with_scratch(&mut buffer, &mut scratch);
+            powers(&buffer, &mut power);
+            for (sums, (first, weights)) in mel.iter_mut().zip(&self.bands) {
+                *sums = weighted(&power[*first..], weights);
+            }
+            for (which, row) in rows.by_ref().take(2).enumerate() {
+                for (value, sums) in row.into_iter().zip(&mel) {
+                    *value = decibels(sums[which]);
+                }
+            }
+        }
+        for row in rows {
+            row.into_iter().for_each(|value| *value = decibels(0.0));
         }
         out
     }
@@ -121,7 +151,7 @@ impl LogMel {
     /// frames; what a window has less is left at the floor of −100 dB, what it has more is cut.
     pub fn batch(&self, windows: &[Vec<f32>]) -> Array3<f32> {
         let frames = windows.first().map_or(WINDOW_FRAMES, |w| 1 + w.len() / HOP);
-        let mut out = Array3::from_elem((windows.len(), frames, MEL_BINS), 10.0 * FLOOR.log10() as f32);
+        let mut out = Array3::from_elem((windows.len(), frames, MEL_BINS), decibels(0.0));
         let mels: Vec<_> = windows.par_iter().map(|w| self.log_mel(w)).collect();
         for (mut slot, mel) in out.outer_iter_mut().zip(mels) {
             let n = mel.nrows().min(frames);
@@ -168,30 +198,55 @@ impl LogMel {
         }
         Ok(out)
     }
+}
 
-    /// The power spectrum of frame `f`.
-    fn power(
-        &self,
-        samples: &[f32],
-        f: usize,
-        buffer: &mut [Complex<f64>],
-        scratch: &mut [Complex<f64>],
-        power: &mut [f64],
-    ) {
-        let at =
-            |i: usize| f64::from(reflected(samples, (f * HOP + i) as i64 - HALF as i64)) * self.window[i];
-        // Even samples as real, odd ones as imaginary parts: one transform of half the length.
-        for (k, value) in buffer.iter_mut().enumerate() {
-            *value = Complex::new(at(2 * k), at(2 * k + 1));
-        }
-        self.fft.process_with_scratch(buffer, scratch);
-        for (k, p) in power.iter_mut().enumerate() {
-            let (a, b) = (buffer[k % HALF], buffer[(HALF - k) % HALF].conj());
-            let even = (a + b) * 0.5;
-            let odd = (a - b) * Complex::new(0.0, -0.5);
-            *p = (even + odd * self.twiddles[k]).norm_sqr();
+fn decibels(power: f64) -> f32 {
+    (power.max(FLOOR).ln() * DB_PER_NEPER) as f32
+}
+
+/// The 1024 samples of frame `f`, reflected where they lie outside.
+fn frame(samples: &[f32], f: usize) -> Cow<'_, [f32]> {
+    let inside = (f * HOP).checked_sub(HALF);
+    if let Some(frame) = inside.and_then(|begin| samples.get(begin..begin + N_FFT)) {
+        return frame.into();
+    }
+    (0..N_FFT)
+        .map(|i| reflected(samples, (f * HOP + i) as i64 - HALF as i64))
+        .collect()
+}
+
+/// The power spectra of two real frames from the transform of the one with the other as its imaginary part: their
+/// spectra are the conjugate-symmetric and -antisymmetric parts of it, twice over.
+fn powers(transform: &[Complex<f64>], power: &mut [Pair]) {
+    let both = |a: &Complex<f64>, b: &Complex<f64>| {
+        let first = Complex::new(a.re + b.re, a.im - b.im);
+        let second = Complex::new(a.im + b.im, b.re - a.re);
+        [first.norm_sqr(), second.norm_sqr()]
+    };
+    // Bin k's mirror image is bin 1024 − k, and bin 0's is itself.
+    let (Some((zero, bins)), Some((power_of_zero, powers))) =
+        (transform.split_first(), power.split_first_mut())
+    else {
+        return;
+    };
+    *power_of_zero = both(zero, zero);
+    for ((p, a), b) in powers.iter_mut().zip(bins).zip(bins.iter().rev()).take(HALF) {
+        *p = both(a, b);
+    }
+}
+
+/// The weighted sum of both frames' powers; `weights` are a multiple of [`LANES`].
+fn weighted(power: &[Pair], weights: &[f64]) -> Pair {
+    // Independent sums, which vectorise.
+    let mut sums = [Pair::default(); LANES];
+    for (p, w) in power.chunks_exact(LANES).zip(weights.chunks_exact(LANES)) {
+        for lane in 0..LANES {
+            sums[lane][0] += p[lane][0] * w[lane];
+            sums[lane][1] += p[lane][1] * w[lane];
         }
     }
+    sums.into_iter()
+        .fold([0.0; 2], |all, sum| [all[0] + sum[0], all[1] + sum[1]])
 }
 
 /// Where the three chunks of a longer clip may begin, for `frames` frames in all: thirds of the possible
@@ -232,6 +287,23 @@ fn reflected(samples: &[f32], i: i64) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Frames that are not transformed are what the transform gives: a single rounding error behind the sound makes
+    /// every frame be computed.
+    #[test]
+    fn silence_behind_a_sound_is_what_its_transform_says() {
+        let front_end = LogMel::new();
+        for sound in [0, 1, 511, 512, 513, 1000, 9_400, 9_488, 9_600] {
+            let mut samples = vec![0f32; 10_000];
+            samples[..sound]
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, v)| *v = (i as f32 * 0.1).sin());
+            let short = front_end.log_mel(&samples);
+            samples[9_999] = 1e-30;
+            assert_eq!(short, front_end.log_mel(&samples), "{sound}");
+        }
+    }
 
     #[test]
     fn reflection_does_not_repeat_the_ends() {

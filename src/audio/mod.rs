@@ -3,9 +3,12 @@
 //! | file | what |
 //! |---|---|
 //! | `decode` | a file's frames, whatever its format |
+//! | `source` | where a sound's bytes are: a file, or a stretch of a shard |
 //! | `riff` | what a WAV header promises, checked against the file |
 //! | `resample` | any rate to 16 kHz, matched to soxr HQ |
-//! | `filter` | the design of its filter |
+//! | `filter` | the design of its filters |
+//! | `overlap_save` | its long filter, by Fourier transforms |
+//! | `polyphase` | its short filter |
 //! | `mp3` | the reference's own way with .mp3 files |
 //! | `windows` | windows of 10 s, the int16 round trip, repeat-padding |
 //! | `mel` | log-mel spectrograms |
@@ -14,12 +17,16 @@ pub mod decode;
 mod filter;
 pub mod mel;
 mod mp3;
+mod overlap_save;
+mod polyphase;
 pub mod resample;
 mod riff;
+mod source;
 pub mod windows;
 
 pub use mel::LogMel;
-pub use windows::{int16_round_trip, repeat_pad, to_int16, windows};
+pub use source::{Source, Stretch};
+pub use windows::{int16_round_trip, repeat_pad, to_int16, to_int16_f64, windows, windows_of_int16};
 
 use crate::{
     error::{Error, Result},
@@ -58,13 +65,19 @@ pub struct Span {
 /// [`Error::Io`] when the file cannot be opened; [`Error::Audio`] when it is empty, not sound, cut off, holds
 /// NaN or infinity, has an absurd rate or number of channels, or ends before `start`.
 pub fn load(path: &Path, span: Span) -> Result<Vec<f64>> {
+    load_source(&Source::from(path), span)
+}
+
+/// [`load`] of a source's bytes.
+pub fn load_source(source: &Source, span: Span) -> Result<Vec<f64>> {
+    let path = &*source.name;
     for (what, Seconds(s)) in [("start", span.start), ("duration", span.duration)] {
         if !s.is_finite() || s < 0.0 {
             let expected = format!("a {what} of 0 s or more");
             return Err(Error::audio(path, expected, format!("{s} s")));
         }
     }
-    let reader = Reader::open(path)?;
+    let reader = Reader::open_source(source)?;
     // Truncated, as Python's int() does.
     let frame = |s: f64| (s * f64::from(reader.rate)) as u64;
     let start = frame(span.start.0);
@@ -94,6 +107,25 @@ pub fn load(path: &Path, span: Span) -> Result<Vec<f64>> {
     Ok(samples)
 }
 
+/// Reads what [`to_int16`] made of [`load`]'s samples, packed as 16 kHz mono int16: as it is, not normalised again.
+///
+/// # Errors
+/// Those of [`load`]; [`Error::Audio`] when the sound is not 16 kHz mono.
+pub fn load_packed(source: &Source) -> Result<Vec<i16>> {
+    let reader = Reader::open_source(source)?;
+    if (reader.rate, reader.channels) != (SAMPLE_RATE, 1) {
+        let found = format!("{} Hz, {} channels", reader.rate, reader.channels);
+        let expected = format!("{SAMPLE_RATE} Hz, 1 channel, as packed");
+        return Err(Error::audio(&source.name, expected, found));
+    }
+    let mut samples = Vec::new();
+    // Full scale is 32768 to the decoder: exact both ways.
+    reader.read(0, u64::MAX, |block| {
+        samples.extend(block.iter().map(|v| (v * 32768.0) as i16));
+    })?;
+    Ok(samples)
+}
+
 /// Anything but mp3: first channel, soxr.
 fn load_file(path: &Path, reader: Reader, start: u64, end: u64, duration: Seconds) -> Result<Vec<f64>> {
     let channels = reader.channels;
@@ -102,21 +134,24 @@ fn load_file(path: &Path, reader: Reader, start: u64, end: u64, duration: Second
         rate => Some(Resampler::new(path, rate, SAMPLE_RATE)?),
     };
     let mut kept = Kept::new(duration.samples(SampleRate(SAMPLE_RATE)));
-    let (mut first, mut out) = (Vec::new(), Vec::new());
-    let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+    let (mut picked, mut out) = (Vec::new(), Vec::new());
+    let mut range = Range::default();
     reader.read(start, end, |frames| {
         // The peak that counts here is that of all channels, before resampling.
-        for &v in frames {
-            low = low.min(v);
-            high = high.max(v);
-        }
-        first.clear();
-        first.extend(frames.iter().step_by(channels));
+        range.widen(frames);
+        let first = match channels {
+            1 => frames,
+            _ => {
+                picked.clear();
+                picked.extend(frames.chunks_exact(channels).map(|frame| frame[0]));
+                &picked
+            }
+        };
         match &mut resampler {
-            None => kept.push(&first),
+            None => kept.push(first),
             Some(resampler) => {
                 out.clear();
-                resampler.push(&first, &mut out);
+                resampler.push(first, &mut out);
                 kept.push(&out);
             }
         }
@@ -128,21 +163,58 @@ fn load_file(path: &Path, reader: Reader, start: u64, end: u64, duration: Second
     }
     // Reference: divided before resampling. The filter is linear, so that afterwards does as well, and then
     // nothing has to wait for the end of the file.
-    let peak = if high > 1.0 || low < -1.0 {
-        low.abs().max(high.abs())
-    } else {
-        1.0
-    };
-    kept.scale(peak);
+    kept.scale(range.peak().max(1.0));
     Ok(kept.normalised())
+}
+
+/// The lowest and the highest of the values seen; the wrong way round before the first.
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    low: f64,
+    high: f64,
+}
+
+impl Default for Range {
+    fn default() -> Self {
+        Range {
+            low: f64::INFINITY,
+            high: f64::NEG_INFINITY,
+        }
+    }
+}
+
+impl Range {
+    fn see(&mut self, v: f64) {
+        // One instruction each, where f64::min also looks for NaN; the reader lets none through.
+        self.low = if v < self.low { v } else { self.low };
+        self.high = if v > self.high { v } else { self.high };
+    }
+
+    fn widen(&mut self, values: &[f64]) {
+        // Several at once, so that one comparison does not wait for the other.
+        let mut lanes = [*self; 8];
+        let blocks = values.chunks_exact(lanes.len());
+        blocks.remainder().iter().for_each(|v| self.see(*v));
+        for block in blocks {
+            lanes.iter_mut().zip(block).for_each(|(lane, v)| lane.see(*v));
+        }
+        for lane in lanes {
+            self.low = self.low.min(lane.low);
+            self.high = self.high.max(lane.high);
+        }
+    }
+
+    /// The largest magnitude; less than 0 before the first value.
+    fn peak(&self) -> f64 {
+        self.high.max(-self.low)
+    }
 }
 
 /// The samples that are wanted, and the range of all that went by.
 struct Kept {
     samples: Vec<f64>,
     wanted: usize,
-    low: f64,
-    high: f64,
+    range: Range,
 }
 
 impl Kept {
@@ -150,16 +222,12 @@ impl Kept {
         Kept {
             samples: Vec::new(),
             wanted,
-            low: f64::INFINITY,
-            high: f64::NEG_INFINITY,
+            range: Range::default(),
         }
     }
 
     fn push(&mut self, block: &[f64]) {
-        for &v in block {
-            self.low = self.low.min(v);
-            self.high = self.high.max(v);
-        }
+        self.range.widen(block);
         let room = self.wanted - self.samples.len();
         self.samples.extend_from_slice(&block[..room.min(block.len())]);
     }
@@ -168,21 +236,19 @@ impl Kept {
     fn scale(&mut self, peak: f64) {
         if peak != 1.0 {
             self.samples.iter_mut().for_each(|v| *v /= peak);
-            self.low /= peak;
-            self.high /= peak;
+            self.range.low /= peak;
+            self.range.high /= peak;
         }
     }
 
     fn normalised(mut self) -> Vec<f64> {
-        let (low, high) = (self.low, self.high);
-        let peak = low.abs().max(high.abs());
-        self.samples.iter_mut().for_each(|v| {
-            *v = match (peak > 0.0, low >= 0.0) {
-                (false, _) => 0.0,
-                (_, true) => 2.0 * *v / high - 1.0,
-                (_, false) => *v / peak,
-            }
-        });
+        let Range { low, high } = self.range;
+        let peak = self.range.peak();
+        match (peak > 0.0, low >= 0.0) {
+            (false, _) => self.samples.fill(0.0),
+            (_, true) => self.samples.iter_mut().for_each(|v| *v = 2.0 * *v / high - 1.0),
+            (_, false) => self.samples.iter_mut().for_each(|v| *v /= peak),
+        }
         self.samples
     }
 }

@@ -1,12 +1,14 @@
-//! Sample rate conversion: a polyphase filter matched to soxr HQ.
+//! Sample rate conversion matched to soxr HQ.
 //!
 //! The reference loads files, mp3 excepted, through `librosa.resample`, whose default is soxr "HQ"
 //! (`audio_flamingo_2/data/data.py`, `load_audio`).
 //!
 //! # How it works
 //!
-//! `filter` holds its design. Where it has two stages, they are convolved here into one bank of coefficients,
-//! so that one dot product makes a sample.
+//! `filter` holds the design. Its sharp filter, some 600 taps, goes by Fourier transform (`overlap_save`) from the
+//! input's rate to one at a small fraction of it; where that is not the wanted rate, its short filter, some 12 taps,
+//! goes on from there (`polyphase`). All in float64. Blocks lie on a fixed grid from the first sample on, so that the
+//! result does not depend on how the input is cut.
 //!
 //! # How near it is
 //!
@@ -16,21 +18,26 @@
 //! | from | after the first 4 ms | before |
 //! |---|---|---|
 //! | 8, 12, 24, 32, 48 kHz | 3e-7 | the same |
-//! | 11.025, 22.05, 44.1 kHz | 5e-7 | 1e-5, first sample |
+//! | 11.025, 22.05, 44.1 kHz | 6e-7 | 1e-5, first sample |
 //! | 64, 96, 192 kHz | 5e-6 | 1e-2, first sample: soxr's halving stages start differently |
-//! | 88.2, 176.4 kHz | 3e-6 | 7e-3, first sample: likewise |
-//! | odd ones such as 18.9, 20, 28 kHz | 3e-4 (−70 dB): soxr has another short filter there | 3e-3 |
+//! | 88.2, 176.4 kHz | 4e-6 | 7e-3, first sample: likewise |
+//! | odd ones such as 18.9, 20, 28 kHz | 3e-4 (−70 dB): soxr has another short filter there | 8e-3 |
 //!
 //! Against the golden arrays (`tests/golden/H_load_audio`), whose peak is 1: 8 kHz 3.2e-7 (RMS 5e-8), 48 kHz
-//! 3.8e-7 (7e-8), 44.1 kHz 6.8e-6 in the first sample and 8e-7 after it (1.3e-7), 22.05 kHz 7.3e-6 and 6e-7
+//! 3.8e-7 (7e-8), 44.1 kHz 6.8e-6 in the first sample and 8e-7 after it (1.3e-7), 22.05 kHz 7.4e-6 and 6e-7
 //! (1.3e-7). Of the int16 values 0.2 to 0.5 % differ, all by 1.
 //!
 //! # What it costs
 //!
-//! Per output sample on one core: 40 ns from 8 kHz, 70 from 22.05, 105 from 44.1, 100 from 48, 180 from 96
-//! (17 ms for a 10 s window from 44.1 kHz); once per process and rate, 85 ms for the bank of 44.1 kHz.
+//! For a window of 10 s on one core (AVX): 0.3 ms from 8 kHz, 1.4 from 22.05, 1.7 from 44.1, 0.9 from 48, 1.9 from
+//! 96; 5 from 16.001, where the short filter has too many phases for rows of their own. Once per process and pair of
+//! rates, less than 1 ms for the filters.
 
-use super::filter::{reduce, Design, Kaiser};
+use super::{
+    filter::{reduce, Design},
+    overlap_save::{OverlapSave, Plan},
+    polyphase::{Bank, Polyphase},
+};
 use crate::error::{Error, Result};
 use std::{
     collections::HashMap,
@@ -38,198 +45,101 @@ use std::{
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
-/// Rates outside of these are refused: no recording has them, and a bank's size grows with the ratio.
+/// Rates outside of these are refused: no recording has them, and a filter's length grows with the ratio.
 pub const MIN_RATE: u32 = 1_000;
 pub const MAX_RATE: u32 = 768_000;
 
-/// Ratios with more phases than this share a bank of [`SHARED_PHASES`] phases, cubically interpolated:
-/// every rate that is in use has at most 640 phases, and an odd one must not cost 16,000 × the taps.
-const MAX_EXACT_PHASES: usize = 1024;
-const SHARED_PHASES: usize = 256;
-/// Banks kept for the next file. Rates come from files; a hostile set of them must not fill the memory.
-const MAX_BANKS: usize = 32;
+/// Filters kept for the next file. Rates come from files; a hostile set of them must not fill the memory.
+const MAX_FILTERS: usize = 32;
 
-/// The coefficients for one pair of rates.
-struct Bank {
-    from: u32,
-    to: u32,
-    /// Output m lies at input position m · down / up.
-    up: u64,
-    down: u64,
-    /// Input samples before the position's whole part that a row covers.
-    before: usize,
-    /// Row length, a multiple of [`LANES`].
-    taps: usize,
-    rows: Vec<f64>,
-    /// Rows per input sample when shared (cubic interpolation), else one row per phase.
-    shared: bool,
-    head: Option<Head>,
+/// The filters for one pair of rates.
+struct Filters {
+    sharp: Arc<Plan>,
+    short: Option<Short>,
 }
 
-/// What soxr's second stage does not see: it starts with the first stage's output at time 0, so the ringing
-/// that the sharp filter puts before it is cut off. It matters for the first few outputs only.
-struct Head {
-    oversample: u64,
-    /// The sharp filter's taps, centre in the middle.
-    sharp: Vec<f64>,
-    short: Kaiser,
-    gain: f64,
+/// The second stage, where there is one.
+struct Short {
+    bank: Arc<Bank>,
+    /// Outputs of the first stage before time 0 that it takes; zeros stand for the others.
+    lead: usize,
 }
 
-/// Independent sums in the inner loop, so that it vectorises without reordering anything at run time.
-const LANES: usize = 8;
-
-impl Bank {
+impl Filters {
     fn new(from: u32, to: u32) -> Self {
         let design = Design::new(from, to);
-        let (up, down) = reduce(u64::from(to), u64::from(from));
-        let shared = up as usize > MAX_EXACT_PHASES;
-        let half = design.sharp.half.ceil() as i64;
-        let mut sharp: Vec<f64> = (-half..=half).map(|k| design.sharp.at(k as f64)).collect();
-        let sum: f64 = sharp.iter().sum();
-        sharp.iter_mut().for_each(|v| *v /= sum);
-        let reach = design.sharp.half + design.short.map_or(0.0, |s| s.half);
-        let before = (reach / design.taps_per_input).ceil() as usize + 1;
-        let taps = (2 * before + 2).next_multiple_of(LANES);
-
-        // A shared bank has one row before and two after the unit interval, for the cubic.
-        let positions: Vec<f64> = match shared {
-            true => (-1..=SHARED_PHASES as i64 + 1)
-                .map(|r| r as f64 / SHARED_PHASES as f64)
-                .collect(),
-            false => (0..up).map(|p| p as f64 / up as f64).collect(),
+        // Sharp taps per input, and inputs per tap: one of them is 1.
+        let (taps, inputs) = match design.taps_per_input {
+            n if n < 1.0 => (1, (1.0 / n) as u64),
+            n => (n as u64, 1),
         };
-        let mut rows = Vec::with_capacity(positions.len() * taps);
-        let mut gain = 0.0;
-        for &fraction in &positions {
-            let start = rows.len();
-            rows.extend((0..taps).map(|i| {
-                let t = (fraction + before as f64 - i as f64) * design.taps_per_input;
-                match &design.short {
-                    None => design.sharp.at(t),
-                    Some(short) => convolved(&sharp, short, t),
-                }
-            }));
-            let row = &mut rows[start..];
-            gain = 1.0 / row.iter().sum::<f64>();
-            row.iter_mut().for_each(|v| *v *= gain);
-        }
-        // Where soxr halves first, what it cuts off has been through filters that were not measured.
-        let head = design
-            .short
-            .filter(|_| design.taps_per_input >= 1.0)
-            .map(|short| Head {
-                oversample: design.taps_per_input as u64,
-                sharp,
-                short,
-                gain,
-            });
-        Bank {
-            from,
-            to,
-            up,
-            down,
-            before,
-            taps,
-            rows,
-            shared,
-            head,
-        }
-    }
+        let (up, down) = match design.short {
+            None => reduce(u64::from(to), u64::from(from)),
+            Some(_) => (taps, inputs),
+        };
+        let short = design.short.map(|short| {
+            let bank = Arc::new(Bank::new(u64::from(from) * taps, u64::from(to) * inputs, &short));
+            // soxr's second stage starts with the first stage's output at time 0: the ringing that the sharp
+            // filter puts before it is cut off. Where soxr halves first, that has been through filters that were
+            // not measured, and is left.
+            let lead = match inputs {
+                1 => 0,
+                _ => bank.before,
+            };
+            Short { bank, lead }
+        });
 
-    fn row(&self, index: usize) -> &[f64] {
-        &self.rows[index * self.taps..(index + 1) * self.taps]
-    }
-
-    /// The output at phase `phase` (of `up`) from `self.taps` input samples.
-    fn sample(&self, phase: u64, input: &[f64]) -> f64 {
-        if !self.shared {
-            return dot(self.row(phase as usize), input);
+        // The right half of the sharp filter, at `up` times the input's rate.
+        let step = design.taps_per_input / up as f64;
+        let reach = (design.sharp.half / step) as usize;
+        let mut half: Vec<f64> = (0..=reach).map(|i| design.sharp.at(i as f64 * step)).collect();
+        // At each phase the taps add up to 1: a constant stays what it is.
+        let up = up as usize;
+        let mut sums = vec![0.0; up];
+        for (i, h) in half.iter().enumerate() {
+            sums[i % up] += h;
+            if i > 0 {
+                sums[(up - i % up) % up] += h;
+            }
         }
-        let position = phase as f64 / self.up as f64 * SHARED_PHASES as f64;
-        let index = position as usize;
-        let x = position - index as f64;
-        // Lagrange weights for points −1, 0, 1, 2.
-        let weights = [
-            -x * (x - 1.0) * (x - 2.0) / 6.0,
-            (x + 1.0) * (x - 1.0) * (x - 2.0) / 2.0,
-            -(x + 1.0) * x * (x - 2.0) / 2.0,
-            (x + 1.0) * x * (x - 1.0) / 6.0,
-        ];
-        (weights.iter().enumerate())
-            .map(|(i, w)| w * dot(self.row(index + i), input))
-            .sum()
-    }
-
-    /// What [`Head`] cuts off at output `m`; `input` starts with sample 0.
-    fn cut_off(&self, m: u64, input: &[f64]) -> f64 {
-        let Some(head) = &self.head else { return 0.0 };
-        let t = m as f64 * self.down as f64 / self.up as f64 * head.oversample as f64;
-        let centre = (head.sharp.len() / 2) as i64;
-        let first = (t - head.short.half).floor() as i64;
-        let mut cut = 0.0;
-        for j in first..0 {
-            let ringing: f64 = (input.iter().enumerate())
-                .map_while(|(n, x)| {
-                    let k = centre + j - n as i64 * head.oversample as i64;
-                    (k >= 0).then(|| head.sharp.get(k as usize).map_or(0.0, |h| x * h))
-                })
-                .sum();
-            cut += head.short.at(t - j as f64) * ringing;
+        half.iter_mut().enumerate().for_each(|(i, h)| *h /= sums[i % up]);
+        Filters {
+            sharp: Arc::new(Plan::new(up, down as usize, &half)),
+            short,
         }
-        cut * head.gain
     }
 }
 
-/// The sharp filter's taps, spread by the short filter, at time `t` in taps.
-fn convolved(sharp: &[f64], short: &Kaiser, t: f64) -> f64 {
-    let centre = (sharp.len() / 2) as i64;
-    let first = ((t - short.half).floor() as i64).max(-centre);
-    let last = ((t + short.half).ceil() as i64).min(centre);
-    (first..=last)
-        .map(|k| sharp[(k + centre) as usize] * short.at(t - k as f64))
-        .sum()
-}
+type Known = Mutex<HashMap<(u32, u32), Arc<Filters>>>;
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut sums = [0.0; LANES];
-    for (a, b) in a.chunks_exact(LANES).zip(b.chunks_exact(LANES)) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    sums.iter().sum()
-}
-
-type Banks = Mutex<HashMap<(u32, u32), Arc<Bank>>>;
-
-/// The bank for a pair of rates, made once.
-fn bank(from: u32, to: u32) -> Arc<Bank> {
-    static BANKS: OnceLock<Banks> = OnceLock::new();
-    let banks = BANKS.get_or_init(Mutex::default);
+/// The filters for a pair of rates, made once.
+fn filters(from: u32, to: u32) -> Arc<Filters> {
+    static KNOWN: OnceLock<Known> = OnceLock::new();
+    let known = KNOWN.get_or_init(Mutex::default);
     // A poisoned lock means that another thread panicked, not that the map is wrong: entries are whole.
-    if let Some(bank) = banks
+    if let Some(filters) = known
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .get(&(from, to))
     {
-        return bank.clone();
+        return filters.clone();
     }
-    let made = Arc::new(Bank::new(from, to));
-    let mut banks = banks.lock().unwrap_or_else(PoisonError::into_inner);
-    if banks.len() >= MAX_BANKS {
-        banks.clear();
+    let made = Arc::new(Filters::new(from, to));
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.len() >= MAX_FILTERS {
+        known.clear();
     }
-    banks.entry((from, to)).or_insert(made).clone()
+    known.entry((from, to)).or_insert(made).clone()
 }
 
-/// Converts one channel from rate to rate, block by block, holding no more than the filter's reach.
+/// Converts one channel from rate to rate, block by block, holding no more than a pair of blocks.
 pub struct Resampler {
-    bank: Arc<Bank>,
-    /// Input not yet passed over; starts with `before` zeros.
-    pending: Vec<f64>,
-    /// Position in the input (shifted by `before`) of `pending[0]`.
-    passed: u64,
+    from: u32,
+    to: u32,
+    sharp: OverlapSave,
+    short: Option<Polyphase>,
+    /// What the first stage gave, on its way to the second.
+    between: Vec<f64>,
     received: u64,
     made: u64,
 }
@@ -244,58 +154,58 @@ impl Resampler {
                 return Err(Error::audio(path, expected, format!("{rate} Hz")));
             }
         }
-        let bank = bank(from, to);
+        let filters = filters(from, to);
+        let lead = filters.short.as_ref().map_or(0, |short| short.lead);
         Ok(Resampler {
-            pending: vec![0.0; bank.before],
-            bank,
-            passed: 0,
+            from,
+            to,
+            sharp: OverlapSave::new(filters.sharp.clone(), lead),
+            short: (filters.short.as_ref()).map(|short| Polyphase::new(short.bank.clone(), short.lead)),
+            between: Vec::new(),
             received: 0,
             made: 0,
         })
     }
 
-    /// Takes the next samples and appends what they complete to `out`.
+    /// Takes the next samples and appends the outputs of the blocks that they complete to `out`; the rest waits
+    /// for more.
     pub fn push(&mut self, input: &[f64], out: &mut Vec<f64>) {
+        let before = out.len();
         self.received += input.len() as u64;
-        self.pending.extend_from_slice(input);
-        self.drain(u64::MAX, out);
+        match &mut self.short {
+            None => self.sharp.push(input, out),
+            Some(short) => {
+                self.between.clear();
+                self.sharp.push(input, &mut self.between);
+                short.push(&self.between, out);
+            }
+        }
+        self.made += (out.len() - before) as u64;
     }
 
     /// Appends the rest, so that all in all ceil(n · to / from) samples came out. soxr makes the nearest
     /// whole number and librosa's `fix_length` adds a zero where that is one less.
-    pub fn finish(mut self, out: &mut Vec<f64>) {
-        let (from, to) = (f64::from(self.bank.from), f64::from(self.bank.to));
+    pub fn finish(self, out: &mut Vec<f64>) {
+        let (from, to) = (f64::from(self.from), f64::from(self.to));
         // In floating point as librosa does: a rounding error there is a sample here.
         let wanted = (self.received as f64 * (to / from)).ceil() as u64;
         let soxr = (self.received as f64 * to / from + 0.5).floor() as u64;
-        self.pending.resize(self.pending.len() + self.bank.taps, 0.0);
-        self.drain(soxr.min(wanted), out);
-        out.resize(out.len() + wanted.saturating_sub(self.made) as usize, 0.0);
-    }
-
-    fn drain(&mut self, limit: u64, out: &mut Vec<f64>) {
-        let bank = &*self.bank;
-        while self.made < limit {
-            let position = self.made * bank.down;
-            // Row element 0 is input (position / up − before), which is `pending` shifted by `before`.
-            let start = (position / bank.up - self.passed) as usize;
-            let Some(input) = self.pending.get(start..start + bank.taps) else {
-                break;
-            };
-            let mut y = bank.sample(position % bank.up, input);
-            if self.passed == 0 {
-                y -= bank.cut_off(self.made, &self.pending[bank.before..]);
+        // So far the output is behind the input by half a filter or more.
+        let rest = |all: u64| all.saturating_sub(self.made) as usize;
+        let (filtered, all) = (rest(soxr.min(wanted)), rest(wanted));
+        let before = out.len();
+        match self.short {
+            None => self.sharp.flush(filtered, out),
+            Some(mut short) => {
+                let mut between = self.between;
+                between.clear();
+                self.sharp.flush(short.needed(filtered), &mut between);
+                short.push(&between, out);
             }
-            out.push(y);
-            self.made += 1;
         }
-        // Passing over in large steps keeps the copying small against the filtering.
-        let next = (self.made * bank.down / bank.up - self.passed) as usize;
-        if next > 1 << 14 {
-            let next = next.min(self.pending.len());
-            self.pending.drain(..next);
-            self.passed += next as u64;
-        }
+        // Blocks are whole: the last one goes beyond the end.
+        out.truncate(before + filtered);
+        out.resize(before + all, 0.0);
     }
 }
 

@@ -20,35 +20,39 @@ const MAX_CHUNKS: usize = 4096;
 /// A file of which some bytes are read differently from what is on the disk.
 pub struct Patched {
     file: File,
+    /// Where the sound begins in the file: not 0 in a shard.
+    base: u64,
     position: u64,
     length: u64,
     patches: Vec<(u64, [u8; 4])>,
 }
 
 impl Patched {
-    /// `file` as it is, or with its RIFF sizes made right when it is a WAV file.
+    /// The `length` bytes of `file` from `base` on as they are, or with their RIFF sizes made right when they are a
+    /// WAV file.
     ///
     /// # Errors
     /// [`Error::Audio`] when the data chunk ends after the file does; [`Error::Io`].
-    pub fn new(path: &Path, mut file: File) -> Result<Self> {
+    pub fn new(path: &Path, file: File, base: u64, length: u64) -> Result<Self> {
         let io = |e| Error::io(path, e);
-        let length = file.metadata().map_err(io)?.len();
-        let patches = match read_at::<12>(&mut file, 0).map_err(io)? {
-            Some(h) if h.starts_with(b"RIFF") && h.ends_with(b"WAVE") => sizes(path, &mut file, length)?,
-            _ => Vec::new(),
-        };
-        file.seek(SeekFrom::Start(0)).map_err(io)?;
-        Ok(Patched {
+        let mut plain = Patched {
             file,
+            base,
             position: 0,
             length,
-            patches,
-        })
+            patches: Vec::new(),
+        };
+        let patches = match read_at::<12>(&mut plain, 0).map_err(io)? {
+            Some(h) if h.starts_with(b"RIFF") && h.ends_with(b"WAVE") => sizes(path, &mut plain, length)?,
+            _ => Vec::new(),
+        };
+        plain.seek(SeekFrom::Start(0)).map_err(io)?;
+        Ok(Patched { patches, ..plain })
     }
 }
 
 /// The patches for a RIFF/WAVE file.
-fn sizes(path: &Path, file: &mut File, length: u64) -> Result<Vec<(u64, [u8; 4])>> {
+fn sizes(path: &Path, file: &mut Patched, length: u64) -> Result<Vec<(u64, [u8; 4])>> {
     // Stale RIFF sizes are common and say nothing that the chunks do not: leave it open always.
     let mut patches = vec![(4, u32::MAX.to_le_bytes())];
     let mut at = 12u64;
@@ -87,7 +91,7 @@ fn sizes(path: &Path, file: &mut File, length: u64) -> Result<Vec<(u64, [u8; 4])
 }
 
 /// `N` bytes at `at`, or nothing when the file ends before.
-fn read_at<const N: usize>(file: &mut File, at: u64) -> io::Result<Option<[u8; N]>> {
+fn read_at<const N: usize>(file: &mut Patched, at: u64) -> io::Result<Option<[u8; N]>> {
     file.seek(SeekFrom::Start(at))?;
     let mut bytes = [0; N];
     match file.read_exact(&mut bytes) {
@@ -99,7 +103,8 @@ fn read_at<const N: usize>(file: &mut File, at: u64) -> io::Result<Option<[u8; N
 
 impl Read for Patched {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read(buffer)?;
+        let left = self.length.saturating_sub(self.position).min(buffer.len() as u64);
+        let n = self.file.read(&mut buffer[..left as usize])?;
         for (at, bytes) in &self.patches {
             for (i, byte) in (*at..).zip(bytes) {
                 if let Some(offset) = i.checked_sub(self.position).filter(|o| *o < n as u64) {
@@ -114,8 +119,17 @@ impl Read for Patched {
 
 impl Seek for Patched {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.position = self.file.seek(to)?;
-        Ok(self.position)
+        let wanted = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.length.checked_add_signed(by),
+        };
+        let before = || io::Error::new(io::ErrorKind::InvalidInput, "a seek before the beginning");
+        let wanted = wanted.ok_or_else(before)?;
+        self.file
+            .seek(SeekFrom::Start(self.base.saturating_add(wanted)))?;
+        self.position = wanted;
+        Ok(wanted)
     }
 }
 
@@ -146,7 +160,8 @@ mod tests {
     }
 
     fn read(file: &tempfile::NamedTempFile) -> Result<Vec<u8>> {
-        let mut patched = Patched::new(file.path(), file.reopen().unwrap())?;
+        let length = file.as_file().metadata().unwrap().len();
+        let mut patched = Patched::new(file.path(), file.reopen().unwrap(), 0, length)?;
         let mut bytes = Vec::new();
         // One byte at a time, so that a patch is met in every position of a buffer.
         let mut one = [0];

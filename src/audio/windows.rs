@@ -33,12 +33,19 @@ pub fn count(samples: usize, budget: usize) -> usize {
 /// Cuts `samples` (16 kHz, ±1) into at most `budget` windows of exactly [`WINDOW_SAMPLES`] samples each, the
 /// last padded with zeros at its end, all through the int16 round trip. A budget of 0 counts as 1.
 pub fn windows(samples: &[f64], budget: usize) -> Vec<Vec<f32>> {
+    cut(samples, budget, |x| from_int16(to_int16_f64(x)))
+}
+
+/// [`windows`] of samples that are int16 already.
+pub fn windows_of_int16(samples: &[i16], budget: usize) -> Vec<Vec<f32>> {
+    cut(samples, budget, from_int16)
+}
+
+fn cut<T: Copy>(samples: &[T], budget: usize, value: impl Fn(T) -> f32) -> Vec<Vec<f32>> {
     (0..count(samples.len(), budget))
         .map(|w| {
             let rest = samples.get(w * WINDOW_SAMPLES..).unwrap_or_default();
-            let mut window: Vec<f32> = (rest.iter().take(WINDOW_SAMPLES))
-                .map(|&x| from_int16(to_int16_f64(x)))
-                .collect();
+            let mut window: Vec<f32> = rest.iter().take(WINDOW_SAMPLES).map(|&x| value(x)).collect();
             window.resize(WINDOW_SAMPLES, 0.0);
             window
         })

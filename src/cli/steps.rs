@@ -88,7 +88,7 @@ pub fn lm(recipe: &Recipe) -> Result<()> {
     let mut pairs = Vec::new();
     for set in sets {
         let manifest = Manifest::open(&recipe.manifest(set))?;
-        pairs.extend(manifest.items.into_iter().map(|i| (i.prompt, i.output)));
+        pairs.extend(manifest.items()?.into_iter().map(|i| (i.prompt, i.output)));
     }
     train::lm::train(recipe, lm, &pairs, device(recipe)?)
 }

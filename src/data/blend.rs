@@ -5,9 +5,11 @@
 //! seeded by the set's name; a slice that begins inside a later pass reads the first pass's order until it comes to
 //! that pass's end (a quirk of the reference, kept: golden lists depend on it).
 
-use super::manifest::{Item, Manifest};
+use super::item::Item;
+use super::manifest::Manifest;
 use super::numpy::{randperm, DefaultRng};
-use std::path::PathBuf;
+use crate::error::Result;
+use std::path::Path;
 
 /// A data set with its share.
 pub struct Set {
@@ -38,14 +40,10 @@ impl Blend {
     pub fn epoch(&self, epoch: u64) -> Vec<Pick> {
         let mut picks = Vec::new();
         for (set, s) in self.sets.iter().enumerate() {
-            let n = s.manifest.items.len();
-            let weight = self.global_weight * s.weight;
-            // From left to right in double precision, as the reference computes it.
-            let from = (epoch as f64 * n as f64 * weight) as u64;
-            let to = ((epoch + 1) as f64 * n as f64 * weight) as u64;
+            let share = self.share(set, epoch);
             let order = s.manifest.file_order();
             picks.extend(
-                slice(&s.name, &order, from, to)
+                slice(&s.name, &order, share.start, share.end)
                     .into_iter()
                     .map(|item| Pick { set, item }),
             );
@@ -53,21 +51,38 @@ impl Blend {
         picks
     }
 
-    pub fn item(&self, pick: Pick) -> &Item {
-        &self.sets[pick.set].manifest.items[pick.item]
+    pub fn item(&self, pick: Pick) -> Result<Item> {
+        self.sets[pick.set].manifest.item(pick.item)
     }
 
     /// `task|path`, the reference's line for an item; the path is relative to the data root.
-    pub fn line(&self, pick: Pick) -> String {
+    pub fn line(&self, pick: Pick, item: &Item) -> String {
         let manifest = &self.sets[pick.set].manifest;
-        let path: PathBuf = manifest.audio_folder.join(&self.item(pick).name);
+        let path = manifest.audio_path(Path::new(""), item);
         format!("{}|{}", manifest.task, path.display())
+    }
+
+    /// Items of all sets, each once.
+    pub fn len(&self) -> usize {
+        self.sets.iter().map(|s| s.manifest.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The positions of a set's endless row that a virtual epoch takes.
+    pub(super) fn share(&self, set: usize, epoch: u64) -> std::ops::Range<u64> {
+        let n = self.sets[set].manifest.len() as f64;
+        let weight = self.global_weight * self.sets[set].weight;
+        // From left to right in double precision, as the reference computes it.
+        (epoch as f64 * n * weight) as u64..((epoch + 1) as f64 * n * weight) as u64
     }
 
     /// Keeps a random part of each set, for ablations of the amount of data: the same part for the same seed.
     pub fn keep(&mut self, fraction: f64, seed: u64) {
         for set in &mut self.sets {
-            let n = set.manifest.items.len();
+            let n = set.manifest.len();
             let mut chosen: Vec<usize> = (0..n).collect();
             DefaultRng::new(character_sum(&set.name).wrapping_add(seed)).shuffle(&mut chosen);
             chosen.truncate((n as f64 * fraction).round() as usize);
@@ -118,16 +133,17 @@ fn character_sum(name: &str) -> u64 {
     name.chars().map(|c| u64::from(u32::from(c))).sum()
 }
 
-/// The part of an epoch that a rank sees, in its order, as torch's `DistributedSampler(shuffle=True, seed=0)`: a
-/// permutation by the epoch's number, filled up from its beginning to a multiple of `world`, dealt out in turn.
-pub fn sampled(picks: &[Pick], epoch: u64, rank: usize, world: usize) -> Vec<Pick> {
-    let order = randperm(picks.len(), epoch);
-    let total = picks.len().next_multiple_of(world.max(1));
+/// The part of an epoch of `n` items that a rank sees, in its order, as torch's `DistributedSampler(shuffle=True,
+/// seed=0)`: a permutation by the epoch's number, filled up from its beginning to a multiple of `world`, dealt out in
+/// turn.
+pub fn sampled(n: usize, epoch: u64, rank: usize, world: usize) -> Vec<usize> {
+    let order = randperm(n, epoch);
+    let total = n.next_multiple_of(world.max(1));
     let row = order
         .iter()
         .cycle()
         .take(if order.is_empty() { 0 } else { total });
-    row.skip(rank).step_by(world.max(1)).map(|i| picks[*i]).collect()
+    row.skip(rank).step_by(world.max(1)).copied().collect()
 }
 
 #[cfg(test)]
@@ -136,15 +152,14 @@ mod tests {
 
     #[test]
     fn ranks_share_an_epoch_and_the_last_round_is_filled_from_its_beginning() {
-        let picks: Vec<Pick> = (0..7).map(|item| Pick { set: 0, item }).collect();
-        let ranks: Vec<Vec<Pick>> = (0..3).map(|r| sampled(&picks, 5, r, 3)).collect();
+        let ranks: Vec<Vec<usize>> = (0..3).map(|r| sampled(7, 5, r, 3)).collect();
         assert!(ranks.iter().all(|r| r.len() == 3));
-        let mut dealt: Vec<usize> = (0..9).map(|i| ranks[i % 3][i / 3].item).collect();
+        let mut dealt: Vec<usize> = (0..9).map(|i| ranks[i % 3][i / 3]).collect();
         assert_eq!(dealt[..7], randperm(7, 5));
         assert_eq!(dealt[7..], randperm(7, 5)[..2]);
         dealt.truncate(7);
         dealt.sort_unstable();
         assert_eq!(dealt, [0, 1, 2, 3, 4, 5, 6]);
-        assert!(sampled(&[], 0, 0, 2).is_empty());
+        assert!(sampled(0, 0, 0, 2).is_empty());
     }
 }

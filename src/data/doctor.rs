@@ -3,9 +3,11 @@
 //! Headers are read in parallel; a sound file is decoded nowhere, but its bytes are hashed where duplicates and leaks
 //! are asked for.
 
-use super::bucket::{batches, padding, Limits};
-use super::manifest::{Item, Manifest};
-use crate::audio::decode::Reader;
+use super::bucket::{batches, padding, Length, Limits};
+use super::feed::Clip;
+use super::item::Item;
+use super::manifest::Manifest;
+use crate::audio::{decode::Reader, Source};
 use crate::error::{Error, Result};
 use crate::shapes::WINDOW_SECONDS;
 use indexmap::IndexMap;
@@ -138,18 +140,19 @@ pub fn examine(manifests: &[PathBuf], checks: &Checks) -> Result<Diagnosis> {
                 continue;
             }
         };
-        let heard = listen(&manifest, checks);
-        let (summary, findings) = look(&manifest, &heard, checks)?;
+        let items = manifest.items()?;
+        let heard = listen(&manifest, &items, checks);
+        let (summary, findings) = look(&manifest, &items, &heard, checks)?;
         all.manifests.push(summary);
         all.findings.extend(findings);
-        let mut named: HashMap<&str, &str> = HashMap::new();
-        for item in &manifest.items {
-            named.entry(&item.name).or_insert(&item.key);
+        let mut named: HashMap<&str, &Item> = HashMap::new();
+        for item in &items {
+            named.entry(&item.name).or_insert(item);
         }
-        for (name, key) in named {
-            let file = checks.root.join(&manifest.audio_folder).join(name);
+        for (name, item) in named {
             if let Some(Ok(Heard { hash: Some(hash), .. })) = heard.get(name) {
-                let owner = (manifest.split.clone(), path.clone(), key.to_owned(), file);
+                let file = manifest.audio_path(checks.root, item);
+                let owner = (manifest.split.clone(), path.clone(), item.key.clone(), file);
                 owners.entry(*hash).or_default().push(owner);
             }
         }
@@ -179,36 +182,28 @@ pub fn examine(manifests: &[PathBuf], checks: &Checks) -> Result<Diagnosis> {
 }
 
 /// Opens every file of a manifest once, in parallel.
-fn listen<'m>(manifest: &'m Manifest, checks: &Checks) -> HashMap<&'m str, Result<Heard>> {
-    let mut names: Vec<(&str, PathBuf)> = manifest
-        .items
-        .iter()
-        .map(|i| (i.name.as_str(), manifest.audio_path(checks.root, i)))
-        .collect();
-    names.sort();
-    names.dedup();
-    names
-        .into_par_iter()
-        .map(|(name, path)| (name, header(&path, checks.hash)))
-        .collect()
+fn listen<'m>(manifest: &Manifest, items: &'m [Item], checks: &Checks) -> HashMap<&'m str, Result<Heard>> {
+    let files: HashMap<&str, &Item> = items.iter().map(|i| (i.name.as_str(), i)).collect();
+    let open = |(name, item): (_, &Item)| {
+        let clip = Clip::of(manifest, item, checks.root, checks.windows);
+        (name, header(&clip.source, checks.hash))
+    };
+    files.into_par_iter().map(open).collect()
 }
 
-fn header(path: &Path, hash: bool) -> Result<Heard> {
-    let reader = Reader::open(path)?;
+fn header(source: &Source, hash: bool) -> Result<Heard> {
+    let reader = Reader::open_source(source)?;
     let seconds = reader.frames.map(|n| n as f64 / f64::from(reader.rate));
     let hash = match hash {
         false => None,
-        true => {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update_mmap(path).map_err(|e| Error::io(path, e))?;
-            Some(hasher.finalize())
-        }
+        true => Some(source.hash()?),
     };
     Ok(Heard { seconds, hash })
 }
 
 fn look(
     manifest: &Manifest,
+    items: &[Item],
     heard: &HashMap<&str, Result<Heard>>,
     checks: &Checks,
 ) -> Result<(Summary, Vec<Finding>)> {
@@ -218,9 +213,9 @@ fn look(
     let mut asked: HashMap<(&str, &str, u64), &str> = HashMap::new();
     let tokens = match checks.tokens {
         None => Vec::new(),
-        Some((count, _)) => manifest.items.par_iter().map(count).collect::<Result<Vec<_>>>()?,
+        Some((count, _)) => items.par_iter().map(count).collect::<Result<Vec<_>>>()?,
     };
-    for (i, item) in manifest.items.iter().enumerate() {
+    for (i, item) in items.iter().enumerate() {
         let mut add = |fault, what: String| {
             findings.push(Finding {
                 fault,
@@ -272,7 +267,8 @@ fn look(
                 }
                 let n = ((own / WINDOW_SECONDS).ceil() as usize).clamp(1, checks.windows.max(1));
                 *windows.entry(n).or_default() += 1;
-                lengths.push(n);
+                let tokens = tokens.get(i).copied().unwrap_or_default();
+                lengths.push(Length { windows: n, tokens });
                 seconds += own.min(checks.windows as f64 * WINDOW_SECONDS);
             }
             Some(Err(e)) => {
@@ -293,18 +289,23 @@ fn look(
         .chunks(checks.batch.max(1))
         .map(<[_]>::to_vec)
         .collect();
-    let longest = lengths.iter().copied().max().unwrap_or(1);
-    let limits = Limits::windows(longest.max(checks.batch), usize::MAX, 1);
+    let longest = lengths.iter().map(|l| l.windows).max().unwrap_or(1);
+    let limits = Limits {
+        windows: longest.max(checks.batch),
+        tokens: usize::MAX,
+        items: usize::MAX,
+        multiple: 1,
+    };
     let summary = Summary {
         manifest: manifest.path.clone(),
         task: manifest.task.clone(),
         split: manifest.split.clone(),
-        items: manifest.items.len(),
+        items: items.len(),
         files: heard.len(),
         hours: seconds / 3600.0,
         windows,
-        padding_in_order: padding(in_order.iter().map(Vec::as_slice), &lengths),
-        padding_in_buckets: padding(batches(&lengths, &limits, 0).iter().map(Vec::as_slice), &lengths),
+        padding_in_order: padding(in_order.iter().map(Vec::as_slice), &lengths).0,
+        padding_in_buckets: padding(batches(&lengths, &limits, 0).iter().map(Vec::as_slice), &lengths).0,
         answers: most_frequent(answers),
     };
     Ok((summary, findings))

@@ -1,6 +1,5 @@
-//! Items that cannot be used: named in a ledger, counted, and bounded. Never replaced by others.
+//! Items that cannot be used: named in a ledger, counted, and bounded. Replaced by others only where it is asked for.
 
-use super::feed::Example;
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
@@ -38,19 +37,22 @@ impl Ledger {
         }
     }
 
-    /// Notes an item and why it is skipped: one JSON object a line, with stage, path, item, reason.
+    /// Notes an item, by its file and key, why it is not used, and what the batch has in its place where it is replaced:
+    /// one JSON object a line, with stage, path, item, reason and replaced_by.
     ///
     /// # Errors
     /// [`Error::Skips`] when more items are bad than the budget allows; a ledger that cannot be written.
-    pub fn skip(&self, example: &Example, reason: &Error) -> Result<()> {
+    pub fn skip(&self, path: &Path, key: &str, reason: &Error, by: Option<&Path>) -> Result<()> {
         let mut state = self.lock();
-        let own = (example.clip.path.clone(), example.item.key.clone());
-        if !state.seen.insert(own) {
+        if !state.seen.insert((path.to_path_buf(), key.to_owned())) {
             return Ok(());
         }
-        let line = serde_json::json!({
-            "stage": self.stage, "path": example.clip.path, "item": example.item.key, "reason": reason.to_string(),
+        let mut line = serde_json::json!({
+            "stage": self.stage, "path": path, "item": key, "reason": reason.to_string(),
         });
+        if let Some(by) = by {
+            line["replaced_by"] = serde_json::json!(by);
+        }
         let io = |e| Error::io(&self.path, e);
         if state.file.is_none() {
             let folder = self.path.parent().unwrap_or(Path::new("."));

@@ -28,8 +28,8 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Re
     let mut asked = Vec::new();
     for set in &eval.sets {
         let manifest = Manifest::open(&recipe.manifest(set))?;
-        let mut own = examples(&manifest, &recipe.data_root(), eval.windows);
-        own.truncate(eval.limit.unwrap_or(usize::MAX));
+        let limit = eval.limit.unwrap_or(usize::MAX);
+        let own = examples(&manifest, &recipe.data_root(), eval.windows, limit)?;
         asked.extend(own.into_iter().map(|e| (manifest.task.clone(), e)));
     }
     let ears = Ears::new(recipe.data.cache_mib);
@@ -55,7 +55,7 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Re
                 let features = match (control, encoded.get(&example.clip)) {
                     (false, Some(f)) => f.shallow_clone(),
                     (true, Some(f)) => silence.features(model, f.size()[0] as usize),
-                    (_, None) => return Err(Error::audio(&example.clip.path, "an encoded clip", "none")),
+                    (_, None) => return Err(Error::audio(example.clip.path(), "an encoded clip", "none")),
                 };
                 let answer = ask(model, &features, example, task, control, &options)?;
                 let line = serde_json::to_string(&answer)

@@ -27,8 +27,8 @@ pub struct Config {
 
 /// The audio of a batch.
 pub struct Audio {
-    /// (B, W, 1001, 64) log-mel in dB; padded windows hold anything.
-    pub mel_bwfm: Tensor,
+    /// (N, 1001, 64) log-mel in dB of the N real windows; none where features are known.
+    pub mel_nfm: Tensor,
     /// (B, W) float, 1 on real windows, 0 on padding.
     pub windows_bw: Tensor,
     /// Flat indices b·W + w of the real windows, known on the host.
@@ -112,16 +112,17 @@ impl Flamingo {
     /// Returns (B, W, 64, D). Padded windows are not encoded but zero, unless `encode_padding`: nothing
     /// after this reads them, but the reference computes them, and a comparison may want them.
     pub fn encode(&self, audio: &Audio, mode: TrainMode, encode_padding: bool) -> Tensor {
-        let (b, w, f, m) = audio.mel_bwfm.size4().unwrap_or((0, 0, 0, 0));
-        let mel = audio.mel_bwfm.reshape([b * w, f, m]);
+        let (b, w) = audio.windows_bw.size2().unwrap_or_default();
         let width = self.config.htsat.output_dim();
-        let features = if audio.full() || encode_padding {
-            self.clap.forward_windows(&mel, mode)
+        let features = if encode_padding {
+            self.clap
+                .forward_windows(&audio.padded_mels().flatten(0, 1), mode)
         } else {
-            let index = Tensor::from_slice(&audio.real).to_device(mel.device());
-            let real = self.clap.forward_windows(&mel.index_select(0, &index), mode);
-            let all = Tensor::zeros([b * w, TOKENS_PER_WINDOW, width], (real.kind(), real.device()));
-            all.index_copy(0, &index, &real)
+            let real = self.clap.forward_windows(&audio.mel_nfm, mode);
+            match audio.full() {
+                true => real,
+                false => audio.scatter(&real, &[TOKENS_PER_WINDOW, width], 0.0),
+            }
         };
         features.reshape([b, w, TOKENS_PER_WINDOW, width])
     }

@@ -9,37 +9,47 @@ use tch::{Device, Kind, Tensor};
 const SILENCE_DB: f64 = -100.0;
 
 impl Audio {
-    /// Pads every clip's windows to the longest of the batch.
+    /// The windows of a batch of clips, one after another; padding is an index only.
     ///
     /// # Shapes
-    /// each mel (W_i, 1001, 64), W_i ≥ 1 → `mel_bwfm` (B, max W, 1001, 64).
+    /// each mel (W_i, 1001, 64), W_i ≥ 1 → `mel_nfm` (Σ W_i, 1001, 64), `windows_bw` (B, max W).
     pub fn from_mels<'m>(mels: impl IntoIterator<Item = &'m Array3<f32>>, device: Device) -> Audio {
         let mels: Vec<&Array3<f32>> = mels.into_iter().collect();
-        let (b, w) = (mels.len(), mels.iter().map(|m| m.shape()[0]).max().unwrap_or(1));
-        let (f, m) = (WINDOW_FRAMES as i64, MEL_BINS as i64);
-        let all = Tensor::full([b as i64, w as i64, f, m], SILENCE_DB, (Kind::Float, Device::Cpu));
-        let mut windows = vec![0f32; b * w];
-        let mut real = Vec::with_capacity(b * w);
-        for (i, mel) in mels.iter().enumerate() {
-            let own = mel.shape()[0];
+        let windows: Vec<usize> = mels.iter().map(|m| m.shape()[0]).collect();
+        let all = windows.iter().sum::<usize>() as i64;
+        let shape = [all, WINDOW_FRAMES as i64, MEL_BINS as i64];
+        let mel_nfm = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
+        let mut at = 0;
+        for (mel, own) in mels.iter().zip(&windows) {
             let standard = mel.as_standard_layout();
             if let Some(values) = standard.as_slice() {
-                all.get(i as i64)
-                    .narrow(0, 0, own as i64)
-                    .copy_(&Tensor::from_slice(values).reshape([own as i64, f, m]));
-            }
-            for j in 0..own {
-                windows[i * w + j] = 1.0;
-                real.push((i * w + j) as i64);
+                let own = *own as i64;
+                let values = Tensor::from_slice(values).reshape([own, shape[1], shape[2]]);
+                mel_nfm.narrow(0, at, own).copy_(&values);
+                at += own;
             }
         }
         Audio {
-            mel_bwfm: all.to_device(device),
-            windows_bw: Tensor::from_slice(&windows)
-                .reshape([b as i64, w as i64])
-                .to_device(device),
-            real,
+            mel_nfm: onto(mel_nfm, device),
+            ..Audio::windows_only(&windows, device)
         }
+    }
+
+    /// The mels with the padded windows between them, as the reference has them. (B, max W, 1001, 64)
+    pub fn padded_mels(&self) -> Tensor {
+        let (b, w) = self.windows_bw.size2().unwrap_or_default();
+        let (f, m) = (WINDOW_FRAMES as i64, MEL_BINS as i64);
+        self.scatter(&self.mel_nfm, &[f, m], SILENCE_DB)
+            .reshape([b, w, f, m])
+    }
+
+    /// Puts what belongs to real windows into the places of all windows: (N, …) → (B·W, …).
+    pub fn scatter(&self, real: &Tensor, shape: &[i64], padding: f64) -> Tensor {
+        let index = onto(Tensor::from_slice(&self.real), real.device());
+        let shape: Vec<i64> = std::iter::once(self.windows_bw.numel() as i64)
+            .chain(shape.iter().copied())
+            .collect();
+        Tensor::full(shape, padding, (real.kind(), real.device())).index_copy(0, &index, real)
     }
 
     /// The same windows without their mels, for features that were encoded before.
@@ -54,10 +64,8 @@ impl Audio {
             }
         }
         Audio {
-            mel_bwfm: Tensor::zeros([b as i64, w as i64, 0, 0], (Kind::Float, device)),
-            windows_bw: Tensor::from_slice(&mask)
-                .reshape([b as i64, w as i64])
-                .to_device(device),
+            mel_nfm: Tensor::zeros([0, WINDOW_FRAMES as i64, MEL_BINS as i64], (Kind::Float, device)),
+            windows_bw: onto(Tensor::from_slice(&mask).reshape([b as i64, w as i64]), device),
             real,
         }
     }
@@ -67,9 +75,20 @@ impl Text {
     /// (B, T) ids and mask.
     pub fn from_arrays(ids: &Array2<i64>, mask: &Array2<u8>, device: Device) -> Text {
         Text {
-            ids_bt: matrix(ids).to_device(device),
-            mask_bt: matrix(mask).to_device(device),
+            ids_bt: onto(matrix(ids), device),
+            mask_bt: onto(matrix(mask), device),
         }
+    }
+}
+
+/// A CPU tensor on the device. To a GPU it goes from page-locked memory while the host goes on: it is in its place before
+/// any kernel that is started later reads it.
+fn onto(tensor: Tensor, device: Device) -> Tensor {
+    match device {
+        Device::Cuda(_) => tensor
+            .pin_memory(device)
+            .to_device_(device, tensor.kind(), true, false),
+        _ => tensor.to_device(device),
     }
 }
 
@@ -95,8 +114,8 @@ pub fn targets(labels: &Array2<i64>, device: Device) -> (Tensor, Tensor) {
         }
     }
     (
-        Tensor::from_slice(&wanted).to_device(device),
-        Tensor::from_slice(&places).to_device(device),
+        onto(Tensor::from_slice(&wanted), device),
+        onto(Tensor::from_slice(&places), device),
     )
 }
 
@@ -116,10 +135,12 @@ mod tests {
     fn clips_are_padded_with_silence_and_masked() {
         let mel = |w: usize| Array3::<f32>::ones((w, WINDOW_FRAMES, MEL_BINS));
         let audio = Audio::from_mels([&mel(1), &mel(2)], Device::Cpu);
-        assert_eq!(audio.mel_bwfm.size(), [2, 2, 1001, 64]);
+        assert_eq!(audio.mel_nfm.size(), [3, 1001, 64]);
         assert_eq!(audio.real, [0, 2, 3]);
         assert!(!audio.full());
-        assert_eq!(audio.mel_bwfm.double_value(&[0, 1, 5, 5]), -100.0);
-        assert_eq!(audio.mel_bwfm.double_value(&[0, 0, 5, 5]), 1.0);
+        let padded = audio.padded_mels();
+        assert_eq!(padded.size(), [2, 2, 1001, 64]);
+        assert_eq!(padded.double_value(&[0, 1, 5, 5]), -100.0);
+        assert_eq!(padded.double_value(&[0, 0, 5, 5]), 1.0);
     }
 }

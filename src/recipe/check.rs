@@ -86,7 +86,35 @@ impl Recipe {
                 Some("a share of the items: 0.01 is one in a hundred".into()),
             );
         }
+        let d = &self.data;
+        for (key, good, expected) in [
+            (
+                "global_weight",
+                d.global_weight.is_finite() && d.global_weight > 0.0,
+                "above 0",
+            ),
+            (
+                "subset",
+                d.subset > 0.0 && d.subset <= 1.0,
+                "above 0 and at most 1",
+            ),
+            ("ahead", (1..=1024).contains(&d.ahead), "1 to 1024 batches"),
+            ("threads", d.threads <= 1024, "at most 1024"),
+        ] {
+            if !good {
+                wrong(format!("data.{key}: must be {expected}"), None);
+            }
+        }
         for stage in &self.stages {
+            if let Some(b) = stage.batch_budget.as_ref().filter(|b| b.windows < stage.windows) {
+                wrong(
+                    format!(
+                        "stages.{}.batch_budget.windows: {} is less than one item of {} windows",
+                        stage.name, b.windows, stage.windows
+                    ),
+                    Some("a budget is at least the stage's `windows`".into()),
+                );
+            }
             if stage.train.is_empty() {
                 wrong(format!("stages.{}.train: nothing to train", stage.name), None);
             }

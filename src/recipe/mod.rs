@@ -6,6 +6,11 @@ mod check;
 pub mod reference;
 pub mod yaml;
 
+use crate::data::blend::{Blend, Set};
+use crate::data::bucket::Limits;
+use crate::data::loader::BadItems;
+use crate::data::manifest::Manifest;
+use crate::data::order::{Batching, Mixing, Order};
 use crate::error::Result;
 use crate::model::{audio_transformer, cross_attention, htsat, t5};
 use crate::synth::CorpusSpec;
@@ -150,6 +155,25 @@ pub struct DataRecipe {
     /// stops. 0 stops at the first.
     #[serde(default = "skip_budget")]
     pub skip_budget: f64,
+    /// What becomes of such an item: its batch goes without it, or another takes its place as in the reference.
+    #[serde(default)]
+    pub bad_items: BadItems,
+    /// What mixes an epoch's items: the run's seed, or the reference's own order (sets are then named by their manifests'
+    /// paths, `Name-Task/split`).
+    #[serde(default)]
+    pub order: Mixing,
+    /// Multiplies the sets' weights: 0.005 makes 200 virtual epochs of one pass.
+    #[serde(default = "one_f64")]
+    pub global_weight: f64,
+    /// Share of each set that is used, chosen by the seed: for ablations of the amount of data.
+    #[serde(default = "one_f64")]
+    pub subset: f64,
+    /// Threads that decode; 0 for one a core.
+    #[serde(default)]
+    pub threads: usize,
+    /// Batches that are made before they are asked for.
+    #[serde(default = "two")]
+    pub ahead: usize,
     /// name → manifest, relative to the root.
     pub sets: IndexMap<String, PathBuf>,
 }
@@ -230,6 +254,8 @@ pub struct StageRecipe {
     pub windows: usize,
     /// set → weight; a weight of 0.5 takes half of the set per epoch, 2 takes it twice.
     pub sets: IndexMap<String, f64>,
+    /// Batches of clips of like length under a memory budget; without it, of `optim.batch_size` items.
+    pub batch_budget: Option<Limits>,
     /// Keep the frozen encoder's features in memory over epochs. Only where CLAP neither trains nor runs in train mode.
     #[serde(default)]
     pub cache_features: bool,
@@ -276,7 +302,7 @@ impl Default for SaveRecipe {
 pub struct OptimRecipe {
     /// Optimizer steps.
     pub steps: usize,
-    /// Items per micro-step.
+    /// Items per micro-step; with `batch_budget` only validation goes by it.
     pub batch_size: usize,
     /// Micro-steps per optimizer step.
     #[serde(default = "one_usize")]
@@ -336,6 +362,9 @@ fn one() -> u64 {
 }
 fn one_usize() -> usize {
     1
+}
+fn two() -> usize {
+    2
 }
 fn five() -> usize {
     5
@@ -415,4 +444,49 @@ impl Recipe {
         let relative = self.data.sets.get(set).cloned().unwrap_or_default();
         self.data_root().join(relative)
     }
+
+    /// A stage's items in their order, for one rank of one.
+    pub fn order(&self, stage: &StageRecipe) -> Result<Order> {
+        Ok(Order {
+            blend: self.blend(stage, None)?,
+            mixing: self.data.order,
+            batching: match &stage.batch_budget {
+                Some(limits) => Batching::Budget(limits.clone()),
+                None => Batching::Fixed(stage.optim.batch_size),
+            },
+            seed: self.seed,
+            rank: 0,
+            world: 1,
+        })
+    }
+
+    /// A stage's sets by their weights; manifests below `folder` where they are not in the recipe's place.
+    pub fn blend(&self, stage: &StageRecipe, folder: Option<&Path>) -> Result<Blend> {
+        let sets = stage.sets.iter().map(|(set, weight)| {
+            let path = match folder {
+                None => self.manifest(set),
+                Some(folder) => folder.join(self.data.sets.get(set).cloned().unwrap_or_default()),
+            };
+            Ok(Set {
+                name: named_by(&path),
+                manifest: Manifest::open(&path)?,
+                weight: *weight,
+            })
+        });
+        let mut blend = Blend {
+            sets: sets.collect::<Result<_>>()?,
+            global_weight: self.data.global_weight,
+        };
+        if self.data.subset < 1.0 {
+            blend.keep(self.data.subset, self.seed);
+        }
+        Ok(blend)
+    }
+}
+
+/// `Name-Task/split`, as the reference's configuration would write it: its characters seed the shuffle.
+fn named_by(manifest: &Path) -> String {
+    let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let folder = text(manifest.parent().and_then(Path::file_name));
+    format!("{folder}/{}", text(manifest.file_stem()))
 }

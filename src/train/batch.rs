@@ -1,8 +1,7 @@
-//! A batch on its way from the loader to the loss.
+//! A batch on the device, from the loader's arrays to the loss.
 
 use super::stage;
-use crate::data::feed::{self, Clip, Ears, Example, Shuffled};
-use crate::data::skips::Ledger;
+use crate::data::feed::{texts, Clip, Ears, Example};
 use crate::error::{Error, Result};
 use crate::load::Loaded;
 use crate::model::flamingo::{Audio, Flamingo, Text};
@@ -11,11 +10,10 @@ use crate::model::input;
 use crate::progress::Progress;
 use crate::recipe::StageRecipe;
 use crate::text::labels::Batch as TextBatch;
-use crate::text::tokenizer::Tokenizer;
 use ndarray::Array3;
 use std::{
     collections::{HashMap, HashSet},
-    sync::{mpsc, Arc},
+    sync::Arc,
 };
 use tch::{no_grad, Device, Kind, Tensor};
 
@@ -36,7 +34,7 @@ impl Encoded {
     ) -> Result<(Self, Vec<Error>)> {
         let mut distinct: Vec<&Clip> = clips.collect::<HashSet<_>>().into_iter().collect();
         // A set has no order; a fixed one keeps runs alike to the last bit.
-        distinct.sort_by(|a, b| a.path.cmp(&b.path));
+        distinct.sort_by(|a, b| a.path().cmp(b.path()));
         let progress = Progress::new(label, distinct.len() as u64);
         let (mut map, mut bad) = (HashMap::new(), Vec::new());
         for clips in distinct.chunks(ENCODE_AT_ONCE) {
@@ -75,8 +73,11 @@ impl Encoded {
     }
 
     /// Pads and stacks: (B, W, 64, D), with the windows' mask.
-    fn stack(&self, clips: &[Clip], device: Device) -> Option<(Tensor, Audio)> {
-        let each: Vec<&Tensor> = clips.iter().map(|c| self.get(c)).collect::<Option<_>>()?;
+    fn stack(&self, examples: &[Example], device: Device) -> Option<(Tensor, Audio)> {
+        let each: Vec<&Tensor> = examples
+            .iter()
+            .map(|e| self.get(&e.clip))
+            .collect::<Option<_>>()?;
         let windows: Vec<usize> = each.iter().map(|t| t.size()[0] as usize).collect();
         let most = windows.iter().copied().max()? as i64;
         let shape = each.first()?.size();
@@ -89,58 +90,6 @@ impl Encoded {
         }
         Some((all, Audio::windows_only(&windows, device)))
     }
-}
-
-/// A batch as the loader's thread makes it: no tensor yet.
-pub struct Prepared {
-    clips: Vec<Clip>,
-    /// Empty when the features are known already.
-    mels: Vec<Arc<Array3<f32>>>,
-    text: TextBatch,
-}
-
-/// Loads, windows, transforms and tokenizes a batch; clips in `known` have their features already. Items that cannot be
-/// used go into the ledger and not into the batch; without a ledger they are errors. None when nothing is left.
-pub fn prepare(
-    examples: &[Example],
-    known: &HashSet<Clip>,
-    ears: &Ears,
-    tokenizer: &Tokenizer,
-    max_tokens: usize,
-    ledger: Option<&Ledger>,
-) -> Result<Option<Prepared>> {
-    let unknown: Vec<&Clip> = examples
-        .iter()
-        .map(|e| &e.clip)
-        .filter(|c| !known.contains(c))
-        .collect();
-    let mut heard: HashMap<&Clip, Result<_>> = unknown.iter().copied().zip(ears.each(&unknown)).collect();
-    let mut kept = Vec::with_capacity(examples.len());
-    for example in examples {
-        match (heard.get(&example.clip), ledger) {
-            (Some(Err(e)), Some(ledger)) => ledger.skip(example, e)?,
-            (Some(Err(_)), None) => {
-                if let Some(Err(e)) = heard.remove(&example.clip) {
-                    return Err(e);
-                }
-            }
-            _ => kept.push(example.clone()),
-        }
-    }
-    if kept.is_empty() {
-        return Ok(None);
-    }
-    let clips: Vec<Clip> = kept.iter().map(|e| e.clip.clone()).collect();
-    // Features of some and mels of others do not go into one batch: then all are heard.
-    let mels = match clips.iter().all(|c| known.contains(c)) {
-        true => Vec::new(),
-        false => ears.mels(&clips.iter().collect::<Vec<_>>())?,
-    };
-    Ok(Some(Prepared {
-        mels,
-        text: feed::texts(&kept, tokenizer, max_tokens)?,
-        clips,
-    }))
 }
 
 /// A batch on the device.
@@ -156,24 +105,43 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub fn new(prepared: Prepared, encoded: &Encoded, device: Device) -> Self {
-        let (features, audio) = match prepared
-            .mels
-            .is_empty()
-            .then(|| encoded.stack(&prepared.clips, device))
-        {
+    /// Of examples with their mels, or with none where the features of all are known.
+    pub fn new(
+        examples: &[Example],
+        mels: &[Arc<Array3<f32>>],
+        text: &TextBatch,
+        encoded: &Encoded,
+        device: Device,
+    ) -> Self {
+        let (features, audio) = match mels.is_empty().then(|| encoded.stack(examples, device)) {
             Some(Some((features, audio))) => (Some(features), audio),
-            _ => (None, Audio::from_mels(prepared.mels.iter().map(|m| &**m), device)),
+            _ => (None, Audio::from_mels(mels.iter().map(|m| &**m), device)),
         };
-        let (targets, positions) = input::targets(&prepared.text.labels, device);
+        let (targets, positions) = input::targets(&text.labels, device);
         Batch {
             audio,
             features,
-            text: Text::from_arrays(&prepared.text.input_ids, &prepared.text.attention_mask, device),
+            text: Text::from_arrays(&text.input_ids, &text.attention_mask, device),
             tokens: targets.numel(),
             targets,
             positions,
         }
+    }
+
+    /// Of examples that are heard and tokenized on the spot; the features of clips in `encoded` are known.
+    pub fn of(
+        examples: &[Example],
+        ears: &Ears,
+        encoded: &Encoded,
+        model: &Loaded,
+        max_tokens: usize,
+    ) -> Result<Self> {
+        let mels = match examples.iter().all(|e| encoded.get(&e.clip).is_some()) {
+            true => Vec::new(),
+            false => ears.mels(&examples.iter().map(|e| &e.clip).collect::<Vec<_>>())?,
+        };
+        let text = texts(examples, &model.tokenizer, max_tokens)?;
+        Ok(Batch::new(examples, &mels, &text, encoded, model.device))
     }
 
     /// Mean loss over the batch's counted labels. `train` turns on what only training does.
@@ -191,50 +159,4 @@ impl Batch {
         };
         model.loss(&self.text, &heard, &self.targets, &self.positions)
     }
-}
-
-/// Runs `body` with a source of batches that a thread prepares up to `ahead` before they are asked for.
-/// The order of batches does not depend on the threads.
-#[allow(clippy::too_many_arguments)]
-pub fn prefetch(
-    blend: Shuffled,
-    batch_size: usize,
-    ahead: usize,
-    encoded: &Encoded,
-    ears: &Ears,
-    model: &Loaded,
-    max_tokens: usize,
-    ledger: &Ledger,
-    body: impl FnOnce(&mut dyn FnMut() -> Result<Batch>) -> Result<()>,
-) -> Result<()> {
-    let batches = blend.batches(batch_size)?;
-    // Tensors do not cross threads; their names do.
-    let known = encoded.clips();
-    let tokenizer = &model.tokenizer;
-    let (send, receive) = mpsc::sync_channel::<Result<Prepared>>(ahead);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            for examples in batches {
-                let prepared =
-                    prepare(&examples, &known, ears, tokenizer, max_tokens, Some(ledger)).transpose();
-                // A batch of which nothing is left is none.
-                let Some(prepared) = prepared else { continue };
-                let failed = prepared.is_err();
-                // The receiver is gone when training ended.
-                if send.send(prepared).is_err() || failed {
-                    return;
-                }
-            }
-        });
-        let mut next = || {
-            let prepared = receive.recv().map_err(|_| Error::Training {
-                message: "the loader ended before training did".into(),
-                hint: None,
-            })??;
-            Ok(Batch::new(prepared, encoded, model.device))
-        };
-        let result = body(&mut next);
-        drop(receive);
-        result
-    })
 }

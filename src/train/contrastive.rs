@@ -115,7 +115,8 @@ fn captions(recipe: &Recipe, clap: &ClapRecipe, file: &str) -> Result<Vec<Exampl
     for set in &clap.sets {
         let path = recipe.manifest(set).with_file_name(file);
         if path.exists() {
-            all.extend(examples(&Manifest::open(&path)?, &recipe.data_root(), 1));
+            let manifest = Manifest::open(&path)?;
+            all.extend(examples(&manifest, &recipe.data_root(), 1, usize::MAX)?);
         }
     }
     Ok(all)

@@ -8,8 +8,10 @@ pub mod record;
 pub mod stage;
 pub mod state;
 
-use crate::data::feed::{examples, Ears, Example, Shuffled};
+use crate::data::feed::{examples, Ears, Example};
+use crate::data::loader::{Loader, Prepared};
 use crate::data::manifest::Manifest;
+use crate::data::order::Cursor;
 use crate::data::skips::Ledger;
 use crate::error::{Error, Result};
 use crate::load::{self, Loaded};
@@ -22,9 +24,6 @@ use stage::EmbeddingMask;
 use state::Saver;
 use std::time::Instant;
 use tch::{no_grad, Device, Kind, Tensor};
-
-/// Batches that may wait between the loader and the device.
-const AHEAD: usize = 2;
 
 /// Runs every stage of the recipe, each from the checkpoint that the one before wrote.
 pub fn curriculum(recipe: &Recipe, device: Device) -> Result<()> {
@@ -105,18 +104,39 @@ impl<'a> Steps<'a> {
 
 fn run_stage(recipe: &Recipe, stage: &StageRecipe, model: &Loaded, ears: &Ears) -> Result<()> {
     let o = &stage.optim;
-    let sets: Vec<_> = stage.sets.iter().map(|(n, w)| (recipe.manifest(n), *w)).collect();
-    let blend = Shuffled::open(&recipe.data_root(), &sets, stage.windows, recipe.seed)?;
+    let order = recipe.order(stage)?;
     let validation = validation_batches(recipe, stage)?;
     let encoded = if stage.cache_features {
-        let clips = blend.all().chain(validation.iter().flatten()).map(|e| &e.clip);
+        let mut all: Vec<Example> = validation.concat();
+        for set in &order.blend.sets {
+            all.extend(examples(
+                &set.manifest,
+                &recipe.data_root(),
+                stage.windows,
+                usize::MAX,
+            )?);
+        }
         // What cannot be heard is found again, and noted, when its batch comes.
+        let clips = all.iter().map(|e| &e.clip);
         Encoded::of(model, ears, clips, &format!("{}: encode", stage.name))?.0
     } else {
         Encoded::default()
     };
     let path = recipe.output.join("skipped.jsonl");
-    let ledger = Ledger::new(&path, &stage.name, blend.len(), recipe.data.skip_budget);
+    let ledger = Ledger::new(&path, &stage.name, order.blend.len(), recipe.data.skip_budget);
+    let loader = Loader {
+        order,
+        root: recipe.data_root(),
+        windows: stage.windows,
+        ears,
+        tokenizer: &model.tokenizer,
+        max_tokens: recipe.data.max_tokens,
+        ledger: &ledger,
+        bad_items: recipe.data.bad_items,
+        known: encoded.clips(),
+        threads: recipe.data.threads,
+        ahead: recipe.data.ahead,
+    };
     let mut record = Recorder::create(&recipe.output.join("events").join(&stage.name))?;
     let mut steps = Steps::new(model, stage);
     let mut saver = Saver::new(recipe.stage_folder(&stage.name), stage.save)?;
@@ -127,75 +147,82 @@ fn run_stage(recipe: &Recipe, stage: &StageRecipe, model: &Loaded, ears: &Ears) 
     let mut loss_sum = Tensor::zeros([0i64; 0], (Kind::Float, model.device));
     let (mut micro_steps, mut tokens) = (0, 0);
 
-    batch::prefetch(
-        blend,
-        o.batch_size,
-        AHEAD,
-        &encoded,
-        ears,
-        model,
-        recipe.data.max_tokens,
-        &ledger,
-        |next| {
-            while steps.done < o.steps {
-                let mut grad_norm = Tensor::from(0f32);
-                for _ in 0..o.accumulate {
-                    let batch = next()?;
-                    let micro = steps.micro_step(&batch)?;
-                    loss_sum += micro.loss;
-                    grad_norm = micro.grad_norm;
-                    micro_steps += 1;
-                    tokens += batch.tokens;
+    loader.run(Cursor::default(), |next| {
+        while steps.done < o.steps {
+            let mut grad_norm = Tensor::from(0f32);
+            for _ in 0..o.accumulate {
+                let batch = next_batch(next, &encoded, model)?;
+                let micro = steps.micro_step(&batch)?;
+                loss_sum += micro.loss;
+                grad_norm = micro.grad_norm;
+                micro_steps += 1;
+                tokens += batch.tokens;
+            }
+            let rate = steps.step();
+            saver.after_step(&steps)?;
+            progress.inc(1);
+            if steps.done.is_multiple_of(every) || steps.done == o.steps {
+                let loss = number(&loss_sum)? / micro_steps as f64;
+                if !loss.is_finite() {
+                    return Err(Error::Training {
+                        message: format!("{}: the loss is not a number at step {}", stage.name, steps.done),
+                        hint: Some(format!(
+                            "lower stages.{}.optim.learning_rate, or raise its warmup",
+                            stage.name
+                        )),
+                    });
                 }
-                let rate = steps.step();
-                saver.after_step(&steps)?;
-                progress.inc(1);
-                if steps.done.is_multiple_of(every) || steps.done == o.steps {
-                    let loss = number(&loss_sum)? / micro_steps as f64;
-                    if !loss.is_finite() {
-                        return Err(Error::Training {
-                            message: format!(
-                                "{}: the loss is not a number at step {}",
-                                stage.name, steps.done
-                            ),
-                            hint: Some(format!(
-                                "lower stages.{}.optim.learning_rate, or raise its warmup",
-                                stage.name
-                            )),
-                        });
-                    }
-                    let seconds = started.elapsed().as_secs_f64();
-                    record.record(
-                        steps.done as u64,
-                        &[
-                            ("loss", loss),
-                            ("learning_rate", rate),
-                            ("grad_norm", number(&grad_norm)?),
-                            ("tokens_per_second", tokens as f64 / seconds),
-                            ("steps_per_second", steps.done as f64 / seconds),
-                        ],
-                    )?;
-                    let skipped = match ledger.count() {
-                        0 => String::new(),
-                        n => format!(", {n} items skipped"),
-                    };
-                    progress.message(&format!("loss {loss:.3}{skipped}"));
-                    loss_sum = loss_sum.zeros_like();
-                    micro_steps = 0;
-                }
-                if steps.done.is_multiple_of(8 * every) || steps.done == o.steps {
-                    let loss = validate(recipe, stage, model, ears, &encoded, &validation)?;
-                    if let Some(loss) = loss {
-                        record.record(steps.done as u64, &[("validation_loss", loss)])?;
-                    }
+                let seconds = started.elapsed().as_secs_f64();
+                record.record(
+                    steps.done as u64,
+                    &[
+                        ("loss", loss),
+                        ("learning_rate", rate),
+                        ("grad_norm", number(&grad_norm)?),
+                        ("tokens_per_second", tokens as f64 / seconds),
+                        ("steps_per_second", steps.done as f64 / seconds),
+                    ],
+                )?;
+                let skipped = match ledger.count() {
+                    0 => String::new(),
+                    n => format!(", {n} items skipped"),
+                };
+                progress.message(&format!("loss {loss:.3}{skipped}"));
+                loss_sum = loss_sum.zeros_like();
+                micro_steps = 0;
+            }
+            if steps.done.is_multiple_of(8 * every) || steps.done == o.steps {
+                let loss = validate(recipe, stage, model, ears, &encoded, &validation)?;
+                if let Some(loss) = loss {
+                    record.record(steps.done as u64, &[("validation_loss", loss)])?;
                 }
             }
-            Ok(())
-        },
-    )?;
+        }
+        Ok(())
+    })?;
     progress.finish("");
     saver.finish()?;
     record.flush()
+}
+
+/// The loader's next batch of which anything is left, on the device.
+fn next_batch(
+    next: &mut dyn FnMut() -> Result<Prepared>,
+    encoded: &Encoded,
+    model: &Loaded,
+) -> Result<Batch> {
+    loop {
+        let made = next()?;
+        if let Some(text) = &made.text {
+            return Ok(Batch::new(
+                &made.examples,
+                &made.mels,
+                text,
+                encoded,
+                model.device,
+            ));
+        }
+    }
 }
 
 /// A hundred points make a curve.
@@ -216,8 +243,8 @@ fn validation_batches(recipe: &Recipe, stage: &StageRecipe) -> Result<Vec<Vec<Ex
         if !path.exists() {
             continue;
         }
-        let mut items = examples(&Manifest::open(&path)?, &recipe.data_root(), stage.windows);
-        items.truncate(64);
+        let manifest = Manifest::open(&path)?;
+        let items = examples(&manifest, &recipe.data_root(), stage.windows, 64)?;
         batches.extend(items.chunks(stage.optim.batch_size).map(<[_]>::to_vec));
     }
     Ok(batches)
@@ -234,12 +261,8 @@ fn validate(
 ) -> Result<Option<f64>> {
     let mut sum = Tensor::zeros([0i64; 0], (Kind::Float, model.device));
     let mut tokens = 0;
-    let known = encoded.clips();
     for examples in batches {
-        let max_tokens = recipe.data.max_tokens;
-        let prepared = batch::prepare(examples, &known, ears, &model.tokenizer, max_tokens, None)?;
-        let Some(prepared) = prepared else { continue };
-        let batch = Batch::new(prepared, encoded, model.device);
+        let batch = Batch::of(examples, ears, encoded, model, recipe.data.max_tokens)?;
         no_grad(|| sum += batch.loss(&model.model, stage, false) * batch.tokens as f64);
         tokens += batch.tokens;
     }

@@ -1,0 +1,124 @@
+//! `af2 data blend`
+
+use super::stage_of;
+use crate::data::blend::{sampled, Blend, Set};
+use crate::data::manifest::Manifest;
+use crate::error::{Error, Result};
+use crate::recipe::reference::Blending;
+use crate::recipe::Recipe;
+use clap::Args;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+#[derive(Args)]
+pub struct BlendArgs {
+    /// A recipe, or one of the reference's own YAML files.
+    recipe: PathBuf,
+    /// The virtual epoch, from 0.
+    #[arg(long, default_value_t = 0)]
+    epoch: u64,
+    /// A recipe's stage; default: the first.
+    #[arg(long)]
+    stage: Option<String>,
+    /// The manifests' folder, where it is not the one that the file says.
+    #[arg(long, value_name = "DIR")]
+    manifests: Option<PathBuf>,
+    /// Only a random part of each set, for ablations of the amount of data.
+    #[arg(long, value_name = "FRACTION", default_value_t = 1.0)]
+    subset: f64,
+    /// Chooses the part.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// What this rank of --world sees, in the order in which torch's DistributedSampler deals it out.
+    #[arg(long, requires = "world")]
+    rank: Option<usize>,
+    #[arg(long, requires = "rank")]
+    world: Option<usize>,
+    /// One JSON object: epoch, count of each set, items with key, prompt and answer.
+    #[arg(long)]
+    json: bool,
+    /// Write into a file and not to the screen.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub fn run(args: &BlendArgs) -> Result<()> {
+    let usage = |message: String| Err(Error::recipe("command line", message));
+    if !(args.subset > 0.0 && args.subset <= 1.0) {
+        return usage(format!("--subset: {} is not above 0 and at most 1", args.subset));
+    }
+    if let (Some(rank), Some(world)) = (args.rank, args.world) {
+        if rank >= world {
+            return usage(format!(
+                "--rank {rank}: ranks of --world {world} are 0 to {}",
+                world.saturating_sub(1)
+            ));
+        }
+    }
+    let mut blend = open(args)?;
+    if args.subset < 1.0 {
+        blend.keep(args.subset, args.seed);
+    }
+    let mut picks = blend.epoch(args.epoch);
+    let counts: serde_json::Map<_, _> = blend
+        .sets
+        .iter()
+        .enumerate()
+        .map(|(i, s)| (s.name.clone(), picks.iter().filter(|p| p.set == i).count().into()))
+        .collect();
+    if let (Some(rank), Some(world)) = (args.rank, args.world) {
+        let own = sampled(picks.len(), args.epoch, rank, world);
+        picks = own.into_iter().map(|i| picks[i]).collect();
+    }
+    let text = if args.json {
+        let items: Vec<_> = picks
+            .iter()
+            .map(|p| {
+                let item = blend.item(*p)?;
+                Ok(
+                    json!({"set": blend.sets[p.set].name, "key": item.key, "line": blend.line(*p, &item),
+                       "prompt": item.prompt, "output": item.output}),
+                )
+            })
+            .collect::<Result<_>>()?;
+        format!(
+            "{}\n",
+            json!({"epoch": args.epoch, "sets": counts, "items": items})
+        )
+    } else {
+        let line = |p| Ok(blend.line(p, &blend.item(p)?) + "\n");
+        picks.iter().map(|p| line(*p)).collect::<Result<_>>()?
+    };
+    match &args.out {
+        Some(out) => crate::fsutil::write_atomic_bytes(out, text.as_bytes()),
+        None => {
+            print!("{text}");
+            Ok(())
+        }
+    }
+}
+
+fn open(args: &BlendArgs) -> Result<Blend> {
+    if let Some(reference) = Blending::read(&args.recipe)? {
+        let folder = args.manifests.clone().unwrap_or(reference.manifests);
+        let sets = reference.sets.into_iter().map(|(name, weight)| {
+            let path = folder.join(format!("{name}.json"));
+            set(name, &path, weight)
+        });
+        return Ok(Blend {
+            sets: sets.collect::<Result<_>>()?,
+            global_weight: reference.global_weight,
+        });
+    }
+    let recipe = Recipe::load(&args.recipe, &[])?;
+    let stage = stage_of(&recipe, &args.recipe, args.stage.as_deref())?;
+    recipe.blend(stage, args.manifests.as_deref())
+}
+
+fn set(name: String, path: &Path, weight: f64) -> Result<Set> {
+    Ok(Set {
+        name,
+        manifest: Manifest::open(path)?,
+        weight,
+    })
+}
