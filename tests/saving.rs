@@ -31,6 +31,7 @@ fn a_snapshot_is_of_its_step_and_the_folder_keeps_what_the_recipe_says() {
     for i in 0..6 {
         constant_gradients(&model.params, 0.01 * (i + 1) as f64);
         steps.step();
+        steps.cursor.batches = 7 + i;
         saver.after_step(&steps).unwrap();
         // The next step moves the weights while the thread writes: the file must not see it.
         history.push(model.params.get(watched).unwrap().detach().copy());
@@ -50,6 +51,8 @@ fn a_snapshot_is_of_its_step_and_the_folder_keeps_what_the_recipe_says() {
             (state.epoch, state.steps, state.stage.as_deref()),
             (*n as i64, *n as i64 + 1, Some("saving"))
         );
+        let data: af2::data::order::Cursor = serde_json::from_str(&state.data.unwrap()).unwrap();
+        assert_eq!((data.epoch, data.batches), (0, 7 + n));
         // Three groups: gates have a rate of their own.
         let rates: Vec<f64> = state.groups.iter().map(|g| g.initial_lr).collect();
         assert_eq!(rates, [0.001, 0.001, 0.003]);

@@ -533,15 +533,18 @@ fn an_optimizers_numbers_are_checked() {
             groups,
             state: [(at, moments())].into_iter().collect(),
             stage: Some("stage1".into()),
+            data: Some("where".into()),
         };
         training::write(&path, items(sample()), &state).unwrap();
     };
-    let read = || training::read(&open_torch(&path).unwrap()).map(|t| (t.epoch, t.steps, t.stage, t.groups));
+    let read = || {
+        training::read(&open_torch(&path).unwrap()).map(|t| (t.epoch, t.steps, (t.stage, t.data), t.groups))
+    };
     write(vec![group(0.5, vec![0]), group(0.5, vec![1])], 1);
     let good = (
         0,
         2,
-        Some("stage1".to_owned()),
+        (Some("stage1".to_owned()), Some("where".to_owned())),
         vec![group(0.5, vec![0]), group(0.5, vec![1])],
     );
     assert_eq!(read().unwrap(), good);

@@ -5,7 +5,7 @@
 //! model_state_dict          module.…                         what trains, "embed", buffers (or everything)
 //! optimizer_state_dict      state.N.{step, exp_avg, exp_avg_sq}, param_groups: two, params numbered through
 //! lr_scheduler_state_dict   LambdaLR: base_lrs, last_epoch = optimizer steps made
-//! af2                       ours: the stage's name
+//! af2                       ours: the stage's name, and where it was in its data
 //! ```
 
 use super::item::Item;
@@ -51,6 +51,8 @@ pub struct Training<'a> {
     pub state: IndexMap<i64, Moments<'a>>,
     /// The stage of the curriculum, where the file says it: the reference's do not.
     pub stage: Option<String>,
+    /// Where the stage was in its data, in the loader's words.
+    pub data: Option<String>,
 }
 
 const GROUPS: &str = "optimizer_state_dict.param_groups";
@@ -186,6 +188,7 @@ pub fn read(file: &TorchFile) -> Result<Training<'_>> {
         groups,
         state,
         stage: file.plain.get("af2.stage").and_then(text),
+        data: file.plain.get("af2.data").and_then(text),
     })
 }
 
@@ -272,9 +275,12 @@ pub fn write(path: &Path, model: Vec<(String, Item)>, training: &Training) -> Re
         ),
         ("lr_scheduler_state_dict", schedule),
     ];
-    if let Some(stage) = &training.stage {
-        let stage = Node::Plain(Plain::Text(stage.clone()));
-        root.push(("af2", Node::dict([("stage", stage)])));
+    let ours = [("stage", &training.stage), ("data", &training.data)];
+    let ours: Vec<_> = (ours.into_iter())
+        .filter_map(|(key, text)| Some((key, Node::Plain(Plain::Text(text.clone()?)))))
+        .collect();
+    if !ours.is_empty() {
+        root.push(("af2", Node::dict(ours)));
     }
     torch_write::write(path, &Node::dict(root))
 }

@@ -49,6 +49,8 @@ pub struct Steps<'a> {
     embedding_mask: Option<EmbeddingMask>,
     /// Optimizer steps made.
     pub done: usize,
+    /// Where the data is behind the last batch.
+    pub cursor: Cursor,
 }
 
 /// What a micro-step leaves, still on the device.
@@ -69,6 +71,7 @@ impl<'a> Steps<'a> {
             optimizer,
             embedding_mask: EmbeddingMask::new(&model.params, stage, &rows, model.device),
             done: 0,
+            cursor: Cursor::default(),
         }
     }
 
@@ -147,11 +150,12 @@ fn run_stage(recipe: &Recipe, stage: &StageRecipe, model: &Loaded, ears: &Ears) 
     let mut loss_sum = Tensor::zeros([0i64; 0], (Kind::Float, model.device));
     let (mut micro_steps, mut tokens) = (0, 0);
 
-    loader.run(Cursor::default(), |next| {
+    loader.run(steps.cursor.clone(), |next| {
         while steps.done < o.steps {
             let mut grad_norm = Tensor::from(0f32);
             for _ in 0..o.accumulate {
-                let batch = next_batch(next, &encoded, model)?;
+                let (batch, after) = next_batch(next, &encoded, model)?;
+                steps.cursor = after;
                 let micro = steps.micro_step(&batch)?;
                 loss_sum += micro.loss;
                 grad_norm = micro.grad_norm;
@@ -205,22 +209,17 @@ fn run_stage(recipe: &Recipe, stage: &StageRecipe, model: &Loaded, ears: &Ears) 
     record.flush()
 }
 
-/// The loader's next batch of which anything is left, on the device.
+/// The loader's next batch of which anything is left, on the device, and where the data is behind it.
 fn next_batch(
     next: &mut dyn FnMut() -> Result<Prepared>,
     encoded: &Encoded,
     model: &Loaded,
-) -> Result<Batch> {
+) -> Result<(Batch, Cursor)> {
     loop {
         let made = next()?;
         if let Some(text) = &made.text {
-            return Ok(Batch::new(
-                &made.examples,
-                &made.mels,
-                text,
-                encoded,
-                model.device,
-            ));
+            let batch = Batch::new(&made.examples, &made.mels, text, encoded, model.device);
+            return Ok((batch, made.after));
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::optim::{learning_rate, Moments, BETA1, BETA2, EPS};
 use super::Steps;
 use crate::checkpoint::{self, names, training, Item, Keep, TorchFile, Writer};
+use crate::data::order::Cursor;
 use crate::error::{Error, Result};
 use crate::recipe::SaveRecipe;
 use std::collections::HashMap;
@@ -81,6 +82,7 @@ fn training_state(steps: &Steps, epoch: i64) -> training::Training<'static> {
         groups,
         state: state.collect(),
         stage: Some(steps.stage.name.clone()),
+        data: serde_json::to_string(&steps.cursor).ok(),
     }
 }
 
@@ -169,9 +171,24 @@ pub fn restore(steps: &mut Steps, file: &TorchFile) -> Result<i64> {
             );
         }
     }
+    let cursor = match training.data.as_deref().map(serde_json::from_str::<Cursor>) {
+        // The reference's files do not say it: their epochs are whole.
+        None => Cursor::default(),
+        Some(Ok(cursor)) => cursor,
+        Some(Err(e)) => {
+            wrong.push(Error::checkpoint(
+                path,
+                "af2.data",
+                "a data cursor",
+                e.to_string(),
+            ));
+            Cursor::default()
+        }
+    };
     crate::error::all(wrong)?;
     steps.optimizer.restore(moments);
     steps.done = training.steps as usize;
+    steps.cursor = cursor;
     Ok(training.epoch)
 }
 
