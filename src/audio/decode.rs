@@ -1,16 +1,17 @@
 //! Opening a sound file of any kind and reading a stretch of its frames.
 //!
 //! Decoding is symphonia's: WAV (8 to 32 bit, float, extensible, A-law, µ-law, ADPCM), AIFF, CAF, FLAC, MP3,
-//! Ogg Vorbis, AAC and ALAC in MP4, Matroska. No Opus, no RF64. (Its ADPCM differs from libsndfile's by up to 5e-2.) Frames are handed on packet by packet, so that what
+//! Ogg Vorbis and AAC of 1 or 2 channels, ALAC, in MP4 and Matroska too. No Opus, no RF64. (Its ADPCM differs from libsndfile's by up to 5e-2.) Frames are handed on packet by packet, so that what
 //! is held at once does not depend on the length of the file or on what its header claims.
 
 use super::{
+    mp4,
     resample::{MAX_RATE, MIN_RATE},
     riff::Patched,
     source::{Source, Stretch},
 };
 use crate::error::{Error, Result};
-use std::{fs::File, path::Path};
+use std::{fs::File, io::Seek, path::Path};
 use symphonia::core::{
     codecs::audio::{well_known, AudioCodecId, AudioDecoder, AudioDecoderOptions},
     errors::Error as Symphonia,
@@ -32,6 +33,8 @@ const BAD_PACKETS: u64 = 10;
 /// A sound file, opened.
 pub struct Reader<'p> {
     path: &'p Path,
+    /// The part of a container that is read, where it is not the file `path`.
+    stretch: Option<&'p Stretch>,
     format: Box<dyn FormatReader>,
     decoder: Box<dyn AudioDecoder>,
     track: u32,
@@ -40,6 +43,8 @@ pub struct Reader<'p> {
     pub channels: usize,
     /// Frames of the whole file where the container tells.
     pub frames: Option<u64>,
+    /// Frames before the sound begins, which are not part of it.
+    leading: u64,
     /// Whether the codec keeps every sample: then a missing or broken packet is an error.
     lossless: bool,
     /// Whether timestamps count frames, so that seeking finds them.
@@ -64,7 +69,7 @@ impl<'p> Reader<'p> {
         Reader::open_in(&source.name, source.container.as_ref())
     }
 
-    fn open_in(path: &'p Path, stretch: Option<&Stretch>) -> Result<Self> {
+    fn open_in(path: &'p Path, stretch: Option<&'p Stretch>) -> Result<Self> {
         let container = stretch.map_or(path, |s| &s.file);
         let file = File::open(container).map_err(|e| Error::io(container, e))?;
         let meta = file.metadata().map_err(|e| Error::io(container, e))?;
@@ -79,7 +84,9 @@ impl<'p> Reader<'p> {
         if length == 0 {
             return Err(Error::audio(path, "a sound file", "0 bytes"));
         }
-        let source = Patched::new(path, file, base, length)?;
+        let mut source = Patched::new(path, file, base, length)?;
+        let beginning = mp4::beginning(&mut source, length).map_err(|e| Error::io(container, e))?;
+        source.rewind().map_err(|e| Error::io(container, e))?;
         let stream = MediaSourceStream::new(Box::new(source), MediaSourceStreamOptions::default());
         let mut hint = Hint::new();
         if let Some(extension) = path.extension().and_then(|e| e.to_str()) {
@@ -118,10 +125,23 @@ impl<'p> Reader<'p> {
             let expected = format!("1 to {MAX_CHANNELS} channels");
             return Err(Error::audio(path, expected, channels.to_string()));
         }
+        if codec.codec == well_known::CODEC_ID_VORBIS && channels > 2 {
+            // symphonia 0.6.1 undoes the coupling of channels from the first pair to the last; the format wants it
+            // from the last to the first. With one pair there is no difference.
+            return Err(
+                Error::audio(path, "1 or 2 channels in Ogg Vorbis", channels.to_string())
+                    .hint("the decoder gets surround sound wrong; convert it: ffmpeg -i FILE out.flac"),
+            );
+        }
         if let Some(frames) = codec.max_frames_per_packet.filter(|n| *n > MAX_PACKET_FRAMES) {
             let expected = format!("at most {MAX_PACKET_FRAMES} frames in a packet");
             return Err(Error::audio(path, expected, frames.to_string()));
         }
+        // The media's clock is the sample rate in nearly every file.
+        let leading = beginning.map_or(0, |(ticks, per_second)| {
+            u128::from(ticks) * u128::from(rate) / u128::from(per_second.max(1))
+        });
+        let leading = u64::try_from(leading).unwrap_or(u64::MAX);
         let decoder = symphonia::default::get_codecs()
             .make_audio_decoder(codec, &AudioDecoderOptions::default())
             .map_err(not_sound)?;
@@ -130,7 +150,9 @@ impl<'p> Reader<'p> {
             track: track.id,
             rate,
             channels,
-            frames: track.num_frames,
+            frames: track.num_frames.map(|n| n.saturating_sub(leading)),
+            leading,
+            stretch,
             lossless: lossless(codec.codec),
             // ADPCM is left out: symphonia 0.6 multiplies its frames by bytes per block when it seeks.
             framewise: track.time_base.is_some()
@@ -149,6 +171,11 @@ impl<'p> Reader<'p> {
     /// [`Error::Audio`] when a sample is NaN or infinite, when a lossless file ends before its header says or
     /// has a broken packet, when a lossy one has many, or when the rate or the channels change on the way.
     pub fn read(mut self, start: u64, end: u64, mut sink: impl FnMut(&[f64])) -> Result<u64> {
+        // From here on counted with what is before the beginning.
+        let (start, end) = (
+            start.saturating_add(self.leading),
+            end.saturating_add(self.leading),
+        );
         let mut position = self.seek(start)?;
         let mut block = Vec::new();
         let mut done = 0;
@@ -182,7 +209,7 @@ impl<'p> Reader<'p> {
             return Err(Error::audio(self.path, "an intact stream", found).hint("copy or download it again"));
         }
         if let Some(frames) = self.frames.filter(|_| self.lossless) {
-            let promised = frames.min(end).saturating_sub(start);
+            let promised = (frames + self.leading).min(end).saturating_sub(start);
             if done < promised {
                 let expected = format!("{promised} frames from frame {start} on, as its header says");
                 return Err(
@@ -202,7 +229,7 @@ impl<'p> Reader<'p> {
             LOSSY_RUN_UP * f64::from(self.rate)
         };
         let target = start.saturating_sub(run_up as u64);
-        if target == 0 || !self.framewise || self.frames.is_some_and(|n| start >= n) {
+        if target == 0 || !self.framewise || self.frames.is_some_and(|n| start >= n + self.leading) {
             return Ok(0);
         }
         let to = SeekTo::Timestamp {
@@ -218,7 +245,7 @@ impl<'p> Reader<'p> {
             }
             // No index, or past the end: decode from the beginning, which tells how long the file is.
             _ => {
-                *self = Reader::open(self.path)?;
+                *self = Reader::open_in(self.path, self.stretch)?;
                 Ok(0)
             }
         }

@@ -5,6 +5,7 @@
 //! | `decode` | a file's frames, whatever its format |
 //! | `source` | where a sound's bytes are: a file, or a stretch of a shard |
 //! | `riff` | what a WAV header promises, checked against the file |
+//! | `mp4` | where the sound of an MP4 file begins |
 //! | `resample` | any rate to 16 kHz, matched to soxr HQ |
 //! | `filter` | the design of its filters |
 //! | `overlap_save` | its long filter, by Fourier transforms |
@@ -17,6 +18,7 @@ pub mod decode;
 mod filter;
 pub mod mel;
 mod mp3;
+mod mp4;
 mod overlap_save;
 mod polyphase;
 pub mod resample;

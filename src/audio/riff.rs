@@ -91,7 +91,7 @@ fn sizes(path: &Path, file: &mut Patched, length: u64) -> Result<Vec<(u64, [u8; 
 }
 
 /// `N` bytes at `at`, or nothing when the file ends before.
-fn read_at<const N: usize>(file: &mut Patched, at: u64) -> io::Result<Option<[u8; N]>> {
+pub(super) fn read_at<const N: usize>(file: &mut Patched, at: u64) -> io::Result<Option<[u8; N]>> {
     file.seek(SeekFrom::Start(at))?;
     let mut bytes = [0; N];
     match file.read_exact(&mut bytes) {

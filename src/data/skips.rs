@@ -44,9 +44,31 @@ impl Ledger {
     /// [`Error::Skips`] when more items are bad than the budget allows; a ledger that cannot be written.
     pub fn skip(&self, path: &Path, key: &str, reason: &Error, by: Option<&Path>) -> Result<()> {
         let mut state = self.lock();
-        if !state.seen.insert((path.to_path_buf(), key.to_owned())) {
-            return Ok(());
+        if state.seen.insert((path.to_path_buf(), key.to_owned())) {
+            self.note(&mut state, path, key, reason, by)?;
         }
+        // Also for one that was seen before: the batch that a thread made ahead may have met it first.
+        match state.seen.len() {
+            // Without any good item there would be no end.
+            n if n > self.most || n >= self.items => Err(Error::Skips {
+                ledger: self.path.clone(),
+                skipped: n,
+                items: self.items,
+                most: self.most,
+                last: reason.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn note(
+        &self,
+        state: &mut State,
+        path: &Path,
+        key: &str,
+        reason: &Error,
+        by: Option<&Path>,
+    ) -> Result<()> {
         let mut line = serde_json::json!({
             "stage": self.stage, "path": path, "item": key, "reason": reason.to_string(),
         });
@@ -60,19 +82,9 @@ impl Ledger {
             let file = OpenOptions::new().create(true).append(true).open(&self.path);
             state.file = Some(file.map_err(io)?);
         }
-        if let Some(file) = &mut state.file {
-            file.write_all(format!("{line}\n").as_bytes()).map_err(io)?;
-        }
-        match state.seen.len() {
-            // Without any good item there would be no end.
-            n if n > self.most || n >= self.items => Err(Error::Skips {
-                ledger: self.path.clone(),
-                skipped: n,
-                items: self.items,
-                most: self.most,
-                last: reason.to_string(),
-            }),
-            _ => Ok(()),
+        match &mut state.file {
+            Some(file) => file.write_all(format!("{line}\n").as_bytes()).map_err(io),
+            None => Ok(()),
         }
     }
 
