@@ -47,6 +47,8 @@ pub struct Reader<'p> {
     leading: u64,
     /// Whether the codec keeps every sample: then a missing or broken packet is an error.
     lossless: bool,
+    /// 16-bit PCM, which most files are: read without the decoder's way over planes of its own, to the same values.
+    plain_int16: bool,
     /// Whether timestamps count frames, so that seeking finds them.
     framewise: bool,
     /// After a seek the position is what the packets say: a decoder that starts anew may give less than a
@@ -154,6 +156,7 @@ impl<'p> Reader<'p> {
             leading,
             stretch,
             lossless: lossless(codec.codec),
+            plain_int16: codec.codec == well_known::CODEC_ID_PCM_S16LE,
             // ADPCM is left out: symphonia 0.6 multiplies its frames by bytes per block when it seeks.
             framewise: track.time_base.is_some()
                 && track.time_base == TimeBase::try_from_recip(rate)
@@ -270,6 +273,16 @@ impl<'p> Reader<'p> {
             }
         };
         let at = self.sought.then(|| u64::try_from(packet.pts.get()).unwrap_or(0));
+        if self.plain_int16 {
+            block.clear();
+            let samples = packet.data.as_chunks::<2>().0;
+            block.extend(
+                samples
+                    .iter()
+                    .map(|s| f64::from(i16::from_le_bytes(*s)) / 32768.0),
+            );
+            return Ok(Some((at, (samples.len() / self.channels) as u64, true)));
+        }
         let decoded = match self.decoder.decode(&packet) {
             Ok(decoded) => decoded,
             Err(Symphonia::DecodeError(_)) if !self.lossless => {

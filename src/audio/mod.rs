@@ -32,7 +32,7 @@ pub use windows::{int16_round_trip, repeat_pad, to_int16, to_int16_f64, windows,
 
 use crate::{
     error::{Error, Result},
-    shapes::{SampleRate, Seconds, SAMPLE_RATE},
+    shapes::{SampleRate, Seconds, SAMPLE_RATE, WINDOW_SAMPLES},
 };
 use decode::Reader;
 use resample::Resampler;
@@ -109,11 +109,12 @@ pub fn load_source(source: &Source, span: Span) -> Result<Vec<f64>> {
     Ok(samples)
 }
 
-/// Reads what [`to_int16`] made of [`load`]'s samples, packed as 16 kHz mono int16: as it is, not normalised again.
+/// Reads what [`to_int16`] made of [`load`]'s samples, packed as 16 kHz mono int16: at most `windows` of 10 s, as they are,
+/// not normalised again.
 ///
 /// # Errors
 /// Those of [`load`]; [`Error::Audio`] when the sound is not 16 kHz mono.
-pub fn load_packed(source: &Source) -> Result<Vec<i16>> {
+pub fn load_packed(source: &Source, windows: usize) -> Result<Vec<i16>> {
     let reader = Reader::open_source(source)?;
     if (reader.rate, reader.channels) != (SAMPLE_RATE, 1) {
         let found = format!("{} Hz, {} channels", reader.rate, reader.channels);
@@ -122,7 +123,8 @@ pub fn load_packed(source: &Source) -> Result<Vec<i16>> {
     }
     let mut samples = Vec::new();
     // Full scale is 32768 to the decoder: exact both ways.
-    reader.read(0, u64::MAX, |block| {
+    let most = windows.saturating_mul(WINDOW_SAMPLES) as u64;
+    reader.read(0, most, |block| {
         samples.extend(block.iter().map(|v| (v * 32768.0) as i16));
     })?;
     Ok(samples)

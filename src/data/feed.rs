@@ -76,7 +76,7 @@ impl Clip {
                 self.windows,
             )),
             Some(packed) if packed == self.windows => Ok(audio::windows_of_int16(
-                &audio::load_packed(&self.source)?,
+                &audio::load_packed(&self.source, self.windows)?,
                 self.windows,
             )),
             Some(packed) => Err(Error::audio(
