@@ -390,7 +390,7 @@ fn packed_sound_is_heard_bit_for_bit_and_read_shard_by_shard() {
     let expected = mels(&recipe(&[]));
     let (manifest, out) = (d.path("a/train.json"), d.path("shards/a/train"));
     let root = d.root().display().to_string();
-    let pack = |windows: &str| {
+    let pack = |windows: &str, out: &str| {
         let arguments = [
             "-q",
             "data",
@@ -405,13 +405,16 @@ fn packed_sound_is_heard_bit_for_bit_and_read_shard_by_shard() {
         ];
         af2(&[&arguments[..], &["--windows", windows]].concat())
     };
-    let (code, said, err) = pack("3");
+    let (code, said, err) = pack("3", &out);
     assert_eq!(code, 0, "{err}");
     assert!(said.starts_with("23 items in "), "{said}");
-    let (code, _, err) = pack("3");
+    let (code, _, err) = pack("3", &out);
     assert!(code == 6 && err.contains("no shards yet"), "{code} {err}");
     let packed = recipe(&["data.sets.a=shards/a/train"]);
     assert_eq!(mels(&packed), expected);
+    let (code, _, err) = pack("30", &d.path("shards/a/long"));
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(mels(&recipe(&["data.sets.a=shards/a/long"])), expected);
 
     // Several shards, each read from front to back.
     let order = packed.order(&packed.stages[0]).unwrap();
@@ -435,7 +438,7 @@ fn packed_sound_is_heard_bit_for_bit_and_read_shard_by_shard() {
             .len()
     );
 
-    // Another budget has another loudness; a missing shard is a missing shard.
+    // What ends within both budgets is the same in both; what does not has another loudness. A missing shard is a missing shard.
     let (code, _, err) = d.read(&[
         "data.sets.a=shards/a/train",
         "stages.0.windows=2",

@@ -13,9 +13,11 @@ use super::{
 use crate::error::{Error, Result};
 use std::{fs::File, io::Seek, path::Path};
 use symphonia::core::{
-    codecs::audio::{well_known, AudioCodecId, AudioDecoder, AudioDecoderOptions},
+    codecs::audio::{well_known, AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions},
     errors::Error as Symphonia,
-    formats::{probe::Hint, FormatOptions, FormatReader, SeekMode, SeekTo, TrackType},
+    formats::{
+        probe::Hint, well_known::FORMAT_ID_MP3, FormatOptions, FormatReader, SeekMode, SeekTo, TrackType,
+    },
     io::{MediaSourceStream, MediaSourceStreamOptions},
     meta::MetadataOptions,
     units::{TimeBase, Timestamp},
@@ -41,10 +43,16 @@ pub struct Reader<'p> {
     /// Samples per second.
     pub rate: u32,
     pub channels: usize,
-    /// Frames of the whole file where the container tells.
+    /// Frames of the whole file where the container tells. Of an mp3 without a header of its own an estimate.
     pub frames: Option<u64>,
     /// Frames before the sound begins, which are not part of it.
     leading: u64,
+    /// What timestamps say at the first frame: not 0 in an Ogg stream that was cut out of a longer one.
+    origin: i64,
+    /// Whether it is an .mp3 by its content; in other containers those keep the clock.
+    mp3: bool,
+    /// Where the padding of an mp3 is, in frames, and how much there is.
+    padding: Option<(u64, u64)>,
     /// Whether the codec keeps every sample: then a missing or broken packet is an error.
     lossless: bool,
     /// 16-bit PCM, which most files are: read without the decoder's way over planes of its own, to the same values.
@@ -94,14 +102,6 @@ impl<'p> Reader<'p> {
         if let Some(extension) = path.extension().and_then(|e| e.to_str()) {
             hint.with_extension(extension);
         }
-        let not_sound = |e: Symphonia| {
-            Error::audio(
-                path,
-                "WAV, FLAC, MP3, Ogg Vorbis, AAC or another known format",
-                e.to_string(),
-            )
-            .hint("convert it, for example: ffmpeg -i FILE out.wav")
-        };
         let format = symphonia::default::get_probe()
             .probe(
                 &hint,
@@ -109,7 +109,7 @@ impl<'p> Reader<'p> {
                 FormatOptions::default(),
                 MetadataOptions::default(),
             )
-            .map_err(not_sound)?;
+            .map_err(|e| not_sound(path, &e))?;
         let no_sound = || Error::audio(path, "an audio track", "none");
         let track = format.default_track(TrackType::Audio).ok_or_else(no_sound)?;
         let codec = track
@@ -117,7 +117,14 @@ impl<'p> Reader<'p> {
             .as_ref()
             .and_then(|c| c.audio())
             .ok_or_else(no_sound)?;
-        let rate = codec.sample_rate.unwrap_or(0);
+        let mp3 = format.format_info().format == FORMAT_ID_MP3;
+        // MP4 has 16 bits for the rate, and 0 above 65,535 Hz: then the codec's own header tells.
+        let opaque = codec.sample_rate.unwrap_or(0) == 0 && codec.codec == well_known::CODEC_ID_AAC;
+        let rate = match opaque {
+            true => decoder(path, codec, mp3)?.codec_params().sample_rate,
+            false => codec.sample_rate,
+        }
+        .unwrap_or(0);
         if !(MIN_RATE..=MAX_RATE).contains(&rate) {
             let expected = format!("a sample rate from {MIN_RATE} to {MAX_RATE} Hz");
             return Err(Error::audio(path, expected, format!("{rate} Hz")));
@@ -144,16 +151,26 @@ impl<'p> Reader<'p> {
             u128::from(ticks) * u128::from(rate) / u128::from(per_second.max(1))
         });
         let leading = u64::try_from(leading).unwrap_or(u64::MAX);
-        let decoder = symphonia::default::get_codecs()
-            .make_audio_decoder(codec, &AudioDecoderOptions::default())
-            .map_err(not_sound)?;
+        let frames = track.num_frames.filter(|n| *n > 0);
+        let padding = track.padding.filter(|n| mp3 && *n > 0).map(u64::from);
+        let origin = match track.start_ts.get() {
+            0 => 0,
+            start => start.saturating_add(i64::from(track.delay.unwrap_or(0))),
+        };
+        let decoder = decoder(path, codec, mp3)?;
         Ok(Reader {
             path,
             track: track.id,
             rate,
             channels,
-            frames: track.num_frames.map(|n| n.saturating_sub(leading)),
+            frames: frames.map(|n| {
+                n.saturating_add_signed(origin.saturating_neg())
+                    .saturating_sub(leading)
+            }),
             leading,
+            origin,
+            padding: frames.zip(padding),
+            mp3,
             stretch,
             lossless: lossless(codec.codec),
             plain_int16: codec.codec == well_known::CODEC_ID_PCM_S16LE,
@@ -236,11 +253,15 @@ impl<'p> Reader<'p> {
             return Ok(0);
         }
         let to = SeekTo::Timestamp {
-            ts: Timestamp::new(i64::try_from(target).unwrap_or(i64::MAX)),
+            ts: Timestamp::new(
+                i64::try_from(target)
+                    .unwrap_or(i64::MAX)
+                    .saturating_add(self.origin),
+            ),
             track_id: self.track,
         };
         let sought = self.format.seek(SeekMode::Accurate, to);
-        match sought.map(|s| u64::try_from(s.actual_ts.get()).unwrap_or(0)) {
+        match sought.map(|s| self.place(s.actual_ts)) {
             Ok(at) if at <= start => {
                 self.decoder.reset();
                 self.sought = true;
@@ -257,14 +278,16 @@ impl<'p> Reader<'p> {
     /// The next block of frames, interleaved: the first one's place (after a seek), how many they are and
     /// whether they decoded. None at the end.
     fn next(&mut self, block: &mut Vec<f64>) -> Result<Option<(Option<u64>, u64, bool)>> {
+        let path = self.path;
         let broken = |e: Symphonia| {
-            Error::audio(self.path, "an intact stream", e.to_string()).hint("copy or download it again")
+            Error::audio(path, "an intact stream", e.to_string()).hint("copy or download it again")
         };
         let packet = loop {
             match self.format.next_packet() {
                 Ok(Some(packet)) if packet.track_id == self.track => break packet,
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(None),
+                Err(Symphonia::ResetRequired) => self.next_stream()?,
                 // Some readers tell the end so; a file that ends too early is found by counting.
                 Err(Symphonia::IoError(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
                     return Ok(None)
@@ -272,7 +295,7 @@ impl<'p> Reader<'p> {
                 Err(e) => return Err(broken(e)),
             }
         };
-        let at = self.sought.then(|| u64::try_from(packet.pts.get()).unwrap_or(0));
+        let at = self.sought.then(|| self.place(packet.pts));
         if self.plain_int16 {
             block.clear();
             let samples = packet.data.as_chunks::<2>().0;
@@ -290,7 +313,7 @@ impl<'p> Reader<'p> {
                 let frames = packet.dur.get().min(if self.framewise { 1 << 16 } else { 0 });
                 block.clear();
                 block.resize(frames as usize * self.channels, 0.0);
-                return Ok(Some((at, frames, false)));
+                return Ok(Some((at, self.trim(packet.pts, block), false)));
             }
             Err(e) => return Err(broken(e)),
         };
@@ -301,8 +324,65 @@ impl<'p> Reader<'p> {
             return Err(Error::audio(self.path, expected, found));
         }
         decoded.copy_to_vec_interleaved(block);
-        Ok(Some((at, decoded.frames() as u64, true)))
+        Ok(Some((at, self.trim(packet.pts, block), true)))
     }
+
+    /// The place of a timestamp, counted in frames of a reading from the beginning.
+    fn place(&self, at: Timestamp) -> u64 {
+        let at = u64::try_from(at.get().saturating_sub(self.origin)).unwrap_or(0);
+        match self.padding {
+            Some((end, padding)) if at > end => at.saturating_sub(padding).max(end),
+            _ => at,
+        }
+    }
+
+    /// Drops from an mp3's block what its header calls delay and padding; returns how many frames are left. The
+    /// decoder library does so as well, but takes whatever follows for padding: what was appended to the file, or,
+    /// where there is no header, what is more than an estimate from the first 17 packets.
+    fn trim(&self, at: Timestamp, block: &mut Vec<f64>) -> u64 {
+        if self.mp3 {
+            let place = |frame: u64| {
+                let inside = i64::try_from(frame).unwrap_or(i64::MAX).saturating_sub(at.get());
+                usize::try_from(inside)
+                    .unwrap_or(0)
+                    .saturating_mul(self.channels)
+                    .min(block.len())
+            };
+            let delay = place(0);
+            let (from, to) = self
+                .padding
+                .map_or((0, 0), |(end, n)| (place(end), place(end + n)));
+            block.drain(from.max(delay)..to.max(delay));
+            block.drain(..delay);
+        }
+        (block.len() / self.channels) as u64
+    }
+
+    /// Goes on with the stream that follows in a chain of Ogg streams.
+    fn next_stream(&mut self) -> Result<()> {
+        let no_sound = || Error::audio(self.path, "an audio track in every part", "none");
+        let track = self.format.default_track(TrackType::Audio).ok_or_else(no_sound)?;
+        let codec = track.codec_params.as_ref().and_then(|c| c.audio());
+        self.decoder = decoder(self.path, codec.ok_or_else(no_sound)?, self.mp3)?;
+        self.track = track.id;
+        // Its clock starts anew.
+        self.sought = false;
+        Ok(())
+    }
+}
+
+fn not_sound(path: &Path, e: &Symphonia) -> Error {
+    let expected = "WAV, FLAC, MP3, Ogg Vorbis, AAC or another known format";
+    Error::audio(path, expected, e.to_string()).hint("convert it, for example: ffmpeg -i FILE out.wav")
+}
+
+fn decoder(path: &Path, codec: &AudioCodecParameters, mp3: bool) -> Result<Box<dyn AudioDecoder>> {
+    let mut options = AudioDecoderOptions::default();
+    // See `Reader::trim`.
+    options.gapless = !mp3;
+    symphonia::default::get_codecs()
+        .make_audio_decoder(codec, &options)
+        .map_err(|e| not_sound(path, &e))
 }
 
 fn lossless(codec: AudioCodecId) -> bool {

@@ -4,6 +4,7 @@
 //! an error (a cut-off copy must not pass for a short recording), and the two sizes that programs writing to
 //! a pipe leave open, 0 and 0xFFFFFFFF, are replaced by what the file really holds.
 
+use super::decode::MAX_CHANNELS;
 use crate::error::{Error, Result};
 use std::{
     fs::File,
@@ -14,6 +15,13 @@ use symphonia::core::io::MediaSource;
 
 /// Sizes that mean "not known when the header was written".
 const OPEN: [u32; 2] = [0, u32::MAX];
+/// The format tag of WAVE_FORMAT_EXTENSIBLE, and the least size of its `fmt ` chunk.
+const EXTENSIBLE: [u8; 2] = [0xFE, 0xFF];
+const EXTENSIBLE_SIZE: u32 = 40;
+/// Bits of the longest sample, a 64-bit float.
+const MAX_BITS: u16 = 64;
+/// Loudspeakers that have a bit in the mask.
+const MAX_SPEAKERS: u16 = 18;
 /// Chunks before the data that are looked at. Real files have a handful.
 const MAX_CHUNKS: usize = 4096;
 
@@ -67,6 +75,10 @@ fn sizes(path: &Path, file: &mut Patched, length: u64) -> Result<Vec<(u64, [u8; 
             if let Some(fmt) = read_at::<16>(file, body).map_err(|e| Error::io(path, e))? {
                 // Bytes per frame: "block align".
                 frame = u64::from(u16::from_le_bytes([fmt[12], fmt[13]])).max(1);
+                sane(path, &fmt)?;
+                if fmt.starts_with(&EXTENSIBLE) && size >= EXTENSIBLE_SIZE {
+                    patches.extend(extension(path, body, &fmt)?);
+                }
             }
         }
         if header.starts_with(b"data") {
@@ -88,6 +100,32 @@ fn sizes(path: &Path, file: &mut Patched, length: u64) -> Result<Vec<(u64, [u8; 
         at = body + u64::from(size) + u64::from(size & 1);
     }
     Ok(patches)
+}
+
+/// Refuses what would overflow where the decoder library multiplies channels by bytes: a panic in a debug build.
+fn sane(path: &Path, fmt: &[u8; 16]) -> Result<()> {
+    let (channels, bits) = (
+        u16::from_le_bytes([fmt[2], fmt[3]]),
+        u16::from_le_bytes([fmt[14], fmt[15]]),
+    );
+    if usize::from(channels) > MAX_CHANNELS || bits > MAX_BITS {
+        let expected = format!("at most {MAX_CHANNELS} channels of {MAX_BITS} bits");
+        return Err(Error::audio(path, expected, format!("{channels} of {bits}")));
+    }
+    Ok(())
+}
+
+/// What the decoder shall read behind the first 16 bytes of an extensible `fmt ` chunk. It refuses files for fields that
+/// say nothing about where the samples are: a size other than 22, valid bits of 0, loudspeakers that it does not know
+/// (0x80000000 is "all").
+fn extension(path: &Path, body: u64, fmt: &[u8; 16]) -> Result<[(u64, [u8; 4]); 2]> {
+    let channels = u16::from_le_bytes([fmt[2], fmt[3]]);
+    if channels > MAX_SPEAKERS {
+        let expected = format!("at most {MAX_SPEAKERS} channels in an extensible WAV");
+        return Err(Error::audio(path, expected, channels.to_string()));
+    }
+    // The samples fill their bytes from the top, so that all bits count whatever is said to be valid.
+    Ok([(body + 16, [22, 0, fmt[14], fmt[15]]), (body + 20, [0; 4])])
 }
 
 /// `N` bytes at `at`, or nothing when the file ends before.

@@ -4,7 +4,7 @@ use super::item::{Item, Member};
 use super::manifest::Manifest;
 use crate::audio::{self, LogMel, Source, Span};
 use crate::error::{Error, Result};
-use crate::shapes::{Seconds, WINDOW_SECONDS};
+use crate::shapes::{Seconds, WINDOW_SAMPLES, WINDOW_SECONDS};
 use crate::text::labels::{self, Batch as TextBatch};
 use crate::text::tokenizer::Tokenizer;
 use ndarray::Array3;
@@ -68,24 +68,21 @@ impl Clip {
     /// 1 to `windows` windows of 160,000 samples at 16 kHz.
     ///
     /// # Errors
-    /// Those of [`audio::load`]; a sound that was packed for another number of windows, which has another loudness.
+    /// Those of [`audio::load`]; a sound that was packed for another number of windows and cut by it, so that its loudness
+    /// is another.
     pub fn samples(&self) -> Result<Vec<Vec<f32>>> {
-        match self.packed {
-            None => Ok(audio::windows(
-                &audio::load_source(&self.source, self.span())?,
-                self.windows,
-            )),
-            Some(packed) if packed == self.windows => Ok(audio::windows_of_int16(
-                &audio::load_packed(&self.source, self.windows)?,
-                self.windows,
-            )),
-            Some(packed) => Err(Error::audio(
-                self.path(),
-                format!("a sound packed for {} windows", self.windows),
-                packed.to_string(),
-            )
-            .hint("`af2 data pack --windows` must be the stage's `windows`: loudness is normalised over what is read")),
+        let Some(packed) = self.packed else {
+            let samples = audio::load_source(&self.source, self.span())?;
+            return Ok(audio::windows(&samples, self.windows));
+        };
+        let samples = audio::load_packed(&self.source, packed.max(self.windows))?;
+        // A sound that ends within both budgets was read whole for either.
+        if packed != self.windows && samples.len() >= packed.min(self.windows) * WINDOW_SAMPLES {
+            let expected = format!("a sound packed for {} windows", self.windows);
+            return Err(Error::audio(self.path(), expected, packed.to_string())
+                .hint("pack again with the stage's `windows`: loudness is normalised over what is read"));
         }
+        Ok(audio::windows_of_int16(&samples, self.windows))
     }
 }
 

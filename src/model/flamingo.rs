@@ -114,7 +114,9 @@ impl Flamingo {
     pub fn encode(&self, audio: &Audio, mode: TrainMode, encode_padding: bool) -> Tensor {
         let (b, w) = audio.windows_bw.size2().unwrap_or_default();
         let width = self.config.htsat.output_dim();
-        let features = if encode_padding {
+        let features = if mode.clip_by_clip {
+            self.clap.forward_clips(&audio.padded_mels(), mode)
+        } else if encode_padding {
             self.clap
                 .forward_windows(&audio.padded_mels().flatten(0, 1), mode)
         } else {

@@ -53,11 +53,16 @@ impl Config {
     }
 }
 
-/// What `forward` does beyond evaluation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What `forward` does beyond evaluation; none of it by default. In a recipe what is left out is as the reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default = "TrainMode::reference")]
 pub struct TrainMode {
     /// Batch statistics in the batch norms, and their running averages move.
     pub batch_norm: bool,
+    /// One clip at a time, its padded windows included, as the reference runs: statistics are the clip's.
+    pub clip_by_clip: bool,
+    /// With `clip_by_clip`: a window of each clip that goes through the fusion of longer sounds, though none is longer.
+    pub longer: Longer,
     /// SpecAugment on the mel: up to 2 stripes of 64 frames and 2 of 8 bins set to zero.
     pub spec_augment: bool,
     /// Stochastic depth, 0 to 0.1 over the blocks.
@@ -69,10 +74,23 @@ impl TrainMode {
     pub fn reference() -> Self {
         TrainMode {
             batch_norm: true,
+            clip_by_clip: true,
+            longer: Longer::Random,
             spec_augment: true,
             drop_path: true,
         }
     }
+}
+
+/// Which of a clip's windows is taken for a longer sound. Reference: where no clip of a training batch is longer than
+/// 10 s, one is declared so at random, so that the fusion's weights get a gradient; AF2 calls the encoder clip by clip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Longer {
+    #[default]
+    None,
+    First,
+    Random,
 }
 
 /// Intermediate tensors, for golden tests and `af2 trace`.
@@ -163,6 +181,27 @@ impl Htsat {
         let channels = if mode.batch_norm { 4 } else { 1 };
         let mel = mel_bfm.unsqueeze(1).expand([-1, channels, -1, -1], false);
         self.forward(&mel, &[], mode)
+    }
+
+    /// [`Htsat::forward`] for the windows of several clips as the reference trains: clip by clip.
+    ///
+    /// # Shapes
+    /// `mel_bwfm` (B, W, 1001, 64), padded windows included → (B·W, 64, 8·embed_dim).
+    pub fn forward_clips(&self, mel_bwfm: &Tensor, mode: TrainMode) -> Tensor {
+        let clips = mel_bwfm.unbind(0);
+        let encode = |mel: &Tensor| {
+            let windows = mel.size()[0];
+            let longer = match mode.longer {
+                Longer::None => Vec::new(),
+                Longer::First => vec![0],
+                // Drawn on the host: it is an index, and nothing waits for the device.
+                Longer::Random => Vec::try_from(Tensor::randint(windows, [1], (Kind::Int64, Device::Cpu)))
+                    .unwrap_or_default(),
+            };
+            let mel = mel.unsqueeze(1).expand([-1, 4, -1, -1], false);
+            self.forward(&mel, &longer, mode)
+        };
+        Tensor::cat(&clips.iter().map(encode).collect::<Vec<_>>(), 0)
     }
 
     /// [`Htsat::forward`] in evaluation, keeping what is between.

@@ -225,7 +225,7 @@ pub enum ClapMode {
     /// Running statistics, nothing random: frozen or not, it sees what evaluation sees.
     #[default]
     Eval,
-    /// What the reference's `model.train()` turns on, frozen or not: batch statistics, SpecAugment, stochastic depth.
+    /// What the reference's `model.train()` turns on, frozen or not; see `StageRecipe::clap_train`.
     Train,
 }
 
@@ -250,6 +250,10 @@ pub struct StageRecipe {
     pub embedding_rows: EmbeddingRows,
     #[serde(default)]
     pub clap_mode: ClapMode,
+    /// What `clap_mode: train` turns on: batch statistics of one clip at a time, one random window of each clip taken for a
+    /// longer sound, SpecAugment, stochastic depth. Default: all, as the reference.
+    #[serde(default = "htsat::TrainMode::reference")]
+    pub clap_train: htsat::TrainMode,
     /// Most windows of 10 s per item.
     pub windows: usize,
     /// set → weight; a weight of 0.5 takes half of the set per epoch, 2 takes it twice.

@@ -52,6 +52,7 @@ pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) ->
         batch_norm: true,
         spec_augment: clap.augment,
         drop_path: clap.augment,
+        ..TrainMode::default()
     };
     let mut record = Recorder::create(&recipe.output.join("events").join("clap"))?;
     let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);

@@ -46,7 +46,7 @@ pub fn optimizer(params: &Params, stage: &StageRecipe) -> AdamW {
 pub fn clap_mode(stage: &StageRecipe) -> TrainMode {
     match stage.clap_mode {
         ClapMode::Eval => TrainMode::default(),
-        ClapMode::Train => TrainMode::reference(),
+        ClapMode::Train => stage.clap_train,
     }
 }
 

@@ -18,9 +18,9 @@ pub struct PackArgs {
     /// Audio paths are relative to this.
     #[arg(long, value_name = "DIR", default_value = ".")]
     data_root: PathBuf,
-    /// Most windows of 10 s of an item: those of the stage that will hear it, because loudness is normalised over what is
-    /// read.
-    #[arg(long)]
+    /// Most windows of 10 s of an item. A sound that is longer is heard only by stages with the same number, because
+    /// loudness is normalised over what is read.
+    #[arg(long, default_value_t = 30)]
     windows: usize,
     /// A shard is closed before it grows larger.
     #[arg(long, value_name = "MB", default_value_t = 512)]
