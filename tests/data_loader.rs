@@ -397,7 +397,7 @@ fn packed_sound_is_heard_bit_for_bit_and_read_shard_by_shard() {
             "pack",
             &manifest,
             "--out",
-            &out,
+            out,
             "--data-root",
             &root,
             "--shard-mb",
