@@ -593,8 +593,9 @@ fn memory_stays_flat_over_a_hundred_thousand_items() {
         few >> 20,
         many >> 20
     );
-    // Offsets, keys and an epoch's order are some 60 bytes an item.
-    assert!(many < few + 95_000 * 100 + (16 << 20), "{few} {many}");
+    // Offsets, keys and an epoch's order are some 60 bytes an item; the allocator keeps some MiB more or less. A kilobyte
+    // kept of each item would be 93 MiB.
+    assert!(many < few + 95_000 * 100 + (48 << 20), "{few} {many}");
 }
 
 #[test]
