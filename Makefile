@@ -3,7 +3,7 @@
 # The targets share one target/ folder, and cargo parallelises by itself.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-interop bench bench-data fuzz fmt lint clean distclean
+.PHONY: help setup build demo test test-interop bench bench-data bench-train fuzz fmt lint clean distclean
 
 # Recipes start where this file lies, also under `make -f` and where the path holds spaces.
 export AF2_ROOT := $(shell cd -P "$$(dirname "$$(echo '$(MAKEFILE_LIST)' | sed 's/^ *//')")" && pwd)
@@ -36,6 +36,9 @@ bench: build ## how fast checkpoints load, beside the disk and Python's loaders
 
 bench-data: setup ## windows per second from disk to mel, beside the reference's work in Python (5 GB, kept outside)
 	@$(HERE) bash benches/peers/run.sh
+
+bench-train: setup ## a training step's time and memory, beside PyTorch and transformers (5 GB, kept outside; ARGS='tiny', '--full-size')
+	@$(HERE) bash benches/peers/train.sh $(ARGS)
 
 fuzz: setup ## feed the checkpoint readers with garbage (SECONDS_EACH=600; needs cargo-fuzz and a nightly toolchain)
 	@$(HERE) bash fuzz/run.sh

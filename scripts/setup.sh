@@ -14,7 +14,8 @@ cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 readonly torch=2.11.0 # the release that the crate tch binds; build.rs checks it too
 # libtorch_cpu of the CUDA wheel needs libcudart and libcupti, and nothing more of CUDA.
 readonly slim_pins=("torch==$torch" nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
-readonly full_pins=("torch==$torch") # and what pip finds that it needs
+# And what pip finds that it needs; the last two are headers, for the NCCL half of src/ffi/shim.
+readonly full_pins=("torch==$torch" nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85)
 readonly cuda_libs=('torch/lib/libtorch_cuda*.so' torch/lib/libc10_cuda.so
     torch/lib/libtorch_nvshmem.so torch/lib/libcaffe2_nvrtc.so)
 # What the full set brings. Other packages in .venv are not ours to judge.

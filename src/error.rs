@@ -72,6 +72,12 @@ pub enum Error {
         most: usize,
         last: String,
     },
+    /// Ranks that could not be joined, or one that does not answer any more.
+    #[error("{message}{}", hint_text(.hint))]
+    Ranks { message: String, hint: Option<String> },
+    /// A signal ended the run; its state is saved.
+    #[error("{0}")]
+    Stopped(String),
     /// A comparison went past its tolerance.
     #[error("{0}")]
     Mismatch(String),
@@ -156,14 +162,19 @@ impl Error {
             | Error::Audio { hint, .. }
             | Error::Data { hint, .. }
             | Error::Checkpoint { hint, .. }
-            | Error::Training { hint, .. } => *hint = Some(text.into()),
-            Error::Many(_) | Error::Mismatch(_) | Error::Skips { .. } | Error::Torch(_) => {}
+            | Error::Training { hint, .. }
+            | Error::Ranks { hint, .. } => *hint = Some(text.into()),
+            Error::Many(_)
+            | Error::Mismatch(_)
+            | Error::Skips { .. }
+            | Error::Stopped(_)
+            | Error::Torch(_) => {}
         }
         self
     }
 
     /// 1 libtorch, 2 usage (clap's own), 3 files, 4 recipe, 5 audio, 6 data, 7 checkpoint, 8 training, 9 mismatch,
-    /// 10 too many skips.
+    /// 10 too many skips, 11 ranks, 12 stopped by a signal.
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::Torch(_) => 1,
@@ -175,6 +186,8 @@ impl Error {
             Error::Training { .. } => 8,
             Error::Mismatch(_) => 9,
             Error::Skips { .. } => 10,
+            Error::Ranks { .. } => 11,
+            Error::Stopped(_) => 12,
             Error::Many(all) => all.first().map_or(1, Error::exit_code),
         }
     }

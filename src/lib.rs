@@ -24,12 +24,14 @@ pub mod audio;
 pub mod text;
 
 pub mod data;
+pub mod dist;
 
 pub mod checkpoint;
 pub mod ffi;
 pub mod model;
 
 pub mod load;
+pub mod plan;
 pub mod recipe;
 pub mod run_folder;
 pub mod settings;

@@ -37,6 +37,8 @@ struct Lines {
     total: u64,
     started: Instant,
     done: AtomicU64,
+    /// Done before this process began: no part of its pace.
+    before: AtomicU64,
     message: Mutex<String>,
     pace: Mutex<Pace>,
 }
@@ -52,6 +54,21 @@ impl Progress {
             Out::Lines(Box::new(Lines::new(label, total)))
         };
         Progress { out }
+    }
+
+    /// So much was done by an earlier run, which this one goes on with.
+    pub fn resume(&self, done: u64) {
+        match &self.out {
+            Out::Quiet => {}
+            Out::Bar(bar) => {
+                bar.set_position(done);
+                bar.reset_eta();
+            }
+            Out::Lines(lines) => {
+                lines.done.store(done, Ordering::Relaxed);
+                lines.before.store(done, Ordering::Relaxed);
+            }
+        }
     }
 
     /// So much more is done.
@@ -123,6 +140,7 @@ impl Lines {
             total,
             started: Instant::now(),
             done: AtomicU64::new(0),
+            before: AtomicU64::new(0),
             message: Mutex::default(),
             pace: Mutex::default(),
         }
@@ -141,7 +159,14 @@ impl Lines {
     }
 
     fn show(&self, done: u64, elapsed: Duration) {
-        let line = line(&self.label, done, self.total, elapsed, &lock(&self.message));
+        let own = done.saturating_sub(self.before.load(Ordering::Relaxed));
+        let line = line(
+            &self.label,
+            (done, own),
+            self.total,
+            elapsed,
+            &lock(&self.message),
+        );
         // Standard error may be closed; progress is no reason to stop.
         let _ = writeln!(std::io::stderr(), "{line}");
     }
@@ -172,8 +197,8 @@ impl Pace {
     }
 }
 
-/// `label: 120/400 (30%), 1:05, 1.8/s, message`
-fn line(label: &str, done: u64, total: u64, elapsed: Duration, message: &str) -> String {
+/// `label: 120/400 (30%), 1:05, 2:31 left, 1.8/s, message`; `own` of those done were done in the time.
+fn line(label: &str, (done, own): (u64, u64), total: u64, elapsed: Duration, message: &str) -> String {
     let mut text = match total {
         0 => format!("{label}: {done}"),
         _ => format!(
@@ -182,9 +207,13 @@ fn line(label: &str, done: u64, total: u64, elapsed: Duration, message: &str) ->
         ),
     };
     text.push_str(&format!(", {}", clock(elapsed)));
-    if done > 0 && !elapsed.is_zero() {
+    if own > 0 && !elapsed.is_zero() {
+        if total > done {
+            let left = elapsed.mul_f64((total - done) as f64 / own as f64);
+            text.push_str(&format!(", {} left", clock(left)));
+        }
         text.push_str(", ");
-        text.push_str(&rate(done, elapsed));
+        text.push_str(&rate(own, elapsed));
     }
     if !message.is_empty() {
         text.push_str(", ");
@@ -231,14 +260,22 @@ mod tests {
     #[test]
     fn a_line_says_label_numbers_time_rate_and_message() {
         assert_eq!(
-            line("stage1: train", 120, 400, seconds(65), "loss 2.1"),
-            "stage1: train: 120/400 (30%), 1:05, 1.8/s, loss 2.1"
+            line("stage1: train", (120, 120), 400, seconds(65), "loss 2.1"),
+            "stage1: train: 120/400 (30%), 1:05, 2:31 left, 1.8/s, loss 2.1"
+        );
+        // Resumed at 100: twenty took the time.
+        assert_eq!(
+            line("stage1: train", (120, 20), 400, seconds(10), ""),
+            "stage1: train: 120/400 (30%), 0:10, 2:20 left, 2.0/s"
         );
         assert_eq!(
-            line("encode", 3, 0, seconds(3725), ""),
+            line("encode", (3, 3), 0, seconds(3725), ""),
             "encode: 3, 1:02:05, 1241.7 s each"
         );
-        assert_eq!(line("encode", 0, 5, seconds(0), ""), "encode: 0/5 (0%), 0:00");
+        assert_eq!(
+            line("encode", (0, 0), 5, seconds(0), ""),
+            "encode: 0/5 (0%), 0:00"
+        );
     }
 
     #[test]

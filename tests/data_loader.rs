@@ -9,7 +9,7 @@ use af2::data::order::{Cursor, Mixing};
 use af2::data::skips::Ledger;
 use af2::recipe::Recipe;
 use af2::text::tokenizer::Tokenizer;
-use common::{af2, golden};
+use common::{af2, golden, wav};
 use serde_json::{json, Value};
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -46,22 +46,6 @@ impl Data {
             .filter_map(|l| serde_json::from_str(l).ok())
             .collect()
     }
-}
-
-fn wav(path: &Path, samples: usize) {
-    let spec = hound::WavSpec {
-        channels: 1,
-        sample_rate: 16_000,
-        bits_per_sample: 16,
-        sample_format: hound::SampleFormat::Int,
-    };
-    let mut writer = hound::WavWriter::create(path, spec).unwrap();
-    let mut x = samples as u32;
-    for _ in 0..samples {
-        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        writer.write_sample((x >> 17) as i16).unwrap();
-    }
-    writer.finalize().unwrap();
 }
 
 fn data(sets: &[(&str, f64, &[usize])], stage: &str) -> Data {
@@ -299,7 +283,7 @@ fn the_references_replacement_is_a_switch() {
         &["data.order=reference".into(), "data.bad_items=replace".into()],
     )
     .unwrap();
-    let order = recipe.order(&recipe.stages[0]).unwrap();
+    let order = recipe.order(&recipe.stages[0], 0, 1).unwrap();
     let epoch = order.blend.epoch(0);
     let is_bad = |i: usize| [5, 50, 51].contains(&epoch[i].item);
     let expected: BTreeMap<String, Option<String>> = (0..120usize)
@@ -335,7 +319,7 @@ fn mels(recipe: &Recipe) -> BTreeMap<String, (String, Vec<u32>)> {
     let tokenizer = Tokenizer::open(&golden("F_tiny/llm")).unwrap();
     let ears = Ears::new(0);
     let log = recipe.output.join("skipped.jsonl");
-    let order = recipe.order(stage).unwrap();
+    let order = recipe.order(stage, 0, 1).unwrap();
     let ledger = Ledger::new(&log, "one", order.blend.len(), 0.0);
     let loader = Loader {
         order,
@@ -344,7 +328,7 @@ fn mels(recipe: &Recipe) -> BTreeMap<String, (String, Vec<u32>)> {
         ears: &ears,
         tokenizer: &tokenizer,
         max_tokens: 512,
-        ledger: &ledger,
+        ledger,
         bad_items: BadItems::Skip,
         known: HashSet::new(),
         threads: 2,
@@ -417,7 +401,7 @@ fn packed_sound_is_heard_bit_for_bit_and_read_shard_by_shard() {
     assert_eq!(mels(&recipe(&["data.sets.a=shards/a/long"])), expected);
 
     // Several shards, each read from front to back.
-    let order = packed.order(&packed.stages[0]).unwrap();
+    let order = packed.order(&packed.stages[0], 0, 1).unwrap();
     let manifest = &order.blend.sets[0].manifest;
     assert_eq!((manifest.task.as_str(), manifest.split.as_str()), ("a", "train"));
     let epoch = order.epoch(&Cursor::default(), |_, _| unreachable!()).unwrap();
@@ -604,7 +588,7 @@ fn mixing_is_the_references_or_the_seeds() {
     let order = |overrides: &[&str]| {
         let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
         let recipe = Recipe::load(&d.recipe, &overrides).unwrap();
-        recipe.order(&recipe.stages[0]).unwrap()
+        recipe.order(&recipe.stages[0], 0, 1).unwrap()
     };
     let picks = |o: &af2::data::order::Order, epoch: u64| {
         let cursor = Cursor {

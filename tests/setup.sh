@@ -67,6 +67,8 @@ cuda = ["nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85", "nvidia-cu
 wheel("torch", "2.11.0", torch, cuda)
 wheel("nvidia-cuda-runtime", "13.0.96", {"nvidia/cu13/lib/libcudart.so.13": "cudart"})
 wheel("nvidia-cuda-cupti", "13.0.85", {"nvidia/cu13/lib/libcupti.so.13": "cupti"})
+wheel("nvidia-cuda-crt", "13.0.88", {"nvidia/cu13/include/crt/host_defines.h": "crt"})
+wheel("nvidia-cuda-cccl", "13.0.85", {"nvidia/cu13/include/cccl/cuda/std/version": "cccl"})
 wheel("nvidia-cudnn-cu13", "9.19.0.56", {"nvidia/cudnn/lib/libcudnn.so.9": "cudnn"})
 PYTHON
 

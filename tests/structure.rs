@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("audio", &["error", "shapes", "fsutil"]),
     ("text", &["error", "shapes", "fsutil"]),
     ("data", &["error", "shapes", "fsutil", "audio", "text"]),
-    ("model", &["error", "shapes", "fsutil"]),
+    ("model", &["error", "shapes", "fsutil", "ffi"]),
     ("checkpoint", &["error", "shapes", "fsutil"]),
     ("ffi", &["error"]),
     ("metrics", &["error"]),
@@ -31,6 +31,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("settings", &["error", "fsutil", "model"]),
     ("generate", &["error", "shapes", "model"]),
+    (
+        "plan",
+        &["error", "checkpoint", "load", "model", "recipe", "text"],
+    ),
     ("report", &["error", "fsutil", "metrics", "eval", "train"]),
 ];
 

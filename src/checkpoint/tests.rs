@@ -528,6 +528,7 @@ fn an_optimizers_numbers_are_checked() {
     };
     let write = |groups: Vec<training::Group>, at: i64| {
         let state = training::Training {
+            random: Vec::new(),
             epoch: 0,
             steps: 2,
             groups,

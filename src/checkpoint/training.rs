@@ -5,7 +5,7 @@
 //! model_state_dict          module.…                         what trains, "embed", buffers (or everything)
 //! optimizer_state_dict      state.N.{step, exp_avg, exp_avg_sq}, param_groups: two, params numbered through
 //! lr_scheduler_state_dict   LambdaLR: base_lrs, last_epoch = optimizer steps made
-//! af2                       ours: the stage's name, and where it was in its data
+//! af2                       ours: the stage's name, where it was in its data, each rank's random numbers
 //! ```
 
 use super::item::Item;
@@ -53,6 +53,9 @@ pub struct Training<'a> {
     pub stage: Option<String>,
     /// Where the stage was in its data, in the loader's words.
     pub data: Option<String>,
+    /// The state of each rank's random numbers: bytes, first of the CPU's generator, then of its device's where that is
+    /// another.
+    pub random: Vec<Vec<Tensor>>,
 }
 
 const GROUPS: &str = "optimizer_state_dict.param_groups";
@@ -189,7 +192,27 @@ pub fn read(file: &TorchFile) -> Result<Training<'_>> {
         state,
         stage: file.plain.get("af2.stage").and_then(text),
         data: file.plain.get("af2.data").and_then(text),
+        random: random(file)?,
     })
+}
+
+/// Ranks and generators are numbered from 0.
+fn random(file: &TorchFile) -> Result<Vec<Vec<Tensor>>> {
+    let mut all = Vec::new();
+    loop {
+        let mut own = Vec::new();
+        loop {
+            let key = format!("af2.random.{}.{}", all.len(), own.len());
+            if file.tensors.info(&key).is_none() {
+                break;
+            }
+            own.push(file.tensors.get_as(&key, Kind::Uint8, Device::Cpu)?);
+        }
+        if own.is_empty() {
+            return Ok(all);
+        }
+        all.push(own);
+    }
 }
 
 fn text(value: &Plain) -> Option<String> {
@@ -276,9 +299,16 @@ pub fn write(path: &Path, model: Vec<(String, Item)>, training: &Training) -> Re
         ("lr_scheduler_state_dict", schedule),
     ];
     let ours = [("stage", &training.stage), ("data", &training.data)];
-    let ours: Vec<_> = (ours.into_iter())
+    let mut ours: Vec<_> = (ours.into_iter())
         .filter_map(|(key, text)| Some((key, Node::Plain(Plain::Text(text.clone()?)))))
         .collect();
+    if !training.random.is_empty() {
+        let states = |own: &Vec<Tensor>| {
+            let states = own.iter().map(|t| Node::Tensor(t.shallow_clone().into()));
+            Node::List(states.collect())
+        };
+        ours.push(("random", Node::List(training.random.iter().map(states).collect())));
+    }
     if !ours.is_empty() {
         root.push(("af2", Node::dict(ours)));
     }

@@ -5,6 +5,8 @@ mod data;
 mod demo;
 mod generate;
 mod parts;
+mod plan;
+mod recipe;
 mod steps;
 mod trace;
 
@@ -21,7 +23,7 @@ use std::path::PathBuf;
 #[command(name = "af2", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done, 1 libtorch, 2 usage, 3 files, 4 recipe, 5 audio, 6 data, \
-    7 checkpoint, 8 training, 9 comparison past its tolerance, 10 too many items skipped."
+    7 checkpoint, 8 training, 9 comparison past its tolerance, 10 too many items skipped, 11 ranks, 12 stopped by a signal after saving."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -42,13 +44,20 @@ enum Verb {
     /// Train a recipe's AF-CLAP on clip–caption pairs.
     Clap(RecipeArgs),
     /// Train the stages of a recipe, each from the checkpoint of the one before.
-    Train(RecipeArgs),
+    Train(steps::TrainArgs),
+    /// Run a command as several ranks on this machine, without torchrun.
+    Launch(steps::LaunchArgs),
     /// Ask a trained model the questions of a recipe's evaluation sets, and score the answers.
     Eval(steps::EvalArgs),
     /// Print the table and draw the curves of a run, from its files alone.
     Report(steps::ReportArgs),
     /// Answer a question about a sound file, or many of them.
     Generate(generate::GenerateArgs),
+    /// What a recipe costs, before anything runs: memory, steps, FLOPs, time.
+    Plan(plan::PlanArgs),
+    /// Look at recipes, check them, take over the reference's.
+    #[command(subcommand)]
+    Recipe(recipe::RecipeVerb),
     /// Look into checkpoints, compare, convert and verify them.
     #[command(subcommand)]
     Checkpoint(checkpoint::CheckpointVerb),
@@ -71,7 +80,25 @@ struct RecipeArgs {
 
 impl RecipeArgs {
     fn load(&self) -> Result<crate::recipe::Recipe> {
-        crate::recipe::Recipe::load(&self.recipe, &self.overrides)
+        let recipe = crate::recipe::Recipe::load(&self.recipe, &self.overrides)?;
+        say(&recipe.notes);
+        Ok(recipe)
+    }
+}
+
+/// Writes to standard output; a reader that has seen enough (`| head`) is no error.
+fn out(text: &str) -> Result<()> {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(crate::Error::io("standard output", e)),
+        _ => Ok(()),
+    }
+}
+
+/// Notes go where they do not stand in the way of a result.
+fn say(notes: &[String]) {
+    for note in notes {
+        eprintln!("note: {note}");
     }
 }
 
@@ -84,10 +111,16 @@ pub fn main() -> i32 {
         Verb::Synth(args) => args.load().and_then(|r| steps::synth(&r)),
         Verb::Lm(args) => args.load().and_then(|r| steps::lm(&r)),
         Verb::Clap(args) => args.load().and_then(|r| steps::clap(&r)),
-        Verb::Train(args) => args.load().and_then(|r| steps::train(&r)),
+        Verb::Train(args) => args.run(),
+        Verb::Launch(args) => match args.run() {
+            Ok(code) => return code,
+            Err(e) => Err(e),
+        },
         Verb::Eval(args) => args.run(),
         Verb::Report(args) => args.run(),
         Verb::Generate(args) => generate::run(args),
+        Verb::Plan(args) => args.run(),
+        Verb::Recipe(verb) => recipe::run(verb),
         Verb::Checkpoint(verb) => checkpoint::run(verb),
         Verb::Data(verb) => data::run(verb),
         Verb::Trace(args) => trace::run(args),

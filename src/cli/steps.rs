@@ -3,15 +3,19 @@
 use super::RecipeArgs;
 use crate::data::feed::Ears;
 use crate::data::manifest::Manifest;
+use crate::dist::{launch::Launch, Place, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::score;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 use crate::recipe::Recipe;
 use crate::report;
+use crate::train::Resume;
 use crate::{eval, ffi, load, run_folder, synth, train};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
 use tch::Device;
 
 #[derive(Args)]
@@ -24,6 +28,36 @@ pub struct EvalArgs {
     /// Score the predictions that are there, without a model.
     #[arg(long)]
     score_only: bool,
+}
+
+#[derive(Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Go on where the run was: behind its last stage that is done, from the newest checkpoint that can be read; a run
+    /// that has none begins. Or from this checkpoint, ours or the reference trainer's.
+    #[arg(long, value_name = "auto|FILE")]
+    resume: Option<PathBuf>,
+    /// Show that a run of this recipe goes on exactly: a few steps of each stage, a checkpoint, more steps; and the same
+    /// again from the checkpoint. Trains nothing.
+    #[arg(long)]
+    verify_resume: bool,
+}
+
+#[derive(Args)]
+pub struct LaunchArgs {
+    /// Ranks; with CUDA one a GPU.
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    ranks: u16,
+    /// Start all ranks again so often when one has failed; the command then wants `--resume auto`.
+    #[arg(long, default_value_t = 0)]
+    max_restarts: usize,
+    /// Seconds that the others have to save and end when one has failed.
+    #[arg(long, default_value_t = 60)]
+    grace: u64,
+    /// What every rank runs: `train RECIPE …`.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
 }
 
 #[derive(Args)]
@@ -102,9 +136,60 @@ pub fn clap(recipe: &Recipe) -> Result<()> {
 
 /// Trains the stages.
 pub fn train(recipe: &Recipe) -> Result<()> {
-    let device = device(recipe)?;
-    run_folder::describe(recipe, device)?;
-    train::curriculum(recipe, device)
+    train_with(recipe, &Resume::No, false)
+}
+
+/// Trains the stages as one of the ranks that the environment tells of, or alone; `verify` shows instead that a run goes on
+/// from its checkpoints exactly.
+fn train_with(recipe: &Recipe, resume: &Resume, verify: bool) -> Result<()> {
+    let place = Place::of_environment()?;
+    let device = match &place {
+        None => device(recipe)?,
+        Some(place) => ffi::cuda::device_of_rank(&recipe.device, place.local)?,
+    };
+    let ranks = match &place {
+        None => Ranks::alone(),
+        Some(place) => Ranks::join(place, device, Duration::from_secs(recipe.train.timeout))?,
+    };
+    let ranks = Rc::new(ranks);
+    if ranks.first() {
+        run_folder::describe(recipe, device)?;
+    } else {
+        progress::set_quiet(true);
+    }
+    let result = match verify {
+        true => train::verify_resume(recipe, &ranks, device),
+        false => train::curriculum(recipe, &ranks, device, resume),
+    };
+    let result = result.map_err(|e| ranks.explain(e, 0).0);
+    if let (Err(_), Ok(ranks)) = (&result, Rc::try_unwrap(ranks)) {
+        ranks.abandon();
+    }
+    result
+}
+
+impl TrainArgs {
+    pub fn run(&self) -> Result<()> {
+        let resume = match self.resume.as_deref() {
+            Some(word) if word == Path::new("auto") => Resume::Auto,
+            Some(file) => Resume::From(file.to_path_buf()),
+            None => Resume::No,
+        };
+        train_with(&self.recipe.load()?, &resume, self.verify_resume)
+    }
+}
+
+impl LaunchArgs {
+    /// Returns the ranks' exit code.
+    pub fn run(&self) -> Result<i32> {
+        let launch = Launch {
+            ranks: usize::from(self.ranks),
+            arguments: self.command.clone(),
+            restarts: self.max_restarts,
+            grace: Duration::from_secs(self.grace),
+        };
+        launch.run()
+    }
 }
 
 /// Asks and scores.

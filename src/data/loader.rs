@@ -47,7 +47,7 @@ pub struct Loader<'a> {
     /// Most text tokens of an item.
     pub max_tokens: usize,
     /// Where bad items are noted.
-    pub ledger: &'a Ledger,
+    pub ledger: Ledger,
     pub bad_items: BadItems,
     /// Clips whose features are known: they are not heard.
     pub known: HashSet<Clip>,

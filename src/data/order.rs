@@ -39,6 +39,9 @@ pub struct Order {
     pub rank: usize,
     /// Number of ranks.
     pub world: usize,
+    /// Batches of each rank that make one optimizer step. An epoch ends with a step, whose batches are halved where there
+    /// are too few: so the same steps are made however their batches are spread over ranks and micro-steps.
+    pub micro_steps: usize,
 }
 
 /// Where a run is in its data. The same on every rank after the same number of batches.
@@ -146,7 +149,13 @@ impl Order {
                         bucket::batches(&lengths, limits, self.seed.wrapping_add(epoch))
                     }
                 };
-                let batches = deal(batches, from.batches as usize, self.rank, self.world.max(1));
+                let batches = deal(
+                    batches,
+                    from.batches as usize,
+                    self.rank,
+                    self.world.max(1),
+                    self.micro_steps.max(1),
+                );
                 (picks, batches)
             }
         };
@@ -226,14 +235,21 @@ fn rng(seed: u64, of: &[u64]) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(*hasher.finalize().as_bytes())
 }
 
-/// A rank's batches of those behind the first `past`: every `world`-th. The last round is made whole by halving its
+/// A rank's batches of those behind the first `past`: every `world`-th. The last step is made whole by halving its
 /// largest batches, so that every rank takes as many and each item is seen once.
-fn deal(mut all: Vec<Vec<usize>>, past: usize, rank: usize, world: usize) -> Vec<Vec<usize>> {
+fn deal(
+    mut all: Vec<Vec<usize>>,
+    past: usize,
+    rank: usize,
+    world: usize,
+    micro_steps: usize,
+) -> Vec<Vec<usize>> {
     let mut left = all.split_off(past.min(all.len()));
-    let over = left.len() % world;
+    let step = world * micro_steps;
+    let over = left.len() % step;
     if over > 0 {
         let mut last = left.split_off(left.len() - over);
-        while last.len() < world {
+        while last.len() < step {
             let largest = (0..last.len()).max_by_key(|i| (last[*i].len(), std::cmp::Reverse(*i)));
             let half = match largest.map(|i| &mut last[i]) {
                 Some(batch) if batch.len() > 1 => batch.split_off(batch.len().div_ceil(2)),
@@ -253,20 +269,30 @@ mod tests {
     #[test]
     fn every_rank_gets_as_many_batches_and_every_item_is_dealt_once() {
         for (items, size) in [(0, 3), (1, 3), (7, 3), (12, 4), (13, 4), (5, 1), (40, 7)] {
-            for world in 1..6 {
+            for (world, micro) in [(1, 1), (2, 1), (3, 1), (5, 1), (1, 4), (2, 2), (4, 1), (3, 2)] {
                 let all: Vec<usize> = (0..items).collect();
                 let batches: Vec<Vec<usize>> = all.chunks(size).map(<[_]>::to_vec).collect();
-                let ranks: Vec<_> = (0..world).map(|r| deal(batches.clone(), 0, r, world)).collect();
-                assert!(ranks.iter().all(|r| r.len() == batches.len().div_ceil(world)));
+                let step = world * micro;
+                let ranks: Vec<_> = (0..world)
+                    .map(|r| deal(batches.clone(), 0, r, world, micro))
+                    .collect();
+                assert!(ranks
+                    .iter()
+                    .all(|r| r.len() == batches.len().div_ceil(step) * micro));
                 assert!(ranks.iter().flatten().all(|b| b.len() <= size));
                 let mut seen: Vec<usize> = ranks.concat().concat();
                 seen.sort_unstable();
                 assert_eq!(seen, all, "{items} items in {size}s for {world}");
-                // From a later round on the rest is the same.
-                if let Some(later) = batches.len().checked_sub(world) {
-                    let past = later / world * world;
+                // However a step is spread, it holds the same batches.
+                for (i, batch) in deal(batches.clone(), 0, 0, 1, step).iter().enumerate() {
+                    assert_eq!(*batch, ranks[i % world][i / world]);
+                }
+                // From a later step on the rest is the same.
+                if let Some(later) = batches.len().checked_sub(step) {
+                    let past = later / step * step;
                     for (rank, whole) in ranks.iter().enumerate() {
-                        assert_eq!(deal(batches.clone(), past, rank, world), whole[past / world..]);
+                        let rest = deal(batches.clone(), past, rank, world, micro);
+                        assert_eq!(rest, whole[past / world..]);
                     }
                 }
             }

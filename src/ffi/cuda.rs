@@ -21,6 +21,22 @@ pub fn load() -> bool {
     })
 }
 
+/// The device of the rank with number `local` on this machine: its own GPU, or the CPU.
+pub fn device_of_rank(name: &str, local: usize) -> crate::Result<Device> {
+    match device(match name {
+        "cuda" => "cuda:0",
+        other => other,
+    })? {
+        Device::Cuda(_) if name == "auto" || name == "cuda" => device(&format!("cuda:{local}")),
+        Device::Cuda(_) => Err(crate::Error::recipe(
+            "device",
+            format!("`{name}` is one GPU, but there are several ranks"),
+        )
+        .hint("`cuda` gives each rank its own")),
+        other => Ok(other),
+    }
+}
+
 /// The device that a name asks for: `auto`, `cpu`, `cuda`, `cuda:N`.
 pub fn device(name: &str) -> crate::Result<Device> {
     let wrong = |message: String| crate::Error::recipe("device", message);

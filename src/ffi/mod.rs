@@ -1,3 +1,60 @@
-//! What tch does not reach. The only `unsafe` of the crate outside memory maps.
+//! What tch does not reach: CUDA on request, libtorch's c10d, and a few kernels, through a thin C++ shim (`shim/`). The only
+//! `unsafe` of the crate outside memory maps.
 
+pub mod c10d;
 pub mod cuda;
+pub mod kernels;
+
+use std::ffi::{c_char, CStr};
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+/// Where the shim leaves its error.
+type ErrorSlot = *mut *mut c_char;
+
+extern "C" {
+    fn af2_free(s: *mut c_char);
+}
+
+/// Takes a string that C++ allocated.
+fn take(text: *mut c_char) -> String {
+    // SAFETY: the shim's strings come from strdup, end in a zero, and are handed over once.
+    unsafe {
+        let own = CStr::from_ptr(text).to_string_lossy().into_owned();
+        af2_free(text);
+        own
+    }
+}
+
+/// Calls into the shim; its error as tch's.
+fn call<T>(f: impl FnOnce(ErrorSlot) -> T) -> Result<T, tch::TchError> {
+    let mut error: *mut c_char = std::ptr::null_mut();
+    let result = f(&mut error);
+    match error.is_null() {
+        true => Ok(result),
+        false => Err(tch::TchError::Torch(take(error))),
+    }
+}
+
+/// The handles behind tensors. The shim copies them and never moves or frees one.
+fn handles(tensors: &[Tensor]) -> Vec<*mut C_tensor> {
+    tensors.iter().map(|t| t.as_ptr().cast_mut()).collect()
+}
+
+/// Sends a signal to a process of ours; one that has ended already does not mind.
+pub fn signal(process: u32, signal: i32) {
+    // SAFETY: a system call on two integers.
+    unsafe { libc::kill(process as libc::pid_t, signal) };
+}
+
+/// A process that is told to end (SIGTERM: it saves first) when this one is gone, however that happened.
+pub fn ends_with_us(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec, one system call that allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+            Ok(())
+        })
+    };
+}

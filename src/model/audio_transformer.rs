@@ -5,7 +5,9 @@
 
 use super::layers::{rotary_tables, rotate_half, LayerNorm, Linear};
 use super::params::{Init, Scope};
+use crate::ffi::kernels::recompute;
 use serde::{Deserialize, Serialize};
+use std::rc::Rc;
 use tch::{Kind, Tensor};
 
 /// Base of the rotary frequencies (paper section 3.2).
@@ -47,9 +49,11 @@ pub fn rotary_dims(head_dim: i64) -> i64 {
 /// The transformer.
 pub struct AudioTransformer {
     inv_freq: Tensor,
-    layers: Vec<Layer>,
+    layers: Vec<Rc<Layer>>,
     layer_norm: LayerNorm,
     width: i64,
+    /// Attention dropout in training.
+    pub attention_dropout: f64,
 }
 
 impl AudioTransformer {
@@ -64,25 +68,34 @@ impl AudioTransformer {
         AudioTransformer {
             inv_freq,
             layers: (0..config.n_layers)
-                .map(|i| Layer::new(&(p / "layer_stack" / i), config, width))
+                .map(|i| Rc::new(Layer::new(&(p / "layer_stack" / i), config, width)))
                 .collect(),
             layer_norm: LayerNorm::new(p / "layer_norm", width, EPS),
             width,
+            attention_dropout: config.attention_dropout,
         }
     }
 
     /// # Shapes
     /// `x_bld` (B, L, D) features of all windows in a row; `real_bl` (B, L) bool, false on padded windows;
-    /// returns (B, L, D). `train` turns the configured attention dropout on.
-    pub fn forward(&self, x_bld: &Tensor, real_bl: &Tensor, train: bool) -> Tensor {
+    /// returns (B, L, D). `train` turns the configured attention dropout on; with `again` layers are computed again in
+    /// the backward pass.
+    pub fn forward(&self, x_bld: &Tensor, real_bl: &Tensor, train: bool, again: bool) -> Tensor {
         let positions = Tensor::arange(x_bld.size()[1], (Kind::Float, x_bld.device()));
-        let tables = rotary_tables(&positions, &self.inv_freq);
+        let tables = Rc::new(rotary_tables(&positions, &self.inv_freq));
         // Reference: masked_fill(−1e9). Adding −1e9 in float32 gives the same softmax, an all-masked row included.
         let mask = real_bl.logical_not().to_kind(Kind::Float) * -1e9;
         let mask_b11l = mask.unsqueeze(1).unsqueeze(1);
+        let dropout = if train { self.attention_dropout } else { 0.0 };
         let mut x = self.layer_norm.forward(&(x_bld * (self.width as f64).sqrt()));
         for layer in &self.layers {
-            x = layer.forward(&x, &tables, &mask_b11l, train);
+            x = match again {
+                false => layer.forward(&x, &tables, &mask_b11l, dropout),
+                true => {
+                    let (layer, tables, mask) = (layer.clone(), tables.clone(), mask_b11l.shallow_clone());
+                    recompute(&[x], move |t| layer.forward(&t[0], &tables, &mask, dropout))
+                }
+            };
         }
         x
     }
@@ -98,7 +111,6 @@ struct Layer {
     w_2: Linear,
     ffn_norm: LayerNorm,
     heads: i64,
-    dropout: f64,
 }
 
 impl Layer {
@@ -115,17 +127,15 @@ impl Layer {
             w_2: Linear::new(&f / "w_2", config.d_inner, width, true),
             ffn_norm: LayerNorm::new(&f / "layer_norm", width, EPS),
             heads: config.n_head,
-            dropout: config.attention_dropout,
         }
     }
 
-    fn forward(&self, x: &Tensor, tables: &(Tensor, Tensor), mask: &Tensor, train: bool) -> Tensor {
+    fn forward(&self, x: &Tensor, tables: &(Tensor, Tensor), mask: &Tensor, dropout: f64) -> Tensor {
         let (b, l, d) = x.size3().unwrap_or((0, 0, 0));
         let heads = |t: Tensor| t.reshape([b, l, self.heads, d / self.heads]).transpose(1, 2);
         let q_bhld = rotate(&heads(self.w_qs.forward(x)), tables);
         let k_bhld = rotate(&heads(self.w_ks.forward(x)), tables);
         let v_bhld = heads(self.w_vs.forward(x));
-        let dropout = if train { self.dropout } else { 0.0 };
         let out = Tensor::scaled_dot_product_attention(
             &q_bhld,
             &k_bhld,

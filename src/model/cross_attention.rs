@@ -50,8 +50,8 @@ impl Default for Config {
 
 /// What a block attends to: computed once per clip, kept over all decoding steps.
 pub struct KeyValue {
-    k_bhld: Tensor,
-    v_bhld: Tensor,
+    pub(super) k_bhld: Tensor,
+    pub(super) v_bhld: Tensor,
 }
 
 /// The block.

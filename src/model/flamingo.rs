@@ -6,10 +6,12 @@ use super::audio_transformer::{self, AudioTransformer};
 use super::cross_attention::{self, frame_mask, GatedCrossAttention, KeyValue};
 use super::htsat::{self, Htsat, TrainMode};
 use super::params::Scope;
-use super::qwen2::{self, Cache, Naming, Qwen2};
+use super::qwen2::{self, Cache, Context, DecoderLayer, Naming, Qwen2};
+use crate::ffi::kernels::recompute;
 use crate::shapes::TOKENS_PER_WINDOW;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use std::rc::Rc;
+use tch::{Kind, Reduction, Tensor};
 
 /// Everything that fixes the shape of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,6 +57,7 @@ pub struct Heard {
     kv: Vec<Option<KeyValue>>,
     windows_bw: Tensor,
     full: bool,
+    train: bool,
 }
 
 impl Heard {
@@ -80,8 +83,10 @@ pub struct Flamingo {
     pub clap: Htsat,
     audio_transformer_clap: AudioTransformer,
     lang_encoder: Qwen2,
-    cross: Vec<Option<GatedCrossAttention>>,
+    cross: Vec<Option<Rc<GatedCrossAttention>>>,
     pub config: Config,
+    /// Activation checkpointing: training keeps the inputs of each block and computes the rest again in the backward pass.
+    pub again: bool,
 }
 
 impl Flamingo {
@@ -95,7 +100,12 @@ impl Flamingo {
             .map(|i| {
                 let q = &lang / "model" / "layers" / i / "gated_cross_attn_layer_sound";
                 ((i + 1) % every == 0).then(|| {
-                    GatedCrossAttention::new(&q, &config.cross_attention, config.lm.hidden_size, width)
+                    Rc::new(GatedCrossAttention::new(
+                        &q,
+                        &config.cross_attention,
+                        config.lm.hidden_size,
+                        width,
+                    ))
                 })
             })
             .collect();
@@ -105,7 +115,14 @@ impl Flamingo {
             lang_encoder: Qwen2::new(&lang, &config.lm, config.vocab, Naming::Wrapped),
             cross,
             config: config.clone(),
+            again: false,
         }
+    }
+
+    /// Attention dropout of the audio transformer in training, which no checkpoint tells.
+    pub fn set_attention_dropout(&mut self, rate: f64) {
+        self.audio_transformer_clap.attention_dropout = rate;
+        self.config.audio_transformer.attention_dropout = rate;
     }
 
     /// # Shapes
@@ -135,11 +152,11 @@ impl Flamingo {
             .repeat_interleave_self_int(TOKENS_PER_WINDOW, Some(1), None)
             .ne(0.0);
         self.audio_transformer_clap
-            .forward(&clap_out.flatten(1, 2), &real_bl, train)
+            .forward(&clap_out.flatten(1, 2), &real_bl, train, train && self.again)
     }
 
     /// Keys and values of every cross-attention block for joined audio (B, L, D).
-    pub fn listen(&self, media_bld: &Tensor, audio: &Audio) -> Heard {
+    pub fn listen(&self, media_bld: &Tensor, audio: &Audio, train: bool) -> Heard {
         Heard {
             kv: self
                 .cross
@@ -148,6 +165,7 @@ impl Flamingo {
                 .collect(),
             windows_bw: audio.windows_bw.shallow_clone(),
             full: audio.full(),
+            train,
         }
     }
 
@@ -159,7 +177,7 @@ impl Flamingo {
 
     /// [`Flamingo::hear`] on features that [`Flamingo::encode`] gave before.
     pub fn hear_encoded(&self, clap_out: &Tensor, audio: &Audio, train: bool) -> Heard {
-        self.listen(&self.join(clap_out, &audio.windows_bw, train), audio)
+        self.listen(&self.join(clap_out, &audio.windows_bw, train), audio, train)
     }
 
     /// The LM's normed states (B, T, D) for whole texts.
@@ -188,21 +206,47 @@ impl Flamingo {
             .sum_dim_intlist(1i64, true, Kind::Int64)
     }
 
-    /// Mean cross-entropy over the texts' counted labels: position t predicts label t + 1.
+    /// The sum of the cross-entropies of the counted labels. At most `chunk` labels' logits (0: all) exist at once: those of a
+    /// later chunk take their place, and in training they are computed again in the backward pass.
     ///
     /// # Shapes
-    /// `targets` and `positions` (N): each counted label and the flat index b·T + t of the state that predicts it.
-    pub fn loss(&self, text: &Text, heard: &Heard, targets: &Tensor, positions: &Tensor) -> Tensor {
-        let states = self.states(text, heard).flatten(0, 1).index_select(0, positions);
-        self.logits(&states)
-            .cross_entropy_loss::<Tensor>(targets, None, tch::Reduction::Mean, -100, 0.0)
+    /// `targets`, `positions` (N) of [`super::input::targets`] → scalar float32
+    pub fn loss_sum(
+        &self,
+        text: &Text,
+        heard: &Heard,
+        targets: &Tensor,
+        positions: &Tensor,
+        chunk: i64,
+    ) -> Tensor {
+        let states_nd = self.states(text, heard).flatten(0, 1).index_select(0, positions);
+        let n = targets.numel() as i64;
+        let head = self.lang_encoder.head();
+        let sum = |states: &Tensor, head: &Tensor, targets: &Tensor| {
+            let logits = states.linear(head, None::<&Tensor>).to_kind(Kind::Float);
+            logits.cross_entropy_loss::<Tensor>(targets, None, Reduction::Sum, -100, 0.0)
+        };
+        if chunk == 0 || n <= chunk {
+            return sum(&states_nd, head, targets);
+        }
+        let starts = (0..n).step_by(chunk as usize);
+        let parts: Vec<Tensor> = starts
+            .map(|at| {
+                let own = chunk.min(n - at);
+                let targets = targets.narrow(0, at, own);
+                // The head is an input, not held: all chunks share it, and so does the input embedding where it is tied.
+                let inputs = [states_nd.narrow(0, at, own), head.shallow_clone()];
+                recompute(&inputs, move |t| sum(&t[0], &t[1], &targets))
+            })
+            .collect();
+        Tensor::stack(&parts, 0).sum(Kind::Float)
     }
 
     /// One evaluation pass that keeps what is between.
     pub fn trace(&self, audio: &Audio, text: &Text) -> Traced {
         let clap_out = self.encode(audio, TrainMode::default(), true);
         let audio_transformer_out = self.join(&clap_out, &audio.windows_bw, false);
-        let heard = self.listen(&audio_transformer_out, audio);
+        let heard = self.listen(&audio_transformer_out, audio, false);
         let mut layers = Vec::new();
         let states = self.run(
             &text.ids_bt,
@@ -230,7 +274,7 @@ impl Flamingo {
         each_layer: &mut dyn FnMut(&Tensor),
     ) -> Tensor {
         let past = cache.as_ref().map_or(0, |c| c.len());
-        let context = self.lang_encoder.context(ids_bt.size()[1], past, mask_bt);
+        let context = Rc::new(self.lang_encoder.context(ids_bt.size()[1], past, mask_bt));
         let few_shot = self.config.cross_attention.frames == cross_attention::Frames::FewShotMask;
         let mask = (few_shot || !heard.full).then(|| {
             let mut seen_bt = ids_bt.eq(self.config.audio_token).cumsum(1, Kind::Int64);
@@ -241,12 +285,45 @@ impl Flamingo {
         });
         let mut x = self.lang_encoder.embed(ids_bt);
         for (i, layer) in self.lang_encoder.layers.iter().enumerate() {
-            if let (Some(cross), Some(kv)) = (&self.cross[i], &heard.kv[i]) {
-                x = cross.forward(&x, kv, mask.as_ref());
+            let listens = self.cross[i].as_ref().zip(heard.kv[i].as_ref());
+            if self.again && heard.train {
+                x = block_again(x, listens, layer, &context, mask.as_ref(), i);
+            } else {
+                if let Some((cross, kv)) = listens {
+                    x = cross.forward(&x, kv, mask.as_ref());
+                }
+                x = layer.forward(&x, &context, cache.as_deref_mut(), i);
             }
-            x = layer.forward(&x, &context, cache.as_deref_mut(), i);
             each_layer(&x);
         }
         self.lang_encoder.normed(&x)
     }
+}
+
+/// One block whose activations are not kept: cross-attention, where there is one, and the LM's layer.
+fn block_again(
+    x: Tensor,
+    listens: Option<(&Rc<GatedCrossAttention>, &KeyValue)>,
+    layer: &Rc<DecoderLayer>,
+    context: &Rc<Context>,
+    mask: Option<&Tensor>,
+    index: usize,
+) -> Tensor {
+    let mut inputs = vec![x];
+    if let Some((_, kv)) = listens {
+        inputs.extend([kv.k_bhld.shallow_clone(), kv.v_bhld.shallow_clone()]);
+    }
+    let cross = listens.map(|(cross, _)| cross.clone());
+    let (layer, context) = (layer.clone(), context.clone());
+    let mask = mask.map(Tensor::shallow_clone);
+    recompute(&inputs, move |t| match (&cross, t) {
+        (Some(cross), [x, k, v]) => {
+            let kv = KeyValue {
+                k_bhld: k.shallow_clone(),
+                v_bhld: v.shallow_clone(),
+            };
+            layer.forward(&cross.forward(x, &kv, mask.as_ref()), &context, None, index)
+        }
+        _ => layer.forward(&t[0], &context, None, index),
+    })
 }

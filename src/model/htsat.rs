@@ -67,6 +67,10 @@ pub struct TrainMode {
     pub spec_augment: bool,
     /// Stochastic depth, 0 to 0.1 over the blocks.
     pub drop_path: bool,
+    /// Blocks are computed again in the backward pass (activation checkpointing). Not with `clip_by_clip`, which goes
+    /// through each block several times: its weights would be reduced over the ranks after the first.
+    #[serde(skip)]
+    pub again: bool,
 }
 
 impl TrainMode {
@@ -78,6 +82,7 @@ impl TrainMode {
             longer: Longer::Random,
             spec_augment: true,
             drop_path: true,
+            again: false,
         }
     }
 }
@@ -243,7 +248,7 @@ impl Htsat {
         let mut x = self.patch_embed.forward(&image, longer, mode.batch_norm);
         note(&x);
         for stage in &self.layers {
-            x = stage.forward(&x, mode.drop_path);
+            x = stage.forward(&x, mode.drop_path, mode.again && !mode.clip_by_clip);
             note(&x);
         }
         let x = self.norm.forward(&x);
@@ -346,7 +351,8 @@ impl PatchEmbed {
             let fused = self
                 .fusion_model
                 .forward(&x.index_select(0, &index), &local, train);
-            x = x.index_copy(0, &index, &fused);
+            // Autocast may leave the two in different kinds.
+            x = x.index_copy(0, &index, &fused.to_kind(x.kind()));
         }
         self.norm.forward(&x.flatten(2, 3).transpose(1, 2))
     }

@@ -4,6 +4,7 @@
 
 pub mod audio_transformer;
 pub mod clap;
+pub mod cost;
 pub mod cross_attention;
 pub mod flamingo;
 pub mod fusion;

@@ -8,6 +8,7 @@ use super::params::{Init, Scope};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::rc::Rc;
 use tch::{Kind, Tensor};
 
 /// The part of a Hugging Face `config.json` that fixes the model.
@@ -192,7 +193,7 @@ pub struct Context {
 /// Embeddings, decoder layers and head; the cross-attention between them is the caller's.
 pub struct Qwen2 {
     pub embed_tokens: Tensor,
-    pub layers: Vec<DecoderLayer>,
+    pub layers: Vec<Rc<DecoderLayer>>,
     norm: RmsNorm,
     lm_head: Option<Tensor>,
     inv_freq: Tensor,
@@ -222,7 +223,7 @@ impl Qwen2 {
                 } else {
                     q
                 };
-                DecoderLayer::new(&q, config)
+                Rc::new(DecoderLayer::new(&q, config))
             })
             .collect();
         let norm = RmsNorm::new(&m / "norm", config.hidden_size, config.rms_norm_eps);
@@ -246,7 +247,8 @@ impl Qwen2 {
     /// # Shapes
     /// `ids_bt` (B, T) int64 → (B, T, D)
     pub fn embed(&self, ids_bt: &Tensor) -> Tensor {
-        Tensor::embedding(&self.embed_tokens, ids_bt, -1, false, false)
+        // Where frozen weights are held in bf16, what runs through the blocks is float32 all the same.
+        Tensor::embedding(&self.embed_tokens, ids_bt, -1, false, false).to_kind(Kind::Float)
     }
 
     /// Positions and the attention mask for `tokens` new tokens after `past` cached ones.
@@ -280,10 +282,12 @@ impl Qwen2 {
 
     /// The head on normed states. (…, D) → (…, V).
     pub fn logits(&self, x: &Tensor) -> Tensor {
-        x.linear(
-            self.lm_head.as_ref().unwrap_or(&self.embed_tokens),
-            None::<&Tensor>,
-        )
+        x.linear(self.head(), None::<&Tensor>)
+    }
+
+    /// The head's weight (V, D): the embeddings where they are tied.
+    pub fn head(&self) -> &Tensor {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
     }
 
     /// The LM alone: token ids (B, T) → logits (B, T, V).

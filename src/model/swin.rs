@@ -4,6 +4,8 @@
 
 use super::layers::{LayerNorm, Linear};
 use super::params::{Init, Scope};
+use crate::ffi::kernels::recompute;
+use std::rc::Rc;
 use tch::{Kind, Tensor};
 
 /// Side of an attention window, in patches.
@@ -11,7 +13,7 @@ const WINDOW: i64 = 8;
 
 /// Blocks over one resolution, and the merging that halves it.
 pub struct Stage {
-    blocks: Vec<Block>,
+    blocks: Vec<Rc<Block>>,
     downsample: Option<PatchMerging>,
     side: i64,
 }
@@ -28,7 +30,10 @@ impl Stage {
         mut drop_rate: impl FnMut(usize) -> f64,
     ) -> Self {
         let blocks = (0..depth)
-            .map(|j| Block::new(&(p / "blocks" / j), dim, side, heads, j % 2 == 1, drop_rate(j)))
+            .map(|j| {
+                let q = p / "blocks" / j;
+                Rc::new(Block::new(&q, dim, side, heads, j % 2 == 1, drop_rate(j)))
+            })
             .collect();
         let downsample = merge.then(|| PatchMerging {
             reduction: Linear::new(p / "downsample" / "reduction", 4 * dim, 2 * dim, false),
@@ -43,10 +48,17 @@ impl Stage {
 
     /// # Shapes
     /// (B, side², D) → (B, side²/4, 2·D), or (B, side², D) where nothing is merged.
-    pub fn forward(&self, x: &Tensor, drop_path: bool) -> Tensor {
+    /// With `again` blocks are computed again in the backward pass.
+    pub fn forward(&self, x: &Tensor, drop_path: bool, again: bool) -> Tensor {
         let mut x = x.shallow_clone();
         for block in &self.blocks {
-            x = block.forward(&x, drop_path);
+            x = match again {
+                false => block.forward(&x, drop_path),
+                true => {
+                    let block = block.clone();
+                    recompute(&[x], move |t| block.forward(&t[0], drop_path))
+                }
+            };
         }
         match &self.downsample {
             Some(merge) => merge.forward(&x, self.side),

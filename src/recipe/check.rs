@@ -1,6 +1,6 @@
 //! What the types of a recipe cannot say.
 
-use super::{ClapMode, Part, Recipe};
+use super::{ClapMode, ClipAt, Held, LossMean, Part, Precision, Recipe};
 use crate::error::{all, nearest, Error, Result};
 use crate::shapes::WINDOW_SECONDS;
 
@@ -103,6 +103,66 @@ impl Recipe {
         ] {
             if !good {
                 wrong(format!("data.{key}: must be {expected}"), None);
+            }
+        }
+        let t = &self.train;
+        for (key, good, expected) in [
+            (
+                "bucket_mib",
+                (1..=1 << 20).contains(&t.bucket_mib),
+                "1 to 1048576 MiB",
+            ),
+            (
+                "timeout",
+                (1..=1 << 20).contains(&t.timeout),
+                "1 to 1048576 seconds",
+            ),
+            ("nonfinite_limit", t.nonfinite_limit > 0, "at least 1"),
+            (
+                "peak_tflops",
+                t.peak_tflops.is_none_or(|p| p.is_finite() && p > 0.0),
+                "above 0",
+            ),
+            (
+                "frozen",
+                t.frozen == Held::Fp32 || t.precision == Precision::AmpBf16,
+                "fp32 where train.precision is not amp_bf16",
+            ),
+        ] {
+            if !good {
+                wrong(format!("train.{key}: must be {expected}"), None);
+            }
+        }
+        for (i, stage) in self.stages.iter().enumerate() {
+            let place = format!("stages.{}", stage.name);
+            if self.stages[..i].iter().any(|s| s.name == stage.name) {
+                wrong(format!("{place}: two stages of this name"), None);
+            }
+            let plain =
+                !stage.name.is_empty() && !stage.name.contains(['/', '\\']) && !stage.name.starts_with('.');
+            if !plain {
+                wrong(
+                    format!("{place}.name: `{}` is no folder's name", stage.name),
+                    None,
+                );
+            }
+            let later = |from: &String| self.stages[i..].iter().any(|s| s.name == *from);
+            if let Some(from) = stage.from.as_ref().filter(|from| later(from)) {
+                wrong(format!("{place}.from: `{from}` does not come before it"), None);
+            }
+            if stage.clip_at == ClipAt::MicroStep && t.loss == LossMean::Tokens {
+                wrong(
+                    format!("{place}.clip_at: micro_step clips what is not yet divided by the step's tokens"),
+                    Some("set train.loss to mean_of_means, as the reference, or clip_at to step".into()),
+                );
+            }
+            if stage.optim.global_batch.is_some()
+                && (stage.optim.accumulate != 1 || stage.batch_budget.is_some())
+            {
+                wrong(
+                    format!("{place}.optim.global_batch: goes with neither accumulate nor batch_budget"),
+                    None,
+                );
             }
         }
         for stage in &self.stages {

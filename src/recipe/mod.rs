@@ -3,7 +3,14 @@
 //! Every key that is left out of a file has its default here, beside its meaning.
 
 mod check;
+mod de;
+pub mod import;
+mod load;
+mod node;
+mod parse;
+mod place;
 pub mod reference;
+mod write;
 pub mod yaml;
 
 use crate::data::blend::{Blend, Set};
@@ -11,7 +18,7 @@ use crate::data::bucket::Limits;
 use crate::data::loader::BadItems;
 use crate::data::manifest::Manifest;
 use crate::data::order::{Batching, Mixing, Order};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{audio_transformer, cross_attention, htsat, t5};
 use crate::synth::CorpusSpec;
 use indexmap::IndexMap;
@@ -43,10 +50,16 @@ pub struct Recipe {
     pub clap: Option<ClapRecipe>,
     pub model: ModelRecipe,
     pub data: DataRecipe,
+    /// How training runs: precision, memory, ranks, logging.
+    #[serde(default)]
+    pub train: TrainRecipe,
     /// The curriculum, in order; each stage starts from the one before.
     #[serde(default)]
     pub stages: Vec<StageRecipe>,
     pub eval: Option<EvalRecipe>,
+    /// What a reader may want to know of how the file was understood, one line each.
+    #[serde(skip)]
+    pub notes: Vec<String>,
 }
 
 /// A small Qwen2 and its tokenizer, trained on text alone.
@@ -168,7 +181,7 @@ pub struct DataRecipe {
     /// Share of each set that is used, chosen by the seed: for ablations of the amount of data.
     #[serde(default = "one_f64")]
     pub subset: f64,
-    /// Threads that decode; 0 for one a core.
+    /// Threads that decode; 0 for one a core, shared by the ranks of a machine.
     #[serde(default)]
     pub threads: usize,
     /// Batches that are made before they are asked for.
@@ -178,12 +191,92 @@ pub struct DataRecipe {
     pub sets: IndexMap<String, PathBuf>,
 }
 
+/// How every stage runs. Nothing in here changes what is learned but `precision`, `loss` and `frozen`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainRecipe {
+    pub precision: Precision,
+    /// In what frozen matrices are held: `bf16` halves their memory. Only those are cast that lose nothing by it (a Qwen2.5
+    /// folder's own weights are bf16); the others stay, and how many is said.
+    pub frozen: Held,
+    pub loss: LossMean,
+    /// Keep only the inputs of each block and compute the rest again in the backward pass: a third more time for a fraction of
+    /// the activations' memory. Not of an audio encoder that goes clip by clip (`clap_train.clip_by_clip`).
+    pub activation_checkpointing: bool,
+    /// Tokens whose logits exist at once in training (each costs V floats); 0 for all of a batch.
+    pub loss_chunk: usize,
+    /// ZeRO stage 1: each rank keeps the optimizer's state of its share of the weights only.
+    pub zero: bool,
+    /// Gradients are reduced in buckets of so many MiB while the backward pass still runs.
+    pub bucket_mib: usize,
+    /// Seconds after which a rank that does not answer counts as dead.
+    pub timeout: u64,
+    /// Optimizer steps between two log entries; 0 for a hundred entries a stage, 1 also logs every micro-step.
+    pub log_every: usize,
+    /// Optimizer steps between two validations; 0 for every eighth log entry. The end of a stage is always validated.
+    pub validate_every: usize,
+    /// So many steps in a row whose loss or gradient is not finite stop the run; each is skipped and counted.
+    pub nonfinite_limit: usize,
+    /// Peak of one device in TFLOP/s at this precision (A100 bf16 312, H100 989): what MFU is measured against.
+    pub peak_tflops: Option<f64>,
+}
+
+impl Default for TrainRecipe {
+    fn default() -> Self {
+        TrainRecipe {
+            precision: Precision::default(),
+            frozen: Held::default(),
+            loss: LossMean::default(),
+            activation_checkpointing: false,
+            loss_chunk: 1024,
+            zero: false,
+            bucket_mib: 25,
+            timeout: 600,
+            log_every: 0,
+            validate_every: 0,
+            nonfinite_limit: 3,
+            peak_tflops: None,
+        }
+    }
+}
+
+/// In what the forward and backward pass compute. Trained weights and the optimizer's state are fp32 in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    #[default]
+    Fp32,
+    /// Autocast: matrix products in bf16, as the reference's `amp_bf16`.
+    AmpBf16,
+}
+
+/// In what frozen matrices are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Held {
+    #[default]
+    Fp32,
+    Bf16,
+}
+
+/// Over what the loss of a step is averaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossMean {
+    /// Over the counted tokens of all ranks and micro-steps: however a step is split, it is the same step.
+    #[default]
+    Tokens,
+    /// Over the means of the micro-batches, as the reference: a token of a short batch counts for more.
+    MeanOfMeans,
+}
+
 /// A part of the model that a stage may train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Part {
     Clap,
+    #[serde(alias = "audio_transform")]
     AudioTransformer,
     CrossAttention,
     /// The input embeddings; see `StageRecipe::embedding_rows`.
@@ -233,11 +326,11 @@ pub enum ClapMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClipAt {
-    /// The accumulated gradient, after every micro-step, as the reference does.
-    #[default]
-    MicroStep,
     /// Once before the optimizer's step.
+    #[default]
     Step,
+    /// The accumulated gradient, after every micro-step, as the reference does. Needs `train.loss: mean_of_means`.
+    MicroStep,
 }
 
 /// One stage of the curriculum.
@@ -245,6 +338,9 @@ pub enum ClipAt {
 #[serde(deny_unknown_fields)]
 pub struct StageRecipe {
     pub name: String,
+    /// What it starts from: an earlier stage's name, or a checkpoint's path. Default: the stage before, and for the first
+    /// what `model` says.
+    pub from: Option<String>,
     pub train: Vec<Part>,
     #[serde(default)]
     pub embedding_rows: EmbeddingRows,
@@ -277,8 +373,8 @@ pub struct SaveRecipe {
     /// Optimizer steps between two checkpoints; 0 writes none.
     #[serde(default)]
     pub every: usize,
-    /// The newest so many stay.
-    #[serde(default = "one_usize")]
+    /// The newest so many stay: with two, one that is damaged has one before it.
+    #[serde(default = "two")]
     pub keep_last: usize,
     /// Every so-manieth stays for good; 0 for none.
     #[serde(default = "five")]
@@ -289,11 +385,11 @@ pub struct SaveRecipe {
 }
 
 impl Default for SaveRecipe {
-    /// Reference: one checkpoint stays, and every fifth.
+    /// Reference: the newest stays, and every fifth. Ours: the newest two.
     fn default() -> Self {
         SaveRecipe {
             every: 0,
-            keep_last: one_usize(),
+            keep_last: two(),
             keep_every: five(),
             full: false,
         }
@@ -306,11 +402,13 @@ impl Default for SaveRecipe {
 pub struct OptimRecipe {
     /// Optimizer steps.
     pub steps: usize,
-    /// Items per micro-step; with `batch_budget` only validation goes by it.
+    /// Items per micro-step of one rank; with `batch_budget` only validation goes by it.
     pub batch_size: usize,
-    /// Micro-steps per optimizer step.
+    /// Micro-steps per optimizer step, on every rank.
     #[serde(default = "one_usize")]
     pub accumulate: usize,
+    /// Items per optimizer step over all ranks, in place of `accumulate`: one recipe for any number of ranks.
+    pub global_batch: Option<usize>,
     pub learning_rate: f64,
     /// Learning rate of the audio encoder relative to the others.
     #[serde(default = "one_f64")]
@@ -330,6 +428,29 @@ pub struct OptimRecipe {
     /// Largest gradient norm.
     #[serde(default = "one_f64")]
     pub clip: f64,
+}
+
+impl OptimRecipe {
+    /// Micro-steps per optimizer step with so many ranks.
+    ///
+    /// # Errors
+    /// A `global_batch` that does not divide.
+    pub fn micro_steps(&self, world: usize) -> Result<usize> {
+        let Some(global) = self.global_batch else {
+            return Ok(self.accumulate);
+        };
+        let at_once = self.batch_size * world.max(1);
+        if at_once == 0 || global < at_once || global % at_once != 0 {
+            let message = format!(
+                "optim.global_batch: {global} items a step do not divide into micro-steps of {} items on {world} ranks",
+                self.batch_size
+            );
+            return Err(
+                Error::recipe("recipe", message).hint("change optim.batch_size or the number of ranks")
+            );
+        }
+        Ok(global / at_once)
+    }
 }
 
 /// The learning rate after the warm-up.
@@ -402,24 +523,6 @@ fn yes() -> bool {
 }
 
 impl Recipe {
-    /// Reads a file; `overrides` are `key=value` from the command line.
-    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text =
-            crate::fsutil::read_text(path).map_err(|e| e.hint("a recipe is a YAML file, see recipes/"))?;
-        Recipe::parse(&text, &path.display().to_string(), overrides)
-    }
-
-    /// The embedded demo.
-    pub fn demo(overrides: &[String]) -> Result<Self> {
-        Recipe::parse(DEMO, "recipes/demo.yaml (built in)", overrides)
-    }
-
-    pub fn parse(text: &str, file: &str, overrides: &[String]) -> Result<Self> {
-        let recipe: Recipe = yaml::parse(text, file, overrides)?;
-        recipe.check(file)?;
-        Ok(recipe)
-    }
-
     pub fn data_root(&self) -> PathBuf {
         self.data
             .root
@@ -449,8 +552,8 @@ impl Recipe {
         self.data_root().join(relative)
     }
 
-    /// A stage's items in their order, for one rank of one.
-    pub fn order(&self, stage: &StageRecipe) -> Result<Order> {
+    /// A stage's items in their order, for rank `rank` of `world`.
+    pub fn order(&self, stage: &StageRecipe, rank: usize, world: usize) -> Result<Order> {
         Ok(Order {
             blend: self.blend(stage, None)?,
             mixing: self.data.order,
@@ -459,8 +562,9 @@ impl Recipe {
                 None => Batching::Fixed(stage.optim.batch_size),
             },
             seed: self.seed,
-            rank: 0,
-            world: 1,
+            rank,
+            world,
+            micro_steps: stage.optim.micro_steps(world)?,
         })
     }
 

@@ -1,106 +1,200 @@
-//! Typed YAML with errors that point: file, line, column, the line itself, and "did you mean".
+//! Recipes in layers: a file over its base over that one's base, and changes from the command line over all of them. Errors
+//! point: file, line, column, the line itself, and "did you mean".
 
-use crate::error::{nearest, Error, Result};
+use super::import;
+use super::node::Node;
+use super::parse::parse as read_text;
+use super::place::{Place, Source};
+use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
-use serde_yaml::Value;
+use std::path::{Path, PathBuf};
 
-/// Reads `text` as a `T`, with `key=value` overrides from the command line applied afterwards.
-/// `file` is named in errors.
-pub fn parse<T: DeserializeOwned>(text: &str, file: &str, overrides: &[String]) -> Result<T> {
-    // First the file alone: its errors have places.
-    let base: T = serde_yaml::from_str(text).map_err(|e| explain(&e, text, file))?;
-    if overrides.is_empty() {
-        return Ok(base);
-    }
-    let mut value: Value = serde_yaml::from_str(text).map_err(|e| explain(&e, text, file))?;
-    let mut typed = base;
-    for one in overrides {
-        let wrong = |message: String| Error::Recipe {
-            file: "command line".into(),
-            line: None,
-            message: format!("{one}: {message}"),
-            hint: None,
-        };
-        let (key, new) = one
-            .split_once('=')
-            .ok_or_else(|| wrong("expected key=value".into()).hint("for example stages.0.steps=100"))?;
-        let new: Value = serde_yaml::from_str(new).map_err(|e| wrong(e.to_string()))?;
-        set(&mut value, key, new).map_err(wrong)?;
-        typed = serde_yaml::from_value(value.clone()).map_err(|e| {
-            let e2 = wrong(e.to_string());
-            match suggestion(&e.to_string()) {
-                Some(s) => e2.hint(s),
-                None => e2,
-            }
-        })?;
-    }
-    Ok(typed)
+/// The key that names the file which is read first.
+const BASE: &str = "base";
+
+/// Files and changes, merged.
+pub struct Layers {
+    root: Node,
+    /// Set where the lowest file is the reference's own.
+    pub imported: Option<import::Imported>,
 }
 
-/// Sets a dotted path; list elements go by index or by their `name`.
-fn set(root: &mut Value, key: &str, new: Value) -> Result<(), String> {
-    let mut at = root;
-    for part in key.split('.') {
-        if part.is_empty() {
-            return Err("an empty part in the key".into());
+impl Layers {
+    /// Reads a file and the bases it names.
+    ///
+    /// # Errors
+    /// Files that cannot be read, no YAML, a base that leads back to a file that names it.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text =
+            crate::fsutil::read_text(path).map_err(|e| e.hint("a recipe is a YAML file, see recipes/"))?;
+        let own = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        layer(&text, path, &mut vec![own])
+    }
+
+    /// Reads a text as if it stood in `file`.
+    ///
+    /// # Errors
+    /// As [`Layers::load`].
+    pub fn of(text: &str, file: &str) -> Result<Self> {
+        layer(text, Path::new(file), &mut Vec::new())
+    }
+
+    /// Applies `key=value` from the command line; `key=null` removes a key.
+    ///
+    /// # Errors
+    /// No `=`, a value that is no YAML, a path that leads nowhere.
+    pub fn change(&mut self, overrides: &[String]) -> Result<()> {
+        for one in overrides {
+            let place = Place::whole(Source::COMMAND_LINE, one.as_str());
+            let Some((key, value)) = one.split_once('=') else {
+                return Err(place
+                    .error("expected key=value")
+                    .hint("for example stages.0.steps=100"));
+            };
+            let value = if value.trim().is_empty() { "null" } else { value };
+            let mut value = read_text(value, Source::COMMAND_LINE).map_err(|e| match e {
+                Error::Recipe { message, .. } => place.error(message.lines().next().unwrap_or_default()),
+                e => e,
+            })?;
+            value.stand_at(&place);
+            self.root.set(key, value).map_err(|m| place.error(m))?;
         }
-        at = match at {
-            Value::Mapping(map) => map.entry(Value::String(part.into())).or_insert(Value::Null),
-            Value::Sequence(list) => {
-                let place = part.parse::<usize>().ok().or_else(|| {
-                    list.iter()
-                        .position(|v| v.get("name").and_then(Value::as_str) == Some(part))
-                });
-                let length = list.len();
-                place
-                    .and_then(|i| list.get_mut(i))
-                    .ok_or(format!("no element `{part}` in a list of {length}"))?
+        Ok(())
+    }
+
+    /// The whole as a typed value.
+    ///
+    /// # Errors
+    /// Unknown keys, missing keys, wrong types.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
+        T::deserialize(&self.root).map_err(|e| e.into_error(&self.root))
+    }
+
+    /// Puts the numbers that were counted into an imported stage.
+    pub(super) fn counted(&mut self, numbers: &[(&str, usize)]) -> Result<()> {
+        let place = Place::whole("counted in the manifests", "");
+        for (key, number) in numbers {
+            let key = format!("stages.0.{key}");
+            let told = self
+                .find(key.split('.'))
+                .and_then(|(_, n)| n.text())
+                .map(str::to_owned);
+            if told.as_deref() != Some(&number.to_string()) && *number > 0 {
+                let node = Node::plain(number.to_string(), &place);
+                self.root.set(&key, node).map_err(|m| place.error(m))?;
             }
-            Value::Null => {
-                *at = Value::Mapping(Default::default());
-                match at {
-                    Value::Mapping(map) => map.entry(Value::String(part.into())).or_insert(Value::Null),
-                    _ => return Err("a mapping was expected".into()),
+        }
+        Ok(())
+    }
+
+    /// An imported recipe as a file of its own, each line with the reference's key behind it.
+    pub fn imported_yaml(&self) -> Option<String> {
+        let imported = self.imported.as_ref()?;
+        Some(super::write::commented(&self.root, &|key| imported.comment(key)))
+    }
+
+    /// Where the value under a dotted path was written: `file:line`, `command line`; none where it was not.
+    pub fn origin(&self, path: &[String]) -> Option<String> {
+        self.find(path.iter().map(String::as_str)).map(|(p, _)| p.short())
+    }
+
+    fn find<'k>(&self, path: impl Iterator<Item = &'k str>) -> Option<(&Place, &Node)> {
+        let mut at = (&self.root.place, &self.root);
+        for part in path {
+            at = at.1.child(part)?;
+        }
+        Some(at)
+    }
+
+    /// The place of a dotted key, or of what is nearest above it.
+    fn nearest(&self, key: &str) -> Option<&Place> {
+        let parts: Vec<&str> = key.split('.').collect();
+        let found = (1..=parts.len())
+            .rev()
+            .find_map(|n| self.find(parts[..n].iter().copied()));
+        found.map(|(place, _)| place)
+    }
+
+    /// Gives errors that begin with a key (`stages.stage1.windows: …`) the place of that key, or of the nearest above it.
+    pub fn placed(&self, error: Error) -> Error {
+        match error {
+            Error::Many(all) => Error::Many(all.into_iter().map(|e| self.placed(e)).collect()),
+            Error::Recipe {
+                line: None,
+                message,
+                hint,
+                file,
+            } => {
+                let place = self.nearest(message.split(':').next().unwrap_or_default());
+                match place {
+                    Some(place) => {
+                        let placed = place.error(message);
+                        match hint {
+                            Some(hint) => placed.hint(hint),
+                            None => placed,
+                        }
+                    }
+                    None => Error::Recipe {
+                        line: None,
+                        message,
+                        hint,
+                        file,
+                    },
                 }
             }
-            _ => return Err(format!("`{part}` lies below a plain value")),
-        };
-    }
-    *at = new;
-    Ok(())
-}
-
-/// A serde_yaml error as ours, with the line it points at and a caret under the column.
-fn explain(e: &serde_yaml::Error, text: &str, file: &str) -> Error {
-    let full = e.to_string();
-    let line = e.location().map(|l| (l.line(), l.column()));
-    let mut message = full.split(" at line ").next().unwrap_or(&full).to_owned();
-    if let Some((l, c)) = line {
-        if let Some(source) = text.lines().nth(l.saturating_sub(1)) {
-            let source: String = source.chars().take(160).collect();
-            let caret = " ".repeat(c.saturating_sub(1).min(160));
-            message = format!(
-                "{message}\n  {l} | {source}\n  {} | {caret}^",
-                " ".repeat(l.to_string().len())
-            );
+            e => e,
         }
     }
-    Error::Recipe {
-        file: file.into(),
-        line,
-        message,
-        hint: suggestion(&full),
-    }
 }
 
-/// From "unknown field `x`, expected one of `a`, `b`": did you mean.
-fn suggestion(message: &str) -> Option<String> {
-    let start = message
-        .find("unknown field `")
-        .or(message.find("unknown variant `"))?;
-    let mut quoted = message[start..].split('`').skip(1).step_by(2);
-    let word = quoted.next()?;
-    nearest(word, quoted).map(|n| format!("did you mean `{n}`?"))
+/// One file over its base. `above` are the files that led here.
+fn layer(text: &str, path: &Path, above: &mut Vec<PathBuf>) -> Result<Layers> {
+    let file = path.display().to_string();
+    let mut own = read_text(text, &file)?;
+    if import::is_reference(&own) {
+        let (root, imported) = import::convert(&own)?;
+        return Ok(Layers {
+            root,
+            imported: Some(imported),
+        });
+    }
+    let Some(base) = own.take(BASE) else {
+        return Ok(Layers {
+            root: own,
+            imported: None,
+        });
+    };
+    let wrong = |message: String| base.place.error(format!("{BASE}: {message}"));
+    let Some(name) = base.text() else {
+        return Err(wrong("expected the path of a recipe".into()).hint("relative to this file"));
+    };
+    let below = path.parent().unwrap_or(Path::new("")).join(name);
+    let known = below.canonicalize().map_err(|e| {
+        wrong(format!("{}: {e}", below.display())).hint("a base is named relative to this file")
+    })?;
+    if above.contains(&known) {
+        let chain: Vec<String> = above
+            .iter()
+            .chain([&known])
+            .map(|p| p.display().to_string())
+            .collect();
+        return Err(wrong(format!(
+            "recipes that are each other's base: {}",
+            chain.join(" → ")
+        )));
+    }
+    above.push(known);
+    let mut layers = layer(&crate::fsutil::read_text(&below)?, &below, above)?;
+    layers.root.merge(own)?;
+    Ok(layers)
+}
+
+/// Reads `text` as a `T`, with `key=value` overrides from the command line applied afterwards.
+/// `file` is named in errors, and a base is looked for beside it.
+pub fn parse<T: DeserializeOwned>(text: &str, file: &str, overrides: &[String]) -> Result<T> {
+    let mut layers = Layers::of(text, file)?;
+    layers.change(overrides)?;
+    layers.read()
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use crate::model::flamingo::{Audio, Flamingo, Text};
 use crate::model::htsat::TrainMode;
 use crate::model::input;
 use crate::progress::Progress;
-use crate::recipe::StageRecipe;
-use crate::text::labels::Batch as TextBatch;
+use crate::recipe::{Part, StageRecipe};
+use crate::text::labels::{self, Batch as TextBatch};
 use ndarray::Array3;
 use std::{
     collections::{HashMap, HashSet},
@@ -23,6 +23,16 @@ const ENCODE_AT_ONCE: usize = 8;
 /// Features of a frozen encoder, by clip: (W, 64, D) each.
 #[derive(Default)]
 pub struct Encoded(HashMap<Clip, Tensor>);
+
+impl Size {
+    pub fn add(&mut self, other: &Size) {
+        self.items += other.items;
+        self.windows += other.windows;
+        self.window_places += other.window_places;
+        self.text += other.text;
+        self.text_places += other.text_places;
+    }
+}
 
 impl Encoded {
     /// Encodes each distinct clip once. Clips that cannot be heard are left out, and returned with their errors.
@@ -102,6 +112,21 @@ pub struct Batch {
     positions: Tensor,
     /// Counted labels.
     pub tokens: usize,
+    pub size: Size,
+    /// What it is made of, for messages.
+    pub items: Vec<String>,
+}
+
+/// How much there is in a batch, and how much of it is padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Size {
+    pub items: usize,
+    /// Real windows, and places for windows.
+    pub windows: usize,
+    pub window_places: usize,
+    /// Real text tokens, and places for tokens.
+    pub text: usize,
+    pub text_places: usize,
 }
 
 impl Batch {
@@ -119,6 +144,14 @@ impl Batch {
         };
         let (targets, positions) = input::targets(&text.labels, device);
         Batch {
+            size: Size {
+                items: text.input_ids.nrows(),
+                windows: audio.real.len(),
+                window_places: audio.windows_bw.numel(),
+                text: text.attention_mask.iter().filter(|m| **m != 0).count(),
+                text_places: text.input_ids.len(),
+            },
+            items: examples.iter().map(named).collect(),
             audio,
             features,
             text: Text::from_arrays(&text.input_ids, &text.attention_mask, device),
@@ -144,19 +177,35 @@ impl Batch {
         Ok(Batch::new(examples, &mels, &text, encoded, model.device))
     }
 
-    /// Mean loss over the batch's counted labels. `train` turns on what only training does.
-    pub fn loss(&self, model: &Flamingo, stage: &StageRecipe, train: bool) -> Tensor {
+    /// Of silence and a word: for a rank that has nothing, where the others wait for its gradients.
+    pub fn silence(ears: &Ears, model: &Loaded) -> Result<Self> {
+        let text = labels::collate(&model.tokenizer, &[("silence", "silence")], 64)?;
+        let mel = Arc::new(ears.silence(1));
+        Ok(Batch::new(&[], &[mel], &text, &Encoded::default(), model.device))
+    }
+
+    /// Sum of the losses of the counted labels; see [`Flamingo::loss_sum`] for `chunk`. `train` turns on what only training
+    /// does.
+    pub fn loss_sum(&self, model: &Flamingo, stage: &StageRecipe, train: bool, chunk: usize) -> Tensor {
         let heard = match &self.features {
             Some(features) => model.hear_encoded(features, &self.audio, train),
             None => {
-                let mode = if train {
-                    stage::clap_mode(stage)
-                } else {
-                    TrainMode::default()
+                let mode = match train {
+                    true => TrainMode {
+                        again: model.again && stage.train.contains(&Part::Clap),
+                        ..stage::clap_mode(stage)
+                    },
+                    false => TrainMode::default(),
                 };
                 model.hear(&self.audio, mode, train)
             }
         };
-        model.loss(&self.text, &heard, &self.targets, &self.positions)
+        model.loss_sum(&self.text, &heard, &self.targets, &self.positions, chunk as i64)
     }
+}
+
+/// File, key and question of an item.
+fn named(example: &Example) -> String {
+    let (path, item) = (example.clip.path().display(), &example.item);
+    format!("{path} (item {}: {:.60})", item.key, item.prompt)
 }

@@ -2,7 +2,7 @@
 //!
 //! Paper section 3.1 adds composition-aware negatives; this is its "vanilla loss" row of table 3.
 
-use super::optim::{groups, learning_rate, AdamW};
+use super::optim::{groups, learning_rate, not_finite, AdamW};
 use super::record::Recorder;
 use super::{log_every, number};
 use crate::checkpoint::{items, write_safetensors};
@@ -73,11 +73,11 @@ pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) ->
             let loss = symmetric_loss(&audio, &text, &scale);
             (&loss / o.accumulate as f64).f_backward()?;
             loss_sum += loss.detach();
-            grad_norm = optimizer.clip(o.clip);
+            grad_norm = optimizer.clip(o.clip)?;
         }
         let rate = learning_rate(o, step);
-        optimizer.step(rate);
-        optimizer.zero_grad();
+        optimizer.step(rate, &not_finite(&grad_norm))?;
+        optimizer.zero_grad(false)?;
         progress.inc(1);
         if (step + 1) % every == 0 {
             let loss = number(&loss_sum)? / (every * o.accumulate) as f64;

@@ -1,6 +1,6 @@
 //! A small tokenizer and a small Qwen2 from text alone, so that a run without downloads has a frozen LM to speak through.
 
-use super::optim::{groups, learning_rate, AdamW};
+use super::optim::{groups, learning_rate, not_finite, AdamW};
 use super::record::Recorder;
 use super::{log_every, number};
 use crate::checkpoint::{items, write_safetensors};
@@ -88,11 +88,11 @@ pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device:
             let loss = logits.cross_entropy_loss::<Tensor>(&targets, None, tch::Reduction::Mean, -100, 0.0);
             (&loss / o.accumulate as f64).f_backward()?;
             loss_sum += loss.detach();
-            grad_norm = optimizer.clip(o.clip);
+            grad_norm = optimizer.clip(o.clip)?;
         }
         let rate = learning_rate(o, step);
-        optimizer.step(rate);
-        optimizer.zero_grad();
+        optimizer.step(rate, &not_finite(&grad_norm))?;
+        optimizer.zero_grad(false)?;
         progress.inc(1);
         if (step + 1) % every == 0 {
             let loss = number(&loss_sum)? / (every * o.accumulate) as f64;

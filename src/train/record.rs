@@ -17,13 +17,18 @@ const LONGEST_NAME: usize = 90;
 /// A longer line is not one of ours.
 const MOST_LINE_BYTES: u64 = 1 << 20;
 
-/// One line of `events.jsonl`: `{"step":8,"stage":"stage1","time":1.7e9,"loss":2.5,...}`.
+/// One line of `events.jsonl`: `{"step":8,"micro_step":2,"epoch":0,"stage":"stage1","time":1.7e9,"loss":2.5,...}`.
 ///
 /// JSON has no NaN: values that are not finite are the strings `"NaN"`, `"inf"` and `"-inf"`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// Optimizer steps made.
     pub step: u64,
+    /// The micro-step of that step, from 1, and the epoch of its data, from 0, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_step: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
     /// The folder's name: lines of several files can be put together.
     pub stage: String,
     /// Seconds since 1970.
@@ -31,6 +36,14 @@ pub struct Event {
     /// Whatever was measured, in the order of the record: `loss`, `learning_rate`, `grad_norm`, …
     #[serde(flatten)]
     pub values: IndexMap<String, Value>,
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct At {
+    pub step: u64,
+    pub micro_step: Option<u64>,
+    pub epoch: Option<u64>,
 }
 
 /// A number as it stands in `events.jsonl`.
@@ -111,9 +124,29 @@ impl Recorder {
     /// # Errors
     /// A name that is empty, given twice, or one of `step`, `stage`, `time`; a disk that is full.
     pub fn record(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
+        self.line(
+            At {
+                step,
+                ..At::default()
+            },
+            values,
+        )?;
+        self.board.scalars(step, values)
+    }
+
+    /// The same for a place within a step: `on_board` says whether TensorBoard, which knows steps only, hears of it.
+    pub fn record_at(&mut self, at: At, values: &[(&str, f64)], on_board: bool) -> Result<()> {
+        self.line(at, values)?;
+        match on_board {
+            true => self.board.scalars(at.step, values),
+            false => Ok(()),
+        }
+    }
+
+    fn line(&mut self, at: At, values: &[(&str, f64)]) -> Result<()> {
         let mut map = IndexMap::with_capacity(values.len());
         for (name, value) in values {
-            let taken = ["", "step", "stage", "time"].contains(name);
+            let taken = ["", "step", "micro_step", "epoch", "stage", "time"].contains(name);
             if taken || map.insert((*name).to_owned(), Value(*value)).is_some() {
                 return Err(Error::data(
                     &self.path,
@@ -124,7 +157,9 @@ impl Recorder {
             }
         }
         let event = Event {
-            step,
+            step: at.step,
+            micro_step: at.micro_step,
+            epoch: at.epoch,
             stage: self.stage.clone(),
             time: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
@@ -134,8 +169,7 @@ impl Recorder {
         let mut line = serde_json::to_vec(&event).map_err(|e| Error::io(&self.path, e.into()))?;
         line.push(b'\n');
         // One write a line: a reader beside us sees whole lines.
-        self.file.write_all(&line).map_err(|e| Error::io(&self.path, e))?;
-        self.board.scalars(step, values)
+        self.file.write_all(&line).map_err(|e| Error::io(&self.path, e))
     }
 
     /// Brings all records to the disk.
@@ -260,13 +294,18 @@ pub fn read_events(path: &Path) -> Result<Vec<Event>> {
 /// The history that counts: where a run was resumed from an earlier step, or begun anew in the same folder, what it
 /// did again takes the place of what it had done.
 ///
-/// Steps are then never descending; several events of one step, as of training and validation, stay.
+/// Steps are then never descending; several events of one step, as of its micro-steps or of training and validation, stay.
 pub fn latest(events: Vec<Event>) -> Vec<Event> {
+    let at = |e: &Event| (e.step, e.micro_step.unwrap_or(0));
     let mut kept: Vec<Event> = Vec::with_capacity(events.len());
     for event in events {
-        // Only a step back is a resumption: the same step again is another measure of it.
-        if kept.last().is_some_and(|last| event.step < last.step) {
-            let still = kept.partition_point(|k| k.step < event.step);
+        let back = kept.last().is_some_and(|last| at(&event) < at(last));
+        // The same place again is another measure of it, unless it measures the same.
+        let again = (kept.iter().rev())
+            .take_while(|k| at(k) == at(&event))
+            .any(|k| k.values.keys().any(|name| event.values.contains_key(name)));
+        if back || again {
+            let still = kept.partition_point(|k| at(k) < at(&event));
             kept.truncate(still);
         }
         kept.push(event);
@@ -359,15 +398,28 @@ mod tests {
 
     #[test]
     fn what_was_done_again_takes_the_place_of_what_was_done() {
-        let event = |step, loss| Event {
+        let event = |step, micro, name: &str, loss| Event {
             step,
+            micro_step: Some(micro),
+            epoch: None,
             stage: "s".into(),
             time: 0.0,
-            values: [("loss".to_owned(), Value(loss))].into_iter().collect(),
+            values: [(name.to_owned(), Value(loss))].into_iter().collect(),
         };
-        let all = [(1, 1.0), (2, 1.0), (2, 1.5), (3, 1.0), (2, 2.0), (4, 2.0)];
-        let kept = latest(all.iter().map(|(s, l)| event(*s, *l)).collect());
-        assert_eq!(kept, [(1, 1.0), (2, 2.0), (4, 2.0)].map(|(s, l)| event(s, l)));
+        let line = |step, loss| event(step, 1, "loss", loss);
+        let all = [(1, 1.0), (2, 1.0), (3, 1.0), (2, 2.0), (4, 2.0)];
+        let kept = latest(all.iter().map(|(s, l)| line(*s, *l)).collect());
+        assert_eq!(kept, [(1, 1.0), (2, 2.0), (4, 2.0)].map(|(s, l)| line(s, l)));
+        // Micro-steps and a validation of one step; then the run is killed in its second step, and does that again.
+        let first = [
+            event(1, 1, "loss", 1.0),
+            event(1, 2, "loss", 2.0),
+            event(1, 2, "validation_loss", 3.0),
+            event(2, 1, "loss", 4.0),
+        ];
+        let second = [event(2, 1, "loss", 4.0), event(2, 2, "loss", 5.0)];
+        let kept = latest([&first[..], &second[..]].concat());
+        assert_eq!(kept, [&first[..3], &second[..]].concat());
     }
 
     /// TensorBoard's file cannot be made where the path grows past the system's limit; ours is shorter.

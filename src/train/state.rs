@@ -1,11 +1,13 @@
 //! A stage's state as a file of the reference's trainer, and back.
 
 use super::optim::{learning_rate, Moments, BETA1, BETA2, EPS};
-use super::Steps;
+use super::steps::Steps;
 use crate::checkpoint::{self, names, training, Item, Keep, TorchFile, Writer};
 use crate::data::order::Cursor;
 use crate::error::{Error, Result};
+use crate::ffi::kernels;
 use crate::recipe::SaveRecipe;
+use indexmap::IndexMap;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
@@ -17,32 +19,33 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Copies what the reference's trainer saves (trainable tensors, embeddings, buffers), or with `full` everything.
-    pub fn of(steps: &Steps, epoch: i64, full: bool) -> Self {
-        let lm = &steps.model.model.config.lm;
-        let mut copies: HashMap<usize, Tensor> = HashMap::new();
-        let mut model = Vec::new();
-        for (name, entry) in steps.model.params.iter() {
-            let trains = entry.tensor.requires_grad();
-            if full || names::saved_by_trainer(name, trains, lm.tie_word_embeddings) {
-                let copy = off_device(&entry.tensor);
-                copies.insert(entry.tensor.data_ptr() as usize, copy.shallow_clone());
-                model.push((names::in_training_tree(name), Item::Here(copy)));
-            }
+    /// Copies what the reference's trainer saves (trainable tensors, embeddings, buffers), or with `full` everything. All
+    /// ranks come together for it; the first has the copy.
+    pub fn of(steps: &Steps, epoch: i64, full: bool) -> Result<Option<Self>> {
+        let random = random_of_all(steps)?;
+        let moments = moments_of_all(steps)?;
+        let first = steps.ranks.first();
+        Ok(first.then(|| Snapshot {
+            model: weights(steps, full),
+            training: training_state(steps, epoch, moments, random, &steps.cursor),
+        }))
+    }
+
+    /// What this rank alone can save when others are gone: the state after the last whole step, without the other ranks' random
+    /// numbers. None where they keep a part of the optimizer's state.
+    pub fn alone(steps: &Steps, epoch: i64, full: bool) -> Option<Self> {
+        if steps.optimizer.owners().is_some() {
+            return None;
         }
-        // The tied head is the embedding under a second name, and shares its storage in the file.
-        let embedding = steps.model.params.get(names::EMBEDDING);
-        let tied = embedding.filter(|_| lm.tie_word_embeddings);
-        if let Some(copy) = tied.and_then(|t| copies.get(&(t.data_ptr() as usize))) {
-            model.push((
-                names::in_training_tree(names::HEAD),
-                Item::Here(copy.shallow_clone()),
-            ));
-        }
-        Snapshot {
-            model,
-            training: training_state(steps, epoch),
-        }
+        let (cursor, random) = steps.whole.as_ref()?;
+        // Numbered from the first rank: where that is gone, nobody's are kept.
+        let first = steps.ranks.first();
+        let own = first.then(|| random.iter().map(Tensor::shallow_clone).collect());
+        let moments = steps.optimizer.moments().map(|(i, m)| (i as i64, copied(m)));
+        Some(Snapshot {
+            model: weights(steps, full),
+            training: training_state(steps, epoch, moments.collect(), own.into_iter().collect(), cursor),
+        })
     }
 
     /// Writes the file.
@@ -51,11 +54,110 @@ impl Snapshot {
     }
 }
 
+fn weights(steps: &Steps, full: bool) -> Vec<(String, Item<'static>)> {
+    let lm = &steps.model.model.config.lm;
+    let mut copies: HashMap<usize, Tensor> = HashMap::new();
+    let mut model = Vec::new();
+    for (name, entry) in steps.model.params.iter() {
+        let trains = entry.tensor.requires_grad();
+        if full || names::saved_by_trainer(name, trains, lm.tie_word_embeddings) {
+            let copy = off_device(&entry.tensor);
+            copies.insert(entry.tensor.data_ptr() as usize, copy.shallow_clone());
+            model.push((names::in_training_tree(name), Item::Here(copy)));
+        }
+    }
+    // The tied head is the embedding under a second name, and shares its storage in the file.
+    let embedding = steps.model.params.get(names::EMBEDDING);
+    let tied = embedding.filter(|_| lm.tie_word_embeddings);
+    if let Some(copy) = tied.and_then(|t| copies.get(&(t.data_ptr() as usize))) {
+        let head = Item::Here(copy.shallow_clone());
+        model.push((names::in_training_tree(names::HEAD), head));
+    }
+    model
+}
+
 fn off_device(tensor: &Tensor) -> Tensor {
     tensor.detach().to_device(Device::Cpu).copy()
 }
 
-fn training_state(steps: &Steps, epoch: i64) -> training::Training<'static> {
+type Kept = IndexMap<i64, training::Moments<'static>>;
+
+fn copied(m: &Moments) -> training::Moments<'static> {
+    training::Moments {
+        steps: f64::try_from(&m.steps).unwrap_or(0.0) as i64,
+        exp_avg: Item::Here(off_device(&m.exp_avg)),
+        exp_avg_sq: Item::Here(off_device(&m.exp_avg_sq)),
+    }
+}
+
+/// The optimizer's state, on the first rank: under ZeRO each weight's comes from the rank that keeps it, one after another.
+fn moments_of_all(steps: &Steps) -> Result<Kept> {
+    let first = steps.ranks.first();
+    let own: HashMap<usize, &Moments> = steps.optimizer.moments().collect();
+    let Some(owners) = steps.optimizer.owners() else {
+        let all = own
+            .into_iter()
+            .filter(|_| first)
+            .map(|(i, m)| (i as i64, copied(m)));
+        let mut all: Kept = all.collect();
+        all.sort_unstable_keys();
+        return Ok(all);
+    };
+    let mut there: Vec<f64> = (0..owners.len()).map(|i| own.contains_key(&i).into()).collect();
+    steps.ranks.max(&mut there)?;
+    let mut all = Kept::new();
+    for (i, (_, param)) in steps.optimizer.params().enumerate() {
+        if there[i] == 0.0 {
+            continue;
+        }
+        let m = match own.get(&i) {
+            Some(m) => Moments {
+                exp_avg: m.exp_avg.shallow_clone(),
+                exp_avg_sq: m.exp_avg_sq.shallow_clone(),
+                steps: m.steps.shallow_clone(),
+            },
+            None => Moments {
+                exp_avg: param.detach().empty_like(),
+                exp_avg_sq: param.detach().empty_like(),
+                steps: Tensor::zeros([0i64; 0], (Kind::Float, param.device())),
+            },
+        };
+        let parts = [&m.exp_avg, &m.exp_avg_sq, &m.steps].map(Tensor::shallow_clone);
+        steps.ranks.broadcast(&parts, owners[i])?;
+        if first {
+            all.insert(i as i64, copied(&m));
+        }
+    }
+    Ok(all)
+}
+
+/// The random numbers' state of this rank, now.
+pub fn random(device: Device) -> Result<Vec<Tensor>> {
+    let mut all = vec![kernels::rng_state(Device::Cpu)?];
+    if device != Device::Cpu {
+        all.push(kernels::rng_state(device)?);
+    }
+    Ok(all)
+}
+
+fn random_of_all(steps: &Steps) -> Result<Vec<Vec<Tensor>>> {
+    let own = random(steps.model.device)?;
+    let mut all: Vec<Vec<Tensor>> = (0..steps.ranks.world).map(|_| Vec::new()).collect();
+    for state in &own {
+        for (rank, state) in steps.ranks.gather(state)?.into_iter().enumerate() {
+            all[rank].push(state.copy());
+        }
+    }
+    Ok(all)
+}
+
+fn training_state(
+    steps: &Steps,
+    epoch: i64,
+    state: Kept,
+    random: Vec<Vec<Tensor>>,
+    cursor: &Cursor,
+) -> training::Training<'static> {
     let o = &steps.stage.optim;
     let mut numbers = 0i64..;
     let groups = steps.optimizer.groups().iter().map(|g| training::Group {
@@ -67,23 +169,44 @@ fn training_state(steps: &Steps, epoch: i64) -> training::Training<'static> {
         params: numbers.by_ref().take(g.params.len()).collect(),
         names: Some(g.params.iter().map(|(n, _)| names::in_training_tree(n)).collect()),
     });
-    let groups = groups.collect();
-    let state = steps.optimizer.moments().map(|(i, m)| {
-        let moments = training::Moments {
-            steps: i64::from(m.steps),
-            exp_avg: Item::Here(off_device(&m.exp_avg)),
-            exp_avg_sq: Item::Here(off_device(&m.exp_avg_sq)),
-        };
-        (i as i64, moments)
-    });
     training::Training {
         epoch,
         steps: steps.done as i64,
-        groups,
-        state: state.collect(),
+        groups: groups.collect(),
+        state,
         stage: Some(steps.stage.name.clone()),
-        data: serde_json::to_string(&steps.cursor).ok(),
+        data: serde_json::to_string(cursor).ok(),
+        random,
     }
+}
+
+/// Copies the weights and buffers of a checkpoint into the model that a stage starts from: what is frozen is there already.
+///
+/// # Errors
+/// Something that the stage trains and the file lacks, or another shape: all of it is told.
+pub fn restore_weights(steps: &Steps, file: &TorchFile) -> Result<()> {
+    let path = file.tensors.source();
+    let archive = names::canonical(file.model(), path)?;
+    let tied = steps.model.model.config.lm.tie_word_embeddings;
+    let mut wrong = Vec::new();
+    for (name, entry) in steps.model.params.iter() {
+        if !names::saved_by_trainer(name, entry.tensor.requires_grad(), tied) {
+            continue;
+        }
+        let size = entry.tensor.size();
+        let found = match archive.info(name) {
+            Some(info) if info.shape == size => {
+                let tensor = archive.get_as(name, entry.tensor.kind(), Device::Cpu)?;
+                tch::no_grad(|| entry.tensor.shallow_clone().copy_(&tensor));
+                continue;
+            }
+            Some(info) => format!("shape {:?}", info.shape),
+            None => "no such tensor".into(),
+        };
+        let expected = format!("a tensor of shape {size:?}");
+        wrong.push(Error::checkpoint(path, name, expected, found));
+    }
+    crate::error::all(wrong)
 }
 
 /// Puts an optimizer's and a schedule's state back; the weights are loaded with the model. Returns the epoch.
@@ -160,7 +283,7 @@ pub fn restore(steps: &mut Steps, file: &TorchFile) -> Result<i64> {
         let mut part = part;
         let both = (part("exp_avg", &m.exp_avg)?, part("exp_avg_sq", &m.exp_avg_sq)?);
         if let (Some(exp_avg), Some(exp_avg_sq)) = both {
-            let steps = m.steps as i32;
+            let steps = Tensor::from(m.steps as f32).to_device(param.device());
             moments.insert(
                 i,
                 Moments {
@@ -172,8 +295,11 @@ pub fn restore(steps: &mut Steps, file: &TorchFile) -> Result<i64> {
         }
     }
     let cursor = match training.data.as_deref().map(serde_json::from_str::<Cursor>) {
-        // The reference's files do not say it: their epochs are whole.
-        None => Cursor::default(),
+        // The reference's files do not say it: they are written when an epoch is through.
+        None => Cursor {
+            epoch: training.epoch as u64 + 1,
+            ..Cursor::default()
+        },
         Some(Ok(cursor)) => cursor,
         Some(Err(e)) => {
             wrong.push(Error::checkpoint(
@@ -185,7 +311,18 @@ pub fn restore(steps: &mut Steps, file: &TorchFile) -> Result<i64> {
             Cursor::default()
         }
     };
+    if let Some(stage) = training.stage.as_ref().filter(|s| **s != steps.stage.name) {
+        let expected = format!("{}, as the recipe says", steps.stage.name);
+        wrong.push(Error::checkpoint(path, "af2.stage", expected, stage.clone()));
+    }
     crate::error::all(wrong)?;
+    // A rank that the run did not have then draws its own; a file of another kind of device has nothing for ours.
+    if let Some(own) = training.random.get(steps.ranks.rank) {
+        let devices = [Device::Cpu, steps.model.device];
+        for (device, state) in devices.into_iter().zip(own) {
+            kernels::set_rng_state(device, state)?;
+        }
+    }
     steps.optimizer.restore(moments);
     steps.done = training.steps as usize;
     steps.cursor = cursor;
@@ -199,6 +336,8 @@ pub struct Saver {
     writer: Writer,
     /// The next checkpoint's number.
     next: u64,
+    /// The step that was saved last: it need not be saved again.
+    saved: Option<usize>,
 }
 
 impl Saver {
@@ -206,30 +345,63 @@ impl Saver {
     /// recipe says, and are never taken for newer ones.
     ///
     /// # Errors
-    /// A folder that cannot be made or listed.
+    /// A folder that cannot be made, written to or listed: before a day of training, not after.
     pub fn new(folder: PathBuf, settings: SaveRecipe) -> Result<Self> {
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+        tempfile::tempfile_in(&folder).map_err(|e| {
+            Error::io(&folder, e).hint("checkpoints are written here: is it writable, and is there room?")
+        })?;
         let last = checkpoint::numbered(&folder)?.into_keys().next_back();
         Ok(Saver {
             folder,
             settings,
             writer: Writer::default(),
             next: last.map_or(0, |n| n + 1),
+            saved: None,
         })
     }
 
-    /// Copies the state off the device where the recipe asks for a checkpoint after this step, and writes it while
-    /// training goes on.
+    /// Saves where the recipe asks for a checkpoint after this step.
     ///
     /// # Errors
     /// Those of the checkpoint before.
     pub fn after_step(&mut self, steps: &Steps) -> Result<()> {
-        if self.settings.every == 0 || !steps.done.is_multiple_of(self.settings.every) {
+        match self.settings.every > 0 && steps.done.is_multiple_of(self.settings.every) {
+            true => self.save(steps),
+            false => Ok(()),
+        }
+    }
+
+    /// Copies the state off the device and writes it while training goes on. All ranks come together for it; the first writes.
+    ///
+    /// # Errors
+    /// Those of the checkpoint before.
+    pub fn save(&mut self, steps: &Steps) -> Result<()> {
+        if self.saved == Some(steps.done) {
             return Ok(());
         }
+        self.saved = Some(steps.done);
+        let snapshot = Snapshot::of(steps, self.next as i64, self.settings.full)?;
+        match snapshot {
+            Some(snapshot) => self.write(snapshot),
+            None => Ok(()),
+        }
+    }
+
+    /// Saves what this rank alone knows, and waits for it. Returns the file, or none where it knows too little.
+    pub fn rescue(&mut self, steps: &Steps) -> Result<Option<PathBuf>> {
+        let Some(snapshot) = Snapshot::alone(steps, self.next as i64, self.settings.full) else {
+            return Ok(None);
+        };
+        let file = self.folder.join(checkpoint::file_name(self.next));
+        self.write(snapshot)?;
+        self.writer.wait()?;
+        Ok(Some(file))
+    }
+
+    fn write(&mut self, snapshot: Snapshot) -> Result<()> {
         let number = self.next;
         self.next += 1;
-        let snapshot = Snapshot::of(steps, number as i64, self.settings.full);
         let folder = self.folder.clone();
         let keep = Keep {
             last: self.settings.keep_last,
@@ -242,7 +414,7 @@ impl Saver {
     }
 
     /// Waits for the last checkpoint.
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(&mut self) -> Result<()> {
         self.writer.wait()
     }
 }

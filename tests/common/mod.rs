@@ -2,8 +2,12 @@
 #![allow(dead_code)]
 
 use af2::checkpoint::{Archive, Item};
+use af2::dist::Ranks;
 use af2::load::{self, Loaded};
 use af2::model::params::{Lookup, Origin, Params, Scope, Store};
+use af2::recipe::{LossMean, StageRecipe, TrainRecipe};
+use af2::train::Steps;
+use std::rc::Rc;
 use std::{collections::HashMap, path::PathBuf, process::Command};
 use tch::{Device, Kind, Tensor};
 
@@ -130,4 +134,30 @@ pub fn constant_gradients(params: &Params, value: f64) {
         .map(|(_, p)| (p * value).sum(Kind::Float))
         .collect();
     Tensor::stack(&sums, 0).sum(Kind::Float).backward();
+}
+
+/// Steps of one process, as the reference trains: means of means, clipping in every micro-step (which the stage must say).
+pub fn new_steps<'a>(model: &'a Loaded, stage: &'a StageRecipe) -> Steps<'a> {
+    let train = TrainRecipe {
+        loss: LossMean::MeanOfMeans,
+        ..TrainRecipe::default()
+    };
+    Steps::new(model, stage, &train, &Rc::new(Ranks::alone())).unwrap()
+}
+
+/// A sound file of noise.
+pub fn wav(path: &std::path::Path, samples: usize) {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: 16_000,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut writer = hound::WavWriter::create(path, spec).unwrap();
+    let mut x = samples as u32;
+    for _ in 0..samples {
+        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        writer.write_sample((x >> 17) as i16).unwrap();
+    }
+    writer.finalize().unwrap();
 }

@@ -77,8 +77,7 @@ pub fn run(args: &ReadArgs) -> Result<()> {
     let recipe = Recipe::load(&args.recipe, &args.overrides)?;
     let stage = stage_of(&recipe, &args.recipe, args.stage.as_deref())?;
     let tokenizer = Tokenizer::open(&args.llm.clone().unwrap_or_else(|| recipe.lm_folder()))?;
-    let mut order = recipe.order(stage)?;
-    (order.rank, order.world) = (args.rank, args.world);
+    let order = recipe.order(stage, args.rank, args.world)?;
     let ears = Ears::new(recipe.data.cache_mib);
     let log = args
         .skipped
@@ -92,7 +91,7 @@ pub fn run(args: &ReadArgs) -> Result<()> {
         ears: &ears,
         tokenizer: &tokenizer,
         max_tokens: recipe.data.max_tokens,
-        ledger: &ledger,
+        ledger,
         bad_items: recipe.data.bad_items,
         known: HashSet::new(),
         threads: recipe.data.threads,
@@ -126,7 +125,7 @@ pub fn run(args: &ReadArgs) -> Result<()> {
         }
         Ok(())
     })?;
-    sums.print(args.json, started.elapsed().as_secs_f64(), ledger.count());
+    sums.print(args.json, started.elapsed().as_secs_f64(), loader.ledger.count());
     Ok(())
 }
 

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# `make bench-train`: our training step and the same in PyTorch and transformers, in one run.
+# With --full-size, or AF2_BENCH_DEVICE, ours alone on one GPU.
+set -euo pipefail
+cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
+
+if [[ -z ${AF2_BENCH_DEVICE:-} && " $* " != *" --full-size "* ]]; then
+    # What judges our checkpoints in `make test-interop` is what trains here.
+    venv=$(scripts/python_env.sh interop tests/interop/requirements.txt)
+    export AF2_PEER_PYTHON=$venv/bin/python
+fi
+export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TRANSFORMERS_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
+exec env -u MAKEFLAGS -u MFLAGS cargo bench --locked --quiet --bench train -- "$@"

@@ -1,0 +1,229 @@
+//! `af2 recipe`: what recipes there are, what one says with every default, whether it is sound, and the reference's as ours.
+
+use super::RecipeArgs;
+use crate::error::{all, Error, Result};
+use crate::recipe::{yaml::Layers, Recipe, DEMO};
+use clap::{Args, Subcommand};
+use serde_yaml::Value;
+use std::path::{Path, PathBuf};
+
+#[derive(Subcommand)]
+pub enum RecipeVerb {
+    /// List the recipes below recipes/ and ablations/, and the built-in one.
+    Ls,
+    /// Print a recipe whole: its bases merged, changes applied, every default written out.
+    Show(ShowArgs),
+    /// Read recipes and say everything that is wrong with them; exit code 4 where something is.
+    Check(CheckArgs),
+    /// Turn the reference's pretrain.yaml or sft.yaml into a recipe that names each source key.
+    Import(ImportArgs),
+}
+
+#[derive(Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// One line a value, with where it was written: file:line, command line or default.
+    #[arg(long)]
+    origin: bool,
+}
+
+#[derive(Args)]
+pub struct CheckArgs {
+    #[arg(required = true, value_name = "RECIPE")]
+    recipes: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct ImportArgs {
+    /// The reference's file.
+    file: PathBuf,
+    /// Where the recipe is written; default: standard output.
+    #[arg(long, short, value_name = "OUT")]
+    out: Option<PathBuf>,
+    /// Ranks that will train: epochs become steps by them.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    ranks: usize,
+}
+
+pub fn run(verb: &RecipeVerb) -> Result<()> {
+    match verb {
+        RecipeVerb::Ls => ls(),
+        RecipeVerb::Show(args) => show(args),
+        RecipeVerb::Check(args) => check(&args.recipes),
+        RecipeVerb::Import(args) => import(args),
+    }
+}
+
+fn ls() -> Result<()> {
+    let mut files = Vec::new();
+    for folder in ["recipes", "ablations"] {
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            continue;
+        };
+        let mut own: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+        own.retain(|p| p.extension().is_some_and(|e| e == "yaml"));
+        own.sort();
+        files.extend(own);
+    }
+    let mut shown = line("(built in: af2 demo)", Recipe::demo(&[]), DEMO);
+    for file in &files {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let recipe = Recipe::load(file, &[]);
+        shown.push_str(&line(&file.display().to_string(), recipe, &text));
+    }
+    if files.is_empty() {
+        eprintln!("no recipes/ or ablations/ with recipes here");
+    }
+    super::out(&shown)
+}
+
+/// Two lines: file, stages, LM; then what it is for.
+fn line(file: &str, recipe: Result<Recipe>, text: &str) -> String {
+    let first = match recipe {
+        Ok(r) => {
+            let stages: Vec<&str> = r.stages.iter().map(|s| s.name.as_str()).collect();
+            let (stages, lm) = (stages.join(", "), lm_name(&r));
+            format!("{file:<42} {:<18} {stages}", format!("LM {lm}"))
+        }
+        Err(e) => {
+            let e = e.to_string();
+            format!(
+                "{file:<42} cannot be read: {}",
+                e.lines().next().unwrap_or_default()
+            )
+        }
+    };
+    let purpose = text
+        .lines()
+        .find_map(|l| l.strip_prefix("# "))
+        .unwrap_or_default();
+    format!("{first}\n    {purpose}\n")
+}
+
+fn lm_name(recipe: &Recipe) -> String {
+    match (&recipe.model.lm, &recipe.lm) {
+        (Some(path), _) => path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+        (None, Some(_)) => "its own".into(),
+        (None, None) => "of the checkpoint".into(),
+    }
+}
+
+fn show(args: &ShowArgs) -> Result<()> {
+    let ranks = 1;
+    let (recipe, layers) = Recipe::open(&args.recipe.recipe, &args.recipe.overrides, ranks)?;
+    super::say(&recipe.notes);
+    let unwritable = |e: serde_yaml::Error| Error::recipe(&recipe.name, e.to_string());
+    if !args.origin {
+        return super::out(&serde_yaml::to_string(&recipe).map_err(unwritable)?);
+    }
+    let mut rows = Vec::new();
+    let whole = serde_yaml::to_value(&recipe).map_err(unwritable)?;
+    leaves(&whole, &[], &[], &layers, &mut rows);
+    // Values stand last: some are long.
+    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max();
+    let (keys, origins) = (width(0).unwrap_or(0), width(2).unwrap_or(0));
+    let mut text = String::new();
+    for [key, value, origin] in &rows {
+        text.push_str(&format!("{key:<keys$}  {origin:<origins$}  {value}\n"));
+    }
+    super::out(&text)
+}
+
+/// Every plain value and every list of them: key, value, origin. Stages are shown by their names and looked up by number.
+fn leaves(value: &Value, shown: &[String], path: &[String], layers: &Layers, rows: &mut Vec<[String; 3]>) {
+    let below = |parts: &[String], part: String| [parts, &[part]].concat();
+    match value {
+        Value::Mapping(map) if !map.is_empty() => {
+            for (key, value) in map {
+                let key = key.as_str().unwrap_or_default().to_owned();
+                leaves(value, &below(shown, key.clone()), &below(path, key), layers, rows);
+            }
+        }
+        Value::Sequence(list) if list.iter().any(Value::is_mapping) => {
+            for (i, value) in list.iter().enumerate() {
+                let name = value.get("name").and_then(Value::as_str);
+                let name = name.map_or(i.to_string(), str::to_owned);
+                leaves(
+                    value,
+                    &below(shown, name),
+                    &below(path, i.to_string()),
+                    layers,
+                    rows,
+                );
+            }
+        }
+        _ => {
+            let origin = layers.origin(path).unwrap_or("default".into());
+            rows.push([shown.join("."), plain(value), origin]);
+        }
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Sequence(list) => format!("[{}]", list.iter().map(plain).collect::<Vec<_>>().join(", ")),
+        Value::Mapping(_) => "{}".into(),
+        Value::Null => "–".into(),
+        _ => serde_yaml::to_string(value)
+            .unwrap_or_default()
+            .trim_end()
+            .to_owned(),
+    }
+}
+
+fn check(files: &[PathBuf]) -> Result<()> {
+    let mut errors = Vec::new();
+    for file in files {
+        match Recipe::load(file, &[]) {
+            Ok(recipe) => {
+                let steps: usize = recipe.stages.iter().map(|s| s.optim.steps).sum();
+                let stages = recipe.stages.len();
+                let s = if stages == 1 { "" } else { "s" };
+                let file = file.display();
+                println!("{file}: sound; {stages} stage{s}, {steps} optimizer steps");
+            }
+            Err(e) => {
+                let found = match &e {
+                    Error::Many(all) => all.len(),
+                    _ => 1,
+                };
+                let s = if found == 1 { "" } else { "s" };
+                println!("{}: {found} error{s}", file.display());
+                errors.push(e);
+            }
+        }
+    }
+    all(errors)
+}
+
+fn import(args: &ImportArgs) -> Result<()> {
+    let (recipe, layers) = Recipe::open(&args.file, &[], args.ranks)?;
+    let file = args.file.display().to_string();
+    let Some(yaml) = layers.imported_yaml() else {
+        let e = Error::recipe(file, "expected the reference's YAML, found a recipe");
+        return Err(e.hint("its top keys are train_config, data_config, clap_config and model_config"));
+    };
+    super::say(&recipe.notes);
+    let text = format!(
+        "# {} of the reference as a recipe, in parity mode; behind each value the key it comes from, or why it is there.\n\
+         # Made by: af2 recipe import {file}\n{yaml}",
+        args.file.file_name().unwrap_or_default().to_string_lossy()
+    );
+    // What is written must be readable as what it is.
+    Recipe::parse(&text, &file, &[])?;
+    match &args.out {
+        None => super::out(&text),
+        Some(out) => write(out, &text),
+    }
+}
+
+fn write(out: &Path, text: &str) -> Result<()> {
+    crate::fsutil::write_atomic_bytes(out, text.as_bytes())?;
+    eprintln!("recipe: {}", out.display());
+    Ok(())
+}

@@ -1,0 +1,282 @@
+//! libtorch's own c10d: the store, process groups (Gloo on CPU, NCCL on CUDA), and the Reducer.
+
+use super::{call, handles, take, ErrorSlot};
+use std::ffi::{c_char, c_int, c_void, CString};
+use std::time::Duration;
+use tch::{TchError, Tensor};
+use torch_sys::C_tensor;
+
+type Result<T> = std::result::Result<T, TchError>;
+type Handles = *const *mut C_tensor;
+
+#[repr(C)]
+struct RawGroup {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
+struct RawReducer {
+    _opaque: [u8; 0],
+}
+
+extern "C" {
+    fn af2_store_serve(port: *mut c_int, err: ErrorSlot) -> *mut c_void;
+    fn af2_store_free(store: *mut c_void);
+    fn af2_group_new(
+        host: *const c_char,
+        port: c_int,
+        rank: c_int,
+        world: c_int,
+        is_server: c_int,
+        prefix: *const c_char,
+        timeout_ms: i64,
+        nccl: *mut c_void,
+        cuda_device: c_int,
+        err: ErrorSlot,
+    ) -> *mut RawGroup;
+    fn af2_group_free(g: *mut RawGroup);
+    fn af2_group_abort(g: *mut RawGroup, err: ErrorSlot) -> c_int;
+    fn af2_group_all_reduce(g: *mut RawGroup, t: Handles, n: usize, op: c_int, err: ErrorSlot) -> c_int;
+    fn af2_group_broadcast(g: *mut RawGroup, t: Handles, n: usize, root: c_int, err: ErrorSlot) -> c_int;
+    fn af2_group_all_gather(
+        g: *mut RawGroup,
+        out: *mut C_tensor,
+        input: *mut C_tensor,
+        err: ErrorSlot,
+    ) -> c_int;
+    fn af2_group_note(g: *mut RawGroup, key: *const c_char, text: *const c_char, err: ErrorSlot) -> c_int;
+    fn af2_group_noted(g: *mut RawGroup, key: *const c_char, err: ErrorSlot) -> *mut c_char;
+    fn af2_reducer_new(
+        g: *mut RawGroup,
+        params: Handles,
+        names: *const *const c_char,
+        n: usize,
+        bucket_bytes: i64,
+        err: ErrorSlot,
+    ) -> *mut RawReducer;
+    fn af2_reducer_free(r: *mut RawReducer);
+    fn af2_reducer_before_forward(r: *mut RawReducer, err: ErrorSlot) -> c_int;
+    fn af2_reducer_before_backward(r: *mut RawReducer, err: ErrorSlot) -> c_int;
+}
+
+fn text(s: &str) -> Result<CString> {
+    CString::new(s).map_err(|_| TchError::Torch(format!("a zero byte in `{s:?}`")))
+}
+
+/// A TCP store on a free port of this machine, as torchrun's agent hosts one: it outlives any rank.
+pub struct StoreServer {
+    raw: *mut c_void,
+    pub port: u16,
+}
+
+impl StoreServer {
+    pub fn start() -> Result<Self> {
+        let mut port = 0;
+        // SAFETY: an integer to write to; the store is freed once.
+        let raw = call(|e| unsafe { af2_store_serve(&mut port, e) })?;
+        Ok(StoreServer {
+            raw,
+            port: port as u16,
+        })
+    }
+}
+
+impl Drop for StoreServer {
+    fn drop(&mut self) {
+        // SAFETY: made by af2_store_serve, dropped once.
+        unsafe { af2_store_free(self.raw) }
+    }
+}
+
+/// Where ranks meet.
+#[derive(Debug, Clone)]
+pub struct Meeting {
+    pub host: String,
+    pub port: u16,
+    pub rank: usize,
+    pub world: usize,
+    /// This process hosts the store.
+    pub serves: bool,
+    /// Keeps a restarted run's keys from those of its predecessor.
+    pub prefix: String,
+    pub timeout: Duration,
+    /// The CUDA device of this rank: with one, NCCL reduces what lies there.
+    pub cuda: Option<usize>,
+}
+
+/// How [`ProcessGroup::all_reduce`] joins.
+#[derive(Debug, Clone, Copy)]
+pub enum Reduce {
+    Sum = 0,
+    Max = 4,
+}
+
+/// The ranks of a run. Every call waits for all of them; it fails when one has died, or after the timeout.
+pub struct ProcessGroup {
+    raw: *mut RawGroup,
+    pub rank: usize,
+    pub world: usize,
+}
+
+impl ProcessGroup {
+    pub fn join(m: &Meeting) -> Result<Self> {
+        let nccl = match m.cuda {
+            Some(_) => nccl()?,
+            None => std::ptr::null_mut(),
+        };
+        let (host, prefix) = (text(&m.host)?, text(&m.prefix)?);
+        let cuda = m.cuda.map_or(-1, |n| n as c_int);
+        // SAFETY: strings that live through the call; the group is freed once.
+        let raw = call(|e| unsafe {
+            af2_group_new(
+                host.as_ptr(),
+                c_int::from(m.port),
+                m.rank as c_int,
+                m.world as c_int,
+                c_int::from(m.serves),
+                prefix.as_ptr(),
+                m.timeout.as_millis() as i64,
+                nccl,
+                cuda,
+                e,
+            )
+        })?;
+        Ok(ProcessGroup {
+            raw,
+            rank: m.rank,
+            world: m.world,
+        })
+    }
+
+    /// Joins each tensor with those of the other ranks, in place.
+    pub fn all_reduce(&self, tensors: &[Tensor], how: Reduce) -> Result<()> {
+        let all = handles(tensors);
+        // SAFETY: live tensors.
+        call(|e| unsafe { af2_group_all_reduce(self.raw, all.as_ptr(), all.len(), how as c_int, e) })
+            .map(|_| ())
+    }
+
+    /// Overwrites the tensors with those of rank `root`. All on one device.
+    pub fn broadcast(&self, tensors: &[Tensor], root: usize) -> Result<()> {
+        let all = handles(tensors);
+        if all.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: live tensors.
+        call(|e| unsafe { af2_group_broadcast(self.raw, all.as_ptr(), all.len(), root as c_int, e) })
+            .map(|_| ())
+    }
+
+    /// (…) of each rank → (world, …).
+    pub fn all_gather(&self, tensor: &Tensor) -> Result<Tensor> {
+        let flat = tensor.contiguous().view(-1);
+        // Gloo wants what it writes to flat.
+        let out = Tensor::empty([self.world as i64 * flat.size()[0]], (flat.kind(), flat.device()));
+        // SAFETY: two live tensors, one `world` times as large.
+        call(|e| unsafe {
+            af2_group_all_gather(self.raw, out.as_ptr().cast_mut(), flat.as_ptr().cast_mut(), e)
+        })?;
+        let shape: Vec<i64> = std::iter::once(self.world as i64).chain(tensor.size()).collect();
+        Ok(out.view(&shape[..]))
+    }
+
+    /// After the loss of a rank: gives up what the device still waits for. Nothing can be reduced there any more.
+    pub fn abort(&self) -> Result<()> {
+        // SAFETY: the group lives as long as we do.
+        call(|e| unsafe { af2_group_abort(self.raw, e) }).map(|_| ())
+    }
+
+    /// Leaves a note for the other ranks.
+    pub fn note(&self, key: &str, note: &str) -> Result<()> {
+        let (key, note) = (text(key)?, text(note)?);
+        // SAFETY: strings that live through the call.
+        call(|e| unsafe { af2_group_note(self.raw, key.as_ptr(), note.as_ptr(), e) }).map(|_| ())
+    }
+
+    /// A note that a rank has left.
+    pub fn noted(&self, key: &str) -> Result<Option<String>> {
+        let key = text(key)?;
+        // SAFETY: a string that lives through the call; what comes back is ours.
+        let found = call(|e| unsafe { af2_group_noted(self.raw, key.as_ptr(), e) })?;
+        Ok((!found.is_null()).then(|| take(found)))
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        // SAFETY: made by af2_group_new, dropped once.
+        unsafe { af2_group_free(self.raw) }
+    }
+}
+
+/// The engine of DistributedDataParallel: averages gradients over the ranks, bucket by bucket while the backward pass
+/// runs. Every weight must get a gradient in each pass that reduces.
+pub struct Reducer {
+    raw: *mut RawReducer,
+}
+
+impl Reducer {
+    /// `named`: the same weights in the same order on every rank.
+    pub fn new(group: &ProcessGroup, named: &[(String, Tensor)], bucket_bytes: i64) -> Result<Self> {
+        let names = named.iter().map(|(n, _)| text(n)).collect::<Result<Vec<_>>>()?;
+        let names: Vec<*const c_char> = names.iter().map(|n| n.as_ptr()).collect();
+        let params: Vec<*mut C_tensor> = named.iter().map(|(_, t)| t.as_ptr().cast_mut()).collect();
+        // SAFETY: live tensors and strings, as many of each; the reducer is freed once.
+        let raw = call(|e| unsafe {
+            let (params, names, n) = (params.as_ptr(), names.as_ptr(), params.len());
+            af2_reducer_new(group.raw, params, names, n, bucket_bytes, e)
+        })?;
+        Ok(Reducer { raw })
+    }
+
+    /// Before the forward pass of a micro-step whose gradients are reduced.
+    pub fn before_forward(&self) -> Result<()> {
+        // SAFETY: the reducer lives as long as we do.
+        call(|e| unsafe { af2_reducer_before_forward(self.raw, e) }).map(|_| ())
+    }
+
+    /// Between its forward and its backward pass.
+    pub fn before_backward(&self) -> Result<()> {
+        // SAFETY: as above.
+        call(|e| unsafe { af2_reducer_before_backward(self.raw, e) }).map(|_| ())
+    }
+}
+
+impl Drop for Reducer {
+    fn drop(&mut self) {
+        // SAFETY: made by af2_reducer_new, dropped once.
+        unsafe { af2_reducer_free(self.raw) }
+    }
+}
+
+/// NCCL's half, which travels inside the program: from memory, so that there is no path to keep.
+fn nccl() -> Result<*mut c_void> {
+    use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+    use std::io::Write;
+    use std::os::fd::{AsRawFd, FromRawFd};
+    static PLUGIN: &[u8] = include_bytes!(env!("AF2_NCCL"));
+    let wrong = |what: String| TchError::Torch(format!("NCCL: {what}"));
+    if PLUGIN.is_empty() {
+        let why = "this program was built without its headers; `make setup CUDA=1 && make build` has them";
+        return Err(wrong(why.into()));
+    }
+    if !super::cuda::load() {
+        return Err(wrong("libtorch_cuda.so is not there".into()));
+    }
+    // SAFETY: a new file of our own, and a library that was built with this program; it is never unloaded.
+    unsafe {
+        let fd = libc::memfd_create(c"af2_nccl".as_ptr(), libc::MFD_CLOEXEC);
+        if fd < 0 {
+            return Err(wrong(std::io::Error::last_os_error().to_string()));
+        }
+        let mut file = std::fs::File::from_raw_fd(fd);
+        file.write_all(PLUGIN).map_err(|e| wrong(e.to_string()))?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let library = Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL).map_err(|e| wrong(e.to_string()))?;
+        let symbol = library
+            .get::<*mut c_void>(b"af2_nccl_new\0")
+            .map_err(|e| wrong(e.to_string()))?;
+        let factory = symbol.into_raw();
+        std::mem::forget((library, file));
+        Ok(factory)
+    }
+}

@@ -1,0 +1,291 @@
+//! Kernels and switches of libtorch that tch lacks.
+
+use super::{call, handles, ErrorSlot};
+use std::ffi::{c_int, c_void};
+use tch::{Device, Kind, TchError, Tensor};
+use torch_sys::C_tensor;
+
+type Handles = *const *mut C_tensor;
+type Forward = extern "C" fn(*mut c_void, Handles, usize, *mut *mut C_tensor) -> c_int;
+
+extern "C" {
+    fn af2_checkpoint(
+        forward: Forward,
+        drop: extern "C" fn(*mut c_void),
+        env: *mut c_void,
+        inputs: Handles,
+        n: usize,
+        err: ErrorSlot,
+    ) -> *mut C_tensor;
+    fn af2_grad_enabled() -> c_int;
+    fn af2_fused_adamw(
+        p: Handles,
+        g: Handles,
+        m: Handles,
+        v: Handles,
+        step: Handles,
+        n: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        decay: f64,
+        eps: f64,
+        found_inf: *mut C_tensor,
+        err: ErrorSlot,
+    ) -> c_int;
+    fn af2_total_norm(g: Handles, n: usize, err: ErrorSlot) -> *mut C_tensor;
+    fn af2_foreach_mul(g: Handles, n: usize, by: *mut C_tensor, err: ErrorSlot) -> c_int;
+    fn af2_forget_grads(p: Handles, n: usize, err: ErrorSlot) -> c_int;
+    fn af2_foreach_zero(g: Handles, n: usize, err: ErrorSlot) -> c_int;
+    fn af2_autocast(device: c_int, on: c_int, dtype: c_int, err: ErrorSlot) -> c_int;
+    fn af2_rng_state(index: c_int, err: ErrorSlot) -> *mut C_tensor;
+    fn af2_set_rng_state(index: c_int, state: *mut C_tensor, err: ErrorSlot) -> c_int;
+    fn af2_device_memory(index: c_int, now: *mut i64, peak: *mut i64, err: ErrorSlot) -> c_int;
+}
+
+/// c10's own numbers.
+const BFLOAT16: c_int = 15;
+
+fn device_type(device: Device) -> c_int {
+    match device {
+        Device::Cuda(_) => 1,
+        _ => 0,
+    }
+}
+
+fn index(device: Device) -> c_int {
+    match device {
+        Device::Cuda(n) => n as c_int,
+        _ => -1,
+    }
+}
+
+/// A tensor that the shim made for us.
+fn owned(raw: *mut C_tensor) -> Tensor {
+    // SAFETY: a new at::Tensor whose only owner we are; `call` has seen that there was no error.
+    unsafe { Tensor::from_ptr(raw) }
+}
+
+type Block = Box<dyn Fn(&[Tensor]) -> Tensor>;
+
+extern "C" fn run(env: *mut c_void, inputs: Handles, n: usize, out: *mut *mut C_tensor) -> c_int {
+    // SAFETY: `env` is the Block that `recompute` gave away, alive until `forget`; `inputs` are n live tensors.
+    let (block, inputs): (&Block, Vec<Tensor>) = unsafe {
+        let block = &*env.cast::<Block>();
+        let inputs = (0..n).map(|i| Tensor::clone_from_ptr(*inputs.add(i)));
+        (block, inputs.collect())
+    };
+    // No panic may cross C++.
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| block(&inputs))) {
+        Ok(mut tensor) => {
+            // SAFETY: the shim takes the tensor over; ours is forgotten, not dropped.
+            unsafe { *out = tensor.as_mut_ptr() };
+            std::mem::forget(tensor);
+            0
+        }
+        Err(_) => 1,
+    }
+}
+
+extern "C" fn forget(env: *mut c_void) {
+    // SAFETY: called once, by the last owner, with what Box::into_raw gave.
+    drop(unsafe { Box::from_raw(env.cast::<Block>()) });
+}
+
+/// Activation checkpointing: runs `block` without keeping what it computes between, and again when the gradient comes,
+/// with the same random numbers and the same autocast. Where no gradient can flow through `inputs`, or none is wanted,
+/// it runs once and plainly.
+///
+/// Weights that other blocks use too must be among `inputs`: those that the closure holds get their gradient when this block's
+/// backward pass ends.
+///
+/// # Panics
+/// Where libtorch refuses an operation, as tch's own operations do.
+pub fn recompute(inputs: &[Tensor], block: impl Fn(&[Tensor]) -> Tensor + 'static) -> Tensor {
+    // SAFETY: reads a switch of this thread.
+    let wanted = unsafe { af2_grad_enabled() } != 0;
+    if !wanted || !inputs.iter().any(Tensor::requires_grad) {
+        return block(inputs);
+    }
+    let env = Box::into_raw(Box::new(Box::new(block) as Block)).cast::<c_void>();
+    let all = handles(inputs);
+    // SAFETY: the handles live through the call; the shim owns `env` and drops it once.
+    match call(|e| unsafe { af2_checkpoint(run, forget, env, all.as_ptr(), all.len(), e) }) {
+        Ok(made) => owned(made),
+        Err(e) => panic!("{e}"),
+    }
+}
+
+/// What the fused AdamW works on: as many of each.
+#[derive(Default)]
+pub struct AdamWeights {
+    pub params: Vec<Tensor>,
+    pub grads: Vec<Tensor>,
+    pub exp_avg: Vec<Tensor>,
+    pub exp_avg_sq: Vec<Tensor>,
+    /// One float each, on the weight's device.
+    pub steps: Vec<Tensor>,
+}
+
+/// One fused AdamW step. With `found_inf` (one float on the device) at 1 nothing changes.
+pub fn fused_adamw(
+    w: &AdamWeights,
+    learning_rate: f64,
+    (beta1, beta2): (f64, f64),
+    decay: f64,
+    eps: f64,
+    found_inf: &Tensor,
+) -> Result<(), TchError> {
+    if w.params.is_empty() {
+        return Ok(());
+    }
+    let [p, g, m, v, s] = [&w.params, &w.grads, &w.exp_avg, &w.exp_avg_sq, &w.steps].map(|t| handles(t));
+    // SAFETY: five lists of live tensors of one length.
+    call(|e| unsafe {
+        af2_fused_adamw(
+            p.as_ptr(),
+            g.as_ptr(),
+            m.as_ptr(),
+            v.as_ptr(),
+            s.as_ptr(),
+            p.len(),
+            learning_rate,
+            beta1,
+            beta2,
+            decay,
+            eps,
+            found_inf.as_ptr().cast_mut(),
+            e,
+        )
+    })
+    .map(|_| ())
+}
+
+/// The joint norm of tensors on one device, there (float32). Not of none.
+pub fn total_norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
+    let all = handles(tensors);
+    // SAFETY: live tensors.
+    call(|e| unsafe { af2_total_norm(all.as_ptr(), all.len(), e) }).map(owned)
+}
+
+/// Multiplies all by a scalar tensor.
+pub fn foreach_mul(tensors: &[Tensor], by: &Tensor) -> Result<(), TchError> {
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let all = handles(tensors);
+    // SAFETY: live tensors.
+    call(|e| unsafe { af2_foreach_mul(all.as_ptr(), all.len(), by.as_ptr().cast_mut(), e) }).map(|_| ())
+}
+
+/// Forgets the gradients of weights: their memory is free until the next backward pass, which need not add to anything.
+pub fn forget_grads(params: &[Tensor]) -> Result<(), TchError> {
+    let all = handles(params);
+    // SAFETY: live tensors.
+    call(|e| unsafe { af2_forget_grads(all.as_ptr(), all.len(), e) }).map(|_| ())
+}
+
+/// Sets all to zero in place.
+pub fn foreach_zero(tensors: &[Tensor]) -> Result<(), TchError> {
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let all = handles(tensors);
+    // SAFETY: live tensors.
+    call(|e| unsafe { af2_foreach_zero(all.as_ptr(), all.len(), e) }).map(|_| ())
+}
+
+/// Runs `f` under bf16 autocast of the device's kind.
+pub fn autocast_bf16<T>(device: Device, f: impl FnOnce() -> T) -> Result<T, TchError> {
+    struct Off(c_int);
+    impl Drop for Off {
+        fn drop(&mut self) {
+            // SAFETY: a switch of this thread.
+            let _ = call(|e| unsafe { af2_autocast(self.0, 0, BFLOAT16, e) });
+        }
+    }
+    let kind = device_type(device);
+    // SAFETY: a switch of this thread.
+    call(|e| unsafe { af2_autocast(kind, 1, BFLOAT16, e) })?;
+    let _off = Off(kind);
+    Ok(f())
+}
+
+/// The state of the device's random numbers, as bytes on the CPU.
+pub fn rng_state(device: Device) -> Result<Tensor, TchError> {
+    // SAFETY: returns a new tensor.
+    call(|e| unsafe { af2_rng_state(index(device), e) }).map(owned)
+}
+
+/// Gives back what [`rng_state`] saved. A state of another kind of device is refused.
+pub fn set_rng_state(device: Device, state: &Tensor) -> Result<(), TchError> {
+    let state = state.to_device(Device::Cpu).to_kind(Kind::Uint8).contiguous();
+    // SAFETY: a live tensor, which the generator copies after checking its size.
+    call(|e| unsafe { af2_set_rng_state(index(device), state.as_ptr().cast_mut(), e) }).map(|_| ())
+}
+
+/// Bytes that tensors take on a CUDA device: now, and at most so far.
+pub fn device_memory(device: Device) -> Result<(i64, i64), TchError> {
+    let (mut now, mut peak) = (0, 0);
+    // SAFETY: two integers to write to.
+    call(|e| unsafe { af2_device_memory(index(device), &mut now, &mut peak, e) })?;
+    Ok((now, peak))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recomputed_block_has_the_gradients_of_a_plain_one_and_draws_the_same() {
+        tch::manual_seed(3);
+        let float = (Kind::Float, Device::Cpu);
+        let [x, w] = [Tensor::randn([4, 8], float), Tensor::randn([8, 8], float)];
+        let gradients = |again: bool| {
+            tch::manual_seed(5);
+            let x = x.copy().set_requires_grad(true);
+            let w = w.copy().set_requires_grad(true);
+            let held = w.shallow_clone();
+            let block = move |t: &[Tensor]| t[0].matmul(&held).tanh().dropout(0.5, true);
+            let y = match again {
+                true => recompute(&[x.shallow_clone()], block),
+                false => block(&[x.shallow_clone()]),
+            };
+            // The numbers after it are the same too.
+            let after = Tensor::rand([3], float);
+            y.square().sum(Kind::Float).backward();
+            [y.detach(), x.grad(), w.grad(), after]
+        };
+        for (a, b) in gradients(false).iter().zip(gradients(true)) {
+            assert!(a.equal(&b), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_block_keeps_its_autocast_when_it_runs_again() {
+        let x = Tensor::randn([8, 64], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let w = Tensor::randn([64, 64], (Kind::Float, Device::Cpu));
+        let kinds = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let seen = kinds.clone();
+        let y = autocast_bf16(Device::Cpu, || {
+            recompute(&[x.shallow_clone()], move |t| {
+                let y = t[0].matmul(&w);
+                seen.borrow_mut().push(y.kind());
+                y
+            })
+        });
+        y.unwrap().sum(Kind::Float).backward();
+        assert_eq!(*kinds.borrow(), [Kind::BFloat16; 2]);
+        assert_eq!(x.matmul(&x.tr()).kind(), Kind::Float);
+    }
+
+    #[test]
+    fn random_numbers_go_on_where_they_were() {
+        let draw = || Vec::<f32>::try_from(Tensor::rand([3], (Kind::Float, Device::Cpu))).unwrap();
+        let state = rng_state(Device::Cpu).unwrap();
+        let first = draw();
+        set_rng_state(Device::Cpu, &state).unwrap();
+        assert_eq!(draw(), first);
+        assert!(set_rng_state(Device::Cpu, &Tensor::zeros([3], (Kind::Uint8, Device::Cpu))).is_err());
+    }
+}

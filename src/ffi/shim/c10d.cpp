@@ -1,0 +1,172 @@
+// A C interface to libtorch's own c10d: store, process group (Gloo on CPU, NCCL on CUDA), and the Reducer, which is the
+// engine of DistributedDataParallel.
+#include "common.hpp"
+
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <torch/csrc/distributed/c10d/logger.hpp>
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+
+using c10::intrusive_ptr;
+using c10::make_intrusive;
+using std::chrono::milliseconds;
+
+struct Group {
+  intrusive_ptr<c10d::ProcessGroup> group;
+  intrusive_ptr<c10d::Store> store;
+  intrusive_ptr<c10d::Backend> nccl;
+};
+struct Reducer {
+  std::shared_ptr<c10d::Reducer> reducer;
+  std::shared_ptr<c10d::Logger> logger;
+};
+using NcclFactory = intrusive_ptr<c10d::Backend>* (*)(const intrusive_ptr<c10d::Store>*, int, int, int64_t, int, char**);
+
+extern "C" {
+
+// ---- a store alone, for a launcher: what torchrun's agent hosts
+void* af2_store_serve(int* port, char** err) {
+  API(nullptr,
+    c10d::TCPStoreOptions options;
+    options.port = 0;
+    options.isServer = true;
+    options.waitWorkers = false;
+    auto store = make_intrusive<c10d::TCPStore>("127.0.0.1", options);
+    *port = store->getPort();
+    return new intrusive_ptr<c10d::TCPStore>(store););
+}
+void af2_store_free(void* store) {
+  try {
+    delete static_cast<intrusive_ptr<c10d::TCPStore>*>(store);
+  } catch (...) {
+  }
+}
+
+// ---- the process group. `is_server`: this process hosts the store (rank 0 where no agent does).
+Group* af2_group_new(const char* host, int port, int rank, int world, int is_server, const char* prefix,
+                     int64_t timeout_ms, void* nccl, int cuda_device, char** err) {
+  API(nullptr,
+    c10d::TCPStoreOptions options;
+    options.port = port;
+    options.isServer = is_server;
+    // The clients are counted by the group's own meeting below; under an agent they are not the store's only ones.
+    options.waitWorkers = false;
+    options.timeout = milliseconds(timeout_ms);
+    intrusive_ptr<c10d::Store> store = make_intrusive<c10d::TCPStore>(host, options);
+    store = make_intrusive<c10d::PrefixStore>(prefix, store);
+    store->setTimeout(milliseconds(timeout_ms));
+    auto group = make_intrusive<c10d::ProcessGroup>(store, rank, world);
+    using Type = c10d::ProcessGroup::BackendType;
+    group->setDefaultBackend(nccl ? Type::NCCL : Type::GLOO);
+    auto gloo = make_intrusive<c10d::ProcessGroupGloo>(
+        make_intrusive<c10d::PrefixStore>("cpu", store), rank, world,
+        c10d::ProcessGroupGloo::Options::create_default(milliseconds(timeout_ms)));
+    gloo->setSequenceNumberForGroup();
+    group->setBackend(c10::DeviceType::CPU, Type::GLOO, c10::static_intrusive_pointer_cast<c10d::Backend>(gloo));
+    intrusive_ptr<c10d::Backend> on_cuda;
+    if (nccl) {
+      intrusive_ptr<c10d::Store> own = make_intrusive<c10d::PrefixStore>("cuda", store);
+      // NCCL's watchdog ends the process without a word: Gloo, which all ranks wait in once a step, must be first to find out.
+      const int64_t later = timeout_ms + 120000;
+      auto* backend = reinterpret_cast<NcclFactory>(nccl)(&own, rank, world, later, cuda_device, err);
+      if (!backend) return nullptr;
+      on_cuda = *backend;
+      group->setBackend(c10::DeviceType::CUDA, Type::NCCL, on_cuda);
+      delete backend;
+    }
+    group->setGroupName("default_pg");
+    return new Group{group, store, on_cuda};);
+}
+void af2_group_free(Group* g) {
+  try {
+    delete g;
+  } catch (...) {
+  }
+}
+
+// Gives up what waits for lost ranks on the device: what is queued behind it could not be read otherwise.
+int af2_group_abort(Group* g, char** err) {
+  API(-1,
+    if (g->nccl) g->nccl->abort();
+    return 0;);
+}
+
+int af2_group_all_reduce(Group* g, Tensor* const* t, size_t n, int op, char** err) {
+  API(-1,
+    at::NoGradGuard no_grad;
+    c10d::AllreduceOptions options;
+    options.reduceOp = c10d::ReduceOp(static_cast<c10d::ReduceOp::RedOpType>(op));
+    for (auto& x : tensors(t, n)) {
+      std::vector<Tensor> one{x};
+      g->group->allreduce(one, options)->wait();
+    }
+    return 0;);
+}
+int af2_group_broadcast(Group* g, Tensor* const* t, size_t n, int root, char** err) {
+  API(-1,
+    at::NoGradGuard no_grad;
+    std::vector<Tensor> all;
+    for (auto& x : tensors(t, n)) all.push_back(x.detach());
+    c10d::broadcast_coalesced(g->group, all, 250 * 1024 * 1024, root);
+    return 0;);
+}
+// `out` and `in` are flat; out holds `world` times as much.
+int af2_group_all_gather(Group* g, Tensor* out, Tensor* in, char** err) {
+  API(-1, g->group->_allgather_base(*out, *in, {})->wait(); return 0;);
+}
+
+// ---- the store as a place for notes between ranks
+int af2_group_note(Group* g, const char* key, const char* text, char** err) {
+  API(-1, g->store->set(std::string(key), std::string(text)); return 0;);
+}
+// The note, to be freed, or null without an error where there is none.
+char* af2_group_noted(Group* g, const char* key, char** err) {
+  API(nullptr,
+    if (!g->store->check({std::string(key)})) return nullptr;
+    return strdup(g->store->get_to_str(std::string(key)).c_str()););
+}
+
+// ---- the Reducer. All of `params` require gradients, get one in every backward pass, and stand in the same order on
+// all ranks.
+Reducer* af2_reducer_new(Group* g, Tensor* const* params, const char* const* names, size_t n, int64_t bucket_bytes,
+                         char** err) {
+  API(nullptr,
+    auto all = tensors(params, n);
+    c10d::verify_params_across_processes(g->group, all, std::nullopt);
+    std::vector<bool> sparse(n, false);
+    const int64_t first = std::min<int64_t>(c10d::kDefaultFirstBucketBytes, bucket_bytes);
+    const std::vector<size_t> caps{static_cast<size_t>(first), static_cast<size_t>(bucket_bytes)};
+    auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(all, caps, sparse));
+    std::reverse(buckets.begin(), buckets.end());
+    std::unordered_map<size_t, std::string> by_index;
+    for (size_t i = 0; i < n; i++) by_index[i] = names[i];
+    auto reducer = std::make_shared<c10d::Reducer>(
+        all, buckets, g->group, sparse, bucket_bytes, /*find_unused_parameters=*/false,
+        /*gradient_as_bucket_view=*/true, by_index, first, /*skip_all_reduce_unused_params=*/false,
+        /*use_python_reducer=*/false, std::vector<int64_t>{});
+    auto logger = std::make_shared<c10d::Logger>(reducer);
+    reducer->set_logger(logger);
+    logger->set_construction_data_and_log("af2", {}, -1, false, false, false);
+    return new Reducer{reducer, logger};);
+}
+void af2_reducer_free(Reducer* r) {
+  try {
+    r->reducer->remove_autograd_hooks();
+    delete r;
+  } catch (...) {
+  }
+}
+// Before the forward pass whose backward pass reduces; not called where gradients only accumulate.
+int af2_reducer_before_forward(Reducer* r, char** err) {
+  API(-1,
+    r->logger->set_runtime_stats_and_log();
+    r->reducer->prepare_for_forward();
+    r->reducer->rebuild_buckets();
+    return 0;);
+}
+int af2_reducer_before_backward(Reducer* r, char** err) {
+  API(-1, r->reducer->prepare_for_backward({}); return 0;);
+}
+}

@@ -1,0 +1,439 @@
+//! What the model costs: parameters, floating-point operations and the memory that a backward pass needs, part by part.
+//!
+//! Operations are those of matrix products, two for each multiplication and addition; norms, activations and the optimizer are
+//! left out, and attention counts every pair of positions although half are masked in the text. Memory is an estimate from
+//! what libtorch's autograd keeps of each operation in this folder; `af2 plan` says so where it prints it.
+
+use super::flamingo::{Config, Flamingo};
+use super::params::{Origin, Params, Store};
+use crate::error::Result;
+use crate::shapes::TOKENS_PER_WINDOW;
+use tch::Device;
+
+/// Patches of HTSAT's first stage, and of one of its attention windows.
+const PATCHES: f64 = 4096.0;
+const ATTENTION_WINDOW: f64 = 64.0;
+
+/// A number for each part of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
+pub struct ByPart {
+    /// The audio encoder.
+    pub clap: f64,
+    /// What joins the windows.
+    pub audio_transformer: f64,
+    /// The blocks between the LM's layers.
+    pub cross_attention: f64,
+    /// The input embeddings, which are the output head too where these are tied.
+    pub embeddings: f64,
+    /// The LM without its embeddings; with its own head where that is not tied.
+    pub lm: f64,
+}
+
+impl ByPart {
+    /// Name and value of each.
+    pub fn named(&self) -> [(&'static str, f64); 5] {
+        [
+            ("clap", self.clap),
+            ("audio_transformer", self.audio_transformer),
+            ("cross_attention", self.cross_attention),
+            ("embeddings", self.embeddings),
+            ("lm", self.lm),
+        ]
+    }
+
+    /// All of it.
+    pub fn total(&self) -> f64 {
+        self.named().iter().map(|(_, v)| v).sum()
+    }
+
+    /// Only the parts that train.
+    pub fn of(&self, trains: Trains) -> ByPart {
+        let keep = |yes: bool, v: f64| if yes { v } else { 0.0 };
+        ByPart {
+            clap: keep(trains.clap, self.clap),
+            audio_transformer: keep(trains.audio_transformer, self.audio_transformer),
+            cross_attention: keep(trains.cross_attention, self.cross_attention),
+            embeddings: keep(trains.embeddings, self.embeddings),
+            lm: keep(trains.lm, self.lm),
+        }
+    }
+}
+
+/// Which parts train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Trains {
+    /// The audio encoder.
+    pub clap: bool,
+    /// What joins the windows.
+    pub audio_transformer: bool,
+    /// The blocks between the LM's layers.
+    pub cross_attention: bool,
+    /// The input embeddings.
+    pub embeddings: bool,
+    /// The LM's layers, and its head where it has its own.
+    pub lm: bool,
+}
+
+impl Trains {
+    /// Whether anything trains.
+    pub fn any(self) -> bool {
+        self.clap || self.audio_transformer || self.cross_attention || self.embeddings || self.lm
+    }
+
+    /// Whether a gradient flows through the audio transformer.
+    fn hearing(self) -> bool {
+        self.clap || self.audio_transformer
+    }
+}
+
+/// Parameters of each part. Exact: the model is built without its memory and counted by its tensors' names.
+///
+/// # Errors
+/// Sizes that no model can have.
+pub fn parameters(config: &Config) -> Result<ByPart> {
+    let store = Store::new(Origin::Shapes, Device::Cpu);
+    let _ = Flamingo::new(&store.root(), config);
+    let params = store.finish()?;
+    let count = |params: &Params, f: &dyn Fn(&str) -> bool| params.count_where(f) as f64;
+    let clap = count(&params, &|n| n.starts_with("clap."));
+    let audio_transformer = count(&params, &|n| n.starts_with("audio_transformer_clap."));
+    let cross_attention = count(&params, &|n| n.contains("gated_cross_attn_layer"));
+    let embeddings = count(&params, &|n| n.contains("embed_tokens"));
+    let lm = params.count() as f64 - clap - audio_transformer - cross_attention - embeddings;
+    Ok(ByPart {
+        clap,
+        audio_transformer,
+        cross_attention,
+        embeddings,
+        lm,
+    })
+}
+
+/// Operations of one forward pass.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Flops {
+    /// The audio encoder; all windows, padded ones too.
+    pub htsat: f64,
+    /// What joins the windows.
+    pub audio_transformer: f64,
+    /// Keys and values from the audio.
+    pub cross_listen: f64,
+    /// Queries, attention and feed-forward over the text.
+    pub cross_attention: f64,
+    /// The decoder layers.
+    pub lm: f64,
+    /// The output head.
+    pub head: f64,
+}
+
+impl Flops {
+    /// All of it.
+    pub fn total(&self) -> f64 {
+        self.htsat + self.audio_transformer + self.cross_listen + self.cross_attention + self.lm + self.head
+    }
+}
+
+/// Operations of a forward pass over `items` clips of `windows` windows with `text_tokens` tokens each.
+pub fn forward_flops(config: &Config, items: usize, windows: usize, text_tokens: usize) -> Flops {
+    let (b, t) = (items as f64, text_tokens as f64);
+    let l = windows as f64 * TOKENS_PER_WINDOW as f64;
+    let c = &config.cross_attention;
+    let (d, audio) = (config.lm.hidden_size as f64, config.htsat.output_dim() as f64);
+    let inner = (c.heads * c.head_dim) as f64;
+    let blocks = (config.lm.num_hidden_layers / c.every.max(1)) as f64;
+    let over_text = 4.0 * t * d * inner + 4.0 * t * l * inner + 4.0 * t * c.ff_mult as f64 * d * d;
+    Flops {
+        htsat: b * windows as f64 * htsat_window(config),
+        audio_transformer: b * audio_transformer_item(config, l),
+        cross_listen: b * blocks * 4.0 * l * audio * inner,
+        cross_attention: b * blocks * over_text,
+        lm: b * config.lm.num_hidden_layers as f64 * decoder_layer(config, t),
+        head: b * 2.0 * t * d * config.vocab as f64,
+    }
+}
+
+fn htsat_window(config: &Config) -> f64 {
+    let h = &config.htsat;
+    let mut total = 2.0 * PATCHES * 16.0 * h.embed_dim as f64;
+    for (i, depth) in h.depths.iter().enumerate() {
+        let (l, d) = (PATCHES / 4f64.powi(i as i32), (h.embed_dim << i) as f64);
+        total += *depth as f64 * (24.0 * l * d * d + 4.0 * l * ATTENTION_WINDOW * d);
+        if i + 1 < h.depths.len() {
+            total += 4.0 * l * d * d;
+        }
+    }
+    total
+}
+
+fn audio_transformer_item(config: &Config, l: f64) -> f64 {
+    let (a, d) = (&config.audio_transformer, config.htsat.output_dim() as f64);
+    a.n_layers as f64 * (l * (8.0 * d * d + 4.0 * d * a.d_inner as f64) + 4.0 * l * l * d)
+}
+
+fn decoder_layer(config: &Config, t: f64) -> f64 {
+    let lm = &config.lm;
+    let (d, ff) = (lm.hidden_size as f64, lm.intermediate_size as f64);
+    let kv = d * lm.num_key_value_heads as f64 / lm.num_attention_heads as f64;
+    2.0 * t * (2.0 * d * d + 2.0 * d * kv + 3.0 * d * ff) + 4.0 * t * t * d
+}
+
+/// Operations of one training step's forward and backward pass.
+///
+/// A part whose weights train costs its forward pass once more for their gradient, and once more for its input's where anything
+/// before it trains; what lies before everything that trains costs its forward pass alone. `recompute` adds a second forward
+/// pass of what activation checkpointing computes again.
+pub fn train_flops(
+    config: &Config,
+    items: usize,
+    windows: usize,
+    text_tokens: usize,
+    trains: Trains,
+    recompute: bool,
+) -> f64 {
+    let f = forward_flops(config, items, windows, text_tokens);
+    let one = |yes: bool| if yes { 1.0 } else { 0.0 };
+    // LM layers before the first cross-attention block, where neither they nor the embeddings train.
+    let layers = config.lm.num_hidden_layers as f64;
+    let untouched = match trains.embeddings || trains.lm {
+        true => 0.0,
+        false => (config.cross_attention.every.max(1) as f64 - 1.0) / layers.max(1.0),
+    };
+    let any = one(trains.any());
+    // Per part: how many forward passes its backward pass is worth.
+    let backward = f.htsat * 2.0 * one(trains.clap)
+        + f.audio_transformer * (one(trains.audio_transformer) + one(trains.clap))
+        + f.cross_listen * (one(trains.cross_attention) + one(trains.hearing()))
+        + f.cross_attention * (any + one(trains.cross_attention))
+        + f.lm * (any * (1.0 - untouched) + one(trains.lm));
+    let again = f.htsat * one(trains.clap)
+        + f.audio_transformer * one(trains.hearing())
+        + (f.cross_listen + f.cross_attention + f.lm) * any;
+    let head = head_flops(config, (items * text_tokens) as f64, trains);
+    f.total() - f.head + head + backward + if recompute { again } else { 0.0 }
+}
+
+/// Operations of the output head in one training step, for so many states: training asks it about counted labels only.
+pub fn head_flops(config: &Config, states: f64, trains: Trains) -> f64 {
+    let trained = match config.lm.tie_word_embeddings {
+        true => trains.embeddings,
+        false => trains.lm,
+    };
+    let passes = 1 + usize::from(trains.any()) + usize::from(trained);
+    passes as f64 * 2.0 * states * (config.lm.hidden_size * config.vocab) as f64
+}
+
+/// How a training step computes, as far as memory goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Matrix products in bf16 under autocast, else everything in fp32.
+    pub amp: bool,
+    /// Only block inputs are kept.
+    pub checkpointing: bool,
+}
+
+/// Bytes that stay between forward and backward pass of one micro-batch, at the end of the forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+pub struct Activations {
+    /// Kept by the audio encoder where it trains; else what its forward pass needs for a moment.
+    pub clap: f64,
+    /// What joins the windows.
+    pub audio_transformer: f64,
+    /// The blocks between the LM's layers.
+    pub cross_attention: f64,
+    /// The decoder layers.
+    pub lm: f64,
+    /// With checkpointing: the largest block, while it is computed again.
+    pub recomputed: f64,
+}
+
+impl Activations {
+    /// All of it.
+    pub fn total(&self) -> f64 {
+        self.clap + self.audio_transformer + self.cross_attention + self.lm + self.recomputed
+    }
+}
+
+/// Estimates [`Activations`] for `items` clips of `windows` windows with `text_tokens` tokens each.
+pub fn activations(
+    config: &Config,
+    items: usize,
+    windows: usize,
+    text_tokens: usize,
+    trains: Trains,
+    memory: Memory,
+) -> Activations {
+    // Bytes of an element in matrix products and in norms and sums.
+    let (s, full) = (if memory.amp { 2.0 } else { 4.0 }, 4.0);
+    let (b, t) = (items as f64, text_tokens as f64);
+    let (w, l) = (b * windows as f64, windows as f64 * TOKENS_PER_WINDOW as f64);
+    let (d, audio) = (config.lm.hidden_size as f64, config.htsat.output_dim() as f64);
+    let lm = &config.lm;
+    let c = &config.cross_attention;
+    let inner = (c.heads * c.head_dim) as f64;
+
+    // Audio encoder: norms in and out, qkv three times over, the attention's weights per head, the MLP.
+    let htsat_block = |i: usize| {
+        let (l, d) = (
+            PATCHES / 4f64.powi(i as i32),
+            (config.htsat.embed_dim << i) as f64,
+        );
+        let heads = config.htsat.num_heads.get(i).copied().unwrap_or(1) as f64;
+        w * l * (2.0 * d * full + 18.0 * d * s + 3.0 * heads * ATTENTION_WINDOW * s)
+    };
+    let depths = &config.htsat.depths;
+    let sum = |f: &dyn Fn(usize) -> f64| {
+        depths
+            .iter()
+            .enumerate()
+            .map(|(i, n)| *n as f64 * f(i))
+            .sum::<f64>()
+    };
+    let htsat_input =
+        |i: usize| w * PATCHES / 4f64.powi(i as i32) * (config.htsat.embed_dim << i) as f64 * full;
+
+    // Audio transformer: five inputs of matrix products, q, k, v, out, the inner layer, two norms.
+    let at_block = b * l * ((9.0 * audio + config.audio_transformer.d_inner as f64) * s + 2.0 * audio * full);
+    let at_layers = config.audio_transformer.n_layers as f64;
+
+    // Cross-attention: over the audio its input and k, v; over the text norms, q, out, and the inner layer twice.
+    let listen = b * l * (2.0 * inner + audio) * s;
+    let over_text = b * t * ((4.0 + 2.0 * c.ff_mult as f64) * d * s + 2.0 * inner * s + 2.0 * d * full);
+    let blocks = (lm.num_hidden_layers / c.every.max(1)) as f64;
+
+    // Decoder layer: norms, q, k, v, out, attention weights (a mask and grouped heads take libtorch's plain path), the MLP.
+    let trained = if trains.lm {
+        3.0 * d + lm.intermediate_size as f64
+    } else {
+        0.0
+    };
+    let weights = 3.0 * lm.num_attention_heads as f64 * t;
+    let decoder =
+        b * t * (4.0 * d * full + (4.0 * d + weights + 3.0 * lm.intermediate_size as f64 + trained) * s);
+    let layers = lm.num_hidden_layers as f64;
+
+    // A frozen encoder runs under no_grad: a block's tensors at a time.
+    let passing = (0..depths.len()).map(htsat_block).fold(0.0, f64::max);
+    if !trains.any() {
+        return Activations {
+            clap: passing,
+            audio_transformer: 0.0,
+            cross_attention: 0.0,
+            lm: 0.0,
+            recomputed: 0.0,
+        };
+    }
+    if !memory.checkpointing {
+        return Activations {
+            clap: if trains.clap { sum(&htsat_block) } else { passing },
+            audio_transformer: if trains.hearing() {
+                at_layers * at_block
+            } else {
+                0.0
+            },
+            cross_attention: blocks * (listen + over_text),
+            lm: layers * decoder,
+            recomputed: 0.0,
+        };
+    }
+    let held = b * t * d * full;
+    let largest = at_block.max(listen + over_text).max(decoder);
+    Activations {
+        clap: if trains.clap { sum(&htsat_input) } else { passing },
+        audio_transformer: (at_layers + 1.0) * b * l * audio * full,
+        cross_attention: blocks * held,
+        lm: layers * held,
+        recomputed: if trains.clap {
+            largest.max(passing)
+        } else {
+            largest
+        },
+    }
+}
+
+/// Bytes of the logits of so many tokens, with their gradient and what the loss keeps of them.
+pub fn logits(config: &Config, tokens: usize) -> f64 {
+    tokens as f64 * config.vocab as f64 * 12.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::presets::{preset, NAMES};
+
+    const ALL: Trains = Trains {
+        clap: true,
+        audio_transformer: true,
+        cross_attention: true,
+        embeddings: true,
+        lm: true,
+    };
+
+    #[test]
+    fn parameters_are_the_published_ones() {
+        // reference.md: totals as the reference's own model counts them; the paper's table 20 rounds them.
+        let totals = [
+            1_074_680_455.0,
+            2_529_027_471.0,
+            4_798_949_791.0,
+            11_000_000_000.0,
+        ];
+        for (name, total) in NAMES.iter().zip(totals) {
+            let p = parameters(&preset(name).unwrap()).unwrap();
+            assert_eq!(p.clap, 278_770_007.0);
+            let error = (p.total() / total - 1.0).abs();
+            assert!(
+                if *name == "af2-7b" {
+                    error < 0.01
+                } else {
+                    error == 0.0
+                },
+                "{name}: {p:?}"
+            );
+        }
+        let p = parameters(&preset("af2-3b").unwrap()).unwrap();
+        let trained = p.audio_transformer + p.cross_attention + p.embeddings;
+        assert_eq!((trained / 1e7).round(), 175.0);
+        assert_eq!((p.cross_attention / 1e6).round(), 1359.0);
+        assert_eq!((p.audio_transformer / 1e5).round(), 755.0);
+    }
+
+    #[test]
+    fn operations_follow_the_weights() {
+        let config = preset("af2-3b").unwrap();
+        let p = parameters(&config).unwrap();
+        // Two operations a weight and token, beside attention.
+        let f = forward_flops(&config, 1, 1, 1);
+        assert!((f.lm / (2.0 * p.lm) - 1.0).abs() < 0.01, "{f:?}");
+        assert!((f.head / (2.0 * p.embeddings) - 1.0).abs() < 1e-9);
+        let two = forward_flops(&config, 2, 1, 1);
+        assert!((two.total() / f.total() - 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn backward_costs_what_needs_it() {
+        let config = preset("af2-3b").unwrap();
+        let f = forward_flops(&config, 4, 3, 80);
+        let cost = |trains, again| train_flops(&config, 4, 3, 80, trains, again);
+        assert_eq!(cost(Trains::default(), true), f.total());
+        assert!((cost(ALL, false) / f.total() - 3.0).abs() < 1e-12);
+        assert!((cost(ALL, true) - 4.0 * f.total() + f.head).abs() < 1e-3 * f.head);
+        // A frozen encoder costs its forward pass; the frozen LM behind it passes the gradient on.
+        let head_only = Trains {
+            cross_attention: true,
+            ..Trains::default()
+        };
+        let expected = f.total() + f.cross_listen + 2.0 * f.cross_attention + f.lm + f.head;
+        assert!((cost(head_only, false) / expected - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn checkpointing_saves_memory_and_batches_cost_it() {
+        let config = preset("af2-0.5b").unwrap();
+        let bytes = |items, amp, checkpointing| {
+            activations(&config, items, 9, 256, ALL, Memory { amp, checkpointing }).total()
+        };
+        assert!(bytes(8, true, true) < 0.5 * bytes(8, true, false));
+        assert!((bytes(8, true, false) / bytes(4, true, false) - 2.0).abs() < 1e-9);
+        assert!(bytes(8, true, false) < bytes(8, false, false));
+    }
+}

@@ -1,0 +1,241 @@
+//! What a recipe costs before anything runs: memory of one GPU, steps, operations, and how fast it must go.
+
+pub mod memory;
+mod model;
+
+use crate::error::{Error, Result};
+use crate::model::cost::{self, ByPart, Trains};
+use crate::model::flamingo::Config;
+use crate::recipe::{Part, Recipe, StageRecipe};
+use memory::{Bytes, Setup};
+use serde::Serialize;
+
+/// Share of a GPU's memory that a plan fills at most: libtorch's allocator loses some to fragments.
+pub const MOST: f64 = 0.94;
+/// Text tokens of an average item: the paper's own figure (its complexity argument in section 3.2).
+pub const MEAN_TEXT_TOKENS: usize = 80;
+/// Hours that the paper's four sizes took on 128 A100 (table 20), by the LM's width.
+const PAPER_HOURS: [(i64, f64); 4] = [(896, 104.0), (1536, 160.0), (2048, 228.0), (3584, 510.0)];
+/// How the 3B model's hours fall on the three stages: 4 d, 5 d, 12 h.
+const PAPER_SHARES: [f64; 3] = [96.0 / 228.0, 120.0 / 228.0, 12.0 / 228.0];
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Ranks, one GPU each.
+    pub gpus: usize,
+    /// Bytes of one GPU.
+    pub memory: f64,
+    /// Days for all stages together; without it the paper's.
+    pub days: Option<f64>,
+    /// Items of each stage, in place of what the recipe's steps make.
+    pub samples: Option<u64>,
+    /// Text tokens of an average item.
+    pub text_tokens: usize,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// Its name in the recipe.
+    pub name: String,
+    /// Ranks, one GPU each.
+    pub gpus: usize,
+    /// Bytes of one GPU.
+    pub memory_bytes: f64,
+    /// Where the model's sizes are from.
+    pub sizes: String,
+    /// Parameters of each part.
+    pub parameters: ByPart,
+    /// In the recipe's order.
+    pub stages: Vec<StagePlan>,
+    /// Whether it fits below [`MOST`] of the memory.
+    pub fits: bool,
+}
+
+/// One stage of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct StagePlan {
+    /// Its name in the recipe.
+    pub name: String,
+    /// Parameters that train.
+    pub trained: ByPart,
+    /// Memory of one GPU.
+    pub bytes: Bytes,
+    /// Their sum.
+    pub total_bytes: f64,
+    /// Whether it fits below [`MOST`] of the memory.
+    pub fits: bool,
+    /// What would make it fit, and by how much.
+    pub changes: Vec<String>,
+    /// Windows of an item at most.
+    pub windows: usize,
+    /// Items of a GPU at a time.
+    pub micro_batch: usize,
+    /// Items of an optimizer step.
+    pub global_batch: usize,
+    /// Micro-steps of one optimizer step; none where the batch cannot be shared out so.
+    pub micro_steps: Option<usize>,
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Items seen in all of them.
+    pub samples: u64,
+    /// Items of one epoch, and where that is from.
+    pub epoch_items: Option<u64>,
+    /// Where the number of items is from.
+    pub items_from: String,
+    /// Floating-point operations of one optimizer step over all GPUs, every item at its full length.
+    pub flops_per_step: f64,
+    /// Days that the stage may take.
+    pub days: Option<f64>,
+    /// Who says so.
+    pub days_from: String,
+    /// What the time asks for, over all GPUs and of each.
+    pub samples_per_second: Option<f64>,
+    /// Windows of that.
+    pub windows_per_second: Option<f64>,
+    /// Text tokens of that.
+    pub tokens_per_second: Option<f64>,
+    /// Operations of each GPU.
+    pub tflops_per_gpu: Option<f64>,
+    /// How long it takes where data is no limit: at 40% of `train.peak_tflops`.
+    pub days_at_40_percent: Option<f64>,
+    /// Share of `train.peak_tflops`.
+    pub utilisation: Option<f64>,
+}
+
+/// Plans every stage.
+///
+/// # Errors
+/// A model whose sizes nothing tells; model files that are there and cannot be read.
+pub fn plan(recipe: &Recipe, request: &Request) -> Result<Plan> {
+    let (config, sizes) = model::config(recipe)?;
+    let parameters = cost::parameters(&config)?;
+    let stages = recipe.stages.iter().enumerate();
+    let stages: Vec<StagePlan> = stages
+        .map(|(i, stage)| plan_stage(recipe, stage, i, &config, &parameters, request))
+        .collect();
+    if stages.is_empty() {
+        return Err(Error::recipe(&recipe.name, "the recipe has no section `stages`"));
+    }
+    Ok(Plan {
+        name: recipe.name.clone(),
+        gpus: request.gpus,
+        memory_bytes: request.memory,
+        sizes,
+        parameters,
+        fits: stages.iter().all(|s| s.fits),
+        stages,
+    })
+}
+
+/// The parts of a stage as the cost functions take them.
+pub fn trains(stage: &StageRecipe) -> Trains {
+    let has = |part| stage.train.contains(&part);
+    Trains {
+        clap: has(Part::Clap),
+        audio_transformer: has(Part::AudioTransformer),
+        cross_attention: has(Part::CrossAttention),
+        embeddings: has(Part::Embeddings),
+        lm: has(Part::Lm),
+    }
+}
+
+fn plan_stage(
+    recipe: &Recipe,
+    stage: &StageRecipe,
+    index: usize,
+    config: &Config,
+    parameters: &ByPart,
+    request: &Request,
+) -> StagePlan {
+    let (o, gpus) = (&stage.optim, request.gpus);
+    let setup = Setup::of(recipe, stage, gpus);
+    let bytes = setup.bytes(config, parameters);
+    let fits = bytes.total() <= MOST * request.memory;
+    let micro_steps = o.micro_steps(gpus).ok();
+    let global_batch = o.global_batch.unwrap_or(o.batch_size * o.accumulate * gpus);
+    let (steps, samples) = match request.samples {
+        Some(samples) => ((samples as usize).div_ceil(global_batch.max(1)), samples),
+        None => (o.steps, (o.steps * global_batch) as u64),
+    };
+    let (epoch_items, items_from) = match (recipe.blend(stage, None), request.samples) {
+        (_, Some(_)) => (None, "--samples".to_owned()),
+        (Ok(blend), None) => {
+            let items = blend
+                .sets
+                .iter()
+                .map(|s| (s.manifest.len() as f64 * blend.global_weight * s.weight) as u64);
+            (Some(items.sum()), "the manifests".to_owned())
+        }
+        (Err(_), None) => (None, "manifests not found: steps as the recipe says".to_owned()),
+    };
+    let at_once = (global_batch, stage.windows, request.text_tokens);
+    let again = recipe.train.activation_checkpointing;
+    let flops = cost::train_flops(config, at_once.0, at_once.1, at_once.2, setup.trains, again);
+    let (days, days_from) = days(recipe, index, config, request);
+    let seconds = days.map(|d| d * 86_400.0).filter(|s| *s > 0.0);
+    let tflops = seconds.map(|s| flops * steps as f64 / s / gpus as f64 / 1e12);
+    StagePlan {
+        name: stage.name.clone(),
+        trained: parameters.of(setup.trains),
+        total_bytes: bytes.total(),
+        bytes,
+        fits,
+        changes: match fits {
+            true => Vec::new(),
+            false => setup.changes(config, parameters, &stage.name, MOST * request.memory),
+        },
+        windows: stage.windows,
+        micro_batch: setup.items,
+        global_batch,
+        micro_steps,
+        steps,
+        samples,
+        epoch_items,
+        items_from,
+        flops_per_step: flops,
+        samples_per_second: seconds.map(|s| samples as f64 / s),
+        windows_per_second: seconds.map(|s| samples as f64 * stage.windows as f64 / s),
+        tokens_per_second: seconds.map(|s| samples as f64 * request.text_tokens as f64 / s),
+        tflops_per_gpu: tflops,
+        days_at_40_percent: recipe
+            .train
+            .peak_tflops
+            .map(|p| flops * steps as f64 / (0.4e12 * p * gpus as f64) / 86_400.0),
+        utilisation: tflops.zip(recipe.train.peak_tflops).map(|(t, p)| t / p),
+        days,
+        days_from,
+    }
+}
+
+/// Days of a stage: its share, by operations, of what was asked for; or the paper's.
+fn days(recipe: &Recipe, index: usize, config: &Config, request: &Request) -> (Option<f64>, String) {
+    if let Some(days) = request.days {
+        let cost = |s: &StageRecipe| {
+            let o = &s.optim;
+            let batch = o
+                .global_batch
+                .unwrap_or(o.batch_size * o.accumulate * request.gpus);
+            let samples = request.samples.unwrap_or((o.steps * batch) as u64) as f64;
+            let again = recipe.train.activation_checkpointing;
+            samples * cost::train_flops(config, 1, s.windows, request.text_tokens, trains(s), again)
+        };
+        let all: f64 = recipe.stages.iter().map(cost).sum();
+        let own = recipe.stages.get(index).map_or(0.0, cost);
+        let share = if all > 0.0 { own / all } else { 0.0 };
+        return (Some(days * share), "--days, shared out by operations".into());
+    }
+    let hours = PAPER_HOURS
+        .iter()
+        .find(|(width, _)| *width == config.lm.hidden_size);
+    match (hours, PAPER_SHARES.get(index)) {
+        (Some((_, hours)), Some(share)) if recipe.stages.len() == PAPER_SHARES.len() => {
+            (Some(hours * share / 24.0), "the paper's, on 128 A100".into())
+        }
+        _ => (
+            None,
+            "none is published for this schedule: --days says one".into(),
+        ),
+    }
+}

@@ -1,0 +1,92 @@
+//! From files and changes to a checked recipe.
+
+use super::import::Imported;
+use super::yaml::Layers;
+use super::{Recipe, DEMO};
+use crate::error::Result;
+use std::path::Path;
+
+impl Recipe {
+    /// Reads a file over its bases; `overrides` are `key=value` from the command line. The reference's own `pretrain.yaml`
+    /// and `sft.yaml` are taken as they are, see [`super::import`].
+    ///
+    /// # Errors
+    /// Files that cannot be read, and everything that is wrong with the recipe at once.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
+        Recipe::open(path, overrides, ranks()).map(|(recipe, _)| recipe)
+    }
+
+    /// [`Recipe::load`] for so many ranks, with the layers that tell where each value is from.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`].
+    pub fn open(path: &Path, overrides: &[String], ranks: usize) -> Result<(Self, Layers)> {
+        let mut layers = Layers::load(path)?;
+        layers.change(overrides)?;
+        let recipe = Recipe::of(&mut layers, &path.display().to_string(), ranks)?;
+        Ok((recipe, layers))
+    }
+
+    /// The embedded demo.
+    pub fn demo(overrides: &[String]) -> Result<Self> {
+        Recipe::parse(DEMO, "recipes/demo.yaml (built in)", overrides)
+    }
+
+    /// [`Recipe::load`] of a text; `file` is named in errors, and its base is looked for beside it.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`].
+    pub fn parse(text: &str, file: &str, overrides: &[String]) -> Result<Self> {
+        let mut layers = Layers::of(text, file)?;
+        layers.change(overrides)?;
+        Recipe::of(&mut layers, file, ranks())
+    }
+
+    fn of(layers: &mut Layers, file: &str, ranks: usize) -> Result<Self> {
+        let mut recipe: Recipe = layers.read()?;
+        recipe.check(file).map_err(|e| layers.placed(e))?;
+        if let Some(imported) = &layers.imported {
+            recipe.notes = imported.notes.clone();
+            recipe.count_steps(imported, ranks);
+            if let Some(stage) = recipe.stages.first() {
+                let steps = [
+                    ("optim.steps", stage.optim.steps),
+                    ("save.every", stage.save.every),
+                ];
+                layers.counted(&steps)?;
+            }
+        }
+        Ok(recipe)
+    }
+
+    /// The reference counts epochs, we count steps.
+    fn count_steps(&mut self, imported: &Imported, ranks: usize) {
+        let Some(stage) = self.stages.first().filter(|s| s.optim.steps == 0) else {
+            return;
+        };
+        let epochs = imported.epochs();
+        match imported.steps(self, stage, ranks) {
+            Ok((steps, every)) => {
+                if let Some(stage) = self.stages.first_mut() {
+                    stage.optim.steps = steps;
+                    stage.save.every = every;
+                }
+                self.notes.push(format!(
+                    "train_config.num_epochs: {epochs} virtual epochs of the manifests are {steps} steps on {ranks} ranks"
+                ));
+            }
+            // The training loop opens the same manifests and stops there.
+            Err(e) => self.notes.push(format!(
+                "train_config.num_epochs: steps are epochs times items, which the manifests tell: optim.steps stays 0 \
+                 ({})",
+                e.to_string().lines().next().unwrap_or_default()
+            )),
+        }
+    }
+}
+
+/// Ranks that the launcher has started; the reference's epochs are shared out between them.
+fn ranks() -> usize {
+    let world = std::env::var("WORLD_SIZE").ok();
+    world.and_then(|w| w.parse().ok()).unwrap_or(1)
+}

@@ -1,0 +1,254 @@
+//! YAML as a tree whose every value knows where it was written: what files are merged over each other as.
+
+use super::place::Place;
+use crate::error::{nearest, Result};
+use indexmap::IndexMap;
+
+/// A value and its place.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub place: Place,
+    pub content: Content,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    /// `plain` is false for what stands in quotation marks, which is always a text.
+    Scalar {
+        text: String,
+        plain: bool,
+    },
+    List(Vec<Node>),
+    /// key → where the key stands, and its value.
+    Map(IndexMap<String, (Place, Node)>),
+}
+
+impl Node {
+    /// A text or number as it would stand in a file.
+    pub fn plain(text: impl Into<String>, place: &Place) -> Self {
+        let content = Content::Scalar {
+            text: text.into(),
+            plain: true,
+        };
+        Node {
+            place: place.clone(),
+            content,
+        }
+    }
+
+    /// An empty mapping.
+    pub fn map(place: &Place) -> Self {
+        Node {
+            place: place.clone(),
+            content: Content::Map(IndexMap::new()),
+        }
+    }
+
+    pub fn is_null(&self) -> bool {
+        matches!(&self.content, Content::Scalar { text, plain: true }
+            if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+
+    /// The scalar's text.
+    pub fn text(&self) -> Option<&str> {
+        match &self.content {
+            Content::Scalar { text, .. } if !self.is_null() => Some(text),
+            _ => None,
+        }
+    }
+
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        match &self.content {
+            Content::Map(map) => map.get(key).map(|(_, v)| v),
+            _ => None,
+        }
+    }
+
+    /// Keys with their places and values; none where this is no mapping.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &Place, &Node)> {
+        let map = match &self.content {
+            Content::Map(map) => Some(map),
+            _ => None,
+        };
+        map.into_iter().flatten().map(|(k, (p, v))| (k.as_str(), p, v))
+    }
+
+    /// Takes a key out of a mapping.
+    pub fn take(&mut self, key: &str) -> Option<Node> {
+        match &mut self.content {
+            Content::Map(map) => map.shift_remove(key).map(|(_, v)| v),
+            _ => None,
+        }
+    }
+
+    /// Gives it and all that is below it this place.
+    pub fn stand_at(&mut self, place: &Place) {
+        self.place = place.clone();
+        match &mut self.content {
+            Content::Scalar { .. } => {}
+            Content::List(list) => list.iter_mut().for_each(|n| n.stand_at(place)),
+            Content::Map(map) => map.values_mut().for_each(|(p, n)| {
+                *p = place.clone();
+                n.stand_at(place);
+            }),
+        }
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.get("name").and_then(Node::text)
+    }
+
+    /// What a key of a mapping, or an index or a `name` in a list, leads to, with the place to show for it.
+    pub fn child(&self, part: &str) -> Option<(&Place, &Node)> {
+        match &self.content {
+            Content::Map(map) => map.get(part).map(|(p, v)| (p, v)),
+            Content::List(list) => {
+                let place = place_in(list, part)?;
+                list.get(place).map(|n| (&n.place, n))
+            }
+            Content::Scalar { .. } => None,
+        }
+    }
+
+    /// Sets a dotted path; list elements go by index or by their `name`. Null removes.
+    pub fn set(&mut self, key: &str, new: Node) -> Result<(), String> {
+        let (part, rest) = key.split_once('.').map_or((key, None), |(p, r)| (p, Some(r)));
+        if part.is_empty() {
+            return Err("an empty part in the key".into());
+        }
+        if self.is_null() {
+            self.content = Content::Map(IndexMap::new());
+        }
+        match &mut self.content {
+            Content::Map(map) => match rest {
+                None if new.is_null() => {
+                    // An unknown key stays, so that it is told.
+                    if map.shift_remove(part).is_none() {
+                        map.insert(part.into(), (new.place.clone(), new));
+                    }
+                }
+                None => {
+                    map.insert(part.into(), (new.place.clone(), new));
+                }
+                Some(rest) => {
+                    let place = new.place.clone();
+                    let below = map
+                        .entry(part.into())
+                        .or_insert_with(|| (place.clone(), Node::map(&place)));
+                    below.1.set(rest, new)?;
+                }
+            },
+            Content::List(list) => {
+                let length = list.len();
+                let at = place_in(list, part)
+                    .filter(|i| *i < length)
+                    .ok_or(format!("no element `{part}` in a list of {length}"))?;
+                match rest {
+                    None if new.is_null() => {
+                        list.remove(at);
+                    }
+                    None => list[at] = new,
+                    Some(rest) => list[at].set(rest, new)?,
+                }
+            }
+            Content::Scalar { .. } => return Err(format!("`{part}` lies below a plain value")),
+        }
+        Ok(())
+    }
+
+    /// Lays `over` over this: mappings merge, null removes a key, a mapping over a list whose elements have names merges into
+    /// those elements, and everything else takes the place of what was there.
+    pub fn merge(&mut self, over: Node) -> Result<()> {
+        match (&mut self.content, over.content) {
+            (Content::Map(base), Content::Map(over)) => {
+                for (key, (place, value)) in over {
+                    match base.get_mut(&key) {
+                        Some(_) if value.is_null() => {
+                            base.shift_remove(&key);
+                        }
+                        Some(at) => {
+                            at.0 = place;
+                            at.1.merge(value)?;
+                        }
+                        None => {
+                            base.insert(key, (place, value));
+                        }
+                    }
+                }
+            }
+            (Content::List(base), Content::Map(over))
+                if !base.is_empty() && base.iter().all(|n| n.name().is_some()) =>
+            {
+                for (key, (place, value)) in over {
+                    let Some(at) = base.iter().position(|n| n.name() == Some(&key)) else {
+                        let names: Vec<&str> = base.iter().filter_map(Node::name).collect();
+                        let e = place.error(format!("no element is named `{key}`, only {names:?}"));
+                        return Err(match nearest(&key, names) {
+                            Some(n) => e.hint(format!("did you mean `{n}`?")),
+                            None => e.hint("a list takes the place of the base's list"),
+                        });
+                    };
+                    if value.is_null() {
+                        base.remove(at);
+                    } else {
+                        base[at].merge(value)?;
+                    }
+                }
+            }
+            (content, over_content) => {
+                *content = over_content;
+                self.place = over.place;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn place_in(list: &[Node], part: &str) -> Option<usize> {
+    let named = || list.iter().position(|n| n.name() == Some(part));
+    part.parse().ok().or_else(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parse::parse;
+    use super::*;
+
+    #[test]
+    fn every_value_knows_its_place() {
+        let root = parse("a: 1\nb:\n  - x\n  - {name: n, c: \"3\"}\n", "f.yaml").unwrap();
+        let (place, value) = root.get("b").unwrap().child("n").unwrap().1.child("c").unwrap();
+        assert_eq!(place.short(), "f.yaml:4");
+        assert_eq!(place.at, Some((4, 15)));
+        assert!(matches!(&value.content, Content::Scalar { plain: false, text } if text == "3"));
+    }
+
+    #[test]
+    fn lists_replace_and_mappings_merge() {
+        let mut base = parse("a: {x: 1, y: 2}\nl: [1, 2]\n", "b").unwrap();
+        base.merge(parse("a: {y: 3, x: null}\nl: [9]\n", "o").unwrap())
+            .unwrap();
+        assert!(base.get("a").unwrap().get("x").is_none());
+        assert_eq!(base.get("a").unwrap().get("y").unwrap().text(), Some("3"));
+        assert!(matches!(&base.get("l").unwrap().content, Content::List(l) if l.len() == 1));
+    }
+
+    #[test]
+    fn aliases_cannot_make_a_flood() {
+        let mut text = String::from("a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1]\n");
+        for i in 1..9 {
+            let before = format!("*a{}, ", i - 1).repeat(8);
+            text.push_str(&format!("a{i}: &a{i} [{before}]\n"));
+        }
+        assert!(parse(&text, "f").is_err());
+    }
+
+    #[test]
+    fn what_is_no_yaml_is_placed() {
+        let e = parse("a: 1\na: 2\n", "f.yaml").unwrap_err().to_string();
+        assert!(e.contains("duplicate entry"), "{e}");
+        let e = parse("a: [1,\nb: 2\n", "f.yaml").unwrap_err().to_string();
+        assert!(e.starts_with("f.yaml:"), "{e}");
+        assert!(parse("", "f").unwrap().entries().next().is_none());
+    }
+}

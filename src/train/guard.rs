@@ -1,0 +1,117 @@
+//! libtorch's refusals inside a step as errors: tch's plain operations panic with them.
+
+use crate::error::{Error, Result};
+use crate::recipe::Recipe;
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+use tch::TchError;
+
+thread_local! {
+    /// A panic of this thread is caught and told as an error: nothing is printed for it.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a part of training; a panic of libtorch's becomes its error, and where memory ran out the recipe's keys that help are
+/// named.
+pub fn catch<T>(recipe: &Recipe, stage: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !CAUGHT.get() {
+                before(info);
+            }
+        }));
+    });
+    CAUGHT.set(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(f));
+    CAUGHT.set(false);
+    let result = result.unwrap_or_else(|payload| {
+        let text = payload
+            .downcast_ref::<String>()
+            .cloned()
+            .or(payload.downcast_ref::<&str>().map(|s| s.to_string()))
+            .unwrap_or_else(|| "a panic without words".into());
+        Err(Error::Torch(TchError::Torch(text)))
+    });
+    result.map_err(|e| explain(e, recipe, stage))
+}
+
+fn explain(error: Error, recipe: &Recipe, stage: &str) -> Error {
+    let text = match &error {
+        Error::Torch(e) => e.to_string(),
+        _ => return error,
+    };
+    let signs = ["out of memory", "can't allocate memory", "not enough memory"];
+    if !signs.iter().any(|s| text.contains(s)) {
+        return error;
+    }
+    let t = &recipe.train;
+    let mut keys = vec![
+        format!("lower stages.{stage}.optim.batch_size (and raise accumulate, or give global_batch)"),
+        format!("lower stages.{stage}.windows or data.max_tokens"),
+    ];
+    let switches = [
+        (
+            !t.activation_checkpointing,
+            "train.activation_checkpointing: true",
+        ),
+        (t.loss_chunk == 0 || t.loss_chunk > 256, "train.loss_chunk: 256"),
+        (
+            t.precision == crate::recipe::Precision::Fp32,
+            "train.precision: amp_bf16",
+        ),
+        (t.frozen == crate::recipe::Held::Fp32, "train.frozen: bf16"),
+        (!t.zero, "train.zero: true, with several ranks"),
+    ];
+    keys.extend(
+        switches
+            .into_iter()
+            .filter(|(helps, _)| *helps)
+            .map(|(_, key)| key.to_owned()),
+    );
+    Error::Training {
+        message: format!(
+            "{stage}: memory ran out: {}",
+            text.lines().next().unwrap_or_default()
+        ),
+        hint: Some(format!("{}; `af2 plan` says what a stage needs", keys.join("; "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind, Tensor};
+
+    #[test]
+    fn memory_that_runs_out_names_the_keys_that_help() {
+        let recipe = Recipe::demo(&[]).unwrap();
+        let e = catch(&recipe, "stage1", || {
+            let _ = Tensor::zeros([1i64 << 45], (Kind::Float, Device::Cpu));
+            Ok(())
+        })
+        .unwrap_err();
+        let text = e.to_string();
+        for piece in [
+            "stage1: memory ran out",
+            "stages.stage1.optim.batch_size",
+            "train.activation_checkpointing",
+        ] {
+            assert!(text.contains(piece), "{text}");
+        }
+        assert_eq!(e.exit_code(), 8);
+    }
+
+    #[test]
+    fn another_refusal_keeps_its_words() {
+        let recipe = Recipe::demo(&[]).unwrap();
+        let e = catch(&recipe, "stage1", || {
+            let a = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
+            let _ = a.matmul(&a);
+            Ok(())
+        });
+        assert!(e.unwrap_err().to_string().contains("cannot be multiplied"));
+    }
+}

@@ -1,0 +1,211 @@
+//! What a stage starts from, and where its batches come from.
+
+use super::batch::{Batch, Encoded};
+use super::{number, Steps};
+use crate::checkpoint::Parts;
+use crate::data::feed::{examples, Ears, Example};
+use crate::data::loader::{Loader, Prepared};
+use crate::data::manifest::Manifest;
+use crate::data::skips::Ledger;
+use crate::dist::{self, Ranks};
+use crate::error::Result;
+use crate::ffi::kernels;
+use crate::load::{self, Loaded};
+use crate::model::flamingo::Flamingo;
+use crate::recipe::{Precision, Recipe, StageRecipe};
+use tch::{no_grad, Device};
+
+/// The loader's source of batches.
+pub type Next<'n> = &'n mut dyn FnMut() -> Result<Prepared>;
+
+/// The model with which stage number `index` begins: the same on every rank.
+pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Result<Loaded> {
+    let stage = &recipe.stages[index];
+    let before = match (&stage.from, index) {
+        (Some(name), _) => Some(name),
+        (None, 0) => None,
+        (None, i) => Some(&recipe.stages[i - 1].name),
+    };
+    let options = load::Options::new(device);
+    let mut model = match before {
+        None => load::start(recipe, device)?,
+        Some(name) if recipe.stages.iter().any(|s| s.name == *name) => {
+            load::open(&recipe.stage_folder(name), &options)?
+        }
+        Some(path) => {
+            let parts = Parts {
+                checkpoint: path.into(),
+                llm: recipe.model.lm.clone(),
+                clap: recipe.model.clap.clone(),
+                base: recipe.model.base.clone(),
+            };
+            load::open_parts(&parts, &options)?
+        }
+    };
+    model.model.again = recipe.train.activation_checkpointing;
+    follow(recipe, &mut model.model, ranks);
+    // Every rank has read the same files; what was initialised is the first's.
+    let all: Vec<_> = model.params.iter().map(|(_, e)| e.tensor.detach()).collect();
+    ranks.broadcast(&all, 0)?;
+    Ok(model)
+}
+
+/// What a recipe says of a model and its checkpoint does not, or says otherwise: rules that have no weights.
+fn follow(recipe: &Recipe, model: &mut Flamingo, ranks: &Ranks) {
+    if let Some(own) = &recipe.model.audio_transformer {
+        model.set_attention_dropout(own.attention_dropout);
+    }
+    if let Some(own) = &recipe.model.cross_attention {
+        let rule = &mut model.config.cross_attention;
+        if rule.frames != own.frames && ranks.first() {
+            eprintln!(
+                "model.cross_attention.frames: {:?} as the recipe says, the checkpoint was trained with {:?}",
+                own.frames, rule.frames
+            );
+        }
+        (rule.frames, rule.max_window_per_audio) = (own.frames, own.max_window_per_audio);
+    }
+}
+
+/// Each stage and each rank draws its own random numbers.
+pub fn seed(recipe: &Recipe, stage: &StageRecipe, ranks: &Ranks) {
+    let text = format!("{} {} {}", recipe.seed, stage.name, ranks.rank);
+    let hash = blake3::hash(text.as_bytes());
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&hash.as_bytes()[..8]);
+    tch::manual_seed(i64::from_le_bytes(bytes) & i64::MAX);
+}
+
+/// A stage's data.
+pub struct Source<'a> {
+    pub loader: Loader<'a>,
+    encoded: Encoded,
+    /// By set: its name and its validation items, in batches.
+    validation: Vec<(String, Vec<Vec<Example>>)>,
+    model: &'a Loaded,
+}
+
+impl<'a> Source<'a> {
+    pub fn open(
+        recipe: &'a Recipe,
+        stage: &'a StageRecipe,
+        model: &'a Loaded,
+        ears: &'a Ears,
+        ranks: &Ranks,
+    ) -> Result<Self> {
+        let order = recipe.order(stage, ranks.rank, ranks.world)?;
+        let validation = validation_items(recipe, stage)?;
+        let encoded = match stage.cache_features {
+            true => {
+                let mut all: Vec<Example> = validation.iter().flat_map(|(_, b)| b.concat()).collect();
+                for set in &order.blend.sets {
+                    let root = recipe.data_root();
+                    all.extend(examples(&set.manifest, &root, stage.windows, usize::MAX)?);
+                }
+                // What cannot be heard is found again, and noted, when its batch comes.
+                let clips = all.iter().map(|e| &e.clip);
+                Encoded::of(model, ears, clips, &format!("{}: encode", stage.name))?.0
+            }
+            false => Encoded::default(),
+        };
+        let items = order.blend.len();
+        let ledger = Ledger::new(
+            &recipe.output.join("skipped.jsonl"),
+            &stage.name,
+            items,
+            recipe.data.skip_budget,
+        );
+        Ok(Source {
+            loader: Loader {
+                order,
+                root: recipe.data_root(),
+                windows: stage.windows,
+                ears,
+                tokenizer: &model.tokenizer,
+                max_tokens: recipe.data.max_tokens,
+                ledger,
+                bad_items: recipe.data.bad_items,
+                known: encoded.clips(),
+                threads: match recipe.data.threads {
+                    0 => (cores() / ranks.local_world).max(1),
+                    n => n,
+                },
+                ahead: recipe.data.ahead,
+            },
+            encoded,
+            validation,
+            model,
+        })
+    }
+
+    /// A prepared batch on the device; none where nothing is left of it.
+    pub fn batch(&self, made: &Prepared) -> Option<Batch> {
+        let text = made.text.as_ref()?;
+        let device = self.model.device;
+        Some(Batch::new(
+            &made.examples,
+            &made.mels,
+            text,
+            &self.encoded,
+            device,
+        ))
+    }
+
+    /// Loss per counted token of each set's validation items, and of all, in evaluation mode. The ranks share the batches.
+    pub fn validate(&self, steps: &Steps) -> Result<Vec<(String, f64)>> {
+        let (ranks, train) = (&steps.ranks, &steps.train);
+        let mut sums = vec![0.0; 2 * self.validation.len()];
+        let mut number_of = 0;
+        for (set, (_, batches)) in self.validation.iter().enumerate() {
+            let mut sum = dist::zero(self.model.device);
+            for examples in batches {
+                number_of += 1;
+                if number_of % ranks.world != ranks.rank {
+                    continue;
+                }
+                let (ears, max_tokens) = (self.loader.ears, self.loader.max_tokens);
+                let batch = Batch::of(examples, ears, &self.encoded, self.model, max_tokens)?;
+                let loss =
+                    || no_grad(|| batch.loss_sum(&self.model.model, steps.stage, false, train.loss_chunk));
+                sum += match train.precision {
+                    Precision::Fp32 => loss(),
+                    Precision::AmpBf16 => kernels::autocast_bf16(self.model.device, loss)?,
+                };
+                sums[2 * set + 1] += batch.tokens as f64;
+            }
+            sums[2 * set] = number(&sum)?;
+        }
+        ranks.sum(&mut sums)?;
+        let total = |of: usize| sums.iter().skip(of).step_by(2).sum::<f64>();
+        let mut values = Vec::new();
+        if total(1) > 0.0 {
+            values.push(("validation_loss".to_owned(), total(0) / total(1)));
+        }
+        if self.validation.len() > 1 {
+            for ((name, _), pair) in self.validation.iter().zip(sums.chunks(2)) {
+                values.push((format!("validation_loss/{name}"), pair[0] / pair[1]));
+            }
+        }
+        Ok(values)
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// The `…/val.json` beside each training manifest, where there is one: at most 64 items of each, as the reference.
+fn validation_items(recipe: &Recipe, stage: &StageRecipe) -> Result<Vec<(String, Vec<Vec<Example>>)>> {
+    let mut sets = Vec::new();
+    for set in stage.sets.keys() {
+        let path = recipe.manifest(set).with_file_name("val.json");
+        if !path.exists() {
+            continue;
+        }
+        let manifest = Manifest::open(&path)?;
+        let items = examples(&manifest, &recipe.data_root(), stage.windows, 64)?;
+        let batches = items.chunks(stage.optim.batch_size.max(1)).map(<[_]>::to_vec);
+        sets.push((set.clone(), batches.collect()));
+    }
+    Ok(sets)
+}

@@ -1,0 +1,294 @@
+//! Optimizer steps: micro-steps, gradients over the ranks, clipping, the update. Nothing in here waits for the device.
+
+use super::batch::Batch;
+use super::optim::{learning_rate, norm, not_finite, AdamW};
+use super::stage::{self, EmbeddingMask};
+use super::state;
+use super::watch::{Clock, Phase};
+use crate::data::feed::Ears;
+use crate::data::order::Cursor;
+use crate::dist::Ranks;
+use crate::error::{Error, Result};
+use crate::ffi::{c10d::Reducer, kernels};
+use crate::load::Loaded;
+use crate::recipe::{ClipAt, LossMean, Part, Precision, StageRecipe, TrainRecipe};
+use std::rc::Rc;
+use tch::{no_grad, Tensor};
+
+/// The state of a stage while it trains. Public, so that golden tests drive the same code.
+pub struct Steps<'a> {
+    pub model: &'a Loaded,
+    pub stage: &'a StageRecipe,
+    pub train: TrainRecipe,
+    pub ranks: Rc<Ranks>,
+    pub optimizer: AdamW,
+    embedding_mask: Option<EmbeddingMask>,
+    /// Averages gradients over the ranks; made after the first backward pass, which shows what gets any.
+    reducer: Option<Reducer>,
+    met: bool,
+    /// Weights that got no gradient then: none may get one later, as nobody would average it.
+    left_out: Vec<(String, Tensor)>,
+    /// Micro-steps of each optimizer step, and how many of the one in work are done.
+    pub micro_steps: usize,
+    micro: usize,
+    /// Counted labels of this step on this rank.
+    tokens: f64,
+    /// The gradient's norm at the last micro-step's clipping.
+    clipped_norm: Option<Tensor>,
+    /// What a rank without items computes on.
+    silence: Option<Batch>,
+    pub clock: Clock,
+    /// Where the data and the random numbers were after the last whole step, where there are other ranks that may be lost.
+    pub(super) whole: Option<(Cursor, Vec<Tensor>)>,
+    /// Optimizer steps made.
+    pub done: usize,
+    /// Where the data is behind the last batch.
+    pub cursor: Cursor,
+}
+
+/// What a micro-step leaves, still on the device.
+pub struct MicroStep {
+    /// Mean loss over the batch's counted labels.
+    pub loss: Tensor,
+    pub tokens: usize,
+    /// Norm of the gradients accumulated so far, before clipping; 0 where the step as a whole is clipped.
+    pub grad_norm: Tensor,
+}
+
+/// What a step leaves, still on the device but for the first.
+pub struct Stepped {
+    pub learning_rate: f64,
+    /// Norm of the whole gradient, before clipping.
+    pub grad_norm: Tensor,
+    /// The same by part, where it was asked for.
+    pub by_part: Vec<(Part, Tensor)>,
+    /// 1 where the step was skipped, as its gradient is not finite.
+    pub skipped: Tensor,
+}
+
+impl<'a> Steps<'a> {
+    pub fn new(
+        model: &'a Loaded,
+        stage: &'a StageRecipe,
+        train: &TrainRecipe,
+        ranks: &Rc<Ranks>,
+    ) -> Result<Self> {
+        let mut optimizer = stage::optimizer(&model.params, stage);
+        if train.zero && ranks.many() {
+            optimizer.shard(ranks.rank, ranks.world);
+        }
+        let rows = [model.tokenizer.audio, model.tokenizer.end_of_chunk];
+        Ok(Steps {
+            model,
+            stage,
+            micro_steps: stage.optim.micro_steps(ranks.world)?,
+            train: train.clone(),
+            ranks: ranks.clone(),
+            optimizer,
+            embedding_mask: EmbeddingMask::new(&model.params, stage, &rows, model.device),
+            reducer: None,
+            met: !ranks.many(),
+            left_out: Vec::new(),
+            micro: 0,
+            tokens: 0.0,
+            clipped_norm: None,
+            silence: None,
+            clock: Clock::new(model.device),
+            whole: None,
+            done: 0,
+            cursor: Cursor::default(),
+        })
+    }
+
+    /// Forward and backward pass of one batch; its gradients are added to those of the step.
+    pub fn micro_step(&mut self, batch: &Batch) -> Result<MicroStep> {
+        self.tokens += batch.tokens as f64;
+        self.pass(batch, 1.0)
+    }
+
+    /// A micro-step of which this rank has no item: its part is nothing, but the others wait for it.
+    pub fn empty_micro_step(&mut self, ears: &Ears) -> Result<()> {
+        if !self.ranks.many() {
+            self.micro += 1;
+            return Ok(());
+        }
+        let silence = match self.silence.take() {
+            Some(batch) => batch,
+            None => Batch::silence(ears, self.model)?,
+        };
+        self.pass(&silence, 0.0)?;
+        self.silence = Some(silence);
+        Ok(())
+    }
+
+    fn pass(&mut self, batch: &Batch, counts: f64) -> Result<MicroStep> {
+        self.micro += 1;
+        // Gradients are averaged once, in the step's last backward pass; but clipping each micro-step needs all of them.
+        let reduces = self.micro == self.micro_steps || self.stage.clip_at == ClipAt::MicroStep;
+        let reducer = self.reducer.as_ref().filter(|_| reduces);
+        if let Some(reducer) = reducer {
+            reducer.before_forward()?;
+        }
+        let sum = self.loss_sum(batch)?;
+        let weight = match self.train.loss {
+            LossMean::Tokens => counts,
+            LossMean::MeanOfMeans => counts / (batch.tokens.max(1) * self.micro_steps) as f64,
+        };
+        self.clock.after(Phase::Forward);
+        if let Some(reducer) = reducer {
+            reducer.before_backward()?;
+        }
+        (&sum * weight).f_backward()?;
+        self.clock.after(Phase::Backward);
+        if !self.met {
+            self.meet(reduces)?;
+        }
+        if let Some(mask) = &self.embedding_mask {
+            mask.apply();
+        }
+        let grad_norm = match self.stage.clip_at {
+            ClipAt::MicroStep => self.optimizer.clip(self.stage.optim.clip)?,
+            ClipAt::Step => Tensor::from(0f32),
+        };
+        self.clipped_norm = Some(grad_norm.shallow_clone());
+        self.clock.after(Phase::Optimizer);
+        Ok(MicroStep {
+            loss: sum.detach() / batch.tokens.max(1) as f64,
+            tokens: batch.tokens,
+            grad_norm,
+        })
+    }
+
+    fn loss_sum(&self, batch: &Batch) -> Result<Tensor> {
+        let (model, chunk) = (&self.model.model, self.train.loss_chunk);
+        let forward = || batch.loss_sum(model, self.stage, true, chunk);
+        match self.train.precision {
+            Precision::Fp32 => Ok(forward()),
+            Precision::AmpBf16 => Ok(kernels::autocast_bf16(self.model.device, forward)?),
+        }
+    }
+
+    /// After the first backward pass: all ranks agree on what gets gradients, and from now on these are averaged while the
+    /// backward pass runs.
+    fn meet(&mut self, reduces: bool) -> Result<()> {
+        let all: Vec<(String, Tensor)> = self
+            .optimizer
+            .params()
+            .map(|(n, p)| (n.clone(), p.shallow_clone()))
+            .collect();
+        let has: Vec<f64> = all
+            .iter()
+            .map(|(_, p)| f64::from(u8::from(p.grad().defined())))
+            .collect();
+        let mut somewhere = has.clone();
+        self.ranks.max(&mut somewhere)?;
+        if let Some(i) = (0..all.len()).find(|i| has[*i] != somewhere[*i]) {
+            return Err(Error::Training {
+                message: format!(
+                    "{}: no gradient on rank {}, but on others",
+                    all[i].0, self.ranks.rank
+                ),
+                hint: Some("this is a fault of af2: please report it with the recipe".into()),
+            });
+        }
+        if reduces {
+            self.ranks.average(&self.optimizer.grads())?;
+        }
+        let (used, left_out): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, p)| p.grad().defined());
+        self.reducer = self.ranks.reducer(&used, self.train.bucket_mib)?;
+        self.left_out = left_out;
+        self.met = true;
+        self.clock.after(Phase::Reduce);
+        Ok(())
+    }
+
+    /// Moves the weights and forgets the gradients. `in_parts`: the gradient's norm by part is wanted.
+    pub fn step(&mut self, in_parts: bool) -> Result<Stepped> {
+        if let Some((name, _)) = self.left_out.iter().find(|(_, p)| p.grad().defined()) {
+            return Err(Error::Training {
+                message: format!("{name}: a gradient at step {}, but none at the first", self.done),
+                hint: Some("this is a fault of af2: please report it with the recipe".into()),
+            });
+        }
+        let mut tokens = [self.tokens];
+        self.ranks.sum(&mut tokens)?;
+        self.clock.after(Phase::Reduce);
+        let grads = self.optimizer.grads();
+        // From the ranks' average of sums to the mean over the tokens of all ranks and micro-steps.
+        let scale = match self.train.loss {
+            LossMean::Tokens => self.ranks.world as f64 / tokens[0].max(1.0),
+            LossMean::MeanOfMeans => 1.0,
+        };
+        let by_part = match in_parts {
+            true => self.norms(scale)?,
+            false => Vec::new(),
+        };
+        let grad_norm = match self.stage.clip_at {
+            ClipAt::MicroStep => self.clipped_norm.take().unwrap_or_else(|| Tensor::from(0f32)),
+            ClipAt::Step => {
+                let norm = norm(&grads)? * scale;
+                let factor = ((&norm + 1e-6).reciprocal() * self.stage.optim.clip).clamp_max(1.0) * scale;
+                kernels::foreach_mul(&grads, &factor)?;
+                norm
+            }
+        };
+        let skipped = not_finite(&grad_norm);
+        let rate = learning_rate(&self.stage.optim, self.done);
+        self.optimizer.step(rate, &skipped)?;
+        self.clock.after(Phase::Optimizer);
+        self.share()?;
+        self.clock.after(Phase::Reduce);
+        drop(grads);
+        self.optimizer.zero_grad(self.ranks.many())?;
+        self.clock.after(Phase::Optimizer);
+        (self.micro, self.tokens) = (0, 0.0);
+        self.done += 1;
+        self.remember()?;
+        Ok(Stepped {
+            learning_rate: rate,
+            grad_norm,
+            by_part,
+            skipped,
+        })
+    }
+
+    /// Keeps what a rank needs to save the last whole step when it loses the others in the middle of the next.
+    pub fn remember(&mut self) -> Result<()> {
+        if self.ranks.many() {
+            self.whole = Some((self.cursor.clone(), state::random(self.model.device)?));
+        }
+        Ok(())
+    }
+
+    /// ZeRO: every rank gives the others the weights that it has moved.
+    fn share(&self) -> Result<()> {
+        let Some(owners) = self.optimizer.owners() else {
+            return Ok(());
+        };
+        let all: Vec<Tensor> = self.optimizer.params().map(|(_, p)| p.detach()).collect();
+        for owner in 0..self.ranks.world {
+            let own = all.iter().zip(&owners).filter(|(_, o)| **o == owner);
+            let own: Vec<Tensor> = own.map(|(p, _)| p.shallow_clone()).collect();
+            self.ranks.broadcast(&own, owner)?;
+        }
+        Ok(())
+    }
+
+    fn norms(&self, scale: f64) -> Result<Vec<(Part, Tensor)>> {
+        let mut parts: Vec<(Part, Vec<Tensor>)> = Vec::new();
+        for (name, p) in self.optimizer.params() {
+            let (part, grad) = (Part::of(name), p.grad());
+            if !grad.defined() {
+                continue;
+            }
+            match parts.iter_mut().find(|(p, _)| *p == part) {
+                Some((_, grads)) => grads.push(grad),
+                None => parts.push((part, vec![grad])),
+            }
+        }
+        let norms = parts
+            .iter()
+            .map(|(part, grads)| Ok((*part, no_grad(|| norm(grads))? * scale)));
+        norms.collect()
+    }
+}

@@ -1,0 +1,628 @@
+//! Whole runs of `af2 train` on a tiny model: split over ranks, killed, resumed, told to stop, gone wrong.
+
+mod common;
+
+use af2::train::record::{latest, read_events, Event};
+use common::golden;
+use serde_json::json;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tch::Tensor;
+
+/// A folder with nineteen clips of one to three windows, a model to start from, and a recipe.
+struct Run {
+    folder: tempfile::TempDir,
+}
+
+/// One stage, logged step by step. Batches of two: the last of an epoch is short.
+const STAGE: &str = "
+  - name: one
+    train: [audio_transformer, cross_attention, embeddings]
+    windows: 3
+    sets: {a: 1}
+    save: {every: 2, keep_last: 3}
+    optim: {steps: 10, batch_size: 2, global_batch: 8, learning_rate: 1.0e-3, warmup: 2}
+";
+
+impl Run {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let base = root.join("base");
+        fs::create_dir_all(&base).unwrap();
+        for part in ["safe_ckpt", "clap_ckpt", "llm"] {
+            let from = golden("F_tiny").join(part);
+            std::os::unix::fs::symlink(from, base.join(part)).unwrap();
+        }
+        fs::copy(golden("F_tiny/config.yaml"), base.join("af2.yaml")).unwrap();
+        let mut items = serde_json::Map::new();
+        fs::create_dir_all(root.join("a")).unwrap();
+        for i in 0..19usize {
+            let samples = [1_000, 3_000, 161_000, 2_000, 321_000][i % 5] + i;
+            common::wav(&root.join(format!("a/{i}.wav")), samples);
+            let words = "a sound ".repeat(1 + i % 7);
+            items.insert(
+                i.to_string(),
+                json!({"name": format!("{i}.wav"), "prompt": "What is heard?", "output": words}),
+            );
+        }
+        let set = json!({"split": "train", "split_path": "a", "flamingo_task": "a", "total_num": 19, "data": items});
+        fs::write(root.join("a/train.json"), set.to_string()).unwrap();
+        let run = Run { folder };
+        run.recipe(STAGE);
+        run
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn recipe(&self, stages: &str) {
+        let root = self.folder.path().display();
+        let text = format!(
+            "name: training\nseed: 7\ndevice: cpu\noutput: {root}/run\nmodel: {{checkpoint: {root}/base}}\n\
+             data: {{root: {root}, sets: {{a: a/train.json}}}}\ntrain: {{log_every: 1}}\nstages:{stages}"
+        );
+        fs::write(self.path("recipe.yaml"), text).unwrap();
+    }
+
+    /// `train RECIPE output=OUT …`, over so many ranks.
+    fn command(&self, ranks: usize, out: &str, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_af2"));
+        if ranks > 1 {
+            command.args(["launch", "--grace", "2", "-n", &ranks.to_string(), "--"]);
+        }
+        command
+            .arg("train")
+            .arg(self.path("recipe.yaml"))
+            .arg(format!("output={}", self.path(out).display()))
+            .args(more)
+            .env("OMP_NUM_THREADS", "1")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn train(&self, ranks: usize, out: &str, more: &[&str]) -> (i32, String) {
+        ended(self.command(ranks, out, more).spawn().unwrap())
+    }
+
+    fn succeeds(&self, ranks: usize, out: &str, more: &[&str]) -> String {
+        let (code, said) = self.train(ranks, out, more);
+        assert_eq!(code, 0, "{said}");
+        said
+    }
+
+    fn events(&self, out: &str) -> Vec<Event> {
+        latest(read_events(&self.path(out).join("events/one/events.jsonl")).unwrap())
+    }
+
+    /// (step, micro-step, loss) of every micro-step, to the last bit.
+    fn losses(&self, out: &str) -> Vec<(u64, u64, u64)> {
+        let all = self.events(out).into_iter();
+        all.filter_map(|e| Some((e.step, e.micro_step?, e.values.get("loss")?.0.to_bits())))
+            .collect()
+    }
+
+    fn values(&self, out: &str, name: &str) -> Vec<f64> {
+        let all = self.events(out).into_iter();
+        all.filter_map(|e| Some(e.values.get(name)?.0)).collect()
+    }
+
+    fn weights(&self, out: &str) -> Vec<(String, Tensor)> {
+        let folder = self.path(out).join("checkpoints/one/safe_ckpt");
+        let mut all = Vec::new();
+        for file in fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()) {
+            if file.extension().is_some_and(|e| e == "safetensors") {
+                all.extend(Tensor::read_safetensors(file).unwrap());
+            }
+        }
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    /// Waits until the run has logged so many micro-steps.
+    fn wait_for(&self, out: &str, lines: usize, child: &mut Child) {
+        let path = self.path(out).join("events/one/events.jsonl");
+        let until = Instant::now() + Duration::from_secs(60);
+        while fs::read_to_string(&path).unwrap_or_default().lines().count() < lines {
+            assert!(Instant::now() < until, "{lines} lines never came");
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("ended before {lines} lines: {status}");
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+}
+
+fn ended(child: Child) -> (i32, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = child.wait_with_output().unwrap();
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().or(status.signal().map(|s| 128 + s)).unwrap();
+    (
+        code,
+        String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr),
+    )
+}
+
+fn signal(process: u32, name: &str) {
+    let done = Command::new("kill")
+        .args([&format!("-{name}"), &process.to_string()])
+        .status();
+    assert!(done.unwrap().success(), "kill -{name} {process}");
+}
+
+/// The ranks of a launcher, by their numbers.
+fn ranks_of(launcher: &Child) -> Vec<u32> {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let id = launcher.id();
+        let text = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let mut all: Vec<(String, u32)> = Vec::new();
+        for process in text.split_whitespace().filter_map(|p| p.parse::<u32>().ok()) {
+            let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
+            let rank = environment
+                .split(|b| *b == 0)
+                .find_map(|v| v.strip_prefix(b"RANK="))
+                .map(|v| String::from_utf8_lossy(v).into_owned());
+            all.extend(rank.map(|r| (r, process)));
+        }
+        if all.len() == 2 {
+            all.sort();
+            return all.into_iter().map(|(_, p)| p).collect();
+        }
+        assert!(Instant::now() < until, "no ranks");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Distance of two runs' weights, relative to each tensor's norm; the largest, by name.
+fn distance(a: &[(String, Tensor)], b: &[(String, Tensor)], except: &str) -> (f64, String) {
+    assert_eq!(a.len(), b.len());
+    let norm = |t: &Tensor| f64::try_from(t.to_kind(tch::Kind::Double).norm()).unwrap();
+    let mut worst = (0.0, String::new());
+    for ((name, a), (_, b)) in a.iter().zip(b) {
+        let off = norm(&(a - b)) / norm(a).max(1e-12);
+        if off > worst.0 && (except.is_empty() || !name.contains(except)) {
+            worst = (off, name.clone());
+        }
+    }
+    worst
+}
+
+/// One process with four micro-steps, two with two, four with one: the same micro-batches, added up in another order.
+#[test]
+fn a_step_is_the_same_however_it_is_split_over_ranks_and_micro_steps() {
+    let run = Run::new();
+    for (ranks, zero) in [(1, false), (2, false), (2, true), (4, false), (4, true)] {
+        run.succeeds(ranks, &format!("{ranks}{zero}"), &[&format!("train.zero={zero}")]);
+    }
+    let (losses, norms) = (
+        run.values("1false", "step_loss"),
+        run.values("1false", "grad_norm"),
+    );
+    assert_eq!(losses.len(), 10);
+    assert!(losses[9] < 0.5 * losses[0], "{losses:?}");
+    let weights = run.weights("1false");
+    for other in ["2false", "2true", "4false", "4true"] {
+        for (name, expected) in [("step_loss", &losses), ("grad_norm", &norms)] {
+            for (found, expected) in run.values(other, name).iter().zip(expected) {
+                let off = (found / expected - 1.0).abs();
+                assert!(off <= 1e-6, "{other} {name}: {found} instead of {expected}");
+            }
+        }
+        let (off, name) = distance(&weights, &run.weights(other), "");
+        println!("{other}: {off:.1e} ({name})");
+        assert!(off <= 1e-6, "{other}: {name} is off by {off:e}");
+    }
+    // Sharing the optimizer's state changes no bit.
+    for ranks in ["2", "4"] {
+        let (plain, zero) = (format!("{ranks}false"), format!("{ranks}true"));
+        assert_eq!(run.losses(&plain), run.losses(&zero));
+        assert_eq!(distance(&run.weights(&plain), &run.weights(&zero), "").0, 0.0);
+    }
+}
+
+/// Three ranks, a stage that trains CLAP (whose fusion and tagging head get no gradient), batches by a budget, and the
+/// memory savers: the same steps once more.
+#[test]
+fn three_ranks_with_unused_weights_and_recomputed_blocks() {
+    let run = Run::new();
+    run.recipe(
+        &STAGE
+            .replace("train: [", "train: [clap, ")
+            .replace("global_batch: 8", "global_batch: 12"),
+    );
+    run.succeeds(1, "one", &[]);
+    run.succeeds(3, "three", &["train.zero=true"]);
+    run.succeeds(
+        3,
+        "saving",
+        &[
+            "train.activation_checkpointing=true",
+            "train.loss_chunk=8",
+            "train.bucket_mib=1",
+        ],
+    );
+    let losses = run.values("one", "step_loss");
+    for other in ["three", "saving"] {
+        for (found, expected) in run.values(other, "step_loss").iter().zip(&losses) {
+            let off = (found / expected - 1.0).abs();
+            // The keys' biases below, and what comes of them.
+            assert!(off <= 2e-6, "{other}: {found} instead of {expected}");
+        }
+        // Softmax does not feel a bias that all keys share: its gradient is rounding noise, and Adam makes steps of it.
+        let (off, name) = distance(&run.weights("one"), &run.weights(other), "qkv.bias");
+        println!("{other}: {off:.1e} ({name})");
+        assert!(off <= 5e-6, "{other}: {name} is off by {off:e}");
+    }
+}
+
+/// CLAP in train mode draws random numbers in every step: these must go on, too.
+fn random_stage(steps: usize) -> String {
+    STAGE
+        .replace("train: [", "clap_mode: train\n    train: [clap, ")
+        .replace("steps: 10", &format!("steps: {steps}"))
+        .replace("every: 2", "every: 3")
+}
+
+#[test]
+fn five_kills_at_random_moments_change_no_loss() {
+    let run = Run::new();
+    run.recipe(&random_stage(16).replace("every: 3", "every: 1"));
+    for ranks in [1, 2] {
+        let (whole, killed) = (format!("whole{ranks}"), format!("killed{ranks}"));
+        run.succeeds(ranks, &whole, &[]);
+        let mut at = 0;
+        for kill in 0..5u64 {
+            let mut child = run
+                .command(ranks, &killed, &["--resume", "auto"])
+                .spawn()
+                .unwrap();
+            // From a clock, not from a seed: other moments in every run.
+            let noise = std::time::SystemTime::now()
+                .elapsed()
+                .map_or(0, |d| d.subsec_nanos() as usize);
+            at += (noise / 7 + kill as usize) % 9;
+            let path = run.path(&killed).join("events/one/events.jsonl");
+            let have = fs::read_to_string(&path).unwrap_or_default().lines().count();
+            run.wait_for(&killed, have + 3 + at % 4, &mut child);
+            if ranks > 1 {
+                ranks_of(&child).iter().for_each(|p| signal(*p, "KILL"));
+            }
+            signal(child.id(), "KILL");
+            ended(child);
+        }
+        let said = run.succeeds(ranks, &killed, &["--resume", "auto"]);
+        assert!(said.contains("resume: one from "), "{said}");
+        assert_eq!(run.losses(&killed), run.losses(&whole), "{ranks} ranks");
+        let (off, name) = distance(&run.weights(&whole), &run.weights(&killed), "");
+        assert_eq!(off, 0.0, "{name}");
+        // A run that is done stays so.
+        let said = run.succeeds(ranks, &killed, &["--resume", "auto"]);
+        assert!(!said.contains("train:"), "{said}");
+    }
+}
+
+#[test]
+fn a_dead_rank_is_named_and_its_run_goes_on_by_itself() {
+    let run = Run::new();
+    run.recipe(
+        &STAGE
+            .replace("steps: 10", "steps: 40")
+            .replace("every: 2", "every: 0"),
+    );
+    run.succeeds(2, "whole", &[]);
+    let mut child = run.command(2, "dead", &[]).spawn().unwrap();
+    run.wait_for("dead", 7, &mut child);
+    signal(ranks_of(&child)[1], "KILL");
+    let (code, said) = ended(child);
+    assert_eq!(code, 137, "{said}");
+    assert!(said.contains("rank 1 no longer answers: dead or hung"), "{said}");
+    assert!(said.contains("saved step "), "{said}");
+    // What rank 0 saved is the last whole step.
+    run.succeeds(2, "dead", &["--resume", "auto"]);
+    assert_eq!(run.losses("dead"), run.losses("whole"));
+
+    // The launcher starts all again, as torchrun does.
+    let command = run.command(2, "again", &["--resume", "auto"]);
+    let arguments: Vec<_> = command.get_args().map(|a| a.to_owned()).collect();
+    let mut restarting = Command::new(command.get_program());
+    restarting
+        .args(&arguments[..1])
+        .args(["--max-restarts", "2"])
+        .args(&arguments[1..]);
+    restarting
+        .env("OMP_NUM_THREADS", "1")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = restarting.spawn().unwrap();
+    run.wait_for("again", 5, &mut child);
+    signal(ranks_of(&child)[0], "KILL");
+    let (code, said) = ended(child);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("starting all ranks again (1 of 2)"), "{said}");
+    assert!(said.contains("rank 0"), "{said}");
+    assert_eq!(run.losses("again"), run.losses("whole"));
+}
+
+#[test]
+fn a_hung_rank_is_named_within_the_timeout() {
+    let run = Run::new();
+    run.recipe(&STAGE.replace("steps: 10", "steps: 400"));
+    let mut child = run.command(2, "hung", &["train.timeout=3"]).spawn().unwrap();
+    run.wait_for("hung", 5, &mut child);
+    let hung = ranks_of(&child)[1];
+    let since = Instant::now();
+    signal(hung, "STOP");
+    let (code, said) = ended(child);
+    assert_eq!(code, 11, "{said}");
+    assert!(said.contains("rank 1 no longer answers: dead or hung"), "{said}");
+    assert!(since.elapsed() < Duration::from_secs(90), "{:?}", since.elapsed());
+    assert!(
+        !Path::new(&format!("/proc/{hung}")).exists(),
+        "the hung rank is left behind"
+    );
+}
+
+#[test]
+fn a_fault_of_one_rank_is_told_by_all() {
+    let run = Run::new();
+    let root = run.folder.path();
+    // Broken sounds, and a budget that stands none: whoever meets one first stops everyone.
+    for i in [3, 8, 13] {
+        fs::write(root.join(format!("a/{i}.wav")), "no sound").unwrap();
+    }
+    let (code, said) = run.train(2, "fault", &["data.skip_budget=0"]);
+    assert_eq!(code, 10, "{said}");
+    assert!(said.contains("1 of 19 items cannot be used"), "{said}");
+}
+
+#[test]
+fn signals_save_and_end_or_go_on() {
+    let run = Run::new();
+    run.recipe(&random_stage(20).replace("every: 3", "every: 0"));
+    for ranks in [1, 2] {
+        let (whole, told) = (format!("whole{ranks}"), format!("told{ranks}"));
+        run.succeeds(ranks, &whole, &[]);
+        let folder = run.path(&told).join("checkpoints/one");
+        let files = || {
+            let all = fs::read_dir(&folder).into_iter().flatten().flatten();
+            all.filter(|f| f.file_name().to_string_lossy().ends_with(".pt"))
+                .count()
+        };
+        let mut child = run.command(ranks, &told, &[]).spawn().unwrap();
+        run.wait_for(&told, 3, &mut child);
+        signal(child.id(), "USR1");
+        let until = Instant::now() + Duration::from_secs(20);
+        while files() == 0 {
+            assert!(
+                Instant::now() < until && child.try_wait().unwrap().is_none(),
+                "nothing was saved"
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        signal(child.id(), "TERM");
+        let (code, said) = ended(child);
+        assert_eq!(code, 12, "{said}");
+        assert!(said.contains("stopped by a signal after step"), "{said}");
+        assert!((1..=2).contains(&files()), "{}", files());
+        run.succeeds(ranks, &told, &["--resume", "auto"]);
+        assert_eq!(run.losses(&told), run.losses(&whole));
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_the_one_before() {
+    let run = Run::new();
+    run.recipe(&random_stage(12));
+    run.succeeds(1, "whole", &[]);
+    let mut child = run.command(1, "cut", &[]).spawn().unwrap();
+    let third = run.path("cut").join("checkpoints/one/checkpoint_2.pt");
+    let until = Instant::now() + Duration::from_secs(60);
+    while !third.exists() {
+        assert!(Instant::now() < until && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    signal(child.id(), "KILL");
+    ended(child);
+    let folder = run.path("cut").join("checkpoints/one");
+    let mut newest = (2..9).map(|n| folder.join(format!("checkpoint_{n}.pt")));
+    let newest = newest.rfind(|p| p.exists()).unwrap();
+    let bytes = fs::read(&newest).unwrap();
+    // One bit in the middle of a tensor: only its checksum shows it.
+    let mut flipped = bytes.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 4;
+    for damage in [&bytes[..bytes.len() / 2], &flipped] {
+        fs::write(&newest, damage).unwrap();
+        let copy = run.path("copy");
+        let _ = fs::remove_dir_all(&copy);
+        let done = Command::new("cp")
+            .arg("-r")
+            .arg(run.path("cut"))
+            .arg(&copy)
+            .status();
+        assert!(done.unwrap().success());
+        let said = run.succeeds(1, "copy", &["--resume", "auto"]);
+        assert!(said.contains("resume: a checkpoint cannot be used: "), "{said}");
+        assert_eq!(run.losses("copy"), run.losses("whole"));
+    }
+    // With none that can be read the run does not begin anew behind the user's back.
+    for n in 0..9 {
+        let path = run.path("cut").join(format!("checkpoints/one/checkpoint_{n}.pt"));
+        if path.exists() {
+            fs::write(path, "nothing").unwrap();
+        }
+    }
+    let (code, said) = run.train(1, "cut", &["--resume", "auto"]);
+    assert_eq!(code, 7, "{said}");
+}
+
+/// A run that is begun anew in its folder does not later go on from what the one before left there.
+#[test]
+fn an_earlier_runs_checkpoints_stay_and_are_not_gone_on_from() {
+    let run = Run::new();
+    run.succeeds(1, "run", &[]);
+    // The second run is stopped before its first checkpoint.
+    let mut child = run
+        .command(1, "run", &["stages.one.save.every=0"])
+        .spawn()
+        .unwrap();
+    run.wait_for("run", 42, &mut child);
+    signal(child.id(), "KILL");
+    ended(child);
+    let said = run.succeeds(1, "run", &["--resume", "auto"]);
+    assert!(!said.contains("resume: "), "{said}");
+    // A file that is named is gone on from.
+    let newest = run.path("run/checkpoints/one/checkpoint_8.pt");
+    fs::copy(&newest, run.path("named.pt")).unwrap();
+    let named = run.path("named.pt").display().to_string();
+    let said = run.succeeds(1, "other", &["--resume", &named]);
+    assert!(said.contains("named.pt, step 8"), "{said}");
+    let mut rest = run.losses("run");
+    rest.retain(|(step, ..)| *step > 8);
+    assert!(rest.len() > 4);
+    assert_eq!(run.losses("other"), rest);
+    let (code, said) = run.train(1, "none", &["--resume", "nowhere.pt"]);
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("nowhere.pt"), "{said}");
+}
+
+#[test]
+fn a_full_disk_ends_the_run_and_leaves_what_was_saved() {
+    let run = Run::new();
+    run.recipe(&STAGE.replace("every: 2", "every: 1"));
+    run.succeeds(1, "full", &["stages.one.optim.steps=2"]);
+    let saved = run.path("full").join("checkpoints/one/checkpoint_1.pt");
+    let before = fs::read(&saved).unwrap();
+    // A limit on the size of a file does what a full disk does: a write fails in its middle.
+    let plain = run.command(1, "full", &["stages.one.optim.steps=6", "--resume", "auto"]);
+    let mut limited = Command::new("bash");
+    limited
+        .args(["-c", "trap '' XFSZ; ulimit -f 200; exec \"$@\"", "limited"])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let (code, said) = ended(limited.spawn().unwrap());
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("checkpoint_2.pt"), "{said}");
+    assert!(
+        fs::read(&saved).unwrap() == before,
+        "the checkpoint before was touched"
+    );
+    run.succeeds(1, "full", &["stages.one.optim.steps=6", "--resume", "auto"]);
+
+    // And a folder that cannot be: told before anything is trained.
+    fs::write(run.path("file"), "").unwrap();
+    let (code, said) = run.train(1, "file/run", &[]);
+    assert_eq!(code, 3, "{said}");
+}
+
+#[test]
+fn steps_that_are_not_finite_are_skipped_and_stop_the_run_in_a_row() {
+    let run = Run::new();
+    let (code, said) = run.train(1, "wild", &["stages.one.optim.learning_rate=1.0e+30"]);
+    assert_eq!(code, 8, "{said}");
+    for piece in [
+        "is not finite at step 5, 3 skipped in a row",
+        "a/",
+        "item ",
+        "optim.learning_rate",
+    ] {
+        assert!(said.contains(piece), "`{piece}` is not in: {said}");
+    }
+    let ledger = fs::read_to_string(run.path("wild/nonfinite.jsonl")).unwrap();
+    assert_eq!(ledger.lines().count(), 3, "{ledger}");
+    assert!(ledger.contains("What is heard?"), "{ledger}");
+}
+
+#[test]
+fn a_recipe_shows_that_it_resumes_exactly() {
+    let run = Run::new();
+    run.recipe(&random_stage(4));
+    for ranks in [1, 2] {
+        let said = run.succeeds(ranks, "verify", &["--verify-resume"]);
+        assert!(said.contains("weights, bit for bit"), "{said}");
+    }
+    assert!(!run.path("verify/checkpoints").exists(), "it trained");
+}
+
+#[test]
+fn everything_that_is_promised_is_in_the_events() {
+    let run = Run::new();
+    fs::copy(run.path("a/train.json"), run.path("a/val.json")).unwrap();
+    run.succeeds(
+        2,
+        "run",
+        &[
+            "train.peak_tflops=1.0",
+            "train.precision=amp_bf16",
+            "train.validate_every=5",
+        ],
+    );
+    let text = fs::read_to_string(run.path("run/events/one/events.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["step"], &first["micro_step"], &first["epoch"]),
+        (&json!(1), &json!(1), &json!(0))
+    );
+    assert!(first["loss"].is_number());
+    let whole: serde_json::Value = serde_json::from_str(text.lines().nth(1).unwrap()).unwrap();
+    for name in [
+        "loss",
+        "learning_rate",
+        "grad_norm",
+        "grad_norm/audio_transformer",
+        "grad_norm/cross_attention",
+        "grad_norm/embeddings",
+        "gate/attn/0",
+        "gate/ff/3",
+        "tokens_per_second",
+        "windows_per_second",
+        "mfu",
+        "memory_mib",
+        "padding/windows",
+        "padding/tokens",
+        "skipped_items",
+        "skipped_steps",
+        "seconds/data",
+        "seconds/transfer",
+        "seconds/forward",
+        "seconds/backward",
+        "seconds/reduce",
+        "seconds/optimizer",
+    ] {
+        assert!(whole[name].is_number(), "{name} is not in {whole}");
+    }
+    assert!(whole["mfu"].as_f64().unwrap() > 0.0);
+    assert_eq!(run.values("run", "validation_loss").len(), 2);
+    let mut board = Vec::new();
+    for file in fs::read_dir(run.path("run/events/one")).unwrap().flatten() {
+        if file.file_name().to_string_lossy().contains("tfevents") {
+            fs::File::open(file.path())
+                .unwrap()
+                .read_to_end(&mut board)
+                .unwrap();
+        }
+    }
+    for name in [
+        "grad_norm/cross_attention",
+        "gate/attn/0",
+        "seconds/backward",
+        "validation_loss",
+    ] {
+        assert!(
+            board.windows(name.len()).any(|w| w == name.as_bytes()),
+            "{name} is not on TensorBoard"
+        );
+    }
+}
