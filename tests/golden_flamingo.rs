@@ -4,7 +4,7 @@
 mod common;
 
 use af2::checkpoint::{names, open_torch, Archive, Parts, Plain};
-use af2::data::feed::{examples, Ears, Example};
+use af2::data::feed::{examples, texts, Ears, Example};
 use af2::data::manifest::Manifest;
 use af2::generate::{
     generate,
@@ -58,7 +58,11 @@ fn by_files(files: &Value) -> Vec<Example> {
 
 fn batch_of(model: &Loaded, ears: &Ears, files: &Value) -> Batch {
     let examples = by_files(files);
-    Batch::of(&examples, ears, &Encoded::default(), model, 512).unwrap()
+    let mels = ears
+        .mels(&examples.iter().map(|e| &e.clip).collect::<Vec<_>>())
+        .unwrap();
+    let text = texts(&examples, &model.tokenizer, 512).unwrap();
+    Batch::new(&examples, &mels, &text, &Encoded::default(), model.device)
 }
 
 fn stage(yaml: &str) -> StageRecipe {

@@ -136,6 +136,25 @@ impl Run {
             std::thread::sleep(Duration::from_millis(3));
         }
     }
+
+    fn checkpoints(&self, out: &str) -> usize {
+        let folder = self.path(out).join("checkpoints/one");
+        let all = fs::read_dir(folder).into_iter().flatten().flatten();
+        all.filter(|f| f.file_name().to_string_lossy().ends_with(".pt"))
+            .count()
+    }
+
+    /// Waits until a checkpoint is whole.
+    fn wait_for_checkpoint(&self, out: &str, child: &mut Child) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while self.checkpoints(out) == 0 {
+            assert!(Instant::now() < until, "nothing was saved");
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("ended before anything was saved: {status}");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
 }
 
 fn ended(child: Child) -> (i32, String) {
@@ -276,24 +295,29 @@ fn random_stage(steps: usize) -> String {
 #[test]
 fn five_kills_at_random_moments_change_no_loss() {
     let run = Run::new();
-    run.recipe(&random_stage(16).replace("every: 3", "every: 1"));
+    run.recipe(&random_stage(24).replace("every: 3", "every: 1"));
     for ranks in [1, 2] {
         let (whole, killed) = (format!("whole{ranks}"), format!("killed{ranks}"));
         run.succeeds(ranks, &whole, &[]);
-        let mut at = 0;
-        for kill in 0..5u64 {
+        for kill in 0..5 {
             let mut child = run
                 .command(ranks, &killed, &["--resume", "auto"])
                 .spawn()
                 .unwrap();
             // From a clock, not from a seed: other moments in every run.
             let noise = std::time::SystemTime::now()
-                .elapsed()
-                .map_or(0, |d| d.subsec_nanos() as usize);
-            at += (noise / 7 + kill as usize) % 9;
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |d| d.subsec_micros() as usize);
+            let (lines, pause) = (1 + noise % 6, noise / 7 % 40);
+            println!("{ranks} ranks, kill {kill}: after {lines} micro-steps and {pause} ms");
             let path = run.path(&killed).join("events/one/events.jsonl");
             let have = fs::read_to_string(&path).unwrap_or_default().lines().count();
-            run.wait_for(&killed, have + 3 + at % 4, &mut child);
+            run.wait_for(&killed, have + lines, &mut child);
+            // Chance may have it that no kill so far came behind a whole checkpoint: then nothing would be gone on from.
+            if kill == 2 {
+                run.wait_for_checkpoint(&killed, &mut child);
+            }
+            std::thread::sleep(Duration::from_millis(pause as u64));
             if ranks > 1 {
                 ranks_of(&child).iter().for_each(|p| signal(*p, "KILL"));
             }
@@ -392,28 +416,15 @@ fn signals_save_and_end_or_go_on() {
     for ranks in [1, 2] {
         let (whole, told) = (format!("whole{ranks}"), format!("told{ranks}"));
         run.succeeds(ranks, &whole, &[]);
-        let folder = run.path(&told).join("checkpoints/one");
-        let files = || {
-            let all = fs::read_dir(&folder).into_iter().flatten().flatten();
-            all.filter(|f| f.file_name().to_string_lossy().ends_with(".pt"))
-                .count()
-        };
         let mut child = run.command(ranks, &told, &[]).spawn().unwrap();
         run.wait_for(&told, 3, &mut child);
         signal(child.id(), "USR1");
-        let until = Instant::now() + Duration::from_secs(20);
-        while files() == 0 {
-            assert!(
-                Instant::now() < until && child.try_wait().unwrap().is_none(),
-                "nothing was saved"
-            );
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        run.wait_for_checkpoint(&told, &mut child);
         signal(child.id(), "TERM");
         let (code, said) = ended(child);
         assert_eq!(code, 12, "{said}");
         assert!(said.contains("stopped by a signal after step"), "{said}");
-        assert!((1..=2).contains(&files()), "{}", files());
+        assert!((1..=2).contains(&run.checkpoints(&told)));
         run.succeeds(ranks, &told, &["--resume", "auto"]);
         assert_eq!(run.losses(&told), run.losses(&whole));
     }

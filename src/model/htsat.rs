@@ -3,7 +3,7 @@
 //! Reference: `htsat.py` of the published code ("HTSAT-large", `afclap` variant); paper section 3.1.
 
 use super::fusion::FeatureFusion;
-use super::layers::{BatchNorm, Conv2d, LayerNorm, Linear};
+use super::layers::{onto, BatchNorm, Conv2d, LayerNorm, Linear};
 use super::params::Scope;
 use super::swin::Stage;
 use crate::shapes::{MEL_BINS, WINDOW_FRAMES};
@@ -331,7 +331,7 @@ impl PatchEmbed {
     fn forward(&self, image: &Tensor, longer: &[i64], train: bool) -> Tensor {
         let mut x = self.proj.forward(&image.narrow(1, 0, 1));
         if !longer.is_empty() {
-            let index = Tensor::from_slice(longer).to_device(image.device());
+            let index = onto(Tensor::from_slice(longer), image.device());
             let width = x.size()[3];
             let local = image.index_select(0, &index).narrow(1, 1, 3);
             let (b, c, h, w) = local.size4().unwrap_or((0, 0, 0, 0));

@@ -1,6 +1,7 @@
 //! Arrays from the loader as tensors of a batch.
 
 use super::flamingo::{Audio, Text};
+use super::layers::onto;
 use crate::shapes::{MEL_BINS, WINDOW_FRAMES};
 use ndarray::{Array2, Array3};
 use tch::{Device, Kind, Tensor};
@@ -78,17 +79,6 @@ impl Text {
             ids_bt: onto(matrix(ids), device),
             mask_bt: onto(matrix(mask), device),
         }
-    }
-}
-
-/// A CPU tensor on the device. To a GPU it goes from page-locked memory while the host goes on: it is in its place before
-/// any kernel that is started later reads it.
-fn onto(tensor: Tensor, device: Device) -> Tensor {
-    match device {
-        Device::Cuda(_) => tensor
-            .pin_memory(device)
-            .to_device_(device, tensor.kind(), true, false),
-        _ => tensor.to_device(device),
     }
 }
 

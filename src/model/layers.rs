@@ -1,7 +1,18 @@
 //! The small layers that every architecture here shares.
 
 use super::params::{Init, Scope};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
+
+/// A CPU tensor on the device. To a GPU it goes from page-locked memory while the host goes on: it is in its place before
+/// any kernel that is started later reads it.
+pub(super) fn onto(tensor: Tensor, device: Device) -> Tensor {
+    match device {
+        Device::Cuda(_) => tensor
+            .pin_memory(device)
+            .to_device_(device, tensor.kind(), true, false),
+        _ => tensor.to_device(device),
+    }
+}
 
 /// `x·Wᵀ + b`, weight (out, in), as `torch.nn.Linear`.
 #[derive(Debug)]

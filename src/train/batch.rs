@@ -1,7 +1,7 @@
 //! A batch on the device, from the loader's arrays to the loss.
 
 use super::stage;
-use crate::data::feed::{texts, Clip, Ears, Example};
+use crate::data::feed::{Clip, Ears, Example};
 use crate::error::{Error, Result};
 use crate::load::Loaded;
 use crate::model::flamingo::{Audio, Flamingo, Text};
@@ -159,22 +159,6 @@ impl Batch {
             targets,
             positions,
         }
-    }
-
-    /// Of examples that are heard and tokenized on the spot; the features of clips in `encoded` are known.
-    pub fn of(
-        examples: &[Example],
-        ears: &Ears,
-        encoded: &Encoded,
-        model: &Loaded,
-        max_tokens: usize,
-    ) -> Result<Self> {
-        let mels = match examples.iter().all(|e| encoded.get(&e.clip).is_some()) {
-            true => Vec::new(),
-            false => ears.mels(&examples.iter().map(|e| &e.clip).collect::<Vec<_>>())?,
-        };
-        let text = texts(examples, &model.tokenizer, max_tokens)?;
-        Ok(Batch::new(examples, &mels, &text, encoded, model.device))
     }
 
     /// Of silence and a word: for a rank that has nothing, where the others wait for its gradients.

@@ -3,7 +3,7 @@
 use super::batch::{Batch, Encoded};
 use super::{number, Steps};
 use crate::checkpoint::Parts;
-use crate::data::feed::{examples, Ears, Example};
+use crate::data::feed::{examples, texts, Clip, Ears, Example};
 use crate::data::loader::{Loader, Prepared};
 use crate::data::manifest::Manifest;
 use crate::data::skips::Ledger;
@@ -163,8 +163,9 @@ impl<'a> Source<'a> {
                 if number_of % ranks.world != ranks.rank {
                     continue;
                 }
-                let (ears, max_tokens) = (self.loader.ears, self.loader.max_tokens);
-                let batch = Batch::of(examples, ears, &self.encoded, self.model, max_tokens)?;
+                let Some(batch) = self.heard(examples)? else {
+                    continue;
+                };
                 let loss =
                     || no_grad(|| batch.loss_sum(&self.model.model, steps.stage, false, train.loss_chunk));
                 sum += match train.precision {
@@ -182,11 +183,40 @@ impl<'a> Source<'a> {
             values.push(("validation_loss".to_owned(), total(0) / total(1)));
         }
         if self.validation.len() > 1 {
-            for ((name, _), pair) in self.validation.iter().zip(sums.chunks(2)) {
+            let sets = self.validation.iter().zip(sums.chunks(2));
+            for ((name, _), pair) in sets.filter(|(_, pair)| pair[1] > 0.0) {
                 values.push((format!("validation_loss/{name}"), pair[0] / pair[1]));
             }
         }
         Ok(values)
+    }
+
+    /// Validation items on the device. As in training, those that cannot be heard are left out and named in the ledger; none
+    /// where nothing is left.
+    fn heard(&self, examples: &[Example]) -> Result<Option<Batch>> {
+        let (mut good, mut mels) = (examples.to_vec(), Vec::new());
+        if !examples.iter().all(|e| self.encoded.get(&e.clip).is_some()) {
+            let clips: Vec<&Clip> = examples.iter().map(|e| &e.clip).collect();
+            good.clear();
+            for (example, mel) in examples.iter().zip(self.loader.ears.each(&clips)) {
+                match mel {
+                    Ok(mel) => {
+                        good.push(example.clone());
+                        mels.push(mel);
+                    }
+                    Err(reason) => {
+                        let (path, key) = (example.clip.path(), &example.item.key);
+                        self.loader.ledger.skip(path, key, &reason, None)?;
+                    }
+                }
+            }
+        }
+        if good.is_empty() {
+            return Ok(None);
+        }
+        let text = texts(&good, &self.model.tokenizer, self.loader.max_tokens)?;
+        let batch = Batch::new(&good, &mels, &text, &self.encoded, self.model.device);
+        Ok(Some(batch))
     }
 }
 
