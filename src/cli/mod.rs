@@ -80,7 +80,12 @@ struct RecipeArgs {
 
 impl RecipeArgs {
     fn load(&self) -> Result<crate::recipe::Recipe> {
-        let recipe = crate::recipe::Recipe::load(&self.recipe, &self.overrides)?;
+        self.load_for(1)
+    }
+
+    /// For so many ranks: the epochs of the reference's own files are shared out between them.
+    fn load_for(&self, ranks: usize) -> Result<crate::recipe::Recipe> {
+        let (recipe, _) = crate::recipe::Recipe::open(&self.recipe, &self.overrides, ranks)?;
         say(&recipe.notes);
         Ok(recipe)
     }

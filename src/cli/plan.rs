@@ -32,8 +32,11 @@ pub struct PlanArgs {
 }
 
 fn gib(text: &str) -> std::result::Result<f64, String> {
-    let number = text.trim().trim_end_matches("iB").trim_end_matches(['G', 'g']);
-    match number.parse::<f64>() {
+    let lower = text.trim().to_ascii_lowercase();
+    let number = ["gib", "gb", "g"]
+        .iter()
+        .find_map(|unit| lower.strip_suffix(unit));
+    match number.unwrap_or(&lower).trim().parse::<f64>() {
         Ok(n) if n.is_finite() && n > 0.0 => Ok(n),
         _ => Err("expected a size in GiB, such as 80G".into()),
     }
@@ -41,7 +44,7 @@ fn gib(text: &str) -> std::result::Result<f64, String> {
 
 impl PlanArgs {
     pub fn run(&self) -> Result<()> {
-        let recipe = self.recipe.load()?;
+        let recipe = self.recipe.load_for(self.gpus as usize)?;
         if self.days.is_some_and(|d| !(d.is_finite() && d > 0.0)) {
             return Err(Error::recipe("command line", "--days: must be above 0"));
         }
@@ -140,11 +143,11 @@ fn shown(plan: &Plan, tokens: usize, most: usize) -> String {
         grouped(s.global_batch as f64)
     });
     row(&mut work, "micro-steps of a step", &|s| {
-        s.micro_steps.map_or("does not divide".into(), |n| n.to_string())
+        s.micro_steps.map_or("not evenly".into(), |n| n.to_string())
     });
     row(&mut work, "optimizer steps", &|s| grouped(s.steps as f64));
     row(&mut work, "items seen", &|s| grouped(s.samples as f64));
-    row(&mut work, "epochs of the manifests", &|s| {
+    row(&mut work, "passes over the manifests", &|s| {
         let epochs = s
             .epoch_items
             .filter(|n| *n > 0)
@@ -201,17 +204,12 @@ fn notes(plan: &Plan, tokens: usize, most: usize, say: &mut dyn FnMut(String)) {
     ));
     for s in plan.stages.iter().filter(|s| s.micro_steps.is_none()) {
         let (name, batch, gpus) = (&s.name, s.global_batch, plan.gpus);
-        let most = (1..=s.micro_batch).rev().find(|n| batch % (n * gpus) == 0);
-        let change = match most {
-            Some(n) => format!("stages.{name}.optim.batch_size={n}"),
-            None => format!(
-                "stages.{name}.optim.global_batch={}",
-                batch.next_multiple_of(gpus)
-            ),
-        };
+        let near = batch.checked_next_multiple_of(gpus);
+        let near = near.map_or(String::new(), |n| {
+            format!(": stages.{name}.optim.global_batch={n}")
+        });
         say(format!(
-            "{name}: {batch} items do not divide into {} at a time on {gpus} GPUs: {change}",
-            s.micro_batch
+            "{name}: {gpus} GPUs cannot share {batch} items evenly{near}"
         ));
     }
     for stage in plan.stages.iter().filter(|s| !s.fits) {

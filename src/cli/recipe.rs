@@ -181,11 +181,14 @@ fn check(files: &[PathBuf]) -> Result<()> {
     for file in files {
         match Recipe::load(file, &[]) {
             Ok(recipe) => {
+                super::say(&recipe.notes);
                 let steps: usize = recipe.stages.iter().map(|s| s.optim.steps).sum();
                 let stages = recipe.stages.len();
                 let s = if stages == 1 { "" } else { "s" };
                 let file = file.display();
-                println!("{file}: sound; {stages} stage{s}, {steps} optimizer steps");
+                super::out(&format!(
+                    "{file}: sound; {stages} stage{s}, {steps} optimizer steps\n"
+                ))?;
             }
             Err(e) => {
                 let found = match &e {
@@ -193,7 +196,7 @@ fn check(files: &[PathBuf]) -> Result<()> {
                     _ => 1,
                 };
                 let s = if found == 1 { "" } else { "s" };
-                println!("{}: {found} error{s}", file.display());
+                super::out(&format!("{}: {found} error{s}\n", file.display()))?;
                 errors.push(e);
             }
         }

@@ -136,18 +136,16 @@ pub fn clap(recipe: &Recipe) -> Result<()> {
 
 /// Trains the stages.
 pub fn train(recipe: &Recipe) -> Result<()> {
-    train_with(recipe, &Resume::No, false)
+    train_as(Place::of_environment()?.as_ref(), recipe, &Resume::No, false)
 }
 
-/// Trains the stages as one of the ranks that the environment tells of, or alone; `verify` shows instead that a run goes on
-/// from its checkpoints exactly.
-fn train_with(recipe: &Recipe, resume: &Resume, verify: bool) -> Result<()> {
-    let place = Place::of_environment()?;
-    let device = match &place {
+/// Trains the stages as the rank in this place, or alone; `verify` shows instead that a run goes on from its checkpoints exactly.
+fn train_as(place: Option<&Place>, recipe: &Recipe, resume: &Resume, verify: bool) -> Result<()> {
+    let device = match place {
         None => device(recipe)?,
         Some(place) => ffi::cuda::device_of_rank(&recipe.device, place.local)?,
     };
-    let ranks = match &place {
+    let ranks = match place {
         None => Ranks::alone(),
         Some(place) => Ranks::join(place, device, Duration::from_secs(recipe.train.timeout))?,
     };
@@ -175,7 +173,9 @@ impl TrainArgs {
             Some(file) => Resume::From(file.to_path_buf()),
             None => Resume::No,
         };
-        train_with(&self.recipe.load()?, &resume, self.verify_resume)
+        let place = Place::of_environment()?;
+        let recipe = self.recipe.load_for(place.as_ref().map_or(1, |p| p.world))?;
+        train_as(place.as_ref(), &recipe, &resume, self.verify_resume)
     }
 }
 

@@ -142,6 +142,7 @@ impl Loader<'_> {
             from = Cursor {
                 epoch: from.epoch + 1,
                 batches: 0,
+                size: 0,
                 order: from.order,
             };
             for batch in 0..epoch.batches.len() {

@@ -50,6 +50,9 @@ pub struct Cursor {
     pub epoch: u64,
     /// Batches of this epoch that all ranks together have had.
     pub batches: u64,
+    /// Items of each of them, where they have a fixed number: other ranks may go on in batches of another size.
+    #[serde(default)]
+    pub size: u64,
     /// [`Order::fingerprint`]: another order has other items behind the same numbers. Empty for the beginning.
     #[serde(default)]
     pub order: String,
@@ -85,18 +88,23 @@ pub struct Epoch {
 }
 
 impl Order {
-    /// A short hash of all that decides the order. The number of ranks is part of it in the reference's own only: other
-    /// orders go on with any number.
+    /// A short hash of all that decides the order. The number of ranks and the size of batches are part of it in the
+    /// reference's own only: other orders go on with any number, in batches of any size.
     pub fn fingerprint(&self) -> String {
         let sets: Vec<_> = (self.blend.sets.iter())
             .map(|s| (&s.name, s.manifest.len(), s.weight))
             .collect();
-        let world = (self.mixing == Mixing::Reference).then_some(self.world);
+        let reference = self.mixing == Mixing::Reference;
+        let batching = match &self.batching {
+            Batching::Fixed(_) if !reference => None,
+            own => Some(own),
+        };
+        let world = reference.then_some(self.world);
         let all = serde_json::json!([
             sets,
             self.blend.global_weight,
             self.mixing,
-            self.batching,
+            batching,
             self.seed,
             world
         ]);
@@ -151,7 +159,7 @@ impl Order {
                 };
                 let batches = deal(
                     batches,
-                    from.batches as usize,
+                    self.past(from)?,
                     self.rank,
                     self.world.max(1),
                     self.micro_steps.max(1),
@@ -160,13 +168,15 @@ impl Order {
             }
         };
         let world = self.world.max(1) as u64;
+        let past = self.past(from)? as u64;
         let after = (1..=batches.len() as u64).map(|n| match n == batches.len() as u64 {
             true => (epoch + 1, 0),
-            false => (epoch, from.batches + n * world),
+            false => (epoch, past + n * world),
         });
         let after = after.map(|(epoch, batches)| Cursor {
             epoch,
             batches,
+            size: self.size(),
             order: order.clone(),
         });
         Ok(Epoch {
@@ -175,6 +185,32 @@ impl Order {
             picks,
             batches,
         })
+    }
+
+    /// Items of every batch but an epoch's last ones; 0 where that differs.
+    fn size(&self) -> u64 {
+        match self.batching {
+            Batching::Fixed(size) => size.max(1) as u64,
+            Batching::Budget(_) => 0,
+        }
+    }
+
+    /// Batches, of our own size, that a cursor is behind.
+    fn past(&self, from: &Cursor) -> Result<usize> {
+        let (theirs, own) = (from.size, self.size());
+        if theirs == own || theirs == 0 || own == 0 {
+            return Ok(from.batches as usize);
+        }
+        let items = from.batches.saturating_mul(theirs);
+        if items % own != 0 {
+            return Err(Error::Training {
+                message: format!(
+                    "the data cursor is behind {items} items, which batches of {own} do not reach"
+                ),
+                hint: Some(format!("optim.batch_size={theirs} goes on as the run was")),
+            });
+        }
+        Ok((items / own) as usize)
     }
 
     /// An epoch's items: of each set the next stretch of an endless row of shuffled passes, riffled together so that each

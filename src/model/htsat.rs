@@ -49,7 +49,8 @@ impl Config {
 
     /// Width of the 64 output tokens: 8 × embed_dim for four stages.
     pub fn output_dim(&self) -> i64 {
-        self.embed_dim << self.depths.len().saturating_sub(1)
+        let doubled = 1i64.checked_shl(self.depths.len().saturating_sub(1) as u32);
+        self.embed_dim.saturating_mul(doubled.unwrap_or(i64::MAX))
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Setup {
     pub held_bf16: bool,
     /// Activation checkpointing.
     pub checkpointing: bool,
+    /// The audio encoder goes clip by clip, and keeps what checkpointing would not.
+    pub clip_by_clip: bool,
     /// The optimizer's state shared out.
     pub zero: bool,
     /// Tokens whose logits exist at once; 0 for all.
@@ -29,6 +31,8 @@ pub struct Setup {
     pub bucket_mib: usize,
     /// Ranks.
     pub gpus: usize,
+    /// Windows of a batch at most, where that is what bounds it.
+    pub budget: Option<usize>,
     /// The largest micro-batch: items, windows and text tokens of each.
     pub items: usize,
     /// Windows of an item.
@@ -76,31 +80,43 @@ impl Bytes {
 }
 
 impl Setup {
-    /// A stage's, with the longest batch that it can meet.
-    pub fn of(recipe: &Recipe, stage: &StageRecipe, gpus: usize) -> Self {
+    /// A stage's, with the batch that takes most of those that it can meet.
+    pub fn of(
+        recipe: &Recipe,
+        stage: &StageRecipe,
+        gpus: usize,
+        config: &Config,
+        parameters: &ByPart,
+    ) -> Self {
         let t = &recipe.train;
         let most = recipe.data.max_tokens;
-        let (items, text_tokens) = match &stage.batch_budget {
-            // Items × longest never exceed the budget: as many as there may be of full length.
-            Some(b) => {
-                let items = (b.windows / stage.windows.max(1)).clamp(1, b.items.max(1));
-                (items, (b.tokens / items.max(1)).min(most))
-            }
-            None => (stage.optim.batch_size, most),
-        };
-        Setup {
+        let of_batch = |items: usize, windows: usize, text_tokens: usize| Setup {
             trains: super::trains(stage),
             amp: t.precision == Precision::AmpBf16,
             held_bf16: t.frozen == Held::Bf16,
             checkpointing: t.activation_checkpointing,
+            clip_by_clip: stage.encoder_mode().clip_by_clip,
             zero: t.zero,
             loss_chunk: t.loss_chunk,
             bucket_mib: t.bucket_mib,
             gpus,
+            budget: stage.batch_budget.as_ref().map(|b| b.windows),
             items,
-            windows: stage.windows,
+            windows,
             text_tokens,
-        }
+        };
+        let Some(budget) = &stage.batch_budget else {
+            let items = stage.optim.split(gpus).map_or(stage.optim.batch_size, |(n, _)| n);
+            return of_batch(items, stage.windows, most);
+        };
+        // Items × longest never exceed the budget: few long clips, or many short ones.
+        let batches = (1..=stage.windows.max(1)).map(|windows| {
+            let items = (budget.windows / windows).clamp(1, budget.items.max(1));
+            of_batch(items, windows, (budget.tokens / items).clamp(1, most))
+        });
+        let total = |s: &Setup| s.bytes(config, parameters).total();
+        let largest = batches.max_by(|a, b| total(a).total_cmp(&total(b)));
+        largest.unwrap_or_else(|| of_batch(1, stage.windows, most))
     }
 
     /// What it takes.
@@ -118,6 +134,7 @@ impl Setup {
         let memory = Memory {
             amp: self.amp,
             checkpointing: self.checkpointing,
+            checkpointing_clap: self.checkpointing && !self.clip_by_clip,
         };
         // A frozen matrix that is fp32 is cast anew in every block; the graph keeps the copies.
         let cast = match self.held_bf16 || self.checkpointing {
@@ -181,11 +198,13 @@ impl Setup {
         });
         offer(!self.amp, "train.precision=amp_bf16".into(), &|s| s.amp = true);
         let half = (self.items / 2).max(1);
-        offer(
-            self.items > 1,
-            format!("stages.{stage}.optim.batch_size={half}"),
-            &|s| s.items = half,
-        );
+        let key = match self.budget {
+            None => format!("optim.batch_size={half}"),
+            Some(_) => format!("batch_budget.windows={}", half * self.windows),
+        };
+        offer(self.items > 1, format!("stages.{stage}.{key}"), &|s| {
+            s.items = half
+        });
         offer(
             self.loss_chunk == 0 || self.loss_chunk > 256,
             "train.loss_chunk=256".into(),

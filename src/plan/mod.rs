@@ -68,10 +68,10 @@ pub struct StagePlan {
     pub fits: bool,
     /// What would make it fit, and by how much.
     pub changes: Vec<String>,
-    /// Windows of an item at most.
-    pub windows: usize,
-    /// Items of a GPU at a time.
+    /// Items of a GPU at a time, in the batch that takes most memory, and windows of each.
     pub micro_batch: usize,
+    /// See above.
+    pub windows: usize,
     /// Items of an optimizer step.
     pub global_batch: usize,
     /// Micro-steps of one optimizer step; none where the batch cannot be shared out so.
@@ -80,7 +80,7 @@ pub struct StagePlan {
     pub steps: usize,
     /// Items seen in all of them.
     pub samples: u64,
-    /// Items of one epoch, and where that is from.
+    /// Items of one pass over the sets by their weights, and where that is from.
     pub epoch_items: Option<u64>,
     /// Where the number of items is from.
     pub items_from: String,
@@ -150,14 +150,14 @@ fn plan_stage(
     request: &Request,
 ) -> StagePlan {
     let (o, gpus) = (&stage.optim, request.gpus);
-    let setup = Setup::of(recipe, stage, gpus);
+    let setup = Setup::of(recipe, stage, gpus, config, parameters);
     let bytes = setup.bytes(config, parameters);
     let fits = bytes.total() <= MOST * request.memory;
-    let micro_steps = o.micro_steps(gpus).ok();
-    let global_batch = o.global_batch.unwrap_or(o.batch_size * o.accumulate * gpus);
+    let micro_steps = o.split(gpus).ok().map(|(_, n)| n);
+    let global_batch = step_items(stage, gpus);
     let (steps, samples) = match request.samples {
-        Some(samples) => ((samples as usize).div_ceil(global_batch.max(1)), samples),
-        None => (o.steps, (o.steps * global_batch) as u64),
+        Some(samples) => ((samples as usize).div_ceil(global_batch), samples),
+        None => (o.steps, o.steps.saturating_mul(global_batch) as u64),
     };
     let (epoch_items, items_from) = match (recipe.blend(stage, None), request.samples) {
         (_, Some(_)) => (None, "--samples".to_owned()),
@@ -165,7 +165,7 @@ fn plan_stage(
             let items = blend
                 .sets
                 .iter()
-                .map(|s| (s.manifest.len() as f64 * blend.global_weight * s.weight) as u64);
+                .map(|s| (s.manifest.len() as f64 * s.weight) as u64);
             (Some(items.sum()), "the manifests".to_owned())
         }
         (Err(_), None) => (None, "manifests not found: steps as the recipe says".to_owned()),
@@ -186,7 +186,7 @@ fn plan_stage(
             true => Vec::new(),
             false => setup.changes(config, parameters, &stage.name, MOST * request.memory),
         },
-        windows: stage.windows,
+        windows: setup.windows,
         micro_batch: setup.items,
         global_batch,
         micro_steps,
@@ -209,15 +209,23 @@ fn plan_stage(
     }
 }
 
+/// Items of an optimizer step over all ranks; where a budget bounds the batches, of items at their full length.
+fn step_items(stage: &StageRecipe, gpus: usize) -> usize {
+    let o = &stage.optim;
+    let items = match &stage.batch_budget {
+        Some(b) => (b.windows / stage.windows.max(1)).clamp(1, b.items.max(1)),
+        None => o.batch_size,
+    };
+    let all = items.saturating_mul(o.accumulate).saturating_mul(gpus);
+    o.global_batch.unwrap_or(all).max(1)
+}
+
 /// Days of a stage: its share, by operations, of what was asked for; or the paper's.
 fn days(recipe: &Recipe, index: usize, config: &Config, request: &Request) -> (Option<f64>, String) {
     if let Some(days) = request.days {
         let cost = |s: &StageRecipe| {
-            let o = &s.optim;
-            let batch = o
-                .global_batch
-                .unwrap_or(o.batch_size * o.accumulate * request.gpus);
-            let samples = request.samples.unwrap_or((o.steps * batch) as u64) as f64;
+            let all = s.optim.steps as f64 * step_items(s, request.gpus) as f64;
+            let samples = request.samples.map_or(all, |n| n as f64);
             let again = recipe.train.activation_checkpointing;
             samples * cost::train_flops(config, 1, s.windows, request.text_tokens, trains(s), again)
         };

@@ -1,10 +1,47 @@
 //! What the types of a recipe cannot say.
 
-use super::{ClapMode, ClipAt, Held, LossMean, Part, Precision, Recipe};
+use super::{sizes, ClapMode, ClipAt, Held, LossMean, Part, Precision, Recipe, StageRecipe};
 use crate::error::{all, nearest, Error, Result};
 use crate::shapes::WINDOW_SECONDS;
+use std::path::Path;
 
 impl Recipe {
+    /// What the stages need before the first of them runs, on so many ranks: batches that can be shared out, steps to make,
+    /// and what they start from.
+    ///
+    /// # Errors
+    /// All that is missing.
+    pub fn ready(&self, world: usize) -> Result<()> {
+        let mut errors = Vec::new();
+        for stage in &self.stages {
+            let place = format!("stages.{}", stage.name);
+            let mut wrong = |message: String, hint: &str| {
+                errors.push(Error::recipe(&self.name, format!("{place}.{message}")).hint(hint));
+            };
+            if let Err(Error::Recipe { message, hint, .. }) = stage.optim.split(world) {
+                wrong(message, &hint.unwrap_or_default());
+            }
+            if stage.optim.steps == 0 {
+                wrong(
+                    "optim.steps: 0: nothing would be trained".into(),
+                    "a recipe that was imported without its manifests does not know: import it where they are",
+                );
+            }
+            let from = stage.from.as_ref().filter(|from| self.stage(from).is_none());
+            if let Some(from) = from.filter(|from| !Path::new(from).exists()) {
+                wrong(
+                    format!("from: `{from}` is no stage and no file or folder here"),
+                    "an earlier stage's name, or a checkpoint's path",
+                );
+            }
+        }
+        all(errors)
+    }
+
+    fn stage(&self, name: &str) -> Option<&StageRecipe> {
+        self.stages.iter().find(|s| s.name == name)
+    }
+
     /// Everything that the types cannot say, all at once.
     pub(super) fn check(&self, file: &str) -> Result<()> {
         let mut errors = Vec::new();
@@ -61,8 +98,6 @@ impl Recipe {
         let clap = self.clap.iter().map(|c| ("clap".to_owned(), &c.optim));
         for (place, o) in optims.chain(lm).chain(clap) {
             for (key, good) in [
-                ("batch_size", o.batch_size > 0),
-                ("accumulate", o.accumulate > 0),
                 (
                     "learning_rate",
                     o.learning_rate.is_finite() && o.learning_rate >= 0.0,
@@ -138,17 +173,27 @@ impl Recipe {
             if self.stages[..i].iter().any(|s| s.name == stage.name) {
                 wrong(format!("{place}: two stages of this name"), None);
             }
-            let plain =
-                !stage.name.is_empty() && !stage.name.contains(['/', '\\']) && !stage.name.starts_with('.');
-            if !plain {
-                wrong(
-                    format!("{place}.name: `{}` is no folder's name", stage.name),
-                    None,
-                );
+            let name = &stage.name;
+            // A path of keys reaches a stage by its name or its number.
+            let number = name.parse::<usize>().is_ok();
+            if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') || number {
+                let what = if number { "a number" } else { "no folder's name" };
+                wrong(format!("{place}.name: `{name}` is {what}"), None);
             }
             let later = |from: &String| self.stages[i..].iter().any(|s| s.name == *from);
             if let Some(from) = stage.from.as_ref().filter(|from| later(from)) {
                 wrong(format!("{place}.from: `{from}` does not come before it"), None);
+            }
+            let plain = |from: &String| !from.contains(['/', '.']) && !Path::new(from).exists();
+            let unknown = |from: &&String| self.stage(from).is_none() && plain(from);
+            if let Some(from) = stage.from.as_ref().filter(unknown) {
+                let names = self.stages[..i].iter().map(|s| s.name.as_str());
+                let near = nearest(from, names).map(|n| format!("did you mean `{n}`?"));
+                let otherwise = "an earlier stage's name, or a checkpoint's path".to_owned();
+                wrong(
+                    format!("{place}.from: `{from}` is no stage, and no file or folder here"),
+                    Some(near.unwrap_or(otherwise)),
+                );
             }
             if stage.clip_at == ClipAt::MicroStep && t.loss == LossMean::Tokens {
                 wrong(
@@ -161,7 +206,9 @@ impl Recipe {
             {
                 wrong(
                     format!("{place}.optim.global_batch: goes with neither accumulate nor batch_budget"),
-                    None,
+                    Some(format!(
+                        "{place}.optim.global_batch=null leaves it out: the size of a step is then accumulate × ranks × batch"
+                    )),
                 );
             }
         }
@@ -199,12 +246,15 @@ impl Recipe {
         }
         let width = self.clap.as_ref().map(|c| c.audio.output_dim());
         let heads = self.model.audio_transformer().n_head;
-        if heads < 1 || width.is_some_and(|w| w % heads != 0 || w / heads < 32) {
+        if let Some(width) = width.filter(|w| heads > 0 && (w % heads != 0 || w / heads < 32)) {
             wrong(
-                format!("model.audio_transformer.n_head: {heads} heads do not divide the encoder's {width:?} dimensions into heads of at least 32"),
+                format!("model.audio_transformer.n_head: {heads} heads do not divide the encoder's {width} dimensions into heads of at least 32"),
                 Some("rotary positions turn at least 32 dimensions of a head".into()),
             );
         }
+        sizes::wrong(self)
+            .into_iter()
+            .for_each(|message| wrong(message, None));
         all(errors)
     }
 }

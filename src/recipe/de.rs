@@ -36,6 +36,16 @@ impl Failure {
         self
     }
 
+    /// Where it stands, where that is known.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// Whether something is not there, rather than wrong.
+    pub fn is_of_missing(&self) -> bool {
+        self.message.starts_with("missing field")
+    }
+
     /// As the error that is shown.
     pub fn into_error(self, root: &Node) -> Error {
         let message = match self.path.is_empty() {

@@ -6,14 +6,17 @@ use super::{Recipe, DEMO};
 use crate::error::Result;
 use std::path::Path;
 
+/// A stage of so many steps that keeps no checkpoint is worth a word.
+const MANY_STEPS: usize = 1000;
+
 impl Recipe {
     /// Reads a file over its bases; `overrides` are `key=value` from the command line. The reference's own `pretrain.yaml`
-    /// and `sft.yaml` are taken as they are, see [`super::import`].
+    /// and `sft.yaml` are taken as they are, see [`super::import`]; their epochs are those of one rank.
     ///
     /// # Errors
     /// Files that cannot be read, and everything that is wrong with the recipe at once.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self> {
-        Recipe::open(path, overrides, ranks()).map(|(recipe, _)| recipe)
+        Recipe::open(path, overrides, 1).map(|(recipe, _)| recipe)
     }
 
     /// [`Recipe::load`] for so many ranks, with the layers that tell where each value is from.
@@ -39,7 +42,7 @@ impl Recipe {
     pub fn parse(text: &str, file: &str, overrides: &[String]) -> Result<Self> {
         let mut layers = Layers::of(text, file)?;
         layers.change(overrides)?;
-        Recipe::of(&mut layers, file, ranks())
+        Recipe::of(&mut layers, file, 1)
     }
 
     fn of(layers: &mut Layers, file: &str, ranks: usize) -> Result<Self> {
@@ -56,6 +59,15 @@ impl Recipe {
                 layers.counted(&steps)?;
             }
         }
+        for stage in &recipe.stages {
+            if stage.save.every == 0 && stage.optim.steps >= MANY_STEPS {
+                let note = format!(
+                    "stages.{}.save: no checkpoint in {} steps; `save: {{every: N}}` bounds what a crash costs",
+                    stage.name, stage.optim.steps
+                );
+                recipe.notes.push(note);
+            }
+        }
         Ok(recipe)
     }
 
@@ -69,7 +81,7 @@ impl Recipe {
             Ok((steps, every)) => {
                 if let Some(stage) = self.stages.first_mut() {
                     stage.optim.steps = steps;
-                    stage.save.every = every;
+                    stage.save.every = every.max(1);
                 }
                 self.notes.push(format!(
                     "train_config.num_epochs: {epochs} virtual epochs of the manifests are {steps} steps on {ranks} ranks"
@@ -83,10 +95,4 @@ impl Recipe {
             )),
         }
     }
-}
-
-/// Ranks that the launcher has started; the reference's epochs are shared out between them.
-fn ranks() -> usize {
-    let world = std::env::var("WORLD_SIZE").ok();
-    world.and_then(|w| w.parse().ok()).unwrap_or(1)
 }

@@ -10,6 +10,7 @@ mod node;
 mod parse;
 mod place;
 pub mod reference;
+mod sizes;
 mod write;
 pub mod yaml;
 
@@ -366,6 +367,16 @@ pub struct StageRecipe {
     pub save: SaveRecipe,
 }
 
+impl StageRecipe {
+    /// The audio encoder's mode in training.
+    pub fn encoder_mode(&self) -> htsat::TrainMode {
+        match self.clap_mode {
+            ClapMode::Eval => htsat::TrainMode::default(),
+            ClapMode::Train => self.clap_train,
+        }
+    }
+}
+
 /// The `checkpoint_N.pt` that a stage writes while it trains, in the reference trainer's form.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -402,7 +413,7 @@ impl Default for SaveRecipe {
 pub struct OptimRecipe {
     /// Optimizer steps.
     pub steps: usize,
-    /// Items per micro-step of one rank; with `batch_budget` only validation goes by it.
+    /// Items per micro-step of one rank, with `global_batch` at most; with `batch_budget` only validation goes by it.
     pub batch_size: usize,
     /// Micro-steps per optimizer step, on every rank.
     #[serde(default = "one_usize")]
@@ -431,25 +442,26 @@ pub struct OptimRecipe {
 }
 
 impl OptimRecipe {
-    /// Micro-steps per optimizer step with so many ranks.
+    /// Items of a micro-step, and micro-steps of an optimizer step, of each of so many ranks. Under a `global_batch` the items
+    /// are as many as divide a rank's share, `batch_size` at most.
     ///
     /// # Errors
-    /// A `global_batch` that does not divide.
-    pub fn micro_steps(&self, world: usize) -> Result<usize> {
+    /// A `global_batch` that the ranks cannot share evenly.
+    pub fn split(&self, world: usize) -> Result<(usize, usize)> {
         let Some(global) = self.global_batch else {
-            return Ok(self.accumulate);
+            return Ok((self.batch_size, self.accumulate));
         };
-        let at_once = self.batch_size * world.max(1);
-        if at_once == 0 || global < at_once || global % at_once != 0 {
-            let message = format!(
-                "optim.global_batch: {global} items a step do not divide into micro-steps of {} items on {world} ranks",
-                self.batch_size
-            );
-            return Err(
-                Error::recipe("recipe", message).hint("change optim.batch_size or the number of ranks")
-            );
+        let world = world.max(1);
+        let share = global / world;
+        if share == 0 || global % world != 0 {
+            let message = format!("optim.global_batch: {world} ranks cannot share {global} items evenly");
+            let near = global.max(1).checked_next_multiple_of(world);
+            let near = near.map_or(String::new(), |n| format!("{n} can be shared, "));
+            return Err(Error::recipe("recipe", message).hint(format!("{near}or change the number of ranks")));
         }
-        Ok(global / at_once)
+        let divides = |n: &usize| share % n == 0;
+        let items = (1..=self.batch_size.min(share)).rev().find(divides).unwrap_or(1);
+        Ok((items, share / items))
     }
 }
 
@@ -554,17 +566,18 @@ impl Recipe {
 
     /// A stage's items in their order, for rank `rank` of `world`.
     pub fn order(&self, stage: &StageRecipe, rank: usize, world: usize) -> Result<Order> {
+        let (items, micro_steps) = stage.optim.split(world)?;
         Ok(Order {
             blend: self.blend(stage, None)?,
             mixing: self.data.order,
             batching: match &stage.batch_budget {
                 Some(limits) => Batching::Budget(limits.clone()),
-                None => Batching::Fixed(stage.optim.batch_size),
+                None => Batching::Fixed(items),
             },
             seed: self.seed,
             rank,
             world,
-            micro_steps: stage.optim.micro_steps(world)?,
+            micro_steps,
         })
     }
 

@@ -81,6 +81,23 @@ impl Node {
         }
     }
 
+    /// Takes out what stands at a place, or whose key does; returns how much that was.
+    pub fn remove_at(&mut self, place: &Place) -> usize {
+        match &mut self.content {
+            Content::Scalar { .. } => 0,
+            Content::List(list) => {
+                let before = list.len();
+                list.retain(|n| !n.place.is(place));
+                before - list.len() + list.iter_mut().map(|n| n.remove_at(place)).sum::<usize>()
+            }
+            Content::Map(map) => {
+                let before = map.len();
+                map.retain(|_, (key, n)| !key.is(place) && !n.place.is(place));
+                before - map.len() + map.values_mut().map(|(_, n)| n.remove_at(place)).sum::<usize>()
+            }
+        }
+    }
+
     /// Gives it and all that is below it this place.
     pub fn stand_at(&mut self, place: &Place) {
         self.place = place.clone();

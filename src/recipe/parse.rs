@@ -10,6 +10,8 @@ use std::rc::Rc;
 
 /// More values are no recipe; aliases of aliases could make any number of them.
 const MOST_NODES: usize = 1 << 20;
+/// Lists and mappings within each other.
+const MOST_DEEP: usize = 64;
 
 /// Reads a text; errors have places.
 pub(super) fn parse(text: &str, file: &str) -> Result<Node> {
@@ -21,16 +23,6 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Node> {
         source: source.clone(),
         at: Some((line, column)),
     };
-    // serde_yaml refuses what the events do not show: keys that come twice, several documents.
-    if let Err(e) = serde_yaml::from_str::<serde_yaml::Value>(text) {
-        let full = e.to_string();
-        let message = full.split(" at line ").next().unwrap_or(&full).to_owned();
-        let place = e.location().map(|l| at(l.line(), l.column()));
-        return Err(match place {
-            Some(place) => place.error(message),
-            None => Error::recipe(file, message),
-        });
-    }
     let mut builder = Builder {
         open: Vec::new(),
         anchors: HashMap::new(),
@@ -41,6 +33,16 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Node> {
         let (event, span) =
             event.map_err(|e| at(e.marker().line(), e.marker().col() + 1).error(e.info().to_owned()))?;
         builder.take(event, at(span.start.line(), span.start.col() + 1))?;
+    }
+    // serde_yaml refuses what the events do not show: keys that come twice, several documents.
+    if let Err(e) = serde_yaml::from_str::<serde_yaml::Value>(text) {
+        let full = e.to_string();
+        let message = full.split(" at line ").next().unwrap_or(&full).to_owned();
+        let place = e.location().map(|l| at(l.line(), l.column()));
+        return Err(match place {
+            Some(place) => place.error(message),
+            None => Error::recipe(file, message),
+        });
     }
     Ok(builder.root.unwrap_or_else(|| Node::map(&at(1, 1))))
 }
@@ -90,6 +92,11 @@ impl Builder {
             | Event::DocumentStart(_)
             | Event::DocumentEnd => return Ok(()),
         };
+        if self.open.len() == MOST_DEEP {
+            return Err(place.error(format!(
+                "more than {MOST_DEEP} lists and mappings within each other"
+            )));
+        }
         self.open.push(Open {
             anchor,
             node: Node { place, content },

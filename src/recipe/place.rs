@@ -35,6 +35,11 @@ impl Place {
         }
     }
 
+    /// Whether both are one place in one source.
+    pub fn is(&self, other: &Place) -> bool {
+        Rc::ptr_eq(&self.source, &other.source) && self.at == other.at
+    }
+
     /// `file:line`, or what else the source is called.
     pub fn short(&self) -> String {
         match self.at {

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// The key that names the file which is read first.
 const BASE: &str = "base";
 
+/// So many faults of a recipe are told at once.
+const MOST_FAULTS: usize = 20;
+
 /// Files and changes, merged.
 pub struct Layers {
     root: Node,
@@ -65,9 +68,27 @@ impl Layers {
     /// The whole as a typed value.
     ///
     /// # Errors
-    /// Unknown keys, missing keys, wrong types.
+    /// Unknown keys, missing keys, wrong types: all of them.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
-        T::deserialize(&self.root).map_err(|e| e.into_error(&self.root))
+        let first = match T::deserialize(&self.root) {
+            Ok(value) => return Ok(value),
+            Err(e) => e,
+        };
+        // Types stop at the first fault: it is taken out, and they are asked again.
+        let mut rest = self.root.clone();
+        let mut found = vec![first];
+        while found.len() < MOST_FAULTS {
+            let taken = found.last().and_then(|e| e.place()).map(|at| rest.remove_at(at));
+            match T::deserialize(&rest) {
+                // A key that is missed now, or a fault that could not be taken out, is of our own making.
+                Err(e) if taken.is_some_and(|n| n > 0) && !e.is_of_missing() => found.push(e),
+                _ => break,
+            }
+        }
+        let errors = found.into_iter().map(|e| e.into_error(&self.root)).collect();
+        Err(crate::error::all(errors)
+            .err()
+            .unwrap_or_else(|| Error::recipe("recipe", "cannot be read")))
     }
 
     /// Puts the numbers that were counted into an imported stage.

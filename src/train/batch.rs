@@ -1,6 +1,5 @@
 //! A batch on the device, from the loader's arrays to the loss.
 
-use super::stage;
 use crate::data::feed::{Clip, Ears, Example};
 use crate::error::{Error, Result};
 use crate::load::Loaded;
@@ -177,7 +176,7 @@ impl Batch {
                 let mode = match train {
                     true => TrainMode {
                         again: model.again && stage.train.contains(&Part::Clap),
-                        ..stage::clap_mode(stage)
+                        ..stage.encoder_mode()
                     },
                     false => TrainMode::default(),
                 };

@@ -46,6 +46,7 @@ pub enum Resume {
 
 /// Runs every stage of the recipe, each from what it names, else from what the one before wrote.
 pub fn curriculum(recipe: &Recipe, ranks: &Rc<Ranks>, device: tch::Device, resume: &Resume) -> Result<()> {
+    recipe.ready(ranks.world)?;
     let ears = Ears::new(recipe.data.cache_mib);
     let signals = Signals::listen()?;
     let first = resume::first_stage(recipe, resume)?;

@@ -2,9 +2,8 @@
 
 use super::optim::{AdamW, Group};
 use crate::error::Result;
-use crate::model::htsat::TrainMode;
 use crate::model::params::{Params, Role};
-use crate::recipe::{ClapMode, EmbeddingRows, Held, Part, StageRecipe};
+use crate::recipe::{EmbeddingRows, Held, Part, StageRecipe};
 use tch::{Device, Kind, Tensor};
 
 /// Freezes everything but the stage's parts and gives what is left to an optimizer.
@@ -69,14 +68,6 @@ pub fn hold_frozen(params: &Params, held: Held, tell: bool) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The audio encoder's mode in training.
-pub fn clap_mode(stage: &StageRecipe) -> TrainMode {
-    match stage.clap_mode {
-        ClapMode::Eval => TrainMode::default(),
-        ClapMode::Train => stage.clap_train,
-    }
 }
 
 /// Sets the embedding's gradient to zero but for the rows that may change.

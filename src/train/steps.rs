@@ -81,7 +81,7 @@ impl<'a> Steps<'a> {
         Ok(Steps {
             model,
             stage,
-            micro_steps: stage.optim.micro_steps(ranks.world)?,
+            micro_steps: stage.optim.split(ranks.world)?.1,
             train: train.clone(),
             ranks: ranks.clone(),
             optimizer,

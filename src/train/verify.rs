@@ -28,6 +28,7 @@ struct Outcome {
 /// # Errors
 /// [`Error::Mismatch`] with the first loss or weight that differs.
 pub fn verify_resume(recipe: &Recipe, ranks: &Rc<Ranks>, device: Device) -> Result<()> {
+    recipe.ready(ranks.world)?;
     let ears = Ears::new(recipe.data.cache_mib);
     let folder = recipe.output.join("verify-resume");
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
