@@ -81,7 +81,14 @@ fn shim(lib: &Path) {
     // torch may be a link to its place in site-packages; the nvidia wheels lie beside that.
     let nvidia = fs::canonicalize(torch).unwrap_or_default().join("../nvidia");
     let (cuda, nccl) = (nvidia.join("cu13/include"), nvidia.join("nccl/include"));
-    println!("cargo:rerun-if-changed={}", nccl.join("nccl.h").display());
+    // A file that is not there would make cargo come back each time.
+    let header = [nccl.join("nccl.h"), nvidia.clone()]
+        .into_iter()
+        .find(|p| p.exists());
+    println!(
+        "cargo:rerun-if-changed={}",
+        header.unwrap_or_else(|| lib.to_path_buf()).display()
+    );
     let there = cuda.join("cuda_runtime_api.h").exists() && nccl.join("nccl.h").exists();
     let compiled = there && {
         let mut compiler = build

@@ -3,15 +3,16 @@
 #
 #   sbatch --nodes=16 scripts/slurm.sh recipes/af2-3b.yaml [key=value …]
 #
-# The job saves and ends when its time is nearly over (`--signal` below), is queued again, and goes on where it was. So it does
-# after a node has failed: srun ends all ranks when one has, and Slurm requeues what it took down itself.
+# Five minutes before its time is over the job saves, is queued again, and goes on where it was (USR1, from `--signal` below);
+# so it does after a node has failed, when Slurm itself queues it again. After a rank has failed all are started again, at most
+# AF2_RESTARTS times (3). `scancel JOB` ends it for good; `scancel --signal=TERM JOB` saves before.
 #SBATCH --job-name=af2
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=12
 #SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@300
+#SBATCH --signal=B:USR1@300
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=af2-%j.log
@@ -27,18 +28,34 @@ MASTER_PORT=$((20000 + SLURM_JOB_ID % 40000))
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
 export MASTER_ADDR MASTER_PORT OMP_NUM_THREADS
 
-# This shell gets the signal (B:); the ranks are told by it, save, and end with exit code 12.
-srun --kill-on-bad-exit=1 "${AF2:-target/release/af2}" train "$@" --resume auto &
-ranks=$!
-trap 'scancel --signal=TERM "$SLURM_JOB_ID.0"' TERM
-code=0
-wait "$ranks" || code=$?
-# A trapped signal ends the first wait: the ranks are still saving.
-while kill -0 "$ranks" 2>/dev/null; do
-    code=0
-    wait "$ranks" || code=$?
+# This shell gets the signal (B:) and tells the ranks, which save, and end with exit code 12.
+told=no
+tell() {
+    told=yes caught=yes
+    scancel --signal=TERM "$SLURM_JOB_ID.$step" || true
+}
+trap tell USR1
+
+code=1
+for ((step = 0; step <= ${AF2_RESTARTS:-3}; step++)); do
+    # Slurm does not hand on the number of cores by itself. --wait: time for the ranks that are left to save when one has died.
+    srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=300 \
+        "${AF2:-target/release/af2}" train "$@" --resume auto &
+    ranks=$!
+    # A trapped signal ends a wait early: the ranks are still saving, and their code is still to come.
+    caught=yes
+    while [[ $caught == yes ]]; do
+        caught=no code=0
+        wait "$ranks" || code=$?
+    done
+    if [[ $told == yes && $code -ne 0 ]]; then
+        scontrol requeue "$SLURM_JOB_ID"
+        exit "$code"
+    fi
+    # What another try may mend: lost ranks (11), and those that were killed. A recipe that is wrong stays so.
+    if ((code != 11 && code < 128)); then
+        exit "$code"
+    fi
+    echo "af2: the ranks ended with $code" >&2
 done
-if ((code == 12)); then
-    scontrol requeue "$SLURM_JOB_ID"
-fi
 exit "$code"

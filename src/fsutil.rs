@@ -19,8 +19,10 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Out) -> Result<()>) 
     };
     let io = |e| Error::io(path, e);
     fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    // Named by what it becomes, so that one that a killed writer left can be told.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = tempfile::Builder::new()
-        .prefix(".")
+        .prefix(&format!(".{name}."))
         .suffix(".tmp")
         .tempfile_in(folder)
         .map_err(io)?;

@@ -1,5 +1,9 @@
 //! Parse, run, exit code.
 
 fn main() {
-    std::process::exit(af2::cli::main());
+    let code = af2::cli::main();
+    if af2::dist::left() {
+        af2::ffi::exit_at_once(code);
+    }
+    std::process::exit(code);
 }

@@ -175,6 +175,14 @@ impl TrainArgs {
         };
         let place = Place::of_environment()?;
         let recipe = self.recipe.load_for(place.as_ref().map_or(1, |p| p.world))?;
+        let again = place.as_ref().is_some_and(|p| p.again);
+        let resume = match resume {
+            Resume::No if again => {
+                eprintln!("the launcher has started this run again: --resume auto");
+                Resume::Auto
+            }
+            resume => resume,
+        };
         train_as(place.as_ref(), &recipe, &resume, self.verify_resume)
     }
 }

@@ -15,6 +15,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// After this a rank that was asked to end is killed.
 const FAREWELL: Duration = Duration::from_secs(15);
 
+/// A rank's exit code where it lost others.
+const RANKS_LOST: i32 = 11;
+
 /// What is started, and how.
 pub struct Launch {
     pub ranks: usize,
@@ -90,6 +93,7 @@ impl Launch {
             for signal in signals.take() {
                 running.iter().flatten().for_each(|child| send(child, signal));
             }
+            let mut failed: Vec<i32> = Vec::new();
             for (rank, place) in running.iter_mut().enumerate() {
                 let Some(child) = place else { continue };
                 let Some(status) = child
@@ -99,12 +103,16 @@ impl Launch {
                     continue;
                 };
                 *place = None;
-                if !status.success() && first_failure.is_none() {
+                if !status.success() {
                     use std::os::unix::process::ExitStatusExt;
-                    let code = status.code().or(status.signal().map(|s| 128 + s)).unwrap_or(1);
                     eprintln!("launch: rank {rank} ended with {status}");
-                    first_failure = Some((code, Instant::now()));
+                    failed.push(status.code().or(status.signal().map(|s| 128 + s)).unwrap_or(1));
                 }
+            }
+            // Of those that ended together the one that had a fault of its own, not those that lost it.
+            let cause = failed.iter().find(|code| **code != RANKS_LOST).or(failed.first());
+            if let (Some(code), None) = (cause, first_failure) {
+                first_failure = Some((*code, Instant::now()));
             }
             // The others find out by themselves, save what they can and end; who does not is asked, then made to.
             if first_failure.is_some_and(|(_, at)| at.elapsed() > self.grace) {

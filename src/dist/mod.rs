@@ -3,19 +3,38 @@
 //! Ranks are started by torchrun, Slurm or [`launch`], and find each other through the variables these set. On CPU they
 //! talk through Gloo, on CUDA through NCCL, both libtorch's own.
 
+mod guardian;
 pub mod launch;
+mod meeting;
+mod place;
+
+pub use place::Place;
 
 use crate::error::{Error, Result};
-use crate::ffi::c10d::{Meeting, ProcessGroup, Reduce, Reducer};
+use crate::ffi::c10d::{Meeting, ProcessGroup, Reduce, Reducer, Store};
+use guardian::Guardian;
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{mpsc, Arc};
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
-/// How long a rank that has met an error waits for the others to say that they have, too.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long a rank that has met an error waits for the others to say that they have, too: at least, and at most. Between
+/// these it is as long as ranks that are well may take to come together.
+const GRACE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
+/// How long the store may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// This process among the others.
 pub struct Ranks {
-    group: Option<ProcessGroup>,
+    group: Option<Arc<ProcessGroup>>,
+    /// Where notes are left, and before each key what is this run's.
+    store: Option<(Arc<Store>, String)>,
+    /// Watches over what this rank has asked of its device.
+    guardian: Option<Guardian>,
+    /// When all ranks were last together, and the longest that they were apart.
+    together: Cell<Option<Instant>>,
+    apart: Cell<Duration>,
     pub rank: usize,
     pub world: usize,
     /// Number on this machine: its CUDA device.
@@ -24,89 +43,15 @@ pub struct Ranks {
     pub local_world: usize,
 }
 
-/// What the environment says of this process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    pub rank: usize,
-    pub world: usize,
-    pub local: usize,
-    pub local_world: usize,
-    pub host: String,
-    pub port: u16,
-    /// An agent hosts the store (torchrun, `af2 launch`): no rank does.
-    pub agent: bool,
-    /// How often the run was started again by its agent.
-    pub attempt: String,
-}
-
-impl Place {
-    /// torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK), else Slurm's (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID), with
-    /// MASTER_ADDR and MASTER_PORT; none for a process alone.
-    pub fn of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
-        let wrong = |name: &str, expected: &str, found: Option<String>| Error::Ranks {
-            message: format!(
-                "{name}: expected {expected}, found {}",
-                found.map_or("nothing".into(), |v| format!("`{v}`"))
-            ),
-            hint: Some("torchrun, `af2 launch` and scripts/slurm.sh set what is needed".into()),
-        };
-        let number = |name: &str, most: usize| match variable(name) {
-            None => Ok(None),
-            Some(v) => match v.parse::<usize>().ok().filter(|n| *n <= most) {
-                Some(n) => Ok(Some(n)),
-                None => Err(wrong(name, &format!("a number to {most}"), Some(v))),
-            },
-        };
-        const MOST: usize = 1 << 20;
-        let slurm = variable("RANK").is_none();
-        let (rank, world, local, beside) = match slurm {
-            false => ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-            true => (
-                "SLURM_PROCID",
-                "SLURM_NTASKS",
-                "SLURM_LOCALID",
-                "SLURM_NTASKS_PER_NODE",
-            ),
-        };
-        let Some(own) = number(rank, MOST)? else {
-            return Ok(None);
-        };
-        let size = number(world, MOST)?;
-        // A shell inside a Slurm job has its variables too, and is no rank.
-        if slurm && (size.is_none_or(|n| n <= 1) || variable("SLURM_STEP_ID").is_none()) {
-            return Ok(None);
-        }
-        let size = size
-            .filter(|n| *n > own)
-            .ok_or_else(|| wrong(world, &format!("a number above {rank}={own}"), variable(world)))?;
-        let host = variable("MASTER_ADDR").ok_or_else(|| wrong("MASTER_ADDR", "rank 0's host", None))?;
-        let port = number("MASTER_PORT", usize::from(u16::MAX))?
-            .ok_or_else(|| wrong("MASTER_PORT", "a port", None))?;
-        Ok(Some(Place {
-            rank: own,
-            world: size,
-            local: number(local, MOST)?.unwrap_or(0),
-            local_world: number(beside, MOST)?.unwrap_or(1).max(1),
-            host,
-            port: port as u16,
-            agent: variable("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True"),
-            attempt: variable("TORCHELASTIC_RESTART_COUNT")
-                .or(variable("SLURM_RESTART_COUNT"))
-                .unwrap_or("0".into()),
-        }))
-    }
-
-    /// [`Place::of`] this process's environment.
-    pub fn of_environment() -> Result<Option<Self>> {
-        Place::of(|name| std::env::var(name).ok())
-    }
-}
-
 impl Ranks {
     /// One process.
     pub fn alone() -> Self {
         Ranks {
             group: None,
+            store: None,
+            guardian: None,
+            together: Cell::new(None),
+            apart: Cell::default(),
             rank: 0,
             world: 1,
             local: 0,
@@ -119,35 +64,51 @@ impl Ranks {
     /// # Errors
     /// Not all of them came within the timeout; NCCL that is not there.
     pub fn join(place: &Place, device: Device, timeout: Duration) -> Result<Self> {
-        let meeting = Meeting {
-            host: place.host.clone(),
-            port: place.port,
-            rank: place.rank,
-            world: place.world,
-            serves: !place.agent && place.rank == 0,
-            prefix: format!("/worker/attempt_{}/default_pg", place.attempt),
-            timeout,
-            cuda: match device {
-                Device::Cuda(n) => Some(n),
-                _ => None,
-            },
-        };
-        let group = ProcessGroup::join(&meeting).map_err(|e| Error::Ranks {
+        let failed = |why: String| {
+            Error::Ranks {
             message: format!(
-                "rank {} of {}: no meeting at {}:{} within {} s: {}",
+                "rank {} of {}: no meeting at {}:{} within {} s: {why}",
                 place.rank,
                 place.world,
                 place.host,
                 place.port,
                 timeout.as_secs(),
-                short(&e.to_string()),
             ),
             hint: Some(
-                "do all ranks run, and reach this address? train.timeout is how long they wait".into(),
+                "do all ranks run, and reach this address? train.timeout is how long they wait; where a machine has several \
+                 networks GLOO_SOCKET_IFNAME names the one to use"
+                    .into(),
             ),
-        })?;
+        }
+        };
+        let short = |e: tch::TchError| failed(short(&e.to_string()));
+        let serves = !place.agent && place.rank == 0;
+        let store = Arc::new(Store::open(&place.host, place.port, serves, timeout).map_err(short)?);
+        let round = meeting::round(&store, place.rank, place.world, timeout).map_err(failed)?;
+        let cuda = match device {
+            Device::Cuda(n) => Some(n),
+            _ => None,
+        };
+        let meeting = Meeting {
+            prefix: format!("{round}/default_pg"),
+            rank: place.rank,
+            world: place.world,
+            timeout,
+            cuda,
+        };
+        let group = Arc::new(ProcessGroup::join(&store, &meeting).map_err(short)?);
+        let guardian = cuda.map(|_| {
+            let group = group.clone();
+            Guardian::new(timeout, move || {
+                let _ = group.abort();
+            })
+        });
         Ok(Ranks {
             group: Some(group),
+            store: Some((store, round)),
+            guardian,
+            together: Cell::new(None),
+            apart: Cell::default(),
             rank: place.rank,
             world: place.world,
             local: place.local,
@@ -181,7 +142,19 @@ impl Ranks {
         let all = Tensor::from_slice(values);
         lost(group.all_reduce(&[all.shallow_clone()], how))?;
         all.copy_data(values, values.len());
+        let now = Instant::now();
+        if let Some(before) = self.together.replace(Some(now)) {
+            self.apart.set(self.apart.get().max(now - before));
+        }
         Ok(())
+    }
+
+    /// The first rank's numbers, for all.
+    pub fn from_first(&self, values: &mut [f64]) -> Result<()> {
+        if !self.first() {
+            values.fill(0.0);
+        }
+        self.sum(values)
     }
 
     /// Averages tensors over the ranks, in place.
@@ -221,11 +194,31 @@ impl Ranks {
         lost(Reducer::new(group, named, bytes)).map(Some)
     }
 
+    /// While what is returned lives, this rank asks something of its device that other ranks have a part in. Where it is stuck
+    /// there for the timeout, because one of them is gone, it is freed: what it then computes is worth nothing.
+    pub fn guarded(&self) -> Option<guardian::Guarded<'_>> {
+        self.guardian.as_ref().map(Guardian::guarded)
+    }
+
+    /// A whole step was asked of the device.
+    pub fn step_queued(&self, device: Device) -> Result<()> {
+        match &self.guardian {
+            Some(guardian) => guardian.mark(device),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the device has made the last whole step, so that the weights are that step's. To be asked before
+    /// [`Ranks::explain`], which gives up what it waits for.
+    pub fn step_made(&self) -> bool {
+        self.guardian.as_ref().is_none_or(Guardian::reached)
+    }
+
     /// What an error means where there are other ranks: who is gone, or whose fault it was. Tells them ours, too. Also
-    /// whether this rank is the first of those that are left after others were lost.
+    /// whether this rank is the one that should save.
     pub fn explain(&self, error: Error, step: usize) -> (Error, bool) {
-        let Some(group) = self.group.as_ref().filter(|_| self.many()) else {
-            return (error, false);
+        let Some((store, round)) = self.store.as_ref().filter(|_| self.many()) else {
+            return (error, true);
         };
         // What was explained already stays as it is.
         let known = matches!(&error, Error::Ranks { message, .. } if !message.starts_with(LOST));
@@ -234,28 +227,42 @@ impl Ranks {
         }
         let relayed = is_loss(&error);
         let kind = if relayed { "heard" } else { "own" };
-        let _ = group.note(&format!("failed/{}", self.rank), &format!("{kind}: {error}"));
-        if !relayed {
-            return (error, false);
+        let note = format!("{kind}: {error}");
+        let told = within(store, {
+            let key = format!("{round}/failed/{}", self.rank);
+            move |store| store.set(&key, &note)
+        });
+        if let Some(group) = &self.group {
+            let _ = group.abort();
         }
-        let _ = group.abort();
-        let until = Instant::now() + GRACE;
+        if !relayed {
+            return (error, self.first());
+        }
+        let grace = self.apart.get().saturating_mul(2).clamp(GRACE[0], GRACE[1]);
+        let until = Instant::now() + grace;
         let mut silent: Vec<usize> = (0..self.world).filter(|r| *r != self.rank).collect();
         let mut own: Vec<String> = Vec::new();
-        let mut store = true;
-        while !silent.is_empty() && store && Instant::now() < until {
-            silent.retain(|rank| match group.noted(&format!("failed/{rank}")) {
-                Ok(Some(note)) => {
+        let mut answers = told.is_some();
+        while !silent.is_empty() && answers && Instant::now() < until {
+            let keys: Vec<String> = silent.iter().map(|r| format!("{round}/failed/{r}")).collect();
+            let notes = within(store, move |store| {
+                keys.iter()
+                    .map(|k| store.get(k))
+                    .collect::<std::result::Result<Vec<_>, _>>()
+            });
+            let Some(notes) = notes else {
+                answers = false;
+                break;
+            };
+            let mut notes = notes.into_iter();
+            silent.retain(|rank| match notes.next().flatten() {
+                Some(note) => {
                     if let Some(why) = note.strip_prefix("own: ") {
                         own.push(format!("rank {rank}: {why}"));
                     }
                     false
                 }
-                Ok(None) => true,
-                Err(_) => {
-                    store = false;
-                    true
-                }
+                None => true,
             });
             if !silent.is_empty() {
                 std::thread::sleep(Duration::from_millis(50));
@@ -265,45 +272,71 @@ impl Ranks {
             let all: Vec<String> = ranks.iter().map(|r| r.to_string()).collect();
             format!("rank{} {}", if all.len() == 1 { "" } else { "s" }, all.join(", "))
         };
-        let message = match (own.is_empty(), store) {
-            (false, _) => format!("rank {}, step {step}: {}", self.rank, own.join("\n")),
-            (true, false) => format!(
-                "rank {}, step {step}: rank 0 is gone, and with it the store that the ranks meet in",
-                self.rank
-            ),
-            (true, true) if silent.is_empty() => {
-                format!("rank {}, step {step}: the ranks lost each other", self.rank)
+        let what = match (own.is_empty(), answers) {
+            (false, _) => own.join("\n"),
+            (true, false) => {
+                "the store that the ranks meet in does not answer: rank 0 or its host is gone".into()
             }
+            (true, true) if silent.is_empty() => "the ranks lost each other".into(),
             (true, true) => format!(
-                "rank {}, step {step}: {} no longer answer{}: dead or hung",
-                self.rank,
+                "{} no longer answer{}: dead or hung",
                 names(&silent),
                 if silent.len() == 1 { "s" } else { "" },
             ),
         };
         let error = Error::Ranks {
-            message: format!("{message} ({})", short(&error.to_string())),
+            message: format!(
+                "rank {}, step {step}: {what} ({})",
+                self.rank,
+                short(&error.to_string())
+            ),
             hint: Some(
                 "what it wrote last says why; `af2 train … --resume auto` goes on from the last checkpoint"
                     .into(),
             ),
         };
-        let first = match store {
+        // The first that is left; where nobody can tell, the next on rank 0's machine and the first of the next machine: both
+        // know the same.
+        let saves = match answers {
             true => (0..self.rank).all(|r| silent.contains(&r)),
-            false => self.rank == 1,
+            false => self.rank == 1 || self.rank == self.local_world,
         };
-        (error, first)
+        (error, saves)
     }
 
     /// Leaves without waiting for anyone: after an error a backend's farewell can hang.
     pub fn abandon(mut self) {
-        std::mem::forget(self.group.take());
+        if self.guardian.is_some() {
+            LEFT.store(true, Ordering::SeqCst);
+        }
+        std::mem::forget((self.group.take(), self.guardian.take(), self.store.take()));
     }
 
     /// Everyone is here.
     pub fn barrier(&self) -> Result<()> {
         self.sum(&mut [0.0])
     }
+}
+
+/// Set where a device may still wait for ranks that are lost.
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Whether the process must end at once: destructors could wait for ever.
+pub fn left() -> bool {
+    LEFT.load(Ordering::SeqCst)
+}
+
+/// Asks the store; none where it fails, or does not answer: its host may be frozen, and a request has no timeout of its own.
+fn within<T: Send + 'static>(
+    store: &Arc<Store>,
+    ask: impl FnOnce(&Store) -> std::result::Result<T, tch::TchError> + Send + 'static,
+) -> Option<T> {
+    let (send, receive) = mpsc::channel();
+    let store = store.clone();
+    std::thread::spawn(move || {
+        let _ = send.send(ask(&store));
+    });
+    receive.recv_timeout(ANSWER).ok()?.ok()
 }
 
 /// Marks an error of talking to the others.
@@ -348,76 +381,4 @@ fn short(text: &str) -> String {
 /// A scalar tensor for counting on a device.
 pub fn zero(device: Device) -> Tensor {
     Tensor::zeros([0i64; 0], (Kind::Float, device))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(variables: &[(&str, &str)]) -> Result<Option<Place>> {
-        Place::of(|name| {
-            variables
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, v)| v.to_string())
-        })
-    }
-
-    #[test]
-    fn torchrun_and_slurm_and_a_process_alone() {
-        assert_eq!(place(&[]).unwrap(), None);
-        let master = [("MASTER_ADDR", "n1"), ("MASTER_PORT", "29500")];
-        let with = |own: &[(&'static str, &'static str)]| place(&[own, &master].concat());
-        let torchrun = [
-            ("RANK", "3"),
-            ("WORLD_SIZE", "4"),
-            ("LOCAL_RANK", "1"),
-            ("TORCHELASTIC_USE_AGENT_STORE", "True"),
-            ("TORCHELASTIC_RESTART_COUNT", "2"),
-            ("SLURM_PROCID", "0"),
-        ];
-        let p = with(&torchrun).unwrap().unwrap();
-        assert_eq!(
-            (p.rank, p.world, p.local, p.agent, p.attempt.as_str()),
-            (3, 4, 1, true, "2")
-        );
-        let slurm = [
-            ("SLURM_PROCID", "5"),
-            ("SLURM_NTASKS", "16"),
-            ("SLURM_LOCALID", "5"),
-            ("SLURM_STEP_ID", "0"),
-        ];
-        let p = with(&slurm).unwrap().unwrap();
-        assert_eq!((p.rank, p.world, p.local, p.agent), (5, 16, 5, false));
-        // A shell in a job that asked for many tasks is not one of them.
-        assert_eq!(with(&slurm[..3]).unwrap(), None);
-    }
-
-    #[test]
-    fn what_is_missing_or_wrong_is_named() {
-        for (variables, expected) in [
-            (
-                &[("RANK", "0"), ("WORLD_SIZE", "2")][..],
-                "MASTER_ADDR: expected rank 0's host",
-            ),
-            (
-                &[("RANK", "2"), ("WORLD_SIZE", "2")],
-                "WORLD_SIZE: expected a number above RANK=2, found `2`",
-            ),
-            (&[("RANK", "x")], "RANK: expected a number"),
-            (
-                &[
-                    ("RANK", "0"),
-                    ("WORLD_SIZE", "2"),
-                    ("MASTER_ADDR", "h"),
-                    ("MASTER_PORT", "99999"),
-                ],
-                "MASTER_PORT: expected a number to 65535",
-            ),
-        ] {
-            let e = place(variables).unwrap_err();
-            assert!(e.to_string().contains(expected), "{e}");
-            assert_eq!(e.exit_code(), 11);
-        }
-    }
 }

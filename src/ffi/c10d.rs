@@ -10,6 +10,10 @@ type Result<T> = std::result::Result<T, TchError>;
 type Handles = *const *mut C_tensor;
 
 #[repr(C)]
+struct RawStore {
+    _opaque: [u8; 0],
+}
+#[repr(C)]
 struct RawGroup {
     _opaque: [u8; 0],
 }
@@ -21,13 +25,21 @@ struct RawReducer {
 extern "C" {
     fn af2_store_serve(port: *mut c_int, err: ErrorSlot) -> *mut c_void;
     fn af2_store_free(store: *mut c_void);
-    fn af2_group_new(
+    fn af2_store_open(
         host: *const c_char,
         port: c_int,
+        is_server: c_int,
+        timeout_ms: i64,
+        err: ErrorSlot,
+    ) -> *mut RawStore;
+    fn af2_store_close(store: *mut RawStore);
+    fn af2_store_set(store: *mut RawStore, key: *const c_char, text: *const c_char, err: ErrorSlot) -> c_int;
+    fn af2_store_get(store: *mut RawStore, key: *const c_char, err: ErrorSlot) -> *mut c_char;
+    fn af2_group_new(
+        store: *mut RawStore,
+        prefix: *const c_char,
         rank: c_int,
         world: c_int,
-        is_server: c_int,
-        prefix: *const c_char,
         timeout_ms: i64,
         nccl: *mut c_void,
         cuda_device: c_int,
@@ -43,8 +55,6 @@ extern "C" {
         input: *mut C_tensor,
         err: ErrorSlot,
     ) -> c_int;
-    fn af2_group_note(g: *mut RawGroup, key: *const c_char, text: *const c_char, err: ErrorSlot) -> c_int;
-    fn af2_group_noted(g: *mut RawGroup, key: *const c_char, err: ErrorSlot) -> *mut c_char;
     fn af2_reducer_new(
         g: *mut RawGroup,
         params: Handles,
@@ -87,17 +97,54 @@ impl Drop for StoreServer {
     }
 }
 
-/// Where ranks meet.
+/// A TCP store: keys and texts that all ranks see.
+pub struct Store {
+    raw: *mut RawStore,
+}
+
+// SAFETY: c10d's store takes one request at a time, from whichever thread.
+unsafe impl Send for Store {}
+unsafe impl Sync for Store {}
+
+impl Store {
+    /// `serves`: this process hosts it.
+    pub fn open(host: &str, port: u16, serves: bool, timeout: Duration) -> Result<Self> {
+        let host = text(host)?;
+        let (port, serves, ms) = (c_int::from(port), c_int::from(serves), timeout.as_millis() as i64);
+        // SAFETY: a string that lives through the call; the store is closed once.
+        let raw = call(|e| unsafe { af2_store_open(host.as_ptr(), port, serves, ms, e) })?;
+        Ok(Store { raw })
+    }
+
+    pub fn set(&self, key: &str, value: &str) -> Result<()> {
+        let (key, value) = (text(key)?, text(value)?);
+        // SAFETY: strings that live through the call.
+        call(|e| unsafe { af2_store_set(self.raw, key.as_ptr(), value.as_ptr(), e) }).map(|_| ())
+    }
+
+    /// What is there now. Has no timeout of its own: a host that is frozen is waited for.
+    pub fn get(&self, key: &str) -> Result<Option<String>> {
+        let key = text(key)?;
+        // SAFETY: a string that lives through the call; what comes back is ours.
+        let found = call(|e| unsafe { af2_store_get(self.raw, key.as_ptr(), e) })?;
+        Ok((!found.is_null()).then(|| take(found)))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // SAFETY: made by af2_store_open, dropped once.
+        unsafe { af2_store_close(self.raw) }
+    }
+}
+
+/// Who meets in a store.
 #[derive(Debug, Clone)]
 pub struct Meeting {
-    pub host: String,
-    pub port: u16,
+    /// Keeps this round's keys from those of an earlier one.
+    pub prefix: String,
     pub rank: usize,
     pub world: usize,
-    /// This process hosts the store.
-    pub serves: bool,
-    /// Keeps a restarted run's keys from those of its predecessor.
-    pub prefix: String,
     pub timeout: Duration,
     /// The CUDA device of this rank: with one, NCCL reduces what lies there.
     pub cuda: Option<usize>,
@@ -110,30 +157,33 @@ pub enum Reduce {
     Max = 4,
 }
 
-/// The ranks of a run. Every call waits for all of them; it fails when one has died, or after the timeout.
+/// The ranks of a run. Every call but [`ProcessGroup::abort`] waits for all of them; it fails when one has died, or after the
+/// timeout.
 pub struct ProcessGroup {
     raw: *mut RawGroup,
     pub rank: usize,
     pub world: usize,
 }
 
+// SAFETY: one thread talks through it; beside that another may call `abort`, which is made for it.
+unsafe impl Send for ProcessGroup {}
+unsafe impl Sync for ProcessGroup {}
+
 impl ProcessGroup {
-    pub fn join(m: &Meeting) -> Result<Self> {
+    pub fn join(store: &Store, m: &Meeting) -> Result<Self> {
         let nccl = match m.cuda {
             Some(_) => nccl()?,
             None => std::ptr::null_mut(),
         };
-        let (host, prefix) = (text(&m.host)?, text(&m.prefix)?);
+        let prefix = text(&m.prefix)?;
         let cuda = m.cuda.map_or(-1, |n| n as c_int);
-        // SAFETY: strings that live through the call; the group is freed once.
+        // SAFETY: a store and a string that live through the call; the group is freed once, and keeps the store itself.
         let raw = call(|e| unsafe {
             af2_group_new(
-                host.as_ptr(),
-                c_int::from(m.port),
+                store.raw,
+                prefix.as_ptr(),
                 m.rank as c_int,
                 m.world as c_int,
-                c_int::from(m.serves),
-                prefix.as_ptr(),
                 m.timeout.as_millis() as i64,
                 nccl,
                 cuda,
@@ -183,21 +233,6 @@ impl ProcessGroup {
     pub fn abort(&self) -> Result<()> {
         // SAFETY: the group lives as long as we do.
         call(|e| unsafe { af2_group_abort(self.raw, e) }).map(|_| ())
-    }
-
-    /// Leaves a note for the other ranks.
-    pub fn note(&self, key: &str, note: &str) -> Result<()> {
-        let (key, note) = (text(key)?, text(note)?);
-        // SAFETY: strings that live through the call.
-        call(|e| unsafe { af2_group_note(self.raw, key.as_ptr(), note.as_ptr(), e) }).map(|_| ())
-    }
-
-    /// A note that a rank has left.
-    pub fn noted(&self, key: &str) -> Result<Option<String>> {
-        let key = text(key)?;
-        // SAFETY: a string that lives through the call; what comes back is ours.
-        let found = call(|e| unsafe { af2_group_noted(self.raw, key.as_ptr(), e) })?;
-        Ok((!found.is_null()).then(|| take(found)))
     }
 }
 

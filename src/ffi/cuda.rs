@@ -21,8 +21,15 @@ pub fn load() -> bool {
     })
 }
 
-/// The device of the rank with number `local` on this machine: its own GPU, or the CPU.
+/// The device of the rank with number `local` on this machine: its own GPU, or the CPU. A rank that was given one GPU to see
+/// (`srun --gpus-per-task=1`) takes that.
 pub fn device_of_rank(name: &str, local: usize) -> crate::Result<Device> {
+    let given = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
+    let local = if given.is_empty() || given.contains(',') {
+        local
+    } else {
+        0
+    };
     match device(match name {
         "cuda" => "cuda:0",
         other => other,

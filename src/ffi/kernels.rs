@@ -1,12 +1,13 @@
 //! Kernels and switches of libtorch that tch lacks.
 
 use super::{call, handles, ErrorSlot};
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_void, CString};
+use std::sync::Arc;
 use tch::{Device, Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
 type Handles = *const *mut C_tensor;
-type Forward = extern "C" fn(*mut c_void, Handles, usize, *mut *mut C_tensor) -> c_int;
+type Forward = extern "C" fn(*mut c_void, Handles, usize, *mut *mut C_tensor, ErrorSlot) -> c_int;
 
 extern "C" {
     fn af2_checkpoint(
@@ -40,6 +41,9 @@ extern "C" {
     fn af2_autocast(device: c_int, on: c_int, dtype: c_int, err: ErrorSlot) -> c_int;
     fn af2_rng_state(index: c_int, err: ErrorSlot) -> *mut C_tensor;
     fn af2_set_rng_state(index: c_int, state: *mut C_tensor, err: ErrorSlot) -> c_int;
+    fn af2_mark(index: c_int, err: ErrorSlot) -> *mut c_void;
+    fn af2_mark_reached(mark: *mut c_void, err: ErrorSlot) -> c_int;
+    fn af2_mark_free(mark: *mut c_void);
     fn af2_device_memory(index: c_int, now: *mut i64, peak: *mut i64, err: ErrorSlot) -> c_int;
 }
 
@@ -66,9 +70,15 @@ fn owned(raw: *mut C_tensor) -> Tensor {
     unsafe { Tensor::from_ptr(raw) }
 }
 
-type Block = Box<dyn Fn(&[Tensor]) -> Tensor>;
+type Block = Box<dyn Fn(&[Tensor]) -> Tensor + Send>;
 
-extern "C" fn run(env: *mut c_void, inputs: Handles, n: usize, out: *mut *mut C_tensor) -> c_int {
+extern "C" fn run(
+    env: *mut c_void,
+    inputs: Handles,
+    n: usize,
+    out: *mut *mut C_tensor,
+    why: ErrorSlot,
+) -> c_int {
     // SAFETY: `env` is the Block that `recompute` gave away, alive until `forget`; `inputs` are n live tensors.
     let (block, inputs): (&Block, Vec<Tensor>) = unsafe {
         let block = &*env.cast::<Block>();
@@ -83,7 +93,12 @@ extern "C" fn run(env: *mut c_void, inputs: Handles, n: usize, out: *mut *mut C_
             std::mem::forget(tensor);
             0
         }
-        Err(_) => 1,
+        Err(payload) => {
+            let text = CString::new(super::panic_text(&*payload)).unwrap_or_default();
+            // SAFETY: a place for one string, which the shim frees.
+            unsafe { *why = libc::strdup(text.as_ptr()) };
+            1
+        }
     }
 }
 
@@ -101,7 +116,7 @@ extern "C" fn forget(env: *mut c_void) {
 ///
 /// # Panics
 /// Where libtorch refuses an operation, as tch's own operations do.
-pub fn recompute(inputs: &[Tensor], block: impl Fn(&[Tensor]) -> Tensor + 'static) -> Tensor {
+pub fn recompute(inputs: &[Tensor], block: impl Fn(&[Tensor]) -> Tensor + Send + 'static) -> Tensor {
     // SAFETY: reads a switch of this thread.
     let wanted = unsafe { af2_grad_enabled() } != 0;
     if !wanted || !inputs.iter().any(Tensor::requires_grad) {
@@ -113,6 +128,65 @@ pub fn recompute(inputs: &[Tensor], block: impl Fn(&[Tensor]) -> Tensor + 'stati
     match call(|e| unsafe { af2_checkpoint(run, forget, env, all.as_ptr(), all.len(), e) }) {
         Ok(made) => owned(made),
         Err(e) => panic!("{e}"),
+    }
+}
+
+/// A part of a model that blocks hold while their graph lives. On a GPU the backward pass runs them on a thread of
+/// autograd's own, which may also be the last to let go of one.
+pub struct Shared<T>(Arc<T>);
+
+// SAFETY: the thread that called the backward pass waits for it, so that one thread at a time uses what is in here; and the
+// count is atomic.
+unsafe impl<T: Send> Send for Shared<T> {}
+
+impl<T> Shared<T> {
+    #[allow(clippy::arc_with_non_send_sync)] // see above
+    pub fn new(part: T) -> Self {
+        Shared(Arc::new(part))
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Shared(self.0.clone())
+    }
+}
+
+impl<T> std::ops::Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// A mark behind everything that was queued on a CUDA device so far.
+pub struct Mark(*mut c_void);
+
+// SAFETY: an event of CUDA's, which any thread may ask.
+unsafe impl Send for Mark {}
+
+impl Mark {
+    /// None on a CPU, which has done what it was told.
+    pub fn behind(device: Device) -> Result<Option<Self>, TchError> {
+        match device {
+            // SAFETY: returns a new event.
+            Device::Cuda(_) => call(|e| unsafe { af2_mark(index(device), e) }).map(|m| Some(Mark(m))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether the device has come to it. Does not wait.
+    pub fn reached(&self) -> Result<bool, TchError> {
+        // SAFETY: the event lives as long as we do.
+        call(|e| unsafe { af2_mark_reached(self.0, e) }).map(|r| r == 1)
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // SAFETY: made by af2_mark, dropped once.
+        unsafe { af2_mark_free(self.0) }
     }
 }
 
@@ -265,18 +339,26 @@ mod tests {
     fn a_block_keeps_its_autocast_when_it_runs_again() {
         let x = Tensor::randn([8, 64], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let w = Tensor::randn([64, 64], (Kind::Float, Device::Cpu));
-        let kinds = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let kinds = Arc::new(std::sync::Mutex::new(Vec::new()));
         let seen = kinds.clone();
         let y = autocast_bf16(Device::Cpu, || {
             recompute(&[x.shallow_clone()], move |t| {
                 let y = t[0].matmul(&w);
-                seen.borrow_mut().push(y.kind());
+                seen.lock().unwrap().push(y.kind());
                 y
             })
         });
         y.unwrap().sum(Kind::Float).backward();
-        assert_eq!(*kinds.borrow(), [Kind::BFloat16; 2]);
+        assert_eq!(*kinds.lock().unwrap(), [Kind::BFloat16; 2]);
         assert_eq!(x.matmul(&x.tr()).kind(), Kind::Float);
+    }
+
+    #[test]
+    fn a_block_that_fails_says_why() {
+        let x = Tensor::randn([2, 3], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let failed = std::panic::catch_unwind(|| recompute(&[x.shallow_clone()], |t| t[0].matmul(&t[0])));
+        let text = super::super::panic_text(&*failed.unwrap_err());
+        assert!(text.contains("cannot be multiplied"), "{text}");
     }
 
     #[test]

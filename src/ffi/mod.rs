@@ -36,6 +36,21 @@ fn call<T>(f: impl FnOnce(ErrorSlot) -> T) -> Result<T, tch::TchError> {
     }
 }
 
+/// The words of a panic that was caught.
+pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<String>().cloned();
+    text.or(payload.downcast_ref::<&str>().map(|s| s.to_string()))
+        .unwrap_or_else(|| "a panic without words".into())
+}
+
+/// Ends the process now: no destructor of libtorch's may wait for ranks or devices that are lost.
+pub fn exit_at_once(code: i32) -> ! {
+    use std::io::Write;
+    let _ = std::io::stdout().flush();
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(code) }
+}
+
 /// The handles behind tensors. The shim copies them and never moves or frees one.
 fn handles(tensors: &[Tensor]) -> Vec<*mut C_tensor> {
     tensors.iter().map(|t| t.as_ptr().cast_mut()).collect()

@@ -5,9 +5,8 @@
 
 use super::layers::{rotary_tables, rotate_half, LayerNorm, Linear};
 use super::params::{Init, Scope};
-use crate::ffi::kernels::recompute;
+use crate::ffi::kernels::{recompute, Shared};
 use serde::{Deserialize, Serialize};
-use std::rc::Rc;
 use tch::{Kind, Tensor};
 
 /// Base of the rotary frequencies (paper section 3.2).
@@ -49,7 +48,7 @@ pub fn rotary_dims(head_dim: i64) -> i64 {
 /// The transformer.
 pub struct AudioTransformer {
     inv_freq: Tensor,
-    layers: Vec<Rc<Layer>>,
+    layers: Vec<Shared<Layer>>,
     layer_norm: LayerNorm,
     width: i64,
     /// Attention dropout in training.
@@ -68,7 +67,7 @@ impl AudioTransformer {
         AudioTransformer {
             inv_freq,
             layers: (0..config.n_layers)
-                .map(|i| Rc::new(Layer::new(&(p / "layer_stack" / i), config, width)))
+                .map(|i| Shared::new(Layer::new(&(p / "layer_stack" / i), config, width)))
                 .collect(),
             layer_norm: LayerNorm::new(p / "layer_norm", width, EPS),
             width,
@@ -82,7 +81,7 @@ impl AudioTransformer {
     /// the backward pass.
     pub fn forward(&self, x_bld: &Tensor, real_bl: &Tensor, train: bool, again: bool) -> Tensor {
         let positions = Tensor::arange(x_bld.size()[1], (Kind::Float, x_bld.device()));
-        let tables = Rc::new(rotary_tables(&positions, &self.inv_freq));
+        let tables = Shared::new(rotary_tables(&positions, &self.inv_freq));
         // Reference: masked_fill(−1e9). Adding −1e9 in float32 gives the same softmax, an all-masked row included.
         let mask = real_bl.logical_not().to_kind(Kind::Float) * -1e9;
         let mask_b11l = mask.unsqueeze(1).unsqueeze(1);

@@ -7,10 +7,9 @@ use super::cross_attention::{self, frame_mask, GatedCrossAttention, KeyValue};
 use super::htsat::{self, Htsat, TrainMode};
 use super::params::Scope;
 use super::qwen2::{self, Cache, Context, DecoderLayer, Naming, Qwen2};
-use crate::ffi::kernels::recompute;
+use crate::ffi::kernels::{recompute, Shared};
 use crate::shapes::TOKENS_PER_WINDOW;
 use serde::{Deserialize, Serialize};
-use std::rc::Rc;
 use tch::{Kind, Reduction, Tensor};
 
 /// Everything that fixes the shape of a model.
@@ -83,7 +82,7 @@ pub struct Flamingo {
     pub clap: Htsat,
     audio_transformer_clap: AudioTransformer,
     lang_encoder: Qwen2,
-    cross: Vec<Option<Rc<GatedCrossAttention>>>,
+    cross: Vec<Option<Shared<GatedCrossAttention>>>,
     pub config: Config,
     /// Activation checkpointing: training keeps the inputs of each block and computes the rest again in the backward pass.
     pub again: bool,
@@ -100,7 +99,7 @@ impl Flamingo {
             .map(|i| {
                 let q = &lang / "model" / "layers" / i / "gated_cross_attn_layer_sound";
                 ((i + 1) % every == 0).then(|| {
-                    Rc::new(GatedCrossAttention::new(
+                    Shared::new(GatedCrossAttention::new(
                         &q,
                         &config.cross_attention,
                         config.lm.hidden_size,
@@ -274,7 +273,7 @@ impl Flamingo {
         each_layer: &mut dyn FnMut(&Tensor),
     ) -> Tensor {
         let past = cache.as_ref().map_or(0, |c| c.len());
-        let context = Rc::new(self.lang_encoder.context(ids_bt.size()[1], past, mask_bt));
+        let context = Shared::new(self.lang_encoder.context(ids_bt.size()[1], past, mask_bt));
         let few_shot = self.config.cross_attention.frames == cross_attention::Frames::FewShotMask;
         let mask = (few_shot || !heard.full).then(|| {
             let mut seen_bt = ids_bt.eq(self.config.audio_token).cumsum(1, Kind::Int64);
@@ -303,9 +302,9 @@ impl Flamingo {
 /// One block whose activations are not kept: cross-attention, where there is one, and the LM's layer.
 fn block_again(
     x: Tensor,
-    listens: Option<(&Rc<GatedCrossAttention>, &KeyValue)>,
-    layer: &Rc<DecoderLayer>,
-    context: &Rc<Context>,
+    listens: Option<(&Shared<GatedCrossAttention>, &KeyValue)>,
+    layer: &Shared<DecoderLayer>,
+    context: &Shared<Context>,
     mask: Option<&Tensor>,
     index: usize,
 ) -> Tensor {

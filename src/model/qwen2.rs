@@ -6,9 +6,9 @@
 use super::layers::{rotary_tables, rotate_half, Linear, RmsNorm};
 use super::params::{Init, Scope};
 use crate::error::{Error, Result};
+use crate::ffi::kernels::Shared;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::rc::Rc;
 use tch::{Kind, Tensor};
 
 /// The part of a Hugging Face `config.json` that fixes the model.
@@ -193,7 +193,7 @@ pub struct Context {
 /// Embeddings, decoder layers and head; the cross-attention between them is the caller's.
 pub struct Qwen2 {
     pub embed_tokens: Tensor,
-    pub layers: Vec<Rc<DecoderLayer>>,
+    pub layers: Vec<Shared<DecoderLayer>>,
     norm: RmsNorm,
     lm_head: Option<Tensor>,
     inv_freq: Tensor,
@@ -223,7 +223,7 @@ impl Qwen2 {
                 } else {
                     q
                 };
-                Rc::new(DecoderLayer::new(&q, config))
+                Shared::new(DecoderLayer::new(&q, config))
             })
             .collect();
         let norm = RmsNorm::new(&m / "norm", config.hidden_size, config.rms_norm_eps);

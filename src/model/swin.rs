@@ -4,8 +4,7 @@
 
 use super::layers::{LayerNorm, Linear};
 use super::params::{Init, Scope};
-use crate::ffi::kernels::recompute;
-use std::rc::Rc;
+use crate::ffi::kernels::{recompute, Shared};
 use tch::{Kind, Tensor};
 
 /// Side of an attention window, in patches.
@@ -13,7 +12,7 @@ const WINDOW: i64 = 8;
 
 /// Blocks over one resolution, and the merging that halves it.
 pub struct Stage {
-    blocks: Vec<Rc<Block>>,
+    blocks: Vec<Shared<Block>>,
     downsample: Option<PatchMerging>,
     side: i64,
 }
@@ -32,7 +31,7 @@ impl Stage {
         let blocks = (0..depth)
             .map(|j| {
                 let q = p / "blocks" / j;
-                Rc::new(Block::new(&q, dim, side, heads, j % 2 == 1, drop_rate(j)))
+                Shared::new(Block::new(&q, dim, side, heads, j % 2 == 1, drop_rate(j)))
             })
             .collect();
         let downsample = merge.then(|| PatchMerging {

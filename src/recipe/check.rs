@@ -12,7 +12,7 @@ impl Recipe {
     /// # Errors
     /// All that is missing.
     pub fn ready(&self, world: usize) -> Result<()> {
-        let mut errors = Vec::new();
+        let mut errors = self.without_steps(&self.name);
         for stage in &self.stages {
             let place = format!("stages.{}", stage.name);
             let mut wrong = |message: String, hint: &str| {
@@ -20,12 +20,6 @@ impl Recipe {
             };
             if let Err(Error::Recipe { message, hint, .. }) = stage.optim.split(world) {
                 wrong(message, &hint.unwrap_or_default());
-            }
-            if stage.optim.steps == 0 {
-                wrong(
-                    "optim.steps: 0: nothing would be trained".into(),
-                    "a recipe that was imported without its manifests does not know: import it where they are",
-                );
             }
             let from = stage.from.as_ref().filter(|from| self.stage(from).is_none());
             if let Some(from) = from.filter(|from| !Path::new(from).exists()) {
@@ -36,6 +30,19 @@ impl Recipe {
             }
         }
         all(errors)
+    }
+
+    /// Stages that make no step, as errors of `file`. Such a recipe can be read and written: that is how the reference's is
+    /// imported where its manifests are not.
+    pub fn without_steps(&self, file: &str) -> Vec<Error> {
+        let idle = self.stages.iter().filter(|s| s.optim.steps == 0);
+        let error = |s: &StageRecipe| {
+            let message = format!("stages.{}.optim.steps: 0: nothing would be trained", s.name);
+            Error::recipe(file, message).hint(
+                "a recipe that was imported without its manifests does not know its steps: import it where they are",
+            )
+        };
+        idle.map(error).collect()
     }
 
     fn stage(&self, name: &str) -> Option<&StageRecipe> {

@@ -46,11 +46,19 @@ impl Failure {
         self.message.starts_with("missing field")
     }
 
+    /// Whether it is about something in what the other is about.
+    pub fn is_within(&self, other: &Failure) -> bool {
+        self.path.starts_with(&other.path)
+    }
+
     /// As the error that is shown.
     pub fn into_error(self, root: &Node) -> Error {
-        let message = match self.path.is_empty() {
+        // Counted in the whole: where faults before it were taken out, lists have become shorter.
+        let path = self.place.as_ref().and_then(|place| root.path_to(place));
+        let path = path.unwrap_or(self.path);
+        let message = match path.is_empty() {
             true => self.message,
-            false => format!("{}: {}", self.path, self.message),
+            false => format!("{path}: {}", self.message),
         };
         self.place.as_ref().unwrap_or(&root.place).error(message)
     }

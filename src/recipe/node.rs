@@ -98,6 +98,30 @@ impl Node {
         }
     }
 
+    /// The path, as `a[1].b`, of what stands at a place; of the mapping, where a key does.
+    pub fn path_to(&self, place: &Place) -> Option<String> {
+        let below = |part: String, node: &Node| {
+            let rest = match node.place.is(place) {
+                true => String::new(),
+                false => node.path_to(place)?,
+            };
+            let joint = if rest.is_empty() || rest.starts_with('[') {
+                ""
+            } else {
+                "."
+            };
+            Some(format!("{part}{joint}{rest}"))
+        };
+        match &self.content {
+            Content::Scalar { .. } => None,
+            Content::List(list) => (list.iter().enumerate()).find_map(|(i, n)| below(format!("[{i}]"), n)),
+            Content::Map(map) => map.iter().find_map(|(name, (key, n))| match key.is(place) {
+                true => Some(String::new()),
+                false => below(name.clone(), n),
+            }),
+        }
+    }
+
     /// Gives it and all that is below it this place.
     pub fn stand_at(&mut self, place: &Place) {
         self.place = place.clone();

@@ -1,6 +1,7 @@
 //! Recipes in layers: a file over its base over that one's base, and changes from the command line over all of them. Errors
 //! point: file, line, column, the line itself, and "did you mean".
 
+use super::de::Failure;
 use super::import;
 use super::node::Node;
 use super::parse::parse as read_text;
@@ -70,19 +71,20 @@ impl Layers {
     /// # Errors
     /// Unknown keys, missing keys, wrong types: all of them.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T> {
-        let first = match T::deserialize(&self.root) {
+        let mut next = match T::deserialize(&self.root) {
             Ok(value) => return Ok(value),
-            Err(e) => e,
+            Err(e) => Some(e),
         };
         // Types stop at the first fault: it is taken out, and they are asked again.
-        let mut rest = self.root.clone();
-        let mut found = vec![first];
-        while found.len() < MOST_FAULTS {
-            let taken = found.last().and_then(|e| e.place()).map(|at| rest.remove_at(at));
-            match T::deserialize(&rest) {
-                // A key that is missed now, or a fault that could not be taken out, is of our own making.
-                Err(e) if taken.is_some_and(|n| n > 0) && !e.is_of_missing() => found.push(e),
-                _ => break,
+        let (mut rest, mut found) = (self.root.clone(), Vec::<Failure>::new());
+        while let Some(failure) = next.take() {
+            let taken = failure.place().map_or(0, |place| rest.remove_at(place));
+            // A key that is missed because it was taken out is none.
+            if !(failure.is_of_missing() && found.iter().any(|f| f.is_within(&failure))) {
+                found.push(failure);
+            }
+            if taken > 0 && found.len() < MOST_FAULTS {
+                next = T::deserialize(&rest).err();
             }
         }
         let errors = found.into_iter().map(|e| e.into_error(&self.root)).collect();

@@ -1,6 +1,7 @@
 //! libtorch's refusals inside a step as errors: tch's plain operations panic with them.
 
 use crate::error::{Error, Result};
+use crate::ffi::panic_text;
 use crate::recipe::Recipe;
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -27,14 +28,7 @@ pub fn catch<T>(recipe: &Recipe, stage: &str, f: impl FnOnce() -> Result<T>) -> 
     CAUGHT.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(f));
     CAUGHT.set(false);
-    let result = result.unwrap_or_else(|payload| {
-        let text = payload
-            .downcast_ref::<String>()
-            .cloned()
-            .or(payload.downcast_ref::<&str>().map(|s| s.to_string()))
-            .unwrap_or_else(|| "a panic without words".into());
-        Err(Error::Torch(TchError::Torch(text)))
-    });
+    let result = result.unwrap_or_else(|payload| Err(Error::Torch(TchError::Torch(panic_text(&*payload)))));
     result.map_err(|e| explain(e, recipe, stage))
 }
 

@@ -51,7 +51,7 @@ pub fn curriculum(recipe: &Recipe, ranks: &Rc<Ranks>, device: tch::Device, resum
     let signals = Signals::listen()?;
     let first = resume::first_stage(recipe, resume)?;
     for (i, stage) in recipe.stages.iter().enumerate().skip(first) {
-        if *resume == Resume::Auto && resume::is_done(recipe, stage) {
+        if *resume == Resume::Auto && resume::is_done(recipe, stage, ranks)? {
             continue;
         }
         // A file is gone on from in its own stage only.
@@ -91,6 +91,10 @@ fn run_stage(
         Resume::Auto => resume::newest(&folder, &mut steps)?,
         Resume::From(file) => resume::from(file, &mut steps)?,
     }
+    if steps.done > 0 {
+        saver.resumed(&steps);
+    }
+    steps.meet(ears)?;
     steps.remember()?;
     let source = Source::open(recipe, stage, model, ears, ranks)?;
     let record = match ranks.first() {
@@ -133,7 +137,7 @@ fn run_stage(
         Ok(())
     });
     if let Err(error) = result {
-        return Err(resume::rescue(error, &steps, &mut saver));
+        return Err(resume::rescue(recipe, error, &steps, &mut saver, watch.sound()));
     }
     saver.finish()?;
     watch.finish()
@@ -164,7 +168,7 @@ fn one_step(
                 each(steps, Some((&batch, &micro)));
             }
             None => {
-                steps.empty_micro_step(source.loader.ears)?;
+                steps.empty_micro_step()?;
                 each(steps, None);
             }
         }

@@ -80,15 +80,18 @@ impl AdamW {
         all.filter_map(|(i, m)| Some((i, m.as_ref()?)))
     }
 
-    /// Puts moments back; weights that are not named forget theirs, and those of other ranks are left to them.
+    /// Whether this rank keeps the moments of the weight with this number over all groups.
+    pub fn keeps(&self, weight: usize) -> bool {
+        match &self.shard {
+            None => true,
+            Some((owner, rank)) => owner.iter().flatten().nth(weight) == Some(rank),
+        }
+    }
+
+    /// Puts moments back; weights that are not named forget theirs.
     pub fn restore(&mut self, mut moments: HashMap<usize, Moments>) {
-        let owners = self.owners();
-        let mine = |i: usize| match (&owners, &self.shard) {
-            (Some(owners), Some((_, rank))) => owners[i] == *rank,
-            _ => true,
-        };
         for (i, place) in self.state.iter_mut().flatten().enumerate() {
-            *place = moments.remove(&i).filter(|_| mine(i));
+            *place = moments.remove(&i);
         }
     }
 

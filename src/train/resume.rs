@@ -2,8 +2,8 @@
 //! ranks are lost.
 
 use super::state::{self, Saver};
-use super::{Resume, Steps};
-use crate::checkpoint::{numbered, open_torch, training};
+use super::{guard, Resume, Steps};
+use crate::checkpoint::{file_name, numbered, open_torch, training};
 use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::fsutil::write_json;
@@ -22,18 +22,24 @@ pub fn done(recipe: &Recipe, stage: &StageRecipe) -> Result<()> {
     )
 }
 
-/// Whether the stage was run to the step that the recipe asks for.
-pub fn is_done(recipe: &Recipe, stage: &StageRecipe) -> bool {
+/// Whether the stage was run to the step that the recipe asks for: what the first rank sees, on all.
+pub fn is_done(recipe: &Recipe, stage: &StageRecipe, ranks: &Ranks) -> Result<bool> {
     let text = std::fs::read_to_string(mark(recipe, stage)).unwrap_or_default();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    value["steps"].as_u64() == Some(stage.optim.steps as u64)
+    let done = value["steps"].as_u64() == Some(stage.optim.steps as u64);
+    let mut seen = [f64::from(u8::from(done))];
+    ranks.from_first(&mut seen)?;
+    Ok(seen[0] > 0.0)
 }
 
 /// Removes the mark: the stage is about to be changed.
 pub fn not_done(recipe: &Recipe, stage: &StageRecipe, ranks: &Ranks) -> Result<()> {
+    if !ranks.first() {
+        return Ok(());
+    }
     let path = mark(recipe, stage);
     match std::fs::remove_file(&path) {
-        Err(e) if ranks.first() && e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, e)),
         _ => Ok(()),
     }
 }
@@ -76,14 +82,16 @@ fn begun(folder: &Path) -> u64 {
     value["checkpoint"].as_u64().unwrap_or(0)
 }
 
-/// Puts the stage into the state of a checkpoint.
+/// Puts the stage into the state of a checkpoint, on all ranks.
 ///
 /// # Errors
-/// A file that is damaged, or not of this stage.
+/// A file that is damaged, or not of this stage; also where another rank says so of its own.
 pub fn from(path: &Path, steps: &mut Steps) -> Result<()> {
-    let file = open_torch(path)?;
-    state::restore_weights(steps, &file)?;
-    state::restore(steps, &file)?;
+    let own = open_torch(path).and_then(|file| {
+        state::restore_weights(steps, &file)?;
+        state::restore(steps, &file)
+    });
+    agree(path, steps, own.map(|_| ()))?;
     if steps.ranks.first() {
         eprintln!(
             "resume: {} from {}, step {}",
@@ -95,40 +103,72 @@ pub fn from(path: &Path, steps: &mut Steps) -> Result<()> {
     Ok(())
 }
 
+/// Ranks that read another file, or none, would train another model each: what one of them cannot use, none uses.
+fn agree(path: &Path, steps: &Steps, own: Result<()>) -> Result<()> {
+    let step = steps.done as f64;
+    let mut all = [f64::from(u8::from(own.is_err())), step, -step];
+    steps.ranks.max(&mut all)?;
+    own?;
+    if all[0] > 0.0 || all[1] != -all[2] {
+        let found = match all[0] > 0.0 {
+            true => "a rank that cannot use it".to_owned(),
+            false => format!("steps {} to {}", -all[2], all[1]),
+        };
+        let e = Error::checkpoint(path, "checkpoint", "the same file on all ranks", found);
+        return Err(e.hint("the run's folder must be one that all machines share"));
+    }
+    Ok(())
+}
+
 /// Puts the stage into the state of its newest checkpoint; where that is damaged of the one before, and says so. A folder
-/// without any leaves it at its beginning.
+/// without any leaves it at its beginning. Which there are, the first rank says.
 ///
 /// # Errors
 /// None of the checkpoints can be gone on from: what is wrong with each.
 pub fn newest(folder: &Path, steps: &mut Steps) -> Result<()> {
     let first = begun(folder);
+    let mut left = numbered(folder)?.split_off(&first);
     let mut damaged = Vec::new();
-    for (_, path) in numbered(folder)?.split_off(&first).into_iter().rev() {
-        let Err(e) = from(&path, steps) else {
+    loop {
+        let mut next = [left.keys().next_back().map_or(-1.0, |n| *n as f64)];
+        steps.ranks.from_first(&mut next)?;
+        if next[0] < 0.0 {
+            return crate::error::all(damaged);
+        }
+        let number = next[0] as u64;
+        left.remove(&number);
+        let Err(e) = from(&folder.join(file_name(number)), steps) else {
             return Ok(());
         };
+        if matches!(e, Error::Ranks { .. }) {
+            return Err(e);
+        }
         if steps.ranks.first() {
             eprintln!("resume: a checkpoint cannot be used: {e}");
         }
         damaged.push(e);
     }
-    crate::error::all(damaged)
 }
 
-/// After an error: saves the last whole step where it was another rank's and this rank is the first that is left. Returns what
-/// the user is told.
-pub fn rescue(error: Error, steps: &Steps, saver: &mut Saver) -> Error {
-    let (error, saves) = steps.ranks.explain(error, steps.done);
-    if !saves {
+/// After an error: saves the last whole step, where it is this rank that should and `sound` says that it is worth it. Returns
+/// what the user is told.
+pub fn rescue(recipe: &Recipe, error: Error, steps: &Steps, saver: &mut Saver, sound: bool) -> Error {
+    // A signal's step is saved; a disk that is full or forbidden stays so.
+    let saves = !matches!(error, Error::Stopped(_) | Error::Io { .. }) && sound;
+    let made = saves && steps.ranks.step_made();
+    let (error, ours) = steps.ranks.explain(error, steps.done);
+    if !saves || !ours {
         return error;
     }
-    match saver.rescue(steps) {
-        Ok(Some(path)) => eprintln!("saved step {} in {}", steps.done, path.display()),
-        Ok(None) => eprintln!(
-            "step {} is not saved: other ranks keep a part of its state",
-            steps.done
-        ),
-        Err(e) => eprintln!("step {} is not saved: {e}", steps.done),
+    let step = steps.done;
+    if !made {
+        eprintln!("step {step} is not saved: the device was lost while it made it");
+        return error;
+    }
+    match guard::catch(recipe, &steps.stage.name, || saver.rescue(steps)) {
+        Ok(Some(path)) => eprintln!("saved step {step} in {}", path.display()),
+        Ok(None) => {}
+        Err(e) => eprintln!("step {step} is not saved: {e}"),
     }
     error
 }

@@ -154,6 +154,9 @@ impl<'a> Source<'a> {
     /// Loss per counted token of each set's validation items, and of all, in evaluation mode. The ranks share the batches.
     pub fn validate(&self, steps: &Steps) -> Result<Vec<(String, f64)>> {
         let (ranks, train) = (&steps.ranks, &steps.train);
+        // Each rank's batch norms average what it hears itself; what is saved is the first's.
+        let buffers: Vec<_> = steps.moving_buffers().map(|(_, t)| t).collect();
+        ranks.broadcast(&buffers, 0)?;
         let mut sums = vec![0.0; 2 * self.validation.len()];
         let mut number_of = 0;
         for (set, (_, batches)) in self.validation.iter().enumerate() {

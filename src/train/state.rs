@@ -26,25 +26,31 @@ impl Snapshot {
         let moments = moments_of_all(steps)?;
         let first = steps.ranks.first();
         Ok(first.then(|| Snapshot {
-            model: weights(steps, full),
+            model: weights(steps, full, &[]),
             training: training_state(steps, epoch, moments, random, &steps.cursor),
         }))
     }
 
-    /// What this rank alone can save when others are gone: the state after the last whole step, without the other ranks' random
+    /// What this rank alone can save when a step is not made: the state after the last whole one, without the other ranks' random
     /// numbers. None where they keep a part of the optimizer's state.
     pub fn alone(steps: &Steps, epoch: i64, full: bool) -> Option<Self> {
         if steps.optimizer.owners().is_some() {
             return None;
         }
-        let (cursor, random) = steps.whole.as_ref()?;
+        let whole = steps.whole.as_ref()?;
         // Numbered from the first rank: where that is gone, nobody's are kept.
         let first = steps.ranks.first();
-        let own = first.then(|| random.iter().map(Tensor::shallow_clone).collect());
+        let own = first.then(|| whole.random.iter().map(Tensor::shallow_clone).collect());
         let moments = steps.optimizer.moments().map(|(i, m)| (i as i64, copied(m)));
         Some(Snapshot {
-            model: weights(steps, full),
-            training: training_state(steps, epoch, moments.collect(), own.into_iter().collect(), cursor),
+            model: weights(steps, full, &whole.buffers),
+            training: training_state(
+                steps,
+                epoch,
+                moments.collect(),
+                own.into_iter().collect(),
+                &whole.cursor,
+            ),
         })
     }
 
@@ -54,14 +60,16 @@ impl Snapshot {
     }
 }
 
-fn weights(steps: &Steps, full: bool) -> Vec<(String, Item<'static>)> {
+/// `then`: tensors as they were, in place of what they are.
+fn weights(steps: &Steps, full: bool, then: &[(String, Tensor)]) -> Vec<(String, Item<'static>)> {
+    let then: HashMap<&str, &Tensor> = then.iter().map(|(n, t)| (n.as_str(), t)).collect();
     let lm = &steps.model.model.config.lm;
     let mut copies: HashMap<usize, Tensor> = HashMap::new();
     let mut model = Vec::new();
     for (name, entry) in steps.model.params.iter() {
         let trains = entry.tensor.requires_grad();
         if full || names::saved_by_trainer(name, trains, lm.tie_word_embeddings) {
-            let copy = off_device(&entry.tensor);
+            let copy = off_device(then.get(name).copied().unwrap_or(&entry.tensor));
             copies.insert(entry.tensor.data_ptr() as usize, copy.shallow_clone());
             model.push((names::in_training_tree(name), Item::Here(copy)));
         }
@@ -138,6 +146,14 @@ pub fn random(device: Device) -> Result<Vec<Tensor>> {
         all.push(kernels::rng_state(device)?);
     }
     Ok(all)
+}
+
+/// Gives back what [`random`] kept; what there is none of stays.
+pub fn set_random(device: Device, states: &[Tensor]) -> Result<()> {
+    for (device, state) in [Device::Cpu, device].into_iter().zip(states) {
+        kernels::set_rng_state(device, state)?;
+    }
+    Ok(())
 }
 
 fn random_of_all(steps: &Steps) -> Result<Vec<Vec<Tensor>>> {
@@ -262,7 +278,11 @@ pub fn restore(steps: &mut Steps, file: &TorchFile) -> Result<i64> {
     }
     let mut moments = HashMap::new();
     for (i, (name, param)) in steps.optimizer.params().enumerate() {
-        let Some(m) = training.state.get(&(i as i64)) else {
+        let Some(m) = training
+            .state
+            .get(&(i as i64))
+            .filter(|_| steps.optimizer.keeps(i))
+        else {
             continue;
         };
         let part = |part: &str, item: &Item| -> Result<Option<Tensor>> {
@@ -318,10 +338,7 @@ pub fn restore(steps: &mut Steps, file: &TorchFile) -> Result<i64> {
     crate::error::all(wrong)?;
     // A rank that the run did not have then draws its own; a file of another kind of device has nothing for ours.
     if let Some(own) = training.random.get(steps.ranks.rank) {
-        let devices = [Device::Cpu, steps.model.device];
-        for (device, state) in devices.into_iter().zip(own) {
-            kernels::set_rng_state(device, state)?;
-        }
+        set_random(steps.model.device, own)?;
     }
     steps.optimizer.restore(moments);
     steps.done = training.steps as usize;
@@ -336,8 +353,10 @@ pub struct Saver {
     writer: Writer,
     /// The next checkpoint's number.
     next: u64,
-    /// The step that was saved last: it need not be saved again.
+    /// The step that was saved last: it need not be saved again. The same on all ranks.
     saved: Option<usize>,
+    /// The step that this rank itself has written or read last.
+    own: Option<usize>,
 }
 
 impl Saver {
@@ -358,6 +377,7 @@ impl Saver {
             writer: Writer::default(),
             next: last.map_or(0, |n| n + 1),
             saved: None,
+            own: None,
         })
     }
 
@@ -383,19 +403,39 @@ impl Saver {
         self.saved = Some(steps.done);
         let snapshot = Snapshot::of(steps, self.next as i64, self.settings.full)?;
         match snapshot {
-            Some(snapshot) => self.write(snapshot),
+            Some(snapshot) => {
+                self.own = Some(steps.done);
+                self.write(snapshot)
+            }
             None => Ok(()),
         }
     }
 
-    /// Saves what this rank alone knows, and waits for it. Returns the file, or none where it knows too little.
+    /// The stage goes on from a file that is there.
+    pub fn resumed(&mut self, steps: &Steps) {
+        self.own = Some(steps.done);
+    }
+
+    /// Saves what this rank alone knows, behind what others may have saved, and waits for it. Returns the file; none where the
+    /// last step is saved already.
+    ///
+    /// # Errors
+    /// A disk that is full; [`Error::Training`] where other ranks keep a part of the state.
     pub fn rescue(&mut self, steps: &Steps) -> Result<Option<PathBuf>> {
-        let Some(snapshot) = Snapshot::alone(steps, self.next as i64, self.settings.full) else {
-            return Ok(None);
-        };
-        let file = self.folder.join(checkpoint::file_name(self.next));
-        self.write(snapshot)?;
         self.writer.wait()?;
+        if self.own == Some(steps.done) || steps.done == 0 {
+            return Ok(None);
+        }
+        let last = checkpoint::numbered(&self.folder)?.into_keys().next_back();
+        let number = last.map_or(self.next, |n| (n + 1).max(self.next));
+        let snapshot = Snapshot::alone(steps, number as i64, self.settings.full);
+        let snapshot = snapshot.ok_or_else(|| Error::Training {
+            message: "other ranks keep a part of its state".into(),
+            hint: None,
+        })?;
+        // Nothing is removed for it: which of them is the better one is not known here.
+        let file = self.folder.join(checkpoint::file_name(number));
+        snapshot.write(&file)?;
         Ok(Some(file))
     }
 

@@ -11,7 +11,9 @@ use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::ffi::{c10d::Reducer, kernels};
 use crate::load::Loaded;
+use crate::model::params::Role;
 use crate::recipe::{ClipAt, LossMean, Part, Precision, StageRecipe, TrainRecipe};
+use std::collections::HashMap;
 use std::rc::Rc;
 use tch::{no_grad, Tensor};
 
@@ -23,9 +25,8 @@ pub struct Steps<'a> {
     pub ranks: Rc<Ranks>,
     pub optimizer: AdamW,
     embedding_mask: Option<EmbeddingMask>,
-    /// Averages gradients over the ranks; made after the first backward pass, which shows what gets any.
+    /// Averages gradients over the ranks, where there are several; see [`Steps::meet`].
     reducer: Option<Reducer>,
-    met: bool,
     /// Weights that got no gradient then: none may get one later, as nobody would average it.
     left_out: Vec<(String, Tensor)>,
     /// Micro-steps of each optimizer step, and how many of the one in work are done.
@@ -35,15 +36,23 @@ pub struct Steps<'a> {
     tokens: f64,
     /// The gradient's norm at the last micro-step's clipping.
     clipped_norm: Option<Tensor>,
-    /// What a rank without items computes on.
+    /// What a rank without items computes on, where there are others.
     silence: Option<Batch>,
     pub clock: Clock,
-    /// Where the data and the random numbers were after the last whole step, where there are other ranks that may be lost.
-    pub(super) whole: Option<(Cursor, Vec<Tensor>)>,
+    /// What the step in work changes before it is whole.
+    pub(super) whole: Option<Whole>,
     /// Optimizer steps made.
     pub done: usize,
     /// Where the data is behind the last batch.
     pub cursor: Cursor,
+}
+
+/// Where things were after the last whole step: what is saved where the next is never made.
+pub struct Whole {
+    pub cursor: Cursor,
+    pub random: Vec<Tensor>,
+    /// Running averages of the batch norms, where the stage moves them.
+    pub buffers: Vec<(String, Tensor)>,
 }
 
 /// What a micro-step leaves, still on the device.
@@ -87,7 +96,6 @@ impl<'a> Steps<'a> {
             optimizer,
             embedding_mask: EmbeddingMask::new(&model.params, stage, &rows, model.device),
             reducer: None,
-            met: !ranks.many(),
             left_out: Vec::new(),
             micro: 0,
             tokens: 0.0,
@@ -100,6 +108,57 @@ impl<'a> Steps<'a> {
         })
     }
 
+    /// Where there are several ranks, before the first step: a backward pass over silence shows which weights get gradients, on
+    /// which all must agree; a second one shows the Reducer in which order they come, so that a run that is resumed adds them
+    /// up in the same buckets as one that was never interrupted. Nothing that training goes by is left changed.
+    ///
+    /// # Errors
+    /// Ranks whose models differ.
+    pub fn meet(&mut self, ears: &Ears) -> Result<()> {
+        if !self.ranks.many() {
+            return Ok(());
+        }
+        let before = self.now()?;
+        let silence = Batch::silence(ears, self.model)?;
+        self.backward(&silence, 0.0)?;
+        let all: Vec<(String, Tensor)> = self
+            .optimizer
+            .params()
+            .map(|(n, p)| (n.clone(), p.shallow_clone()))
+            .collect();
+        let has = |p: &Tensor| f64::from(u8::from(p.grad().defined()));
+        let own: Vec<f64> = all.iter().map(|(_, p)| has(p)).collect();
+        let mut somewhere = own.clone();
+        self.ranks.max(&mut somewhere)?;
+        if let Some(i) = (0..all.len()).find(|i| own[*i] != somewhere[*i]) {
+            let rank = self.ranks.rank;
+            return Err(fault(format!(
+                "{}: no gradient on rank {rank}, but on others",
+                all[i].0
+            )));
+        }
+        let (used, left_out): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, p)| p.grad().defined());
+        self.optimizer.zero_grad(false)?;
+        self.reducer = self.ranks.reducer(&used, self.train.bucket_mib)?;
+        self.left_out = left_out;
+        if let Some(reducer) = &self.reducer {
+            reducer.before_forward()?;
+        }
+        self.backward(&silence, 0.0)?;
+        self.optimizer.zero_grad(true)?;
+        self.silence = Some(silence);
+        self.back_to(&before)
+    }
+
+    /// A forward and backward pass whose gradients are reduced where there is a reducer; `counts` weighs the loss.
+    fn backward(&self, batch: &Batch, counts: f64) -> Result<()> {
+        let sum = self.loss_sum(batch)?;
+        if let Some(reducer) = &self.reducer {
+            reducer.before_backward()?;
+        }
+        Ok((&sum * counts).f_backward()?)
+    }
+
     /// Forward and backward pass of one batch; its gradients are added to those of the step.
     pub fn micro_step(&mut self, batch: &Batch) -> Result<MicroStep> {
         self.tokens += batch.tokens as f64;
@@ -107,14 +166,10 @@ impl<'a> Steps<'a> {
     }
 
     /// A micro-step of which this rank has no item: its part is nothing, but the others wait for it.
-    pub fn empty_micro_step(&mut self, ears: &Ears) -> Result<()> {
-        if !self.ranks.many() {
+    pub fn empty_micro_step(&mut self) -> Result<()> {
+        let Some(silence) = self.silence.take() else {
             self.micro += 1;
             return Ok(());
-        }
-        let silence = match self.silence.take() {
-            Some(batch) => batch,
-            None => Batch::silence(ears, self.model)?,
         };
         self.pass(&silence, 0.0)?;
         self.silence = Some(silence);
@@ -122,6 +177,11 @@ impl<'a> Steps<'a> {
     }
 
     fn pass(&mut self, batch: &Batch, counts: f64) -> Result<MicroStep> {
+        if self.ranks.many() && self.reducer.is_none() {
+            return Err(fault("a step before the ranks have met".into()));
+        }
+        let ranks = self.ranks.clone();
+        let _guarded = ranks.guarded();
         self.micro += 1;
         // Gradients are averaged once, in the step's last backward pass; but clipping each micro-step needs all of them.
         let reduces = self.micro == self.micro_steps || self.stage.clip_at == ClipAt::MicroStep;
@@ -140,9 +200,6 @@ impl<'a> Steps<'a> {
         }
         (&sum * weight).f_backward()?;
         self.clock.after(Phase::Backward);
-        if !self.met {
-            self.meet(reduces)?;
-        }
         if let Some(mask) = &self.embedding_mask {
             mask.apply();
         }
@@ -168,48 +225,16 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// After the first backward pass: all ranks agree on what gets gradients, and from now on these are averaged while the
-    /// backward pass runs.
-    fn meet(&mut self, reduces: bool) -> Result<()> {
-        let all: Vec<(String, Tensor)> = self
-            .optimizer
-            .params()
-            .map(|(n, p)| (n.clone(), p.shallow_clone()))
-            .collect();
-        let has: Vec<f64> = all
-            .iter()
-            .map(|(_, p)| f64::from(u8::from(p.grad().defined())))
-            .collect();
-        let mut somewhere = has.clone();
-        self.ranks.max(&mut somewhere)?;
-        if let Some(i) = (0..all.len()).find(|i| has[*i] != somewhere[*i]) {
-            return Err(Error::Training {
-                message: format!(
-                    "{}: no gradient on rank {}, but on others",
-                    all[i].0, self.ranks.rank
-                ),
-                hint: Some("this is a fault of af2: please report it with the recipe".into()),
-            });
-        }
-        if reduces {
-            self.ranks.average(&self.optimizer.grads())?;
-        }
-        let (used, left_out): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, p)| p.grad().defined());
-        self.reducer = self.ranks.reducer(&used, self.train.bucket_mib)?;
-        self.left_out = left_out;
-        self.met = true;
-        self.clock.after(Phase::Reduce);
-        Ok(())
-    }
-
     /// Moves the weights and forgets the gradients. `in_parts`: the gradient's norm by part is wanted.
     pub fn step(&mut self, in_parts: bool) -> Result<Stepped> {
         if let Some((name, _)) = self.left_out.iter().find(|(_, p)| p.grad().defined()) {
-            return Err(Error::Training {
-                message: format!("{name}: a gradient at step {}, but none at the first", self.done),
-                hint: Some("this is a fault of af2: please report it with the recipe".into()),
-            });
+            return Err(fault(format!(
+                "{name}: a gradient at step {}, but none before the first",
+                self.done
+            )));
         }
+        let ranks = self.ranks.clone();
+        let _guarded = ranks.guarded();
         let mut tokens = [self.tokens];
         self.ranks.sum(&mut tokens)?;
         self.clock.after(Phase::Reduce);
@@ -252,12 +277,41 @@ impl<'a> Steps<'a> {
         })
     }
 
-    /// Keeps what a rank needs to save the last whole step when it loses the others in the middle of the next.
+    /// Keeps what the next step changes before it is whole.
     pub fn remember(&mut self) -> Result<()> {
-        if self.ranks.many() {
-            self.whole = Some((self.cursor.clone(), state::random(self.model.device)?));
-        }
+        self.ranks.step_queued(self.model.device)?;
+        self.whole = Some(self.now()?);
         Ok(())
+    }
+
+    fn now(&self) -> Result<Whole> {
+        Ok(Whole {
+            cursor: self.cursor.clone(),
+            random: state::random(self.model.device)?,
+            buffers: self.moving_buffers().map(|(n, t)| (n, t.copy())).collect(),
+        })
+    }
+
+    fn back_to(&self, then: &Whole) -> Result<()> {
+        let now: HashMap<String, Tensor> = self.moving_buffers().collect();
+        for (name, kept) in &then.buffers {
+            if let Some(mut now) = now.get(name).map(Tensor::shallow_clone) {
+                no_grad(|| now.copy_(kept));
+            }
+        }
+        state::set_random(self.model.device, &then.random)
+    }
+
+    /// Running averages of the audio encoder, where the stage moves them.
+    pub(super) fn moving_buffers(&self) -> impl Iterator<Item = (String, Tensor)> + '_ {
+        let moves = self.stage.encoder_mode().batch_norm;
+        let moving = |name: &str| {
+            let ends = ["running_mean", "running_var", "num_batches_tracked"];
+            name.starts_with("clap.") && ends.iter().any(|e| name.ends_with(e))
+        };
+        let all = self.model.params.iter();
+        all.filter(move |(name, e)| moves && e.role == Role::Buffer && moving(name))
+            .map(|(name, e)| (name.to_owned(), e.tensor.detach()))
     }
 
     /// ZeRO: every rank gives the others the weights that it has moved.
@@ -290,5 +344,12 @@ impl<'a> Steps<'a> {
             .iter()
             .map(|(part, grads)| Ok((*part, no_grad(|| norm(grads))? * scale)));
         norms.collect()
+    }
+}
+
+fn fault(message: String) -> Error {
+    Error::Training {
+        message,
+        hint: Some("this is a fault of af2: please report it with the recipe".into()),
     }
 }

@@ -79,6 +79,7 @@ fn run(
         restore_weights(&steps, &file)?;
         restore(&mut steps, &file)?;
     }
+    steps.meet(ears)?;
     let source = Source::open(recipe, stage, model, ears, ranks)?;
     let mut losses = Vec::new();
     source.loader.run(steps.cursor.clone(), |next| {

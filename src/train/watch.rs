@@ -368,6 +368,11 @@ impl Watch {
         Ok(())
     }
 
+    /// Whether the last step that was looked at moved the weights by numbers.
+    pub fn sound(&self) -> bool {
+        self.row == 0
+    }
+
     /// Notes a validation.
     pub fn validated(&mut self, steps: &Steps, values: &[(String, f64)]) -> Result<()> {
         let at = At {

@@ -13,9 +13,9 @@ using c10::intrusive_ptr;
 using c10::make_intrusive;
 using std::chrono::milliseconds;
 
+using Store = intrusive_ptr<c10d::Store>;
 struct Group {
   intrusive_ptr<c10d::ProcessGroup> group;
-  intrusive_ptr<c10d::Store> store;
   intrusive_ptr<c10d::Backend> nccl;
 };
 struct Reducer {
@@ -44,19 +44,40 @@ void af2_store_free(void* store) {
   }
 }
 
-// ---- the process group. `is_server`: this process hosts the store (rank 0 where no agent does).
-Group* af2_group_new(const char* host, int port, int rank, int world, int is_server, const char* prefix,
-                     int64_t timeout_ms, void* nccl, int cuda_device, char** err) {
+// ---- a store that ranks meet in. `is_server`: this process hosts it (rank 0 where no agent does).
+Store* af2_store_open(const char* host, int port, int is_server, int64_t timeout_ms, char** err) {
   API(nullptr,
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = is_server;
-    // The clients are counted by the group's own meeting below; under an agent they are not the store's only ones.
+    // Who is here is counted by our own meeting; under an agent the ranks are not the store's only clients.
     options.waitWorkers = false;
     options.timeout = milliseconds(timeout_ms);
     intrusive_ptr<c10d::Store> store = make_intrusive<c10d::TCPStore>(host, options);
-    store = make_intrusive<c10d::PrefixStore>(prefix, store);
     store->setTimeout(milliseconds(timeout_ms));
+    return new Store(store););
+}
+void af2_store_close(Store* store) {
+  try {
+    delete store;
+  } catch (...) {
+  }
+}
+int af2_store_set(Store* store, const char* key, const char* text, char** err) {
+  API(-1, (*store)->set(std::string(key), std::string(text)); return 0;);
+}
+// The text, to be freed, or null without an error where there is none.
+char* af2_store_get(Store* store, const char* key, char** err) {
+  API(nullptr,
+    if (!(*store)->check({std::string(key)})) return nullptr;
+    return strdup((*store)->get_to_str(std::string(key)).c_str()););
+}
+
+// ---- the process group
+Group* af2_group_new(Store* of, const char* prefix, int rank, int world, int64_t timeout_ms, void* nccl, int cuda_device,
+                     char** err) {
+  API(nullptr,
+    intrusive_ptr<c10d::Store> store = make_intrusive<c10d::PrefixStore>(prefix, *of);
     auto group = make_intrusive<c10d::ProcessGroup>(store, rank, world);
     using Type = c10d::ProcessGroup::BackendType;
     group->setDefaultBackend(nccl ? Type::NCCL : Type::GLOO);
@@ -68,7 +89,7 @@ Group* af2_group_new(const char* host, int port, int rank, int world, int is_ser
     intrusive_ptr<c10d::Backend> on_cuda;
     if (nccl) {
       intrusive_ptr<c10d::Store> own = make_intrusive<c10d::PrefixStore>("cuda", store);
-      // NCCL's watchdog ends the process without a word: Gloo, which all ranks wait in once a step, must be first to find out.
+      // Gloo, in which all ranks wait once a step, must be first to find out that one is gone.
       const int64_t later = timeout_ms + 120000;
       auto* backend = reinterpret_cast<NcclFactory>(nccl)(&own, rank, world, later, cuda_device, err);
       if (!backend) return nullptr;
@@ -77,7 +98,7 @@ Group* af2_group_new(const char* host, int port, int rank, int world, int is_ser
       delete backend;
     }
     group->setGroupName("default_pg");
-    return new Group{group, store, on_cuda};);
+    return new Group{group, on_cuda};);
 }
 void af2_group_free(Group* g) {
   try {
@@ -117,17 +138,6 @@ int af2_group_all_gather(Group* g, Tensor* out, Tensor* in, char** err) {
   API(-1, g->group->_allgather_base(*out, *in, {})->wait(); return 0;);
 }
 
-// ---- the store as a place for notes between ranks
-int af2_group_note(Group* g, const char* key, const char* text, char** err) {
-  API(-1, g->store->set(std::string(key), std::string(text)); return 0;);
-}
-// The note, to be freed, or null without an error where there is none.
-char* af2_group_noted(Group* g, const char* key, char** err) {
-  API(nullptr,
-    if (!g->store->check({std::string(key)})) return nullptr;
-    return strdup(g->store->get_to_str(std::string(key)).c_str()););
-}
-
 // ---- the Reducer. All of `params` require gradients, get one in every backward pass, and stand in the same order on
 // all ranks.
 Reducer* af2_reducer_new(Group* g, Tensor* const* params, const char* const* names, size_t n, int64_t bucket_bytes,
@@ -158,10 +168,10 @@ void af2_reducer_free(Reducer* r) {
   } catch (...) {
   }
 }
-// Before the forward pass whose backward pass reduces; not called where gradients only accumulate.
+// Before the forward pass whose backward pass reduces; not called where gradients only accumulate. The logger's statistics
+// are left out: to read them the host would wait for the device.
 int af2_reducer_before_forward(Reducer* r, char** err) {
   API(-1,
-    r->logger->set_runtime_stats_and_log();
     r->reducer->prepare_for_forward();
     r->reducer->rebuild_buckets();
     return 0;);

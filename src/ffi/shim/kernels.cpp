@@ -4,11 +4,13 @@
 #include <ATen/Context.h>
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/autocast_mode.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-// 0: done, `out` is a new tensor.
-using Forward = int (*)(void* env, Tensor* const* in, size_t n, Tensor** out);
+// 0: done, `out` is a new tensor; else `why` says what went wrong, to be freed.
+using Forward = int (*)(void* env, Tensor* const* in, size_t n, Tensor** out, char** why);
 using Drop = void (*)(void* env);
 
 namespace {
@@ -22,7 +24,12 @@ struct Closure {
     std::vector<Tensor*> pointers;
     for (auto& t : in) pointers.push_back(&t);
     Tensor* out = nullptr;
-    if (forward(env, pointers.data(), pointers.size(), &out)) throw std::runtime_error("a block failed under activation checkpointing");
+    char* why = nullptr;
+    if (forward(env, pointers.data(), pointers.size(), &out, &why)) {
+      std::string text = why ? why : "a block failed under activation checkpointing";
+      free(why);
+      throw std::runtime_error(text);
+    }
     Tensor result = *out;
     delete out;
     return result;
@@ -186,6 +193,25 @@ int af2_set_rng_state(int index, Tensor* state, char** err) {
     std::lock_guard<std::mutex> lock(g.mutex());
     g.set_state(*state);
     return 0;);
+}
+
+// A mark behind everything that was queued on a CUDA device so far.
+void* af2_mark(int index, char** err) {
+  API(nullptr,
+    c10::impl::VirtualGuardImpl guard(at::kCUDA);
+    auto event = std::make_unique<c10::Event>(at::kCUDA);
+    event->record(guard.getStream(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index))));
+    return event.release(););
+}
+// Whether the device has come to it.
+int af2_mark_reached(void* mark, char** err) {
+  API(-1, return static_cast<c10::Event*>(mark)->query(););
+}
+void af2_mark_free(void* mark) {
+  try {
+    delete static_cast<c10::Event*>(mark);
+  } catch (...) {
+  }
 }
 
 // Bytes that the caching allocator holds for tensors: now, and at most.

@@ -3,9 +3,15 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 
+#include <cstdlib>
+
 extern "C" __attribute__((visibility("default"))) c10::intrusive_ptr<c10d::Backend>* af2_nccl_new(
     const c10::intrusive_ptr<c10d::Store>* store, int rank, int world, int64_t timeout_ms, int device, char** err) {
   try {
+    // A lost rank is found out, named and saved after by us: NCCL's watchdog would end the process without a word, or give
+    // up a reduction and let the update that is queued behind it run on half of a gradient. torchrun sets the first.
+    for (auto name : {"TORCH_NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_ENABLE_MONITORING", "TORCH_NCCL_DUMP_ON_TIMEOUT"})
+      setenv(name, "0", 1);
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(device));
     auto options = c10d::ProcessGroupNCCL::Options::create();
     options->timeout = std::chrono::milliseconds(timeout_ms);

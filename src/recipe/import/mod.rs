@@ -85,9 +85,7 @@ impl Import<'_> {
         self.take("name", "train_config.run_name", SAME);
         self.take("seed", "train_config.seed", SAME);
         let output = PathBuf::from(self.text("train_config.expdir").unwrap_or(".".into())).join(&name);
-        let place = self
-            .look("train_config.expdir")
-            .map_or(self.habit.clone(), |(p, _)| p);
+        let place = self.place("train_config.expdir");
         let comment = "train_config.expdir, run_name".to_owned();
         self.put(
             "output",
@@ -110,17 +108,8 @@ impl Import<'_> {
         self.take("train.activation_checkpointing", checkpointing, &|t| {
             yes(t).map(|b| b.to_string())
         });
-        let sharded = "the nearest to train_config.fsdp";
         if self.flag("train_config.fsdp") {
-            let place = self
-                .look("train_config.fsdp")
-                .map_or(self.habit.clone(), |(p, _)| p);
-            self.put("train.zero", Node::plain("true", &place), sharded.into());
-            self.notes.push(
-                "train_config.fsdp: the reference then decays every weight and clips each part by itself; here weight \
-                 decay is on cross-attention only, and one norm is clipped"
-                    .into(),
-            );
+            self.sharded();
         }
         self.take("train.log_every", "train_config.logging_steps", SAME);
         self.only(
@@ -130,17 +119,80 @@ impl Import<'_> {
         );
     }
 
-    fn model(&mut self) {
-        let path = self.text("sft_config.pretrained_path");
-        let file = self.text("sft_config.pretrained_ckpt");
-        if let (Some(path), Some(file)) = (path, file) {
-            let place = self
-                .look("sft_config.pretrained_ckpt")
-                .map_or(self.habit.clone(), |(p, _)| p);
-            let whole = Path::new(&path).join(file).display().to_string();
-            let comment = "sft_config.pretrained_path, pretrained_ckpt".to_owned();
-            self.put("model.checkpoint", Node::plain(whole, &place), comment);
+    /// What FSDP changes in the reference beside where weights lie.
+    fn sharded(&mut self) {
+        let place = self.place("train_config.fsdp");
+        let why = "the nearest to train_config.fsdp";
+        self.put("train.zero", Node::plain("true", &place), why.into());
+        let (theirs, ours) = match self.flag("train_config.fsdp_use_orig_params") {
+            true => ("", ""),
+            // It then sees flattened weights without names.
+            false => (
+                "decays every weight and ",
+                "weight decay is on cross-attention only, and ",
+            ),
+        };
+        self.notes.push(format!(
+            "train_config.fsdp: the reference then {theirs}clips each part by itself; here {ours}one norm is clipped"
+        ));
+        if self.flag("clap_config.finetune") {
+            self.notes.push(
+                "train_config.fsdp: the reference then never shares CLAP's gradients between the ranks; here they are"
+                    .into(),
+            );
         }
+        if self.flag("sft_config.unfreeze_full_lm") {
+            self.notes.push(
+                "train_config.fsdp: the reference then leaves the LM's layers out of its optimizer; here they train"
+                    .into(),
+            );
+        }
+    }
+
+    /// What fine-tuning starts from.
+    fn checkpoint(&mut self) {
+        let (folder, file) = ("sft_config.pretrained_path", "sft_config.pretrained_ckpt");
+        let comment = "sft_config.pretrained_path, pretrained_ckpt";
+        let place = self.place(file);
+        let (path, name) = match (self.text(folder), self.text(file)) {
+            (Some(path), Some(name)) => (path, name),
+            (None, None) => return,
+            (path, _) => {
+                let missing = if path.is_none() { folder } else { file };
+                let e = self.from.place.error(format!("{missing}: missing"));
+                return self.fault(e.hint("both become model.checkpoint"));
+            }
+        };
+        let named = Path::new(&path).join(name);
+        let ours = Path::new(&path).join("checkpoints");
+        let mut start = named.clone();
+        if !named.exists() {
+            let gone = format!("{file}: `{}` is not there", named.display());
+            self.notes.push(match own_stages(&ours).as_slice() {
+                [stage] => {
+                    start = stage.clone();
+                    format!(
+                        "{gone}; the run starts from `{}`, which af2 wrote",
+                        stage.display()
+                    )
+                }
+                [] => format!(
+                    "{gone}; af2's own run of pretrain.yaml writes `{}`, which is taken once it is there",
+                    ours.join("pretrain").display()
+                ),
+                many => format!(
+                    "{gone}, and `{}` holds {} stages: set model.checkpoint to one of them",
+                    ours.display(),
+                    many.len()
+                ),
+            });
+        }
+        let node = Node::plain(start.display().to_string(), &place);
+        self.put("model.checkpoint", node, comment.into());
+    }
+
+    fn model(&mut self) {
+        self.checkpoint();
         let lm = "model_config.lang_encoder_path";
         self.need("model.lm", lm, SAME);
         if let Some(lm) = self.text(lm).filter(|p| !Path::new(p).is_dir()) {
@@ -204,9 +256,7 @@ impl Import<'_> {
         let blending = "data_config.dataset_blending_config";
         let Some((place, sets)) = self.look(blending) else {
             let e = self.from.place.error(format!("{blending}: missing"));
-            self.errors
-                .push(e.hint("it becomes data.sets and the stage's sets"));
-            return;
+            return self.fault(e.hint("it becomes data.sets and the stage's sets"));
         };
         let (mut paths, mut weights) = (Node::map(&place), Node::map(&place));
         let add = |into: &mut Node, name: &str, at: &Place, text: String| {
@@ -232,9 +282,7 @@ impl Import<'_> {
                     );
                     add(&mut weights, name, at, format!("{w:?}"));
                 }
-                None => self
-                    .errors
-                    .push(at.error(format!("{key}: expected a number, 0 or more"))),
+                None => self.fault(at.error(format!("{key}: expected a number, 0 or more"))),
             }
         }
         self.put("data.sets", paths, format!("{blending}, dataset_file_root"));
@@ -243,34 +291,46 @@ impl Import<'_> {
 
     fn stage(&mut self) {
         let mut parts = vec!["audio_transformer", "cross_attention"];
-        if self.flag("clap_config.finetune") || self.flag("train_config.unfreeze_clap") {
+        if self.flag("clap_config.finetune") {
             parts.insert(0, "clap");
         }
-        if !self.flag("train_config.freeze_lm_embeddings") {
+        let frozen = self.flag("train_config.freeze_lm_embeddings");
+        let lm = self.flag("sft_config.unfreeze_full_lm");
+        // The whole LM is thawed last, its embeddings with it.
+        if !frozen || lm {
             parts.push("embeddings");
         }
-        if self.flag("sft_config.unfreeze_full_lm") || self.flag("train_config.unfreeze_full_lm") {
+        if lm {
             parts.push("lm");
         }
         let mut train = Node::map(&self.habit);
         train.content = Content::List(parts.iter().map(|p| Node::plain(*p, &self.habit)).collect());
         let why = "by finetune, freeze_lm_embeddings, unfreeze_full_lm";
         self.put("stages.0.train", train, why.into());
-        let (rows, why) =
-            match self.flag("train_config.fsdp") && !self.flag("train_config.fsdp_use_orig_params") {
-                true => ("all", "under FSDP the reference masks no gradient"),
-                false => ("added", "the reference's mask on the embeddings' gradient"),
-            };
+        let flat = self.flag("train_config.fsdp") && !self.flag("train_config.fsdp_use_orig_params");
+        let (rows, why) = match (flat, frozen && lm) {
+            (true, _) => ("all", "under FSDP the reference masks no gradient"),
+            (false, true) => ("all", "freeze_lm_embeddings turns the reference's mask off"),
+            (false, false) => ("added", "the reference's mask on the embeddings' gradient"),
+        };
         self.habit("stages.0.embedding_rows", rows, why);
         self.habit("stages.0.clap_mode", "train", "model.train(), frozen or not");
         self.habit("stages.0.clip_at", "micro_step", "after every backward pass");
-        self.need("stages.0.windows", "clap_config.max_num_window", SAME);
+        // Where it is missing, model.max_windows has said so.
+        self.take("stages.0.windows", "clap_config.max_num_window", SAME);
         self.habit("stages.0.optim.steps", "0", "counted when the manifests are read");
         self.need("stages.0.optim.batch_size", "train_config.batch_size", SAME);
         let accumulate = "train_config.gradient_accumulation_steps";
-        self.take("stages.0.optim.accumulate", accumulate, SAME);
+        let micro_steps = self.take("stages.0.optim.accumulate", accumulate, SAME);
         self.need("stages.0.optim.learning_rate", "train_config.learning_rate", SAME);
-        self.take("stages.0.optim.schedule", "train_config.lr_scheduler", SAME);
+        let schedule = self.take("stages.0.optim.schedule", "train_config.lr_scheduler", SAME);
+        if let (Some("linear" | "cosine"), Some(n)) = (schedule.as_deref(), micro_steps.filter(|n| n != "1"))
+        {
+            self.notes.push(format!(
+                "train_config.lr_scheduler: the reference's way down is as many steps long as there are micro-steps, and \
+                 with {accumulate}: {n} it ends after 1/{n} of it; here the last optimizer step is its end"
+            ));
+        }
         self.take("stages.0.optim.warmup", "train_config.warmup_steps", SAME);
         self.take("stages.0.optim.weight_decay", "train_config.weight_decay", SAME);
         let why = "one stays, and every fifth";
@@ -294,11 +354,19 @@ impl Import<'_> {
         };
         let epochs = node.text().and_then(|t| t.parse().ok());
         epochs.filter(|e| (1..=1_000_000).contains(e)).unwrap_or_else(|| {
-            let e = place.error("train_config.num_epochs: expected a number from 1 to 1000000");
-            self.errors.push(e);
+            self.fault(place.error("train_config.num_epochs: expected a number from 1 to 1000000"));
             1
         })
     }
+}
+
+/// The stages below a run's `checkpoints` that are written whole.
+fn own_stages(folder: &Path) -> Vec<PathBuf> {
+    let all = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut stages: Vec<PathBuf> = all.map(|entry| entry.path()).collect();
+    stages.retain(|stage| stage.join("safe_ckpt/metadata.json").is_file());
+    stages.sort();
+    stages
 }
 
 impl Imported {

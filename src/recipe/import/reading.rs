@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 const LEFT_OUT: &[(&str, &str)] = &[
     (
         "train_config.offline",
-        "for wandb; af2 writes JSON lines and TensorBoard files",
+        "keeps transformers off the network; af2 downloads nothing",
     ),
     ("train_config.dist_backend", "chosen by the device"),
     ("train_config.dist_url", "comes from the launcher's environment"),
@@ -76,19 +76,39 @@ pub(super) fn yes(text: &str) -> Result<bool, String> {
 }
 
 impl Import<'_> {
-    /// The value under a key of the file, which is then accounted for.
-    pub fn look(&mut self, key: &str) -> Option<(Place, Node)> {
+    /// A fault, told once however often its key is asked for.
+    pub fn fault(&mut self, e: Error) {
+        let told = e.to_string();
+        if self.errors.iter().all(|other| other.to_string() != told) {
+            self.errors.push(e);
+        }
+    }
+
+    fn find(&self, key: &str) -> Option<(&Place, &Node)> {
         let mut at = (&self.from.place, self.from);
         for part in key.split('.') {
             at = at.1.child(part)?;
         }
+        Some(at)
+    }
+
+    /// The value under a key of the file, which is then accounted for.
+    pub fn look(&mut self, key: &str) -> Option<(Place, Node)> {
+        let (place, node) = self.find(key)?;
+        let found = (place.clone(), node.clone());
         self.used.insert(key.to_owned());
-        Some((at.0.clone(), at.1.clone()))
+        Some(found)
+    }
+
+    /// Where a key stands; what the reference does unasked where it does not.
+    pub fn place(&self, key: &str) -> Place {
+        let found = self.find(key).map(|(place, _)| place);
+        found.unwrap_or(&self.habit).clone()
     }
 
     pub fn put(&mut self, key: &str, node: Node, comment: String) {
         if let Err(m) = self.to.set(key, node) {
-            self.errors.push(self.from.place.error(format!("{key}: {m}")));
+            self.fault(self.from.place.error(format!("{key}: {m}")));
         }
         self.comments.insert(key.to_owned(), comment);
     }
@@ -106,7 +126,7 @@ impl Import<'_> {
                 Some(text)
             }
             Err(m) => {
-                self.errors.push(place.error(format!("{theirs}: {m}")));
+                self.fault(place.error(format!("{theirs}: {m}")));
                 None
             }
         }
@@ -115,7 +135,7 @@ impl Import<'_> {
     pub fn need(&mut self, key: &str, theirs: &str, convert: Convert) {
         if self.look(theirs).is_none() {
             let e = self.from.place.error(format!("{theirs}: missing"));
-            self.errors.push(e.hint(format!("it becomes {key}")));
+            self.fault(e.hint(format!("it becomes {key}")));
         }
         self.take(key, theirs, convert);
     }
@@ -131,7 +151,7 @@ impl Import<'_> {
             return false;
         };
         yes(node.text().unwrap_or_default()).unwrap_or_else(|m| {
-            self.errors.push(place.error(format!("{theirs}: {m}")));
+            self.fault(place.error(format!("{theirs}: {m}")));
             false
         })
     }
@@ -148,7 +168,7 @@ impl Import<'_> {
         };
         if !same {
             let e = place.error(format!("{theirs}: expected {expected}, found `{found}`"));
-            self.errors.push(e.hint(why));
+            self.fault(e.hint(why));
         }
     }
 
