@@ -53,7 +53,7 @@ pub struct LaunchArgs {
     #[arg(long, default_value_t = 0)]
     max_restarts: usize,
     /// Seconds that the others have to save and end when one has failed.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 300)]
     grace: u64,
     /// What every rank runs: `train RECIPE …`.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]

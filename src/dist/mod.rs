@@ -214,6 +214,23 @@ impl Ranks {
         self.guardian.as_ref().is_none_or(Guardian::reached)
     }
 
+    /// Leaves word of an error for the other ranks, and gives up what the device waits for. Whether the store took it.
+    pub fn tell(&self, error: &Error) -> bool {
+        let Some((store, round)) = self.store.as_ref().filter(|_| self.many()) else {
+            return true;
+        };
+        let kind = if is_loss(error) { "heard" } else { "own" };
+        let (key, note) = (
+            format!("{round}/failed/{}", self.rank),
+            format!("{kind}: {error}"),
+        );
+        let told = within(store, move |store| store.set(&key, &note));
+        if let Some(group) = &self.group {
+            let _ = group.abort();
+        }
+        told.is_some()
+    }
+
     /// What an error means where there are other ranks: who is gone, or whose fault it was. Tells them ours, too. Also
     /// whether this rank is the one that should save.
     pub fn explain(&self, error: Error, step: usize) -> (Error, bool) {
@@ -226,15 +243,7 @@ impl Ranks {
             return (error, false);
         }
         let relayed = is_loss(&error);
-        let kind = if relayed { "heard" } else { "own" };
-        let note = format!("{kind}: {error}");
-        let told = within(store, {
-            let key = format!("{round}/failed/{}", self.rank);
-            move |store| store.set(&key, &note)
-        });
-        if let Some(group) = &self.group {
-            let _ = group.abort();
-        }
+        let told = self.tell(&error);
         if !relayed {
             return (error, self.first());
         }
@@ -242,7 +251,7 @@ impl Ranks {
         let until = Instant::now() + grace;
         let mut silent: Vec<usize> = (0..self.world).filter(|r| *r != self.rank).collect();
         let mut own: Vec<String> = Vec::new();
-        let mut answers = told.is_some();
+        let mut answers = told;
         while !silent.is_empty() && answers && Instant::now() < until {
             let keys: Vec<String> = silent.iter().map(|r| format!("{round}/failed/{r}")).collect();
             let notes = within(store, move |store| {

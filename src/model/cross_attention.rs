@@ -20,6 +20,16 @@ pub enum Frames {
     FewShotMask,
 }
 
+impl std::fmt::Display for Frames {
+    /// As recipes write it.
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Frames::All => "all",
+            Frames::FewShotMask => "few_shot_mask",
+        })
+    }
+}
+
 /// Sizes and the frame rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

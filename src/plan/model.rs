@@ -49,18 +49,7 @@ fn language(recipe: &Recipe) -> Result<(qwen2::Config, i64, i64, String)> {
     if let Some(lm) = &recipe.lm {
         // Three special tokens of its own and the four that AF2 adds, at most.
         let vocab = lm.vocab_size as i64 + 7;
-        let config = qwen2::Config {
-            vocab_size: vocab,
-            hidden_size: lm.hidden_size,
-            intermediate_size: lm.intermediate_size,
-            num_hidden_layers: lm.layers,
-            num_attention_heads: lm.heads,
-            num_key_value_heads: lm.kv_heads,
-            max_position_embeddings: 32768,
-            rms_norm_eps: 1e-6,
-            rope_theta: 1e6,
-            tie_word_embeddings: true,
-        };
+        let config = lm.config(vocab);
         return Ok((config, vocab, vocab - 4, "the recipe's section lm".into()));
     }
     let name = shown.to_ascii_lowercase();

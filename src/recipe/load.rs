@@ -83,8 +83,9 @@ impl Recipe {
                     stage.optim.steps = steps;
                     stage.save.every = every.max(1);
                 }
+                let s = if ranks == 1 { "" } else { "s" };
                 self.notes.push(format!(
-                    "train_config.num_epochs: {epochs} virtual epochs of the manifests are {steps} steps on {ranks} ranks"
+                    "train_config.num_epochs: {epochs} virtual epochs of the manifests are {steps} steps on {ranks} rank{s}"
                 ));
             }
             // The training loop opens the same manifests and stops there.

@@ -20,7 +20,7 @@ use crate::data::loader::BadItems;
 use crate::data::manifest::Manifest;
 use crate::data::order::{Batching, Mixing, Order};
 use crate::error::{Error, Result};
-use crate::model::{audio_transformer, cross_attention, htsat, t5};
+use crate::model::{audio_transformer, cross_attention, htsat, qwen2, t5};
 use crate::synth::CorpusSpec;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,25 @@ pub struct LmRecipe {
     pub heads: i64,
     pub kv_heads: i64,
     pub optim: OptimRecipe,
+}
+
+impl LmRecipe {
+    /// The model's sizes over a vocabulary.
+    pub fn config(&self, vocab: i64) -> qwen2::Config {
+        qwen2::Config {
+            vocab_size: vocab,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.layers,
+            num_attention_heads: self.heads,
+            num_key_value_heads: self.kv_heads,
+            // More than any text of its own needs.
+            max_position_embeddings: 1024,
+            rms_norm_eps: 1e-6,
+            rope_theta: 1e6,
+            tie_word_embeddings: true,
+        }
+    }
 }
 
 /// Contrastive training of both towers.
@@ -459,7 +478,7 @@ impl OptimRecipe {
             let near = near.map_or(String::new(), |n| format!("{n} can be shared, "));
             return Err(Error::recipe("recipe", message).hint(format!("{near}or change the number of ranks")));
         }
-        let divides = |n: &usize| share % n == 0;
+        let divides = |n: &usize| share.is_multiple_of(*n);
         let items = (1..=self.batch_size.min(share)).rev().find(divides).unwrap_or(1);
         Ok((items, share / items))
     }

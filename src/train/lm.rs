@@ -7,7 +7,7 @@ use crate::checkpoint::{items, write_safetensors};
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
 use crate::model::params::{Origin, Store};
-use crate::model::qwen2::{Config, Naming, Qwen2};
+use crate::model::qwen2::{Naming, Qwen2};
 use crate::progress::Progress;
 use crate::recipe::{LmRecipe, Recipe};
 use crate::text::{bpe, prompt};
@@ -15,9 +15,6 @@ use rand::seq::SliceRandom;
 use rand_chacha::{rand_core::SeedableRng, ChaCha8Rng};
 use std::collections::BTreeSet;
 use tch::{Device, Kind, Tensor};
-
-/// Positions of the small LM: more than any text here needs.
-const POSITIONS: i64 = 1024;
 
 /// Trains both on the texts of `pairs` (prompt, answer) and writes a Hugging Face folder to `output/llm`.
 pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device: Device) -> Result<()> {
@@ -37,24 +34,13 @@ pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device:
     let tokenizer = bpe::train(texts.iter().map(String::as_str), lm.vocab_size, &folder)?;
     // Ids from <audio> on are AF2's additions; the LM knows what is before them.
     let vocab = tokenizer.audio;
-    let config = Config {
-        vocab_size: vocab,
-        hidden_size: lm.hidden_size,
-        intermediate_size: lm.intermediate_size,
-        num_hidden_layers: lm.layers,
-        num_attention_heads: lm.heads,
-        num_key_value_heads: lm.kv_heads,
-        max_position_embeddings: POSITIONS,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e6,
-        tie_word_embeddings: true,
-    };
+    let config = lm.config(vocab);
     let ids = texts
         .iter()
         .map(|t| {
             let mut ids = tokenizer.encode(t)?;
             ids.push(tokenizer.eos);
-            ids.truncate(POSITIONS as usize);
+            ids.truncate(config.max_position_embeddings as usize);
             Ok(ids)
         })
         .collect::<Result<Vec<_>>>()?;

@@ -155,20 +155,30 @@ pub fn newest(folder: &Path, steps: &mut Steps) -> Result<()> {
 pub fn rescue(recipe: &Recipe, error: Error, steps: &Steps, saver: &mut Saver, sound: bool) -> Error {
     // A signal's step is saved; a disk that is full or forbidden stays so.
     let saves = !matches!(error, Error::Stopped(_) | Error::Io { .. }) && sound;
+    // To be asked before others are told: that gives up what the device waits for.
     let made = saves && steps.ranks.step_made();
-    let (error, ours) = steps.ranks.explain(error, steps.done);
-    if !saves || !ours {
-        return error;
+    // The first rank need not ask who else is left, and a launcher may not leave it the time to.
+    let first = saves && steps.ranks.first();
+    if first {
+        steps.ranks.tell(&error);
+        save_alone(recipe, steps, saver, made);
     }
+    let (error, ours) = steps.ranks.explain(error, steps.done);
+    if saves && ours && !first {
+        save_alone(recipe, steps, saver, made);
+    }
+    error
+}
+
+fn save_alone(recipe: &Recipe, steps: &Steps, saver: &mut Saver, made: bool) {
     let step = steps.done;
     if !made {
         eprintln!("step {step} is not saved: the device was lost while it made it");
-        return error;
+        return;
     }
     match guard::catch(recipe, &steps.stage.name, || saver.rescue(steps)) {
         Ok(Some(path)) => eprintln!("saved step {step} in {}", path.display()),
         Ok(None) => {}
         Err(e) => eprintln!("step {step} is not saved: {e}"),
     }
-    error
 }

@@ -59,7 +59,7 @@ fn follow(recipe: &Recipe, model: &mut Flamingo, ranks: &Ranks) {
         let rule = &mut model.config.cross_attention;
         if rule.frames != own.frames && ranks.first() {
             eprintln!(
-                "model.cross_attention.frames: {:?} as the recipe says, the checkpoint was trained with {:?}",
+                "note: model.cross_attention.frames: {}, as the recipe says; the checkpoint itself asks for {}",
                 own.frames, rule.frames
             );
         }
