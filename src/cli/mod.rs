@@ -80,13 +80,14 @@ struct RecipeArgs {
 
 impl RecipeArgs {
     fn load(&self) -> Result<crate::recipe::Recipe> {
-        self.load_for(1)
+        let recipe = self.load_for(1)?;
+        say(&recipe.notes);
+        Ok(recipe)
     }
 
-    /// For so many ranks: the epochs of the reference's own files are shared out between them.
+    /// For so many ranks, between which the epochs of the reference's own files are shared out; says none of its notes.
     fn load_for(&self, ranks: usize) -> Result<crate::recipe::Recipe> {
         let (recipe, _) = crate::recipe::Recipe::open(&self.recipe, &self.overrides, ranks)?;
-        say(&recipe.notes);
         Ok(recipe)
     }
 }

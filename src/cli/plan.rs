@@ -45,6 +45,7 @@ fn gib(text: &str) -> std::result::Result<f64, String> {
 impl PlanArgs {
     pub fn run(&self) -> Result<()> {
         let recipe = self.recipe.load_for(self.gpus as usize)?;
+        super::say(&recipe.notes);
         if self.days.is_some_and(|d| !(d.is_finite() && d > 0.0)) {
             return Err(Error::recipe("command line", "--days: must be above 0"));
         }

@@ -49,7 +49,7 @@ pub struct LaunchArgs {
     /// Ranks; with CUDA one a GPU.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     ranks: u16,
-    /// Start all ranks again so often when one has failed; the command then wants `--resume auto`.
+    /// Start all ranks again so often when one has failed: they go on where they were.
     #[arg(long, default_value_t = 0)]
     max_restarts: usize,
     /// Seconds that the others have to save and end when one has failed.
@@ -157,13 +157,40 @@ fn train_as(place: Option<&Place>, recipe: &Recipe, resume: &Resume, verify: boo
     }
     let result = match verify {
         true => train::verify_resume(recipe, &ranks, device),
-        false => train::curriculum(recipe, &ranks, device, resume),
+        false => agreed(resume, &ranks).and_then(|r| train::curriculum(recipe, &ranks, device, &r)),
     };
     let result = result.map_err(|e| ranks.explain(e, 0).0);
     if let (Err(_), Ok(ranks)) = (&result, Rc::try_unwrap(ranks)) {
         ranks.abandon();
     }
     result
+}
+
+/// What the first rank was told to go on from counts for all; a run that its launcher has started again goes on.
+fn agreed(resume: &Resume, ranks: &Ranks) -> Result<Resume> {
+    let again = *resume == Resume::No && ranks.again();
+    if again && ranks.first() {
+        eprintln!("the launcher has started this run again: --resume auto");
+    }
+    let own = match resume {
+        Resume::No => f64::from(u8::from(again)),
+        Resume::Auto => 1.0,
+        Resume::From(_) => 2.0,
+    };
+    let mut first = [own];
+    ranks.from_first(&mut first)?;
+    match (first[0], resume) {
+        (0.0, _) => Ok(Resume::No),
+        (1.0, _) => Ok(Resume::Auto),
+        (_, Resume::From(_)) => Ok(resume.clone()),
+        _ => Err(Error::Ranks {
+            message: format!(
+                "rank {} was not told which checkpoint to go on from, rank 0 was",
+                ranks.rank
+            ),
+            hint: Some("give all ranks the same command".into()),
+        }),
+    }
 }
 
 impl TrainArgs {
@@ -175,14 +202,9 @@ impl TrainArgs {
         };
         let place = Place::of_environment()?;
         let recipe = self.recipe.load_for(place.as_ref().map_or(1, |p| p.world))?;
-        let again = place.as_ref().is_some_and(|p| p.again);
-        let resume = match resume {
-            Resume::No if again => {
-                eprintln!("the launcher has started this run again: --resume auto");
-                Resume::Auto
-            }
-            resume => resume,
-        };
+        if place.as_ref().is_none_or(|p| p.rank == 0) {
+            super::say(&recipe.notes);
+        }
         train_as(place.as_ref(), &recipe, &resume, self.verify_resume)
     }
 }

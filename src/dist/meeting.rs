@@ -8,12 +8,29 @@ use std::time::{Duration, Instant};
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The round's name, the same on all ranks and never used before. Every rank knocks with a word of its own; rank 0 answers each
+/// Set by the first round of a store.
+const BEGUN: &str = "af2/begun";
+/// Ends the name of a round that is not the first.
+const AGAIN: char = '+';
+
+/// Whether a round is one of a run that was started again.
+pub(super) fn is_again(round: &str) -> bool {
+    round.ends_with(AGAIN)
+}
+
+/// The round's name, the same on all ranks and never used before; `again` of rank 0 says that the run was started again, which
+/// the store knows too where it has outlived a round. Every rank knocks with a word of its own; rank 0 answers each
 /// word, and what an earlier round has left there cannot be taken for a knock, as nobody confirms the answer.
 ///
 /// # Errors
 /// Who did not come within the timeout; a store that fails.
-pub(super) fn round(store: &Store, rank: usize, world: usize, timeout: Duration) -> Result<String, String> {
+pub(super) fn round(
+    store: &Store,
+    rank: usize,
+    world: usize,
+    again: bool,
+    timeout: Duration,
+) -> Result<String, String> {
     let until = Instant::now() + timeout;
     let failed = |e: tch::TchError| super::short(&e.to_string());
     let word = format!("{:016x}", rand::random::<u64>());
@@ -29,7 +46,10 @@ pub(super) fn round(store: &Store, rank: usize, world: usize, timeout: Duration)
         }
         return Err("rank 0 did not answer".into());
     }
-    let round = format!("af2/round/{word}");
+    let again = again || store.get(BEGUN).map_err(failed)?.is_some();
+    store.set(BEGUN, "").map_err(failed)?;
+    let end = if again { AGAIN.to_string() } else { String::new() };
+    let round = format!("af2/round/{word}{end}");
     let mut away: Vec<usize> = (1..world).collect();
     let mut answered: HashMap<usize, String> = HashMap::new();
     while !away.is_empty() {
@@ -81,7 +101,7 @@ mod tests {
     fn meet(port: u16, world: usize) -> Vec<String> {
         let one = |rank: usize| {
             let store = Store::open("127.0.0.1", port, false, Duration::from_secs(20)).unwrap();
-            round(&store, rank, world, Duration::from_secs(20)).unwrap()
+            round(&store, rank, world, false, Duration::from_secs(20)).unwrap()
         };
         std::thread::scope(|scope| {
             let all: Vec<_> = (0..world).map(|rank| scope.spawn(move || one(rank))).collect();
@@ -98,15 +118,16 @@ mod tests {
             assert!(all.iter().all(|r| *r == all[0]), "{all:?}");
         }
         assert_ne!(first[0], second[0]);
+        assert!(!is_again(&first[0]) && is_again(&second[0]));
     }
 
     #[test]
     fn who_does_not_come_is_named() {
         let server = StoreServer::start().unwrap();
         let store = Store::open("127.0.0.1", server.port, false, Duration::from_secs(5)).unwrap();
-        let e = round(&store, 0, 3, Duration::from_millis(200)).unwrap_err();
+        let e = round(&store, 0, 3, false, Duration::from_millis(200)).unwrap_err();
         assert_eq!(e, "2 ranks did not come: 1, 2");
-        let e = round(&store, 1, 3, Duration::from_millis(200)).unwrap_err();
+        let e = round(&store, 1, 3, false, Duration::from_millis(200)).unwrap_err();
         assert_eq!(e, "rank 0 did not answer");
     }
 }

@@ -84,7 +84,7 @@ impl Ranks {
         let short = |e: tch::TchError| failed(short(&e.to_string()));
         let serves = !place.agent && place.rank == 0;
         let store = Arc::new(Store::open(&place.host, place.port, serves, timeout).map_err(short)?);
-        let round = meeting::round(&store, place.rank, place.world, timeout).map_err(failed)?;
+        let round = meeting::round(&store, place.rank, place.world, place.again, timeout).map_err(failed)?;
         let cuda = match device {
             Device::Cuda(n) => Some(n),
             _ => None,
@@ -119,6 +119,13 @@ impl Ranks {
     /// Whether this rank writes what is written once.
     pub fn first(&self) -> bool {
         self.rank == 0
+    }
+
+    /// Whether the launcher has started the run again: the same on all ranks.
+    pub fn again(&self) -> bool {
+        self.store
+            .as_ref()
+            .is_some_and(|(_, round)| meeting::is_again(round))
     }
 
     pub fn many(&self) -> bool {

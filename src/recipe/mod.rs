@@ -229,7 +229,8 @@ pub struct TrainRecipe {
     pub zero: bool,
     /// Gradients are reduced in buckets of so many MiB while the backward pass still runs.
     pub bucket_mib: usize,
-    /// Seconds after which a rank that does not answer counts as dead.
+    /// Seconds after which a rank that does not answer counts as dead: more than writing a checkpoint takes, for which all wait
+    /// where the one before is not written yet.
     pub timeout: u64,
     /// Optimizer steps between two log entries; 0 for a hundred entries a stage, 1 also logs every micro-step.
     pub log_every: usize,
