@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::ffi::kernels::Mark;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tch::Device;
 
@@ -14,6 +15,7 @@ const FINISH: Duration = Duration::from_secs(30);
 /// Gives up what hangs.
 pub struct Guardian {
     state: Arc<State>,
+    thread: Option<JoinHandle<()>>,
 }
 
 struct State {
@@ -40,7 +42,7 @@ impl Guardian {
         });
         let own = state.clone();
         let look = (timeout / 20).min(Duration::from_secs(1));
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             while !own.ended.load(Ordering::SeqCst) {
                 std::thread::sleep(look);
                 let hangs = lock(&own.since).is_some_and(|since| since.elapsed() > timeout);
@@ -50,7 +52,10 @@ impl Guardian {
                 }
             }
         });
-        Guardian { state }
+        Guardian {
+            state,
+            thread: Some(thread),
+        }
     }
 
     pub fn guarded(&self) -> Guarded<'_> {
@@ -96,8 +101,10 @@ impl Drop for Guarded<'_> {
 }
 
 impl Drop for Guardian {
+    /// Waits for the thread: what it could give up may go only after it.
     fn drop(&mut self) {
         self.state.ended.store(true, Ordering::SeqCst);
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

@@ -25,13 +25,17 @@ const GRACE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 /// How long the store may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
+const NO_MEETING: &str =
+    "do all ranks run, and reach this address? train.timeout is how long they wait; where a machine \
+    has several networks GLOO_SOCKET_IFNAME names the one to use";
+
 /// This process among the others.
 pub struct Ranks {
+    /// Watches over what this rank has asked of its device; goes before what it could give up.
+    guardian: Option<Guardian>,
     group: Option<Arc<ProcessGroup>>,
     /// Where notes are left, and before each key what is this run's.
     store: Option<(Arc<Store>, String)>,
-    /// Watches over what this rank has asked of its device.
-    guardian: Option<Guardian>,
     /// When all ranks were last together, and the longest that they were apart.
     together: Cell<Option<Instant>>,
     apart: Cell<Duration>,
@@ -64,22 +68,13 @@ impl Ranks {
     /// # Errors
     /// Not all of them came within the timeout; NCCL that is not there.
     pub fn join(place: &Place, device: Device, timeout: Duration) -> Result<Self> {
-        let failed = |why: String| {
-            Error::Ranks {
+        let (p, seconds) = (place, timeout.as_secs());
+        let failed = |why: String| Error::Ranks {
             message: format!(
-                "rank {} of {}: no meeting at {}:{} within {} s: {why}",
-                place.rank,
-                place.world,
-                place.host,
-                place.port,
-                timeout.as_secs(),
+                "rank {} of {}: no meeting at {}:{} within {seconds} s: {why}",
+                p.rank, p.world, p.host, p.port
             ),
-            hint: Some(
-                "do all ranks run, and reach this address? train.timeout is how long they wait; where a machine has several \
-                 networks GLOO_SOCKET_IFNAME names the one to use"
-                    .into(),
-            ),
-        }
+            hint: Some(NO_MEETING.into()),
         };
         let short = |e: tch::TchError| failed(short(&e.to_string()));
         let serves = !place.agent && place.rank == 0;
@@ -99,7 +94,8 @@ impl Ranks {
         let group = Arc::new(ProcessGroup::join(&store, &meeting).map_err(short)?);
         let guardian = cuda.map(|_| {
             let group = group.clone();
-            Guardian::new(timeout, move || {
+            // What waits for other hosts alone ends by itself before.
+            Guardian::new(timeout + ANSWER, move || {
                 let _ = group.abort();
             })
         });
@@ -201,7 +197,7 @@ impl Ranks {
         lost(Reducer::new(group, named, bytes)).map(Some)
     }
 
-    /// While what is returned lives, this rank asks something of its device that other ranks have a part in. Where it is stuck
+    /// While what is returned lives, and no longer than one at a time, this rank asks something of its device that other ranks have a part in. Where it is stuck
     /// there for the timeout, because one of them is gone, it is freed: what it then computes is worth nothing.
     pub fn guarded(&self) -> Option<guardian::Guarded<'_>> {
         self.guardian.as_ref().map(Guardian::guarded)

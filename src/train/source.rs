@@ -177,6 +177,7 @@ impl<'a> Source<'a> {
                 };
                 sums[2 * set + 1] += batch.tokens as f64;
             }
+            let _guarded = ranks.guarded();
             sums[2 * set] = number(&sum)?;
         }
         ranks.sum(&mut sums)?;

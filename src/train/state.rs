@@ -22,6 +22,7 @@ impl Snapshot {
     /// Copies what the reference's trainer saves (trainable tensors, embeddings, buffers), or with `full` everything. All
     /// ranks come together for it; the first has the copy.
     pub fn of(steps: &Steps, epoch: i64, full: bool) -> Result<Option<Self>> {
+        let _guarded = steps.ranks.guarded();
         let random = random_of_all(steps)?;
         let moments = moments_of_all(steps)?;
         let first = steps.ranks.first();

@@ -194,6 +194,8 @@ impl Watch {
         if !self.logs(steps.done) {
             return Ok(());
         }
+        let ranks = steps.ranks.clone();
+        let _guarded = ranks.guarded();
         let losses = numbers(self.unread.iter().map(|u| &u.loss))?;
         let found_inf = numbers(self.skipped.iter().map(|(_, s)| s))?;
         let bad: Vec<usize> = (self.skipped.iter().zip(&found_inf))

@@ -102,6 +102,8 @@ Group* af2_group_new(Store* of, const char* prefix, int rank, int world, int64_t
 }
 void af2_group_free(Group* g) {
   try {
+    // Its threads would otherwise be met by the end of the process.
+    if (g->nccl) g->nccl->shutdown();
     delete g;
   } catch (...) {
   }
