@@ -179,7 +179,7 @@ fn signal(process: u32, name: &str) {
 }
 
 /// The ranks of a launcher, by their numbers.
-fn ranks_of(launcher: &Child) -> Vec<u32> {
+fn ranks_of(launcher: &Child, ranks: usize) -> Vec<u32> {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
         let id = launcher.id();
@@ -193,7 +193,7 @@ fn ranks_of(launcher: &Child) -> Vec<u32> {
                 .map(|v| String::from_utf8_lossy(v).into_owned());
             all.extend(rank.map(|r| (r, process)));
         }
-        if all.len() == 2 {
+        if all.len() == ranks {
             all.sort();
             return all.into_iter().map(|(_, p)| p).collect();
         }
@@ -319,7 +319,7 @@ fn five_kills_at_random_moments_change_no_loss() {
             }
             std::thread::sleep(Duration::from_millis(pause as u64));
             if ranks > 1 {
-                ranks_of(&child).iter().for_each(|p| signal(*p, "KILL"));
+                ranks_of(&child, 2).iter().for_each(|p| signal(*p, "KILL"));
             }
             signal(child.id(), "KILL");
             ended(child);
@@ -346,7 +346,7 @@ fn a_dead_rank_is_named_and_its_run_goes_on_by_itself() {
     run.succeeds(2, "whole", &[]);
     let mut child = run.command(2, "dead", &[]).spawn().unwrap();
     run.wait_for("dead", 7, &mut child);
-    signal(ranks_of(&child)[1], "KILL");
+    signal(ranks_of(&child, 2)[1], "KILL");
     let (code, said) = ended(child);
     assert_eq!(code, 137, "{said}");
     assert!(said.contains("rank 1 no longer answers: dead or hung"), "{said}");
@@ -359,7 +359,7 @@ fn a_dead_rank_is_named_and_its_run_goes_on_by_itself() {
     let arguments = ["stages.one.save.every=10"];
     let mut child = run.command(2, "first", &arguments).spawn().unwrap();
     run.wait_for_checkpoint("first", &mut child);
-    signal(ranks_of(&child)[0], "KILL");
+    signal(ranks_of(&child, 2)[0], "KILL");
     let (code, said) = ended(child);
     assert_eq!(code, 137, "{said}");
     assert!(said.contains("rank 0 no longer answers: dead or hung"), "{said}");
@@ -387,12 +387,73 @@ fn a_dead_rank_is_named_and_its_run_goes_on_by_itself() {
         .stderr(Stdio::piped());
     let mut child = restarting.spawn().unwrap();
     run.wait_for("again", 5, &mut child);
-    signal(ranks_of(&child)[0], "KILL");
+    signal(ranks_of(&child, 2)[0], "KILL");
     let (code, said) = ended(child);
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("starting all ranks again (1 of 2)"), "{said}");
     assert!(said.contains("rank 0"), "{said}");
     assert_eq!(run.losses("again"), run.losses("whole"));
+}
+
+/// PyTorch's own torchrun, an agent on each of two nodes: one that counts a restart and one that does not.
+#[test]
+#[ignore = "make test-interop"]
+fn torchrun_starts_a_run_again_on_two_nodes() {
+    let python = std::env::var_os("AF2_INTEROP_PYTHON").expect("`make test-interop` sets AF2_INTEROP_PYTHON");
+    let run = Run::new();
+    run.recipe(
+        &STAGE
+            .replace("steps: 10", "steps: 40")
+            .replace("every: 2", "every: 0"),
+    );
+    run.succeeds(2, "whole", &[]);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let plain = run.command(1, "torchrun", &["train.timeout=60"]);
+    let mut agents: Vec<Child> = (0..2)
+        .map(|_| {
+            let mut agent = Command::new(&python);
+            agent
+                .args([
+                    "-m",
+                    "torch.distributed.run",
+                    "--nnodes",
+                    "2",
+                    "--nproc-per-node",
+                    "1",
+                ])
+                .args(["--rdzv-backend", "c10d", "--rdzv-id", "one", "--rdzv-endpoint"])
+                .arg(format!("127.0.0.1:{port}"))
+                .args(["--max-restarts", "3", "--no-python"])
+                .arg(plain.get_program())
+                .args(plain.get_args())
+                .env("OMP_NUM_THREADS", "1")
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+            agent.spawn().unwrap()
+        })
+        .collect();
+    run.wait_for("torchrun", 9, &mut agents[0]);
+    signal(ranks_of(&agents[1], 1)[0], "KILL");
+    let said: Vec<String> = agents
+        .into_iter()
+        .map(|agent| {
+            let (code, said) = ended(agent);
+            assert_eq!(code, 0, "{said}");
+            said
+        })
+        .collect();
+    let said = said.concat();
+    for piece in [
+        "no longer answers: dead or hung",
+        "saved step ",
+        "the launcher has started this run again",
+        "resume: one from ",
+    ] {
+        assert!(said.contains(piece), "`{piece}` is not in {said}");
+    }
+    assert_eq!(run.losses("torchrun"), run.losses("whole"));
 }
 
 #[test]
@@ -401,7 +462,7 @@ fn a_hung_rank_is_named_within_the_timeout() {
     run.recipe(&STAGE.replace("steps: 10", "steps: 400"));
     let mut child = run.command(2, "hung", &["train.timeout=15"]).spawn().unwrap();
     run.wait_for("hung", 5, &mut child);
-    let hung = ranks_of(&child)[1];
+    let hung = ranks_of(&child, 2)[1];
     let since = Instant::now();
     signal(hung, "STOP");
     let (code, said) = ended(child);
