@@ -363,15 +363,22 @@ fn follow(
         if !compared(&name) {
             continue;
         }
-        let found = scalar(&model.params.get(&name).unwrap().detach().norm());
-        let expected = sum["l2"].as_f64().unwrap();
-        worst_sum = worst_sum.max((found - expected).abs() / (expected + 1e-3));
-        assert!(
-            (found - expected).abs() <= 1e-3 * expected + 1e-6,
-            "{file} {name}: norm {found} instead of {expected}"
-        );
+        let weight = model.params.get(&name).unwrap().detach();
+        let found = [
+            ("l2", scalar(&weight.norm())),
+            ("abssum", scalar(&weight.abs().sum(tch::Kind::Double))),
+        ];
+        for (what, found) in found {
+            let expected = sum[what].as_f64().unwrap();
+            worst_sum = worst_sum.max((found - expected).abs() / (expected + 1e-3));
+            // Five times what was seen, of few-shot runs: Adam scales rounding up where a gradient is small.
+            assert!(
+                (found - expected).abs() <= 2e-4 * expected + 1e-6,
+                "{file} {name}: {what} {found} instead of {expected}"
+            );
+        }
     }
-    println!("{file}: worst relative error of a final norm {worst_sum:.2e}");
+    println!("{file}: worst relative error of a final sum or norm {worst_sum:.2e}");
     run
 }
 
