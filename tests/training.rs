@@ -712,11 +712,18 @@ fn a_recipe_shows_that_it_resumes_exactly() {
 #[test]
 fn everything_that_is_promised_is_in_the_events() {
     let run = Run::new();
-    fs::copy(run.path("a/train.json"), run.path("a/val.json")).unwrap();
+    // Validation hears one file that is none: it is named, and the others are asked.
+    let text = fs::read_to_string(run.path("a/train.json")).unwrap();
+    let mut set: serde_json::Value = serde_json::from_str(&text).unwrap();
+    set["data"]["19"] = json!({"name": "broken.wav", "prompt": "What is heard?", "output": "nothing"});
+    set["total_num"] = json!(20);
+    fs::write(run.path("a/val.json"), set.to_string()).unwrap();
+    fs::write(run.path("a/broken.wav"), "no sound").unwrap();
     run.succeeds(
         2,
         "run",
         &[
+            "data.skip_budget=0.1",
             "train.peak_tflops=1.0",
             "train.precision=amp_bf16",
             "train.validate_every=5",
@@ -758,6 +765,9 @@ fn everything_that_is_promised_is_in_the_events() {
     }
     assert!(whole["mfu"].as_f64().unwrap() > 0.0);
     assert_eq!(run.values("run", "validation_loss").len(), 2);
+    let skipped = fs::read_to_string(run.path("run/skipped.jsonl")).unwrap();
+    assert_eq!(skipped.lines().count(), 1, "{skipped}");
+    assert!(skipped.contains("broken.wav"), "{skipped}");
     let mut board = Vec::new();
     for file in fs::read_dir(run.path("run/events/one")).unwrap().flatten() {
         if file.file_name().to_string_lossy().contains("tfevents") {
