@@ -202,6 +202,13 @@ pub fn all(mut errors: Vec<Error>) -> Result<()> {
     }
 }
 
+/// The first line of a message that may quote pages, and of that so much as fits into one of ours.
+pub fn short(message: &dyn std::fmt::Display) -> String {
+    let text = message.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().take(200).collect()
+}
+
 /// Did you mean: the candidate nearest in spelling, when it is near enough to be a typo.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates

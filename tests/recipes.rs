@@ -3,30 +3,13 @@
 mod common;
 
 use af2::recipe::{Recipe, StageRecipe};
-use common::af2;
+use common::{af2, af2_in as in_folder};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Runs `af2` in a folder, without what a launcher may have set.
-fn in_folder(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
-    let out = Command::new(assert_cmd::cargo::cargo_bin("af2"))
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove("WORLD_SIZE")
-        .output()
-        .unwrap();
-    let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
-    (
-        out.status.code().unwrap_or(-1),
-        text(out.stdout),
-        text(out.stderr),
-    )
 }
 
 /// Files in a folder of their own.

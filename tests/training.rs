@@ -292,6 +292,13 @@ fn random_stage(steps: usize) -> String {
         .replace("every: 2", "every: 3")
 }
 
+/// Long enough to be killed in, and nothing is saved but what a rescue saves.
+fn unsaved_stage() -> String {
+    STAGE
+        .replace("steps: 10", "steps: 40")
+        .replace("every: 2", "every: 0")
+}
+
 #[test]
 fn five_kills_at_random_moments_change_no_loss() {
     let run = Run::new();
@@ -338,11 +345,7 @@ fn five_kills_at_random_moments_change_no_loss() {
 #[test]
 fn a_dead_rank_is_named_and_its_run_goes_on_by_itself() {
     let run = Run::new();
-    run.recipe(
-        &STAGE
-            .replace("steps: 10", "steps: 40")
-            .replace("every: 2", "every: 0"),
-    );
+    run.recipe(&unsaved_stage());
     run.succeeds(2, "whole", &[]);
     let mut child = run.command(2, "dead", &[]).spawn().unwrap();
     run.wait_for("dead", 7, &mut child);
@@ -401,11 +404,7 @@ fn a_dead_rank_is_named_and_its_run_goes_on_by_itself() {
 fn torchrun_starts_a_run_again_on_two_nodes() {
     let python = std::env::var_os("AF2_INTEROP_PYTHON").expect("`make test-interop` sets AF2_INTEROP_PYTHON");
     let run = Run::new();
-    run.recipe(
-        &STAGE
-            .replace("steps: 10", "steps: 40")
-            .replace("every: 2", "every: 0"),
-    );
+    run.recipe(&unsaved_stage());
     run.succeeds(2, "whole", &[]);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();

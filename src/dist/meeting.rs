@@ -1,6 +1,7 @@
 //! How ranks agree on which round of a run this is. A store may outlive many: torchrun's agents keep theirs over restarts, and do
 //! not count these alike on every node.
 
+use crate::error::short;
 use crate::ffi::c10d::Store;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -32,7 +33,7 @@ pub(super) fn round(
     timeout: Duration,
 ) -> Result<String, String> {
     let until = Instant::now() + timeout;
-    let failed = |e: tch::TchError| super::short(&e.to_string());
+    let failed = |e: tch::TchError| short(&e);
     let word = format!("{:016x}", rand::random::<u64>());
     if rank > 0 {
         store.set(&format!("af2/knock/{rank}"), &word).map_err(failed)?;

@@ -10,7 +10,7 @@ mod place;
 
 pub use place::Place;
 
-use crate::error::{Error, Result};
+use crate::error::{short, Error, Result};
 use crate::ffi::c10d::{Meeting, ProcessGroup, Reduce, Reducer, Store};
 use guardian::Guardian;
 use std::cell::Cell;
@@ -41,8 +41,6 @@ pub struct Ranks {
     apart: Cell<Duration>,
     pub rank: usize,
     pub world: usize,
-    /// Number on this machine: its CUDA device.
-    pub local: usize,
     /// Ranks on this machine, which share its cores.
     pub local_world: usize,
 }
@@ -58,7 +56,6 @@ impl Ranks {
             apart: Cell::default(),
             rank: 0,
             world: 1,
-            local: 0,
             local_world: 1,
         }
     }
@@ -76,9 +73,9 @@ impl Ranks {
             ),
             hint: Some(NO_MEETING.into()),
         };
-        let short = |e: tch::TchError| failed(short(&e.to_string()));
+        let refused = |e: tch::TchError| failed(short(&e));
         let serves = !place.agent && place.rank == 0;
-        let store = Arc::new(Store::open(&place.host, place.port, serves, timeout).map_err(short)?);
+        let store = Arc::new(Store::open(&place.host, place.port, serves, timeout).map_err(refused)?);
         let round = meeting::round(&store, place.rank, place.world, place.again, timeout).map_err(failed)?;
         let cuda = match device {
             Device::Cuda(n) => Some(n),
@@ -91,7 +88,7 @@ impl Ranks {
             timeout,
             cuda,
         };
-        let group = Arc::new(ProcessGroup::join(&store, &meeting).map_err(short)?);
+        let group = Arc::new(ProcessGroup::join(&store, &meeting).map_err(refused)?);
         let guardian = cuda.map(|_| {
             let group = group.clone();
             // What waits for other hosts alone ends by itself before.
@@ -107,7 +104,6 @@ impl Ranks {
             apart: Cell::default(),
             rank: place.rank,
             world: place.world,
-            local: place.local,
             local_world: place.local_world,
         })
     }
@@ -158,18 +154,6 @@ impl Ranks {
             values.fill(0.0);
         }
         self.sum(values)
-    }
-
-    /// Averages tensors over the ranks, in place.
-    pub fn average(&self, tensors: &[Tensor]) -> Result<()> {
-        let Some(group) = self.group.as_ref().filter(|_| self.many()) else {
-            return Ok(());
-        };
-        lost(group.all_reduce(tensors, Reduce::Sum))?;
-        for t in tensors {
-            let _ = tch::no_grad(|| t.shallow_clone().g_mul_scalar_(1.0 / self.world as f64));
-        }
-        Ok(())
     }
 
     /// Overwrites tensors (of one device) with those of rank `from`.
@@ -297,11 +281,7 @@ impl Ranks {
             ),
         };
         let error = Error::Ranks {
-            message: format!(
-                "rank {}, step {step}: {what} ({})",
-                self.rank,
-                short(&error.to_string())
-            ),
+            message: format!("rank {}, step {step}: {what} ({})", self.rank, short(&error)),
             hint: Some(
                 "what it wrote last says why; `af2 train … --resume auto` goes on from the last checkpoint"
                     .into(),
@@ -356,7 +336,7 @@ const LOST: &str = "lost contact: ";
 
 fn lost<T>(result: std::result::Result<T, tch::TchError>) -> Result<T> {
     result.map_err(|e| Error::Ranks {
-        message: format!("{LOST}{}", short(&e.to_string())),
+        message: format!("{LOST}{}", short(&e)),
         hint: None,
     })
 }
@@ -378,16 +358,6 @@ fn is_loss(error: &Error) -> bool {
         Error::Torch(_) => signs.iter().any(|s| text.contains(s)),
         _ => false,
     }
-}
-
-/// libtorch's errors end in pages of where they come from.
-fn short(text: &str) -> String {
-    text.lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(200)
-        .collect()
 }
 
 /// A scalar tensor for counting on a device.

@@ -1,6 +1,6 @@
 //! A Hugging Face tokenizer folder with AF2's four added tokens.
 
-use crate::error::{Error, Result};
+use crate::error::{short, Error, Result};
 use std::path::Path;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
@@ -127,17 +127,6 @@ impl Tokenizer {
             .decode(&ids, skip_special)
             .map_err(|e| Error::recipe("text", format!("cannot be decoded: {}", short(&e))))
     }
-}
-
-/// The first line of an error that may quote a whole file.
-fn short(e: &dyn std::fmt::Display) -> String {
-    let text = e.to_string();
-    text.lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(200)
-        .collect()
 }
 
 pub(super) fn read(path: &Path) -> Result<String> {

@@ -101,8 +101,14 @@ pub fn as_items(tensors: &[(String, Tensor)]) -> Vec<(String, Item<'static>)> {
 
 /// Runs the program: exit code, standard output, standard error.
 pub fn af2(arguments: &[&str]) -> (i32, String, String) {
+    af2_in(".".as_ref(), arguments)
+}
+
+/// The same in a folder.
+pub fn af2_in(folder: &std::path::Path, arguments: &[&str]) -> (i32, String, String) {
     let out = Command::new(assert_cmd::cargo::cargo_bin("af2"))
         .args(arguments)
+        .current_dir(folder)
         .output()
         .unwrap();
     let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
