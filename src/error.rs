@@ -82,7 +82,7 @@ pub enum Error {
     #[error("{0}")]
     Mismatch(String),
     /// libtorch refused an operation.
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", sentence(&.0.to_string()))]
     Torch(#[from] tch::TchError),
 }
 
@@ -207,6 +207,17 @@ pub fn short(message: &dyn std::fmt::Display) -> String {
     let text = message.to_string();
     let line = text.lines().next().unwrap_or_default();
     line.chars().take(200).collect()
+}
+
+/// What libtorch says, without the frames of its C++ behind it. tch's plain operations wrap it once more.
+pub fn sentence(text: &str) -> String {
+    let inner = text
+        .split_once("Torch(\"")
+        .filter(|(before, _)| before.contains("Result::unwrap()"))
+        .map_or(text, |(_, inner)| inner.trim_end_matches("\")"));
+    let ends = ["\\nException raised from", "\nException raised from"];
+    let end = ends.iter().filter_map(|e| inner.find(e)).min();
+    inner[..end.unwrap_or(inner.len())].replace("\\\"", "\"")
 }
 
 /// Did you mean: the candidate nearest in spelling, when it is near enough to be a typo.

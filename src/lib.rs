@@ -17,7 +17,9 @@
 
 pub mod error;
 pub mod fsutil;
+pub mod panics;
 pub mod progress;
+pub mod screen;
 pub mod shapes;
 
 pub mod audio;

@@ -1,8 +1,9 @@
 //! Progress on standard error: a bar where a person watches, plain lines in a log.
 
+use crate::screen::visible;
 use indicatif::{ProgressBar, ProgressFinish, ProgressState, ProgressStyle};
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -96,7 +97,7 @@ impl Progress {
     pub fn message(&self, text: &str) {
         match &self.out {
             Out::Quiet => {}
-            Out::Bar(bar) => bar.set_message(text.to_owned()),
+            Out::Bar(bar) => bar.set_message(visible(text).into_owned()),
             Out::Lines(lines) => text.clone_into(&mut lock(&lines.message)),
         }
     }
@@ -129,7 +130,7 @@ fn bar(label: &str, total: u64) -> ProgressBar {
         let _ = out.write_str(&rate(state.pos(), state.elapsed()));
     };
     bar.set_style(style.with_key("rate", shown_rate).progress_chars("━╸─"));
-    bar.set_prefix(label.to_owned());
+    bar.set_prefix(visible(label).into_owned());
     bar.with_finish(ProgressFinish::Abandon)
 }
 
@@ -167,8 +168,7 @@ impl Lines {
             elapsed,
             &lock(&self.message),
         );
-        // Standard error may be closed; progress is no reason to stop.
-        let _ = writeln!(std::io::stderr(), "{line}");
+        crate::say!("{line}");
     }
 }
 

@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 /// module → the modules of this crate that it may name. What is not listed may use everything.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("error", &[]),
+    ("panics", &["error", "screen"]),
+    ("screen", &["error"]),
     ("shapes", &[]),
     ("fsutil", &["error"]),
-    ("progress", &[]),
+    ("progress", &["screen"]),
     ("audio", &["error", "shapes", "fsutil"]),
-    ("text", &["error", "shapes", "fsutil"]),
+    ("text", &["error", "shapes", "fsutil", "panics", "screen"]),
     ("data", &["error", "shapes", "fsutil", "audio", "text"]),
     ("model", &["error", "shapes", "fsutil", "ffi"]),
-    ("checkpoint", &["error", "shapes", "fsutil"]),
-    ("ffi", &["error"]),
+    ("checkpoint", &["error", "shapes", "fsutil", "panics", "screen"]),
+    ("ffi", &["error", "panics"]),
     ("metrics", &["error"]),
     ("synth", &["error", "shapes", "fsutil", "data"]),
     ("recipe", &["error", "shapes", "fsutil", "model", "synth", "data"]),
@@ -60,6 +62,11 @@ fn uses(text: &str) -> Vec<String> {
                 .collect()
         })
         .filter(|name: &String| name.chars().next().is_some_and(char::is_lowercase))
+        // The macros of `screen`.
+        .map(|name| match name.as_str() {
+            "out" | "say" => "screen".to_owned(),
+            _ => name,
+        })
         .collect()
 }
 
@@ -109,6 +116,25 @@ fn metrics_and_report_touch_no_tensor() {
                 file.display()
             );
         }
+    }
+}
+
+/// `println!` panics where its reader has left, `eprintln!` where the terminal is closed.
+#[test]
+fn there_is_one_way_to_print() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        // Tests may print: cargo captures it.
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
+        let odd = ["println!", "eprintln!", "print!", "eprint!", "dbg!"];
+        let found = code
+            .lines()
+            .find(|l| !l.trim_start().starts_with("//") && odd.iter().any(|word| l.contains(word)));
+        let tests = file.ends_with("tests.rs");
+        assert!(found.is_none() || tests, "{}: {found:?}", file.display());
     }
 }
 

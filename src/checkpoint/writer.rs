@@ -42,7 +42,7 @@ impl Drop for Writer {
     /// A run that ends by an error elsewhere still finishes the checkpoint that it was writing.
     fn drop(&mut self) {
         if let Err(e) = self.wait() {
-            eprintln!("error: the last checkpoint was not written: {e}");
+            crate::say!("error: the last checkpoint was not written: {e}");
         }
     }
 }

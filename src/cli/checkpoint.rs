@@ -100,8 +100,10 @@ pub fn run(verb: &CheckpointVerb) -> Result<()> {
                 args.layout,
                 &choice,
             )?;
-            println!("{} tensors in {}", done.tensors, args.out.display());
-            done.left_out.iter().for_each(|line| println!("left out: {line}"));
+            crate::out!("{} tensors in {}", done.tensors, args.out.display());
+            done.left_out
+                .iter()
+                .for_each(|line| crate::out!("left out: {line}"));
             Ok(())
         }
         CheckpointVerb::Verify(args) => verify(args),
@@ -157,7 +159,7 @@ fn ls(args: &LsArgs) -> Result<()> {
             .collect();
         let plain: serde_json::Map<_, _> = plain.iter().map(|(n, v)| (n.clone(), to_json(v))).collect();
         let all = json!({"path": args.path, "tensors": tensors, "values": plain, "elements": elements, "bytes": bytes});
-        println!("{all}");
+        crate::out!("{all}");
         return Ok(());
     }
     let mut table = Table::new(["tensor", "shape", "dtype", "bytes"]);
@@ -169,11 +171,11 @@ fn ls(args: &LsArgs) -> Result<()> {
             info.bytes().to_string(),
         ]);
     }
-    println!("{}", table.terminal());
+    crate::out!("{}", table.terminal());
     for (name, value) in &plain {
-        println!("{name} = {value}");
+        crate::out!("{name} = {value}");
     }
-    println!("{} tensors, {elements} elements, {bytes} bytes", infos.len());
+    crate::out!("{} tensors, {elements} elements, {bytes} bytes", infos.len());
     Ok(())
 }
 
@@ -197,7 +199,7 @@ fn compare(args: &DiffArgs) -> Result<()> {
     };
     let found = checkpoint::diff(&open(&args.first)?, &open(&args.second)?)?;
     if args.json {
-        println!("{}", diff_json(&found));
+        crate::out!("{}", diff_json(&found));
     } else {
         print_diff(&found);
     }
@@ -216,16 +218,18 @@ fn print_diff(found: &Difference) {
         ("only in the first ", &found.only_first),
         ("only in the second", &found.only_second),
     ] {
-        list.iter().for_each(|name| println!("{mark} {name}"));
+        list.iter().for_each(|name| crate::out!("{mark} {name}"));
     }
     for u in &found.shapes {
-        println!(
+        crate::out!(
             "shape              {}: {:?}, {:?}",
-            u.name, u.shapes.0, u.shapes.1
+            u.name,
+            u.shapes.0,
+            u.shapes.1
         );
     }
     for u in &found.kinds {
-        println!(
+        crate::out!(
             "dtype              {}: {}, {}",
             u.name,
             dtype(u.kinds.0),
@@ -241,9 +245,9 @@ fn print_diff(found: &Difference) {
                 format!("{:.3e}", d.relative),
             ]);
         }
-        println!("{}", table.terminal());
+        crate::out!("{}", table.terminal());
     }
-    println!(
+    crate::out!(
         "{} equal, {} differ, {} of other shape, {} only in the first, {} only in the second",
         found.equal,
         found.values.len(),
@@ -321,7 +325,7 @@ fn verify(args: &VerifyArgs) -> Result<()> {
         }
         progress.finish("");
     }
-    println!("{}: fits", args.path.display());
+    crate::out!("{}: fits", args.path.display());
     Ok(())
 }
 
@@ -340,5 +344,5 @@ fn elsewhere(tensors: &Archive) -> impl Fn(&str) -> Option<&'static str> {
 }
 
 fn print_report(report: &Report) {
-    report.lines().iter().for_each(|line| println!("{line}"));
+    report.lines().iter().for_each(|line| crate::out!("{line}"));
 }

@@ -48,7 +48,7 @@ const SMALLEST: &[&str] = &[
 
 pub fn run(args: &DemoArgs) -> Result<()> {
     if args.show {
-        print!("{}", crate::recipe::DEMO);
+        crate::screen::out(crate::recipe::DEMO);
         return Ok(());
     }
     let mut overrides: Vec<String> = Vec::new();
@@ -68,16 +68,16 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     ];
     for (i, (name, step)) in steps.iter().enumerate() {
         let begun = Instant::now();
-        eprintln!("[{}/{}] {name}", i + 1, steps.len());
+        crate::say!("[{}/{}] {name}", i + 1, steps.len());
         step(&recipe)?;
-        eprintln!(
+        crate::say!(
             "[{}/{}] {name}: {:.0} s",
             i + 1,
             steps.len(),
             begun.elapsed().as_secs_f64()
         );
     }
-    eprintln!(
+    crate::say!(
         "all: {:.1} minutes, in {}",
         started.elapsed().as_secs_f64() / 60.0,
         recipe.output.display()

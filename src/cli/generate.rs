@@ -117,13 +117,13 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         match answer(&model, &ears, question, windows, &options, &mut sampler) {
             Ok(a) if args.json => {
                 let line = serde_json::to_string(&a).map_err(|e| Error::recipe("answer", e.to_string()))?;
-                println!("{line}");
+                crate::out!("{line}");
             }
-            Ok(a) if questions.len() == 1 => println!("{}", a.text),
-            Ok(a) => println!("{}\t{}\t{}", a.path, a.prompt, a.text),
+            Ok(a) if questions.len() == 1 => crate::out!("{}", a.text),
+            Ok(a) => crate::out!("{}\t{}\t{}", a.path, a.prompt, a.text),
             // One bad file does not take the answers about the others with it.
             Err(e) if questions.len() > 1 => {
-                eprintln!("error: {e}");
+                crate::say!("error: {e}");
                 failed.push(e);
             }
             Err(e) => return Err(e),
@@ -132,7 +132,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     match failed.len() {
         0 => Ok(()),
         n => {
-            eprintln!("{n} of {} questions could not be answered", questions.len());
+            crate::say!("{n} of {} questions could not be answered", questions.len());
             crate::error::all(failed.into_iter().take(1).collect())
         }
     }

@@ -92,36 +92,49 @@ impl RecipeArgs {
     }
 }
 
-/// Writes to standard output; a reader that has seen enough (`| head`) is no error.
+/// Writes to standard output.
 fn out(text: &str) -> Result<()> {
-    use std::io::Write;
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(crate::Error::io("standard output", e)),
-        _ => Ok(()),
-    }
+    crate::screen::out(text);
+    Ok(())
 }
 
 /// Notes go where they do not stand in the way of a result.
 fn say(notes: &[String]) {
     for note in notes {
-        eprintln!("note: {note}");
+        crate::say!("note: {note}");
     }
 }
 
 /// Runs the command line; returns the exit code.
 pub fn main() -> i32 {
+    crate::panics::in_one_line();
     let cli = Cli::parse();
     crate::progress::set_quiet(cli.quiet);
-    let result = match &cli.verb {
+    // A panic has said its line. Whoever waits for a code gets one of ours.
+    let result = std::panic::catch_unwind(|| run(&cli.verb));
+    let (code, result) = match result {
+        Ok(Ok(code)) => (code, Ok(())),
+        Ok(Err(e)) => (0, Err(e)),
+        Err(_) => return 1,
+    };
+    match result.and_then(|()| crate::screen::finish()) {
+        Ok(()) => code,
+        Err(e) => {
+            crate::say!("error: {e}");
+            e.exit_code()
+        }
+    }
+}
+
+/// Runs a verb; returns the exit code where it is another program's.
+fn run(verb: &Verb) -> Result<i32> {
+    match verb {
         Verb::Demo(args) => demo::run(args),
         Verb::Synth(args) => args.load().and_then(|r| steps::synth(&r)),
         Verb::Lm(args) => args.load().and_then(|r| steps::lm(&r)),
         Verb::Clap(args) => args.load().and_then(|r| steps::clap(&r)),
         Verb::Train(args) => args.run(),
-        Verb::Launch(args) => match args.run() {
-            Ok(code) => return code,
-            Err(e) => Err(e),
-        },
+        Verb::Launch(args) => return args.run(),
         Verb::Eval(args) => args.run(),
         Verb::Report(args) => args.run(),
         Verb::Generate(args) => generate::run(args),
@@ -130,12 +143,6 @@ pub fn main() -> i32 {
         Verb::Checkpoint(verb) => checkpoint::run(verb),
         Verb::Data(verb) => data::run(verb),
         Verb::Trace(args) => trace::run(args),
-    };
-    match result {
-        Ok(()) => 0,
-        Err(e) => {
-            eprintln!("error: {e}");
-            e.exit_code()
-        }
     }
+    .map(|()| 0)
 }

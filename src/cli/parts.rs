@@ -74,7 +74,7 @@ impl CheckpointArgs {
     pub fn open(&self) -> Result<Loaded> {
         let model = load::open_parts(&self.how.parts(self.checkpoint.clone()), &self.how.options()?)?;
         for note in &model.notes {
-            eprintln!("note: {note}");
+            crate::say!("note: {note}");
         }
         for odd in model
             .report
@@ -82,7 +82,7 @@ impl CheckpointArgs {
             .iter()
             .filter(|o| o.why.is_some_and(|w| w.starts_with("initialised")))
         {
-            eprintln!("note: {}: {}", odd.name, odd.why.unwrap_or_default());
+            crate::say!("note: {}: {}", odd.name, odd.why.unwrap_or_default());
         }
         Ok(model)
     }

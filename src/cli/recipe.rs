@@ -73,7 +73,7 @@ fn ls() -> Result<()> {
         shown.push_str(&line(&file.display().to_string(), recipe, &text));
     }
     if files.is_empty() {
-        eprintln!("no recipes/ or ablations/ with recipes here");
+        crate::say!("no recipes/ or ablations/ with recipes here");
     }
     super::out(&shown)
 }
@@ -239,6 +239,6 @@ fn import(args: &ImportArgs) -> Result<()> {
 
 fn write(out: &Path, text: &str) -> Result<()> {
     crate::fsutil::write_atomic_bytes(out, text.as_bytes())?;
-    eprintln!("recipe: {}", out.display());
+    crate::say!("recipe: {}", out.display());
     Ok(())
 }

@@ -104,7 +104,7 @@ pub fn synth(recipe: &Recipe) -> Result<()> {
     if let Some(bar) = bar.into_inner().unwrap_or_else(|e| e.into_inner()) {
         bar.finish("");
     }
-    println!(
+    crate::out!(
         "corpus: {} clips, {:.1} minutes of sound, in {}",
         corpus.clips,
         corpus.seconds / 60.0,
@@ -170,7 +170,7 @@ fn train_as(place: Option<&Place>, recipe: &Recipe, resume: &Resume, verify: boo
 fn agreed(resume: &Resume, ranks: &Ranks) -> Result<Resume> {
     let again = *resume == Resume::No && ranks.again();
     if again && ranks.first() {
-        eprintln!("the launcher has started this run again: --resume auto");
+        crate::say!("the launcher has started this run again: --resume auto");
     }
     let own = match resume {
         Resume::No => f64::from(u8::from(again)),
@@ -243,13 +243,13 @@ pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) ->
 /// Prints the table; writes table.md and curves.svg.
 pub fn report_run(folder: &Path) -> Result<()> {
     let results = score::Results::read(&folder.join("results.json"))?;
-    println!("{}", report::table::results(&results).terminal());
+    crate::out!("{}", report::table::results(&results).terminal());
     let markdown = report::table::results(&results).markdown();
     crate::fsutil::write_atomic_bytes(&folder.join("table.md"), markdown.as_bytes())?;
     let drawn = report::curves(folder)?;
-    println!("table: {}", folder.join("table.md").display());
+    crate::out!("table: {}", folder.join("table.md").display());
     for file in drawn {
-        println!("curve: {}", file.display());
+        crate::out!("curve: {}", file.display());
     }
     Ok(())
 }

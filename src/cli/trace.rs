@@ -51,7 +51,7 @@ pub fn run(args: &TraceArgs) -> Result<()> {
     let tensors = trace::run(&model, &manifest, &args.data_root, &args.items, args.max_tokens)?;
     if let Some(out) = &args.out {
         trace::write(out, &tensors)?;
-        eprintln!("{} tensors in {}", tensors.len(), out.display());
+        crate::say!("{} tensors in {}", tensors.len(), out.display());
     }
     match &args.compare {
         Some(other) => compare(args, &model, &tensors, other),
@@ -95,7 +95,7 @@ fn compare(
             },
         ]);
     }
-    println!("{}", shown.terminal());
+    crate::out!("{}", shown.terminal());
     match past.is_empty() {
         true => Ok(()),
         false => Err(Error::Mismatch(format!(

@@ -57,7 +57,7 @@ impl Launch {
             if code == 0 || attempt >= self.restarts || signals.ended() {
                 return Ok(code);
             }
-            eprintln!(
+            crate::say!(
                 "launch: starting all ranks again ({} of {})",
                 attempt + 1,
                 self.restarts
@@ -105,7 +105,7 @@ impl Launch {
                 *place = None;
                 if !status.success() {
                     use std::os::unix::process::ExitStatusExt;
-                    eprintln!("launch: rank {rank} ended with {status}");
+                    crate::say!("launch: rank {rank} ended with {status}");
                     failed.push(status.code().or(status.signal().map(|s| 128 + s)).unwrap_or(1));
                 }
             }
@@ -143,7 +143,7 @@ fn speak_for(rank: usize, child: &mut Child) {
     fn lines(rank: usize, from: impl std::io::Read + Send + 'static) {
         std::thread::spawn(move || {
             for line in BufReader::new(from).split(b'\n').map_while(|l| l.ok()) {
-                eprintln!("[rank {rank}] {}", String::from_utf8_lossy(&line));
+                crate::say!("[rank {rank}] {}", String::from_utf8_lossy(&line));
             }
         });
     }

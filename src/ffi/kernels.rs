@@ -94,7 +94,7 @@ extern "C" fn run(
             0
         }
         Err(payload) => {
-            let text = CString::new(super::panic_text(&*payload)).unwrap_or_default();
+            let text = CString::new(crate::panics::words(&*payload)).unwrap_or_default();
             // SAFETY: a place for one string, which the shim frees.
             unsafe { *why = libc::strdup(text.as_ptr()) };
             1
@@ -357,7 +357,7 @@ mod tests {
     fn a_block_that_fails_says_why() {
         let x = Tensor::randn([2, 3], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let failed = std::panic::catch_unwind(|| recompute(&[x.shallow_clone()], |t| t[0].matmul(&t[0])));
-        let text = super::super::panic_text(&*failed.unwrap_err());
+        let text = crate::panics::words(&*failed.unwrap_err());
         assert!(text.contains("cannot be multiplied"), "{text}");
     }
 

@@ -36,13 +36,6 @@ fn call<T>(f: impl FnOnce(ErrorSlot) -> T) -> Result<T, tch::TchError> {
     }
 }
 
-/// The words of a panic that was caught.
-pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().cloned();
-    text.or(payload.downcast_ref::<&str>().map(|s| s.to_string()))
-        .unwrap_or_else(|| "a panic without words".into())
-}
-
 /// Ends the process now: no destructor of libtorch's may wait for ranks or devices that are lost.
 pub fn exit_at_once(code: i32) -> ! {
     use std::io::Write;

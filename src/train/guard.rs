@@ -1,34 +1,14 @@
 //! libtorch's refusals inside a step as errors: tch's plain operations panic with them.
 
 use crate::error::{Error, Result};
-use crate::ffi::panic_text;
+use crate::panics::caught;
 use crate::recipe::Recipe;
-use std::cell::Cell;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::Once;
 use tch::TchError;
-
-thread_local! {
-    /// A panic of this thread is caught and told as an error: nothing is printed for it.
-    static CAUGHT: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Runs a part of training; a panic of libtorch's becomes its error, and where memory ran out the recipe's keys that help are
 /// named.
 pub fn catch<T>(recipe: &Recipe, stage: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let before = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !CAUGHT.get() {
-                before(info);
-            }
-        }));
-    });
-    CAUGHT.set(true);
-    let result = panic::catch_unwind(AssertUnwindSafe(f));
-    CAUGHT.set(false);
-    let result = result.unwrap_or_else(|payload| Err(Error::Torch(TchError::Torch(panic_text(&*payload)))));
+    let result = caught(f).unwrap_or_else(|words| Err(Error::Torch(TchError::Torch(words))));
     result.map_err(|e| explain(e, recipe, stage))
 }
 

@@ -93,7 +93,7 @@ pub fn from(path: &Path, steps: &mut Steps) -> Result<()> {
     });
     agree(path, steps, own.map(|_| ()))?;
     if steps.ranks.first() {
-        eprintln!(
+        crate::say!(
             "resume: {} from {}, step {}",
             steps.stage.name,
             path.display(),
@@ -144,7 +144,7 @@ pub fn newest(folder: &Path, steps: &mut Steps) -> Result<()> {
             return Err(e);
         }
         if steps.ranks.first() {
-            eprintln!("resume: a checkpoint cannot be used: {e}");
+            crate::say!("resume: a checkpoint cannot be used: {e}");
         }
         damaged.push(e);
     }
@@ -173,12 +173,12 @@ pub fn rescue(recipe: &Recipe, error: Error, steps: &Steps, saver: &mut Saver, s
 fn save_alone(recipe: &Recipe, steps: &Steps, saver: &mut Saver, made: bool) {
     let step = steps.done;
     if !made {
-        eprintln!("step {step} is not saved: the device was lost while it made it");
+        crate::say!("step {step} is not saved: the device was lost while it made it");
         return;
     }
     match guard::catch(recipe, &steps.stage.name, || saver.rescue(steps)) {
-        Ok(Some(path)) => eprintln!("saved step {step} in {}", path.display()),
+        Ok(Some(path)) => crate::say!("saved step {step} in {}", path.display()),
         Ok(None) => {}
-        Err(e) => eprintln!("step {step} is not saved: {e}"),
+        Err(e) => crate::say!("step {step} is not saved: {e}"),
     }
 }

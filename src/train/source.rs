@@ -58,7 +58,7 @@ fn follow(recipe: &Recipe, model: &mut Flamingo, ranks: &Ranks) {
     if let Some(own) = &recipe.model.cross_attention {
         let rule = &mut model.config.cross_attention;
         if rule.frames != own.frames && ranks.first() {
-            eprintln!(
+            crate::say!(
                 "note: model.cross_attention.frames: {}, as the recipe says; the checkpoint itself asks for {}",
                 own.frames, rule.frames
             );

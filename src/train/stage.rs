@@ -63,7 +63,7 @@ pub fn hold_frozen(params: &Params, held: Held, tell: bool) -> Result<()> {
         }
     }
     if tell && stayed > 0 {
-        eprintln!(
+        crate::say!(
             "train.frozen: {cast} frozen matrices are held in bf16; {stayed} are not exactly that and stay in fp32"
         );
     }

@@ -47,7 +47,7 @@ pub fn verify_resume(recipe: &Recipe, ranks: &Rc<Ranks>, device: Device) -> Resu
         compare(stage, &whole, &again)?;
         if ranks.first() {
             let size = std::fs::metadata(&file).map_or(0, |m| m.len());
-            println!(
+            crate::out!(
                 "{}: {STEPS} steps, a checkpoint of {:.1} MB, {STEPS} more; from the checkpoint the same {} losses and {} weights, bit for bit",
                 stage.name,
                 size as f64 / 1e6,

@@ -92,7 +92,7 @@ pub fn run(args: &BlendArgs) -> Result<()> {
     match &args.out {
         Some(out) => crate::fsutil::write_atomic_bytes(out, text.as_bytes()),
         None => {
-            print!("{text}");
+            crate::screen::out(&text);
             Ok(())
         }
     }

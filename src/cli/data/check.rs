@@ -69,7 +69,7 @@ pub fn run(args: &CheckArgs) -> Result<()> {
         },
     )?;
     if args.json {
-        println!(
+        crate::out!(
             "{}",
             json!({"manifests": found.manifests, "counts": found.counts(), "findings": found.findings})
         );
@@ -126,18 +126,18 @@ fn print_diagnosis(found: &Diagnosis, show: usize) {
             format!("{:.0}%", 100.0 * s.padding_in_buckets),
         ]);
     }
-    println!("{}", table.terminal());
+    crate::out!("{}", table.terminal());
     for s in &found.manifests {
         let answers: Vec<String> = s.answers.iter().map(|(a, n)| format!("{a} ({n})")).collect();
-        println!("answers of {}/{}: {}", s.task, s.split, answers.join(", "));
+        crate::out!("answers of {}/{}: {}", s.task, s.split, answers.join(", "));
     }
     for (fault, n) in found.counts() {
-        println!("{}: {n}", name(fault));
+        crate::out!("{}: {n}", name(fault));
         for f in found.findings.iter().filter(|f| f.fault == fault).take(show) {
-            println!("  {} item {}: {}", f.manifest.display(), f.item, f.what);
+            crate::out!("  {} item {}: {}", f.manifest.display(), f.item, f.what);
         }
         if n > show {
-            println!("  … {} more", n - show);
+            crate::out!("  … {} more", n - show);
         }
     }
 }

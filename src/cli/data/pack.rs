@@ -61,7 +61,7 @@ pub fn run(args: &PackArgs) -> Result<()> {
         0 => String::new(),
         n => format!("; {n} skipped, see {}", log.display()),
     };
-    println!(
+    crate::out!(
         "{} items in {} shards in {}{skipped}",
         index.items,
         index.shards,

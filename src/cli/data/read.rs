@@ -160,7 +160,7 @@ impl Sums {
         );
         let peak = peak_memory();
         if json {
-            println!(
+            crate::out!(
                 "{}",
                 json!({"batches": self.batches, "items": self.items, "windows": self.windows,
                        "seconds": seconds, "windows_per_second": self.windows as f64 / seconds,
@@ -169,14 +169,14 @@ impl Sums {
             );
             return;
         }
-        println!(
+        crate::out!(
             "{} items in {} batches, {} windows in {seconds:.1} s: {:.0} windows/s",
             self.items,
             self.batches,
             self.windows,
             self.windows as f64 / seconds
         );
-        println!(
+        crate::out!(
             "padding: {:.1}% of windows, {:.1}% of tokens; {skipped} items skipped{}",
             100.0 * windows,
             100.0 * tokens,
