@@ -3,7 +3,7 @@
 # The targets share one target/ folder, and cargo parallelises by itself.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-interop bench bench-data bench-train fuzz fmt lint clean distclean
+.PHONY: help setup build demo test test-interop bench bench-busy bench-data bench-train fuzz fmt lint clean distclean
 
 # Recipes start where this file lies, also under `make -f` and where the path holds spaces.
 export AF2_ROOT := $(shell cd -P "$$(dirname "$$(echo '$(MAKEFILE_LIST)' | sed 's/^ *//')")" && pwd)
@@ -39,6 +39,9 @@ bench-data: setup ## windows per second from disk to mel, beside the reference's
 
 bench-train: setup ## a training step's time and memory, beside PyTorch and transformers (5 GB, kept outside; ARGS='tiny', '--full-size')
 	@$(HERE) bash benches/peers/train.sh $(ARGS)
+
+bench-busy: setup ## training and answers beside another program on the cores (ARGS='tiny train', 'af2-0.5b answer')
+	@$(HERE) $(CARGO) bench --locked --quiet --bench busy -- $(ARGS)
 
 fuzz: setup ## feed the checkpoint readers with garbage (SECONDS_EACH=600; needs cargo-fuzz and a nightly toolchain)
 	@$(HERE) bash fuzz/run.sh

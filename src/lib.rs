@@ -29,6 +29,7 @@ pub mod data;
 pub mod dist;
 
 pub mod checkpoint;
+pub mod cores;
 pub mod ffi;
 pub mod model;
 

@@ -8,6 +8,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("panics", &["error", "screen"]),
     ("screen", &["error"]),
     ("shapes", &[]),
+    ("cores", &["ffi", "screen"]),
     ("fsutil", &["error"]),
     ("progress", &["screen"]),
     ("audio", &["error", "shapes", "fsutil"]),

@@ -10,6 +10,7 @@ mod recipe;
 mod steps;
 mod trace;
 
+use crate::cores;
 use crate::error::Result;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -31,6 +32,9 @@ struct Cli {
     /// No progress output.
     #[arg(long, short, global = true)]
     quiet: bool,
+    /// Threads of libtorch's. Default: OMP_NUM_THREADS, else the cores that this process may use.
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    threads: Option<u16>,
 }
 
 #[derive(Subcommand)]
@@ -66,6 +70,18 @@ enum Verb {
     Data(data::DataVerb),
     /// Run manifest items as one batch and write every tensor between; compare with a dump.
     Trace(trace::TraceArgs),
+}
+
+impl Verb {
+    /// Whether it keeps libtorch busy.
+    fn computes(&self) -> bool {
+        match self {
+            Verb::Demo(_) | Verb::Lm(_) | Verb::Clap(_) | Verb::Train(_) | Verb::Eval(_) => true,
+            Verb::Generate(_) | Verb::Trace(_) => true,
+            Verb::Synth(_) | Verb::Launch(_) | Verb::Report(_) | Verb::Plan(_) | Verb::Recipe(_) => false,
+            Verb::Checkpoint(_) | Verb::Data(_) => false,
+        }
+    }
 }
 
 /// A recipe and what is changed in it.
@@ -110,6 +126,12 @@ pub fn main() -> i32 {
     crate::panics::in_one_line();
     let cli = Cli::parse();
     crate::progress::set_quiet(cli.quiet);
+    let threads = cli.threads.map(usize::from);
+    let _yielding = cli.verb.computes().then(|| {
+        cores::bound_the_spin(threads);
+        cores::give(threads);
+        cores::Yielding::begin()
+    });
     // A panic has said its line. Whoever waits for a code gets one of ours.
     let result = std::panic::catch_unwind(|| run(&cli.verb));
     let (code, result) = match result {
