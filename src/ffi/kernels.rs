@@ -2,7 +2,7 @@
 
 use super::{call, handles, ErrorSlot};
 use std::ffi::{c_int, c_void, CString};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tch::{Device, Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
@@ -132,31 +132,31 @@ pub fn recompute(inputs: &[Tensor], block: impl Fn(&[Tensor]) -> Tensor + Send +
 }
 
 /// A part of a model that blocks hold while their graph lives. On a GPU the backward pass runs them on a thread of
-/// autograd's own, which may also be the last to let go of one.
-pub struct Shared<T>(Arc<T>);
-
-// SAFETY: the thread that called the backward pass waits for it, so that one thread at a time uses what is in here; and the
-// count is atomic.
-unsafe impl<T: Send> Send for Shared<T> {}
+/// autograd's own, which may also be the last to let go of one: one thread at a time may use what is in here.
+///
+/// What may not go to another thread may not go there in here:
+///
+/// ```compile_fail
+/// fn sent<T: Send>(_: T) {}
+/// sent(af2::ffi::kernels::Shared::new(std::rc::Rc::new(1)));
+/// ```
+pub struct Shared<T>(Arc<Mutex<T>>);
 
 impl<T> Shared<T> {
-    #[allow(clippy::arc_with_non_send_sync)] // see above
     pub fn new(part: T) -> Self {
-        Shared(Arc::new(part))
+        Shared(Arc::new(Mutex::new(part)))
+    }
+
+    /// The part, for this thread alone while the guard lives. Not to be asked for twice at once by one thread.
+    pub fn get(&self) -> MutexGuard<'_, T> {
+        // A block that panicked has changed nothing: what is in here is only read.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
         Shared(self.0.clone())
-    }
-}
-
-impl<T> std::ops::Deref for Shared<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
     }
 }
 
@@ -351,6 +351,22 @@ mod tests {
         y.unwrap().sum(Kind::Float).backward();
         assert_eq!(*kinds.lock().unwrap(), [Kind::BFloat16; 2]);
         assert_eq!(x.matmul(&x.tr()).kind(), Kind::Float);
+    }
+
+    #[test]
+    fn two_threads_lose_no_update_of_what_they_share() {
+        let counter = Shared::new(std::cell::Cell::new(0u32));
+        let threads = [0; 2].map(|_| {
+            let own = counter.clone();
+            std::thread::spawn(move || {
+                for _ in 0..100_000 {
+                    let cell = own.get();
+                    cell.set(cell.get() + 1);
+                }
+            })
+        });
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(counter.get().get(), 200_000);
     }
 
     #[test]

@@ -89,10 +89,12 @@ impl AudioTransformer {
         let mut x = self.layer_norm.forward(&(x_bld * (self.width as f64).sqrt()));
         for layer in &self.layers {
             x = match again {
-                false => layer.forward(&x, &tables, &mask_b11l, dropout),
+                false => layer.get().forward(&x, &tables.get(), &mask_b11l, dropout),
                 true => {
                     let (layer, tables, mask) = (layer.clone(), tables.clone(), mask_b11l.shallow_clone());
-                    recompute(&[x], move |t| layer.forward(&t[0], &tables, &mask, dropout))
+                    recompute(&[x], move |t| {
+                        layer.get().forward(&t[0], &tables.get(), &mask, dropout)
+                    })
                 }
             };
         }

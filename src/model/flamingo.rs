@@ -160,7 +160,7 @@ impl Flamingo {
             kv: self
                 .cross
                 .iter()
-                .map(|c| c.as_ref().map(|c| c.key_value(media_bld)))
+                .map(|c| c.as_ref().map(|c| c.get().key_value(media_bld)))
                 .collect(),
             windows_bw: audio.windows_bw.shallow_clone(),
             full: audio.full(),
@@ -289,9 +289,9 @@ impl Flamingo {
                 x = block_again(x, listens, layer, &context, mask.as_ref(), i);
             } else {
                 if let Some((cross, kv)) = listens {
-                    x = cross.forward(&x, kv, mask.as_ref());
+                    x = cross.get().forward(&x, kv, mask.as_ref());
                 }
-                x = layer.forward(&x, &context, cache.as_deref_mut(), i);
+                x = layer.get().forward(&x, &context.get(), cache.as_deref_mut(), i);
             }
             each_layer(&x);
         }
@@ -321,8 +321,9 @@ fn block_again(
                 k_bhld: k.shallow_clone(),
                 v_bhld: v.shallow_clone(),
             };
-            layer.forward(&cross.forward(x, &kv, mask.as_ref()), &context, None, index)
+            let x = cross.get().forward(x, &kv, mask.as_ref());
+            layer.get().forward(&x, &context.get(), None, index)
         }
-        _ => layer.forward(&t[0], &context, None, index),
+        _ => layer.get().forward(&t[0], &context.get(), None, index),
     })
 }

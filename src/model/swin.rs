@@ -9,6 +9,8 @@ use tch::{Kind, Tensor};
 
 /// Side of an attention window, in patches.
 const WINDOW: i64 = 8;
+/// Rows of the table of relative positions: the distances of two patches of a window.
+pub const TABLE: i64 = (2 * WINDOW - 1) * (2 * WINDOW - 1);
 
 /// Blocks over one resolution, and the merging that halves it.
 pub struct Stage {
@@ -52,10 +54,10 @@ impl Stage {
         let mut x = x.shallow_clone();
         for block in &self.blocks {
             x = match again {
-                false => block.forward(&x, drop_path),
+                false => block.get().forward(&x, drop_path),
                 true => {
                     let block = block.clone();
-                    recompute(&[x], move |t| block.forward(&t[0], drop_path))
+                    recompute(&[x], move |t| block.get().forward(&t[0], drop_path))
                 }
             };
         }
@@ -113,10 +115,9 @@ impl Block {
         });
         let norm1 = LayerNorm::new(p / "norm1", dim, 1e-5);
         let a = p / "attn";
-        let table = (2 * WINDOW - 1).pow(2);
         let bias_table = a.weight(
             "relative_position_bias_table",
-            &[table, heads],
+            &[TABLE, heads],
             Init::Normal(0.02),
         );
         let n = WINDOW * WINDOW;
