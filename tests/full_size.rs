@@ -43,7 +43,10 @@ fn answer(model: &Loaded) -> Vec<i64> {
     let mel = Ears::new(0).mel(&Clip::new(wav, Seconds(0.0), 1)).unwrap();
     let audio = Audio::from_mels([&*mel], Device::Cpu);
     let heard = no_grad(|| model.model.hear(&audio, TrainMode::default(), false));
-    let ids = model.tokenizer.encode(&prompt::question("what is it?")).unwrap();
+    let ids = model
+        .tokenizer
+        .encode(&prompt::question(&model.tokenizer, "what is it?"))
+        .unwrap();
     let options = Options {
         max_new_tokens: 4,
         eos: model.tokenizer.eos,

@@ -548,7 +548,10 @@ fn greedy_answers_with_the_cache_and_without() {
         });
         let ids = model
             .tokenizer
-            .encode(&prompt::question(case["prompt"].as_str().unwrap()))
+            .encode(&prompt::question(
+                &model.tokenizer,
+                case["prompt"].as_str().unwrap(),
+            ))
             .unwrap();
         let list = |v: &Value| {
             v.as_array()
@@ -603,7 +606,10 @@ fn the_few_shot_mask_decodes_alike_with_and_without_cache() {
             false,
         )
     });
-    let ids = model.tokenizer.encode(&prompt::question("what is it?")).unwrap();
+    let ids = model
+        .tokenizer
+        .encode(&prompt::question(&model.tokenizer, "what is it?"))
+        .unwrap();
     let run = |cache| {
         let options = Options {
             max_new_tokens: 12,

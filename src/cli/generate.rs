@@ -150,7 +150,9 @@ fn answer(
     let mel = ears.mel(&Clip::new(question.path.clone(), Seconds(0.0), windows))?;
     let audio = Audio::from_mels([&*mel], model.device);
     let heard = no_grad(|| model.model.hear(&audio, TrainMode::default(), false));
-    let ids = model.tokenizer.encode(&prompt::question(&question.prompt))?;
+    let ids = model
+        .tokenizer
+        .encode(&prompt::question(&model.tokenizer, &question.prompt))?;
     let tokens = generate(&model.model, &heard, &ids, options, sampler);
     Ok(Answer {
         path: question.path.display().to_string(),

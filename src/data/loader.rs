@@ -177,7 +177,7 @@ impl Loader<'_> {
                 let Ok(example) = Example::read(manifest, pick.item, &self.root, self.windows) else {
                     return Ok(Length::default());
                 };
-                let text = prompt::example(&example.item.prompt, &example.item.output);
+                let text = prompt::example(self.tokenizer, &example.item.prompt, &example.item.output);
                 Ok(Length {
                     windows: self.windows_of(&example),
                     tokens: self.tokenizer.encode(&text)?.len().min(self.max_tokens),

@@ -82,7 +82,9 @@ fn ask(
     let started = Instant::now();
     let audio = Audio::windows_only(&[features.size()[0] as usize], model.device);
     let heard = no_grad(|| model.model.hear_encoded(&features.unsqueeze(0), &audio, false));
-    let ids = model.tokenizer.encode(&prompt::question(&example.item.prompt))?;
+    let ids = model
+        .tokenizer
+        .encode(&prompt::question(&model.tokenizer, &example.item.prompt))?;
     let tokens = generate(
         &model.model,
         &heard,

@@ -1,6 +1,7 @@
 //! A small byte-level BPE in Qwen2's form, trained on lines of text.
 
-use super::tokenizer::{read, Tokenizer, END_OF_TEXT};
+use super::special::Special;
+use super::tokenizer::{json_object, library, read, Tokenizer, END_OF_TEXT};
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
 use serde_json::{json, Value};
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tokenizers::models::bpe::BpeTrainer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, Tokenizer as Inner};
+use tokenizers::Tokenizer as Inner;
 
 /// Qwen2's split of text into words, before bytes are merged.
 const SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -66,36 +67,31 @@ pub fn train<'a>(
     Tokenizer::open(out)
 }
 
-/// Qwen2's tokenizer from its two plain files, for folders without a `tokenizer.json`.
-pub(super) fn from_vocab_and_merges(folder: &Path) -> Result<Inner> {
+/// Qwen2's tokenizer from its two plain files, for folders without a `tokenizer.json`. Special tokens whose ids lie among
+/// the vocabulary's are put there; the others are the caller's to add.
+///
+/// Reference: transformers' `Qwen2Tokenizer`.
+pub(super) fn from_vocab_and_merges(folder: &Path, special: &Special) -> Result<Inner> {
     let path = folder.join("vocab.json");
-    let vocab: serde_json::Map<String, Value> = serde_json::from_str(&read(&path)?)
-        .map_err(|e| Error::checkpoint(&path, "vocab", "a JSON object of token to id", e.to_string()))?;
-    let merges_path = folder.join("merges.txt");
-    let text = read(&merges_path)?;
+    let mut vocab = json_object(&path)?;
+    special.fill(&path, &mut vocab)?;
+    let text = read(&folder.join("merges.txt"))?;
+    let header = text.starts_with("#version:") as usize;
     let merges: Vec<Vec<&str>> = text
         .lines()
-        .filter(|l| !l.is_empty() && !l.starts_with("#version"))
-        .map(|l| l.split(' ').collect())
+        .skip(header)
+        .map(|l| l.split_whitespace().collect::<Vec<_>>())
+        .filter(|l| !l.is_empty())
         .collect();
-    let first = vocab.len();
-    let mut inner = shell(&json!({"type": "BPE", "vocab": vocab, "merges": merges}), &path)?;
-    for name in SPECIAL {
-        inner
-            .add_special_tokens([AddedToken::from(name, true)])
-            .map_err(|e| {
-                Error::checkpoint(&path, name, format!("room behind {first} entries"), e.to_string())
-            })?;
-    }
-    Ok(inner)
+    shell(&json!({"type": "BPE", "vocab": vocab, "merges": merges}), &path)
 }
 
 /// A tokenizer of Qwen2's form around a model, without added tokens.
 fn shell(model: &Value, path: &Path) -> Result<Inner> {
     let mut full = description(model, 0);
     full["added_tokens"] = json!([]);
-    serde_json::from_value(full)
-        .map_err(|e| Error::checkpoint(path, "tokenizer", "a byte-level BPE", e.to_string()))
+    library(|| Ok(serde_json::from_value(full)?))
+        .map_err(|e| Error::checkpoint(path, "tokenizer", "a byte-level BPE", e))
 }
 
 fn description(model: &Value, first_special: usize) -> Value {

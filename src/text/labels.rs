@@ -53,7 +53,7 @@ pub fn collate(tokenizer: &Tokenizer, pairs: &[(&str, &str)], max_tokens: usize)
     let rows = pairs
         .iter()
         .map(|(p, a)| {
-            let mut ids = tokenizer.encode(&prompt::example(p, a))?;
+            let mut ids = tokenizer.encode(&prompt::example(tokenizer, p, a))?;
             ids.truncate(max_tokens);
             Ok(ids)
         })

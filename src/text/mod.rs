@@ -1,6 +1,8 @@
 //! Text as the model sees it: tokenizer and special tokens, prompt layout, label mask.
 
 pub mod bpe;
+mod ends;
 pub mod labels;
 pub mod prompt;
+mod special;
 pub mod tokenizer;

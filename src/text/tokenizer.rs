@@ -1,6 +1,12 @@
 //! A Hugging Face tokenizer folder with AF2's four added tokens.
 
+use super::ends;
+use super::special::Special;
 use crate::error::{short, Error, Result};
+use crate::panics::caught;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
@@ -10,13 +16,13 @@ pub const AUDIO: &str = "<audio>";
 pub const END_OF_CHUNK: &str = "<|endofchunk|>";
 /// Fills up a batch.
 pub const PAD: &str = "<|PAD_TOKEN|>";
-/// Between question and answer.
+/// Between question and answer, where the tokenizer has no separator of its own.
 pub const SEP: &str = "<SEP>";
-/// Qwen's end of text.
+/// Qwen's end of text, where the tokenizer's files name none.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
-/// Tokenizer files larger than this are not believed (Qwen2.5's is 7 MB).
-const MOST_BYTES: u64 = 256 << 20;
+/// An embedding of more rows than this is not believed (Qwen2.5's has 151,936).
+const MOST_ROWS: u32 = 1 << 24;
 
 /// The tokenizer and the ids that AF2 speaks of.
 pub struct Tokenizer {
@@ -25,56 +31,105 @@ pub struct Tokenizer {
     pub end_of_chunk: i64,
     pub pad: i64,
     pub sep: i64,
+    /// The one end of text: of training's texts, of answers, of what is exported.
     pub eos: i64,
+    /// Its text, as the tokenizer's files name it.
+    pub end_of_text: String,
+    /// The separator's text.
+    pub separator: String,
+    /// Things a user may want to know of the folder, one line each.
+    pub notes: Vec<String>,
     len: usize,
 }
 
 impl Tokenizer {
-    /// Opens a folder's `tokenizer.json`, or builds Qwen2's byte-level BPE from `vocab.json` and `merges.txt`.
-    /// The added tokens follow in the reference's order: `<audio>`, `<|endofchunk|>`, `<|PAD_TOKEN|>`, `<SEP>`.
+    /// Opens a folder's `tokenizer.json`, or builds Qwen2's byte-level BPE from `vocab.json` and `merges.txt`; special
+    /// tokens that the folder's other files name follow, as transformers reads them. Then come the added tokens in the
+    /// reference's order: `<audio>`, `<|endofchunk|>`, `<|PAD_TOKEN|>`, `<SEP>`.
+    ///
+    /// A text is neither cut nor padded, whatever `tokenizer.json` says.
+    ///
+    /// # Errors
+    /// Files that are missing or broken; tokens whose ids collide, leave holes, or are others than the files say.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join("tokenizer.json");
-        let inner = if path.exists() || !folder.join("vocab.json").exists() {
-            let text = read(&path)?;
-            Inner::from_bytes(text.as_bytes())
-                .map_err(|e| Error::checkpoint(&path, "tokenizer", "a Hugging Face tokenizer", short(&e)))?
+        let special = Special::read(folder)?;
+        let mut notes = Vec::new();
+        let mut inner = if path.exists() || !folder.join("vocab.json").exists() {
+            from_json(&path, &mut notes)?
         } else {
-            super::bpe::from_vocab_and_merges(folder)?
+            super::bpe::from_vocab_and_merges(folder, &special)?
         };
-        let eos = eos_name(folder)?;
-        Tokenizer::with_added(inner, &path, &eos)
+        special.apply(&mut inner, folder)?;
+        if special.eos.is_none() {
+            notes.push(format!(
+                "{}: no eos_token is named: {END_OF_TEXT} is taken",
+                folder.display()
+            ));
+        }
+        let mut tokenizer = Tokenizer::with_added(inner, &path, &special)?;
+        let known = |id: i64| tokenizer.token(id);
+        notes.extend(ends::disagreement(
+            folder,
+            (tokenizer.eos, &tokenizer.end_of_text),
+            &known,
+        )?);
+        tokenizer.notes = notes;
+        Ok(tokenizer)
     }
 
-    pub(super) fn with_added(mut inner: Inner, path: &Path, eos: &str) -> Result<Self> {
-        for name in [AUDIO, END_OF_CHUNK, PAD, SEP] {
-            if inner.token_to_id(name).is_none() {
-                inner
-                    .add_special_tokens([AddedToken::from(name, true)])
-                    .map_err(|e| Error::checkpoint(path, name, "room for an added token", short(&e)))?;
-            }
-        }
+    fn with_added(mut inner: Inner, path: &Path, special: &Special) -> Result<Self> {
+        let separator = special.sep.clone().unwrap_or_else(|| SEP.into());
+        let end_of_text = special.eos.clone().unwrap_or_else(|| END_OF_TEXT.into());
+        let own = [AUDIO, END_OF_CHUNK, PAD, separator.as_str()];
+        let new = own.map(|name| AddedToken::from(name, true));
+        add(&mut inner, path, new)?;
         let id = |name: &str| {
             inner
                 .token_to_id(name)
                 .map(i64::from)
                 .ok_or_else(|| Error::checkpoint(path, name, "a token of this name", "none"))
         };
-        let (audio, end_of_chunk, pad, sep, eos) =
-            (id(AUDIO)?, id(END_OF_CHUNK)?, id(PAD)?, id(SEP)?, id(eos)?);
-        // Rows that an embedding needs: ids need not be dense.
-        let most = inner
-            .get_vocab(true)
-            .into_values()
-            .max()
-            .map_or(0, |m| m as usize + 1);
+        let [audio, end_of_chunk, pad, sep] = [id(own[0])?, id(own[1])?, id(own[2])?, id(own[3])?];
+        let eos = id(&end_of_text)?;
+        let mut by_id: HashMap<u32, String> = HashMap::new();
+        let mut most = 0;
+        for (token, id) in inner.get_vocab(true) {
+            most = most.max(id);
+            if let Some(other) = by_id.insert(id, token.clone()) {
+                let found = format!(
+                    "`{}` and `{}`",
+                    other.clone().min(token.clone()),
+                    token.max(other)
+                );
+                return Err(Error::checkpoint(path, format!("id {id}"), "one token", found));
+            }
+        }
+        if most >= MOST_ROWS {
+            let expected = format!("ids below {MOST_ROWS}");
+            return Err(Error::checkpoint(path, "vocab", expected, most.to_string()));
+        }
+        let mut distinct = vec![audio, end_of_chunk, pad, sep, eos];
+        distinct.sort_unstable();
+        distinct.dedup();
+        if distinct.len() < 5 {
+            let expected =
+                format!("five tokens for {AUDIO}, {END_OF_CHUNK}, {PAD}, separator and end of text");
+            let found = format!("the separator {separator} and the end of text {end_of_text}");
+            return Err(Error::checkpoint(path, "special tokens", expected, found));
+        }
         Ok(Tokenizer {
-            len: most,
+            // Rows that an embedding needs: ids need not be dense.
+            len: most as usize + 1,
             inner,
             audio,
             end_of_chunk,
             pad,
             sep,
             eos,
+            end_of_text,
+            separator,
+            notes: Vec::new(),
         })
     }
 
@@ -84,20 +139,20 @@ impl Tokenizer {
         self.len
     }
 
-    /// The added tokens with their ids, as `tokenizer_config.json` lists them (`added_tokens_decoder`): transformers
+    /// The text of a token.
+    fn token(&self, id: i64) -> Option<String> {
+        self.inner.id_to_token(u32::try_from(id).ok()?)
+    }
+
+    /// All added tokens with their ids, as `tokenizer_config.json` lists them (`added_tokens_decoder`): transformers
     /// builds some tokenizers from that list and not from `tokenizer.json`.
-    pub fn added_tokens_decoder(&self) -> serde_json::Map<String, serde_json::Value> {
-        let ids = [
-            (AUDIO, self.audio),
-            (END_OF_CHUNK, self.end_of_chunk),
-            (PAD, self.pad),
-            (SEP, self.sep),
-        ];
-        ids.into_iter()
-            .map(|(content, id)| {
+    pub fn added_tokens_decoder(&self) -> Map<String, Value> {
+        let all: BTreeMap<u32, AddedToken> = self.inner.get_added_tokens_decoder().into_iter().collect();
+        all.into_iter()
+            .map(|(id, t)| {
                 let token = serde_json::json!({
-                    "content": content, "lstrip": false, "normalized": false, "rstrip": false,
-                    "single_word": false, "special": true,
+                    "content": t.content, "lstrip": t.lstrip, "normalized": t.normalized, "rstrip": t.rstrip,
+                    "single_word": t.single_word, "special": t.special,
                 });
                 (id.to_string(), token)
             })
@@ -106,55 +161,136 @@ impl Tokenizer {
 
     /// `tokenizer.json` with the added tokens.
     pub fn to_json(&self) -> Result<String> {
-        self.inner
-            .to_string(true)
-            .map_err(|e| Error::recipe("tokenizer.json", format!("cannot be written: {}", short(&e))))
+        library(|| self.inner.to_string(true))
+            .map_err(|e| Error::recipe("tokenizer.json", format!("cannot be written: {e}")))
     }
 
     /// Special tokens in the text are recognised, none is added.
     pub fn encode(&self, text: &str) -> Result<Vec<i64>> {
-        let encoding = self
-            .inner
-            .encode(text, false)
-            .map_err(|e| Error::recipe("text", format!("cannot be tokenized: {}", short(&e))))?;
+        let encoding = library(|| self.inner.encode(text, false))
+            .map_err(|e| Error::recipe("text", format!("cannot be tokenized: {e}")))?;
         Ok(encoding.get_ids().iter().map(|i| i64::from(*i)).collect())
     }
 
     /// Ids outside of the vocabulary are left out, as transformers does.
     pub fn decode(&self, ids: &[i64], skip_special: bool) -> Result<String> {
         let ids: Vec<u32> = ids.iter().filter_map(|i| u32::try_from(*i).ok()).collect();
-        self.inner
-            .decode(&ids, skip_special)
-            .map_err(|e| Error::recipe("text", format!("cannot be decoded: {}", short(&e))))
+        library(|| self.inner.decode(&ids, skip_special))
+            .map_err(|e| Error::recipe("text", format!("cannot be decoded: {e}")))
     }
+}
+
+/// A call of the tokenizer library: its errors and its panics, for both of which a file can be the reason, in a line.
+pub(super) fn library<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match caught(f) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(e)) => Err(short(&e)),
+        Err(words) => Err(format!("the tokenizer library gave up: {}", short(&words))),
+    }
+}
+
+/// Adds tokens: those that are in the vocabulary keep their ids, others follow it.
+pub(super) fn add(
+    inner: &mut Inner,
+    path: &Path,
+    tokens: impl IntoIterator<Item = AddedToken>,
+) -> Result<()> {
+    let tokens: Vec<AddedToken> = tokens.into_iter().collect();
+    if tokens.is_empty() {
+        return Ok(());
+    }
+    library(|| inner.add_tokens(tokens))
+        .map(drop)
+        .map_err(|e| Error::checkpoint(path, "added tokens", "room for added tokens", e))
+}
+
+/// What `tokenizer.json` says beside the model.
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    added_tokens: Vec<Listed>,
+    #[serde(default)]
+    truncation: Option<Value>,
+    #[serde(default)]
+    padding: Option<Value>,
+    #[serde(default)]
+    model: Option<Dropout>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    id: u32,
+    content: String,
+}
+
+#[derive(Deserialize)]
+struct Dropout {
+    #[serde(default)]
+    dropout: Option<f64>,
+}
+
+fn from_json(path: &Path, notes: &mut Vec<String>) -> Result<Inner> {
+    let text = read(path)?;
+    let expected = "a Hugging Face tokenizer";
+    let head: Head =
+        serde_json::from_str(&text).map_err(|e| Error::checkpoint(path, "tokenizer", expected, short(&e)))?;
+    let mut inner = library(|| Inner::from_bytes(text.as_bytes()))
+        .map_err(|e| Error::checkpoint(path, "tokenizer", expected, e))?;
+    for listed in &head.added_tokens {
+        // The library counts the ids itself and leaves aside what the file says.
+        let found = inner.token_to_id(&listed.content);
+        if found != Some(listed.id) {
+            let found = found.map_or("none".to_owned(), |i| format!("{i} when its tokens are counted"));
+            let expected = format!("the id {}, as the file says", listed.id);
+            return Err(Error::checkpoint(
+                path,
+                format!("added_tokens: {}", listed.content),
+                expected,
+                found,
+            )
+            .hint("ids that collide, or a hole before them"));
+        }
+    }
+    // A text that is cut or padded by the tokenizer is no longer the text that is trained on.
+    let cut = head.truncation.as_ref().and_then(|t| t.get("max_length"));
+    let left = [
+        cut.map(|most| format!("cuts texts to {most} tokens")),
+        head.padding.map(|_| "pads texts".to_owned()),
+    ];
+    let left: Vec<String> = left.into_iter().flatten().collect();
+    if !left.is_empty() {
+        let what = left.join(" and ");
+        notes.push(format!(
+            "{}: {what}: left aside, texts are taken whole",
+            path.display()
+        ));
+    }
+    if let Some(rate) = head.model.and_then(|m| m.dropout).filter(|d| *d > 0.0) {
+        return Err(
+            Error::checkpoint(path, "model.dropout", "null or 0", rate.to_string()).hint(
+                "with it a text has other tokens each time: a checkpoint of it answers to none of them",
+            ),
+        );
+    }
+    library(|| inner.with_truncation(None).map(drop))
+        .map_err(|e| Error::checkpoint(path, "truncation", "none", e))?;
+    inner.with_padding(None);
+    Ok(inner)
 }
 
 pub(super) fn read(path: &Path) -> Result<String> {
-    let size = std::fs::metadata(path)
-        .map_err(|e| Error::io(path, e).hint("an LM folder holds config.json, tokenizer.json and weights"))?
-        .len();
-    if size > MOST_BYTES {
-        return Err(Error::checkpoint(
-            path,
-            "size",
-            format!("at most {MOST_BYTES} bytes"),
-            size.to_string(),
-        ));
-    }
-    crate::fsutil::read_text(path)
+    crate::fsutil::read_text(path).map_err(|e| match e {
+        Error::Io {
+            hint: None, source, ..
+        } if source.kind() == std::io::ErrorKind::NotFound => {
+            Error::io(path, source).hint("an LM folder holds config.json, tokenizer.json and weights")
+        }
+        other => other,
+    })
 }
 
-/// The end-of-text token's name, from tokenizer_config.json where it says one.
-fn eos_name(folder: &Path) -> Result<String> {
-    let path = folder.join("tokenizer_config.json");
-    if !path.exists() {
-        return Ok(END_OF_TEXT.into());
-    }
-    let config: serde_json::Value = serde_json::from_str(&read(&path)?)
-        .map_err(|e| Error::checkpoint(&path, "tokenizer_config", "JSON", e.to_string()))?;
-    let eos = config.get("eos_token");
-    let name = eos
-        .and_then(|v| v.as_str())
-        .or(eos.and_then(|v| v.get("content")).and_then(|v| v.as_str()));
-    Ok(name.unwrap_or(END_OF_TEXT).to_owned())
+/// A file that holds one JSON object.
+pub(super) fn json_object(path: &Path) -> Result<Map<String, Value>> {
+    serde_json::from_str(&read(path)?)
+        .map_err(|e| Error::checkpoint(path, "file", "a JSON object", e.to_string()))
 }

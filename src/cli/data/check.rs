@@ -53,9 +53,12 @@ pub fn run(args: &CheckArgs) -> Result<()> {
         }
     }
     let tokenizer = args.llm.as_deref().map(Tokenizer::open).transpose()?;
+    for note in tokenizer.iter().flat_map(|t| &t.notes) {
+        crate::say!("note: {note}");
+    }
     let count = |item: &Item| match &tokenizer {
         None => Ok(0),
-        Some(t) => Ok(t.encode(&prompt::example(&item.prompt, &item.output))?.len()),
+        Some(t) => Ok(t.encode(&prompt::example(t, &item.prompt, &item.output))?.len()),
     };
     let root = root.unwrap_or_default();
     let found = doctor::examine(
