@@ -1,13 +1,33 @@
 //! The sizes that a checkpoint's tensors do not tell, in our form or in the reference's own YAML.
 
-use crate::error::{Error, Result};
+use crate::error::{nearest, short, Error, Result};
+use crate::model::bounds;
 use crate::model::cross_attention::{self, Frames};
 use crate::model::flamingo::Config;
-use serde_yaml::Value;
+use serde_yaml::{Mapping, Value};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// Windows that the released inference code gives the model (2 minutes).
 const RELEASED_WINDOWS: usize = 12;
+/// Our sections, with the keys that each may have: a recipe's part `model` says no more of a model's sizes.
+const OURS: [(&str, &[&str]); 2] = [
+    (
+        "audio_transformer",
+        &["n_head", "n_layers", "d_inner", "attention_dropout"],
+    ),
+    (
+        "cross_attention",
+        &[
+            "every",
+            "heads",
+            "head_dim",
+            "ff_mult",
+            "frames",
+            "max_window_per_audio",
+        ],
+    ),
+];
 
 /// What a configuration file may add to a checkpoint.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -28,52 +48,85 @@ impl Settings {
     ///   `cross_attn_every_n_layers`, and `clap_config` with `max_num_window`.
     ///
     /// Other keys of the reference's files (data, optimizer, paths) say nothing about sizes and are left aside.
+    ///
+    /// # Errors
+    /// No YAML mapping; a size that is none or out of its bounds, by its key; in our sections a key that is unknown.
     pub fn read(path: &Path) -> Result<Self> {
-        let file = path.display().to_string();
         let top = crate::fsutil::read_yaml(path)?;
-        let section = |name: &str| top.get(name).filter(|v| v.is_mapping());
-        let model = section("model").or(section("model_config")).unwrap_or(&top);
-        let part = |name: &str| model.get(name).or(top.get(name));
-        let integer = |at: Option<&Value>, key: &str, most: u64| -> Result<Option<u64>> {
-            match at.and_then(|m| m.get(key)) {
-                None => Ok(None),
-                Some(v) => match v.as_u64().filter(|n| (1..=most).contains(n)) {
-                    Some(n) => Ok(Some(n)),
-                    None => Err(Error::recipe(
-                        &file,
-                        format!("{key}: expected a number from 1 to {most}, found {v:?}"),
-                    )),
-                },
+        let file = File(path.display().to_string());
+        let whole = match top {
+            // An empty file says nothing.
+            Value::Null => Mapping::new(),
+            Value::Mapping(map) => map,
+            other => return Err(file.wrong("the file", "a mapping of keys to values", &other)),
+        };
+        let section = |name: &str| file.section(&whole, name);
+        let model = match (section("model")?, section("model_config")?) {
+            (Some(own), _) => own,
+            (None, Some(reference)) => reference,
+            (None, None) => &whole,
+        };
+        let part = |name: &str| match file.section(model, name)? {
+            Some(part) => Ok(Some(part)),
+            None => section(name),
+        };
+        for (name, keys) in OURS {
+            if let Some(part) = part(name)? {
+                file.only(name, part, keys)?;
             }
-        };
-        let audio = part("audio_transformer").or(part("audio_transformer_kwargs"));
-        let cross: cross_attention::Config = match part("cross_attention") {
-            Some(v) => serde_yaml::from_value(v.clone())
-                .map_err(|e| Error::recipe(&file, format!("cross_attention: {e}")))?,
-            None => Default::default(),
-        };
-        let every = match part("cross_attention").and_then(|c| c.get("every")) {
-            Some(_) => Some(cross.every as u64),
-            None => integer(Some(model), "cross_attn_every_n_layers", 1024)?,
-        };
-        let windows = integer(Some(model), "max_windows", 100_000)?
-            .or(integer(part("clap_config"), "max_num_window", 100_000)?)
-            .or(integer(Some(&top), "max_num_window", 100_000)?);
-        let span = integer(audio, "max_window_per_audio", 1 << 30)?;
-        let few_shot = part("few_shot_mask").and_then(Value::as_bool).unwrap_or(false);
+        }
+        let (own, reference) = (part("audio_transformer")?, part("audio_transformer_kwargs")?);
+        let audio = own.or(reference);
+        let mut cross = cross_attention::Config::default();
+        let ours = part("cross_attention")?;
+        let mut every = file.size(Some(model), "cross_attn_every_n_layers", bounds::EVERY)?;
+        if let Some(map) = ours {
+            let size = |key: &str, bounds| {
+                let named = format!("cross_attention.{key}");
+                file.size_as(Some(map), key, &named, bounds)
+            };
+            every = size("every", bounds::EVERY)?.or(every);
+            for (own, key, bounds) in [
+                (&mut cross.heads, "heads", bounds::HEADS),
+                (&mut cross.head_dim, "head_dim", bounds::HEAD_DIM),
+                (&mut cross.ff_mult, "ff_mult", bounds::FF_MULT),
+                (
+                    &mut cross.max_window_per_audio,
+                    "max_window_per_audio",
+                    bounds::FRAMES,
+                ),
+            ] {
+                *own = size(key, bounds)?.unwrap_or(*own);
+            }
+            if let Some(frames) = map.get("frames") {
+                cross.frames = serde_yaml::from_value(frames.clone())
+                    .map_err(|_| file.wrong("cross_attention.frames", "all or few_shot_mask", frames))?;
+            }
+        }
+        if let Some(every) = every {
+            cross.every = every as usize;
+        }
+        if let Some(frames) = file.size(audio, "max_window_per_audio", bounds::FRAMES)? {
+            cross.max_window_per_audio = frames;
+        }
+        let few_shot = model.get("few_shot_mask").or(whole.get("few_shot_mask"));
+        match few_shot.map(|v| (v, v.as_bool())) {
+            Some((_, Some(true))) => cross.frames = Frames::FewShotMask,
+            Some((other, None)) if !other.is_null() => {
+                return Err(file.wrong("few_shot_mask", "true or false", other));
+            }
+            _ => {}
+        }
+        let windows = |map: Option<&Mapping>, key: &str| file.size(map, key, bounds::WINDOWS);
+        let max_windows = windows(Some(model), "max_windows")?
+            .or(windows(Some(&whole), "max_windows")?)
+            .or(windows(part("clap_config")?, "max_num_window")?)
+            .or(windows(Some(&whole), "max_num_window")?);
         Ok(Settings {
-            n_head: integer(audio, "n_head", 4096)?.map(|n| n as i64),
+            n_head: file.size(audio, "n_head", bounds::HEADS)?,
             every: every.map(|n| n as usize),
-            cross_attention: cross_attention::Config {
-                max_window_per_audio: span.map_or(cross.max_window_per_audio, |n| n as i64),
-                frames: if few_shot {
-                    Frames::FewShotMask
-                } else {
-                    cross.frames
-                },
-                ..cross
-            },
-            max_windows: windows.map(|n| n as usize),
+            cross_attention: cross,
+            max_windows: max_windows.map(|n| n as usize),
         })
     }
 
@@ -98,6 +151,65 @@ impl Settings {
             "max_windows": self.max_windows(),
         });
         serde_yaml::to_string(&value).map_err(|e| Error::recipe("af2.yaml", e.to_string()))
+    }
+}
+
+/// The file, for errors.
+struct File(String);
+
+impl File {
+    fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
+        let found = serde_yaml::to_string(found).unwrap_or_default();
+        let found = short(&found);
+        Error::recipe(&self.0, format!("{key}: expected {expected}, found {found}"))
+    }
+
+    /// A part that is a mapping; nothing where it is missing or empty.
+    fn section<'m>(&self, map: &'m Mapping, name: &str) -> Result<Option<&'m Mapping>> {
+        match map.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Mapping(part)) => Ok(Some(part)),
+            Some(other) => Err(self.wrong(name, "a mapping of keys to values", other)),
+        }
+    }
+
+    /// Fails at a key that a section of ours does not have.
+    fn only(&self, section: &str, map: &Mapping, keys: &[&str]) -> Result<()> {
+        for key in map.keys() {
+            let name = key.as_str().unwrap_or_default();
+            if !keys.contains(&name) {
+                let shown = short(&serde_yaml::to_string(key).unwrap_or_default());
+                let e = Error::recipe(&self.0, format!("{section}: unknown key `{shown}`"));
+                return Err(match nearest(name, keys.iter().copied()) {
+                    Some(near) => e.hint(format!("did you mean `{near}`?")),
+                    None => e.hint(format!("known are {}", keys.join(", "))),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn size(&self, map: Option<&Mapping>, key: &str, bounds: RangeInclusive<i64>) -> Result<Option<i64>> {
+        self.size_as(map, key, key, bounds)
+    }
+
+    fn size_as(
+        &self,
+        map: Option<&Mapping>,
+        key: &str,
+        shown: &str,
+        bounds: RangeInclusive<i64>,
+    ) -> Result<Option<i64>> {
+        let Some(value) = map.and_then(|m| m.get(key)).filter(|v| !v.is_null()) else {
+            return Ok(None);
+        };
+        match value.as_i64().filter(|n| bounds.contains(n)) {
+            Some(size) => Ok(Some(size)),
+            None => {
+                let expected = format!("a number from {} to {}", bounds.start(), bounds.end());
+                Err(self.wrong(shown, &expected, value))
+            }
+        }
     }
 }
 
@@ -138,8 +250,78 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_named() {
-        let e = read("audio_transformer: {n_head: many}").unwrap_err().to_string();
-        assert!(e.contains("n_head: expected a number from 1 to 4096"), "{e}");
+    fn a_size_that_cannot_be_is_named() {
+        for (text, told) in [
+            (
+                "audio_transformer: {n_head: many}",
+                "n_head: expected a number from 1 to 4096, found many",
+            ),
+            (
+                "audio_transformer: {n_head: -8}",
+                "n_head: expected a number from 1 to 4096, found -8",
+            ),
+            ("audio_transformer: {n_heads: 8}", "did you mean `n_head`?"),
+            ("audio_transformer: 8", "audio_transformer: expected a mapping"),
+            (
+                "audio_transformer_kwargs: [n_head, 8]",
+                "audio_transformer_kwargs: expected a mapping",
+            ),
+            (
+                "audio_transformer_kwargs: {n_head: 1.5}",
+                "n_head: expected a number from 1 to 4096, found 1.5",
+            ),
+            (
+                "cross_attention: {heads: -8, head_dim: -64}",
+                "cross_attention.heads: expected a number from 1",
+            ),
+            ("cross_attention: {heads: 0}", "cross_attention.heads"),
+            (
+                "cross_attention: {head_dim: 99999999999999999999}",
+                "cross_attention.head_dim",
+            ),
+            (
+                "cross_attention: {ff_mult: 65}",
+                "cross_attention.ff_mult: expected a number from 1 to 64",
+            ),
+            (
+                "cross_attention: {max_window_per_audio: 0}",
+                "cross_attention.max_window_per_audio",
+            ),
+            ("cross_attention: {every: 0}", "cross_attention.every"),
+            (
+                "cross_attention: {frames: some}",
+                "cross_attention.frames: expected all or few_shot_mask",
+            ),
+            ("cross_attention: {head: 8}", "did you mean `heads`?"),
+            (
+                "cross_attention: [1, 8, 64]",
+                "cross_attention: expected a mapping",
+            ),
+            (
+                "model_config: {cross_attn_every_n_layers: -1}",
+                "cross_attn_every_n_layers",
+            ),
+            ("model_config: 3", "model_config: expected a mapping"),
+            (
+                "model_config: {few_shot_mask: 'yes'}",
+                "few_shot_mask: expected true or false",
+            ),
+            (
+                "clap_config: {max_num_window: 1000000}",
+                "max_num_window: expected a number from 1 to 4096",
+            ),
+            ("max_windows: -3", "max_windows"),
+            ("[1, 2]", "a mapping of keys to values"),
+            ("heads", "a mapping of keys to values"),
+        ] {
+            let e = read(text).expect_err(text);
+            assert_eq!(e.exit_code(), 4);
+            assert!(e.to_string().contains(told), "{text}: {e}");
+        }
+        assert_eq!(read("").unwrap(), Settings::default());
+        assert_eq!(
+            read("audio_transformer:\nmax_windows: ~\n").unwrap(),
+            Settings::default()
+        );
     }
 }

@@ -3,11 +3,13 @@
 //! Parameters bear the checkpoint's names, so that a key can be searched to its line.
 
 pub mod audio_transformer;
+pub mod bounds;
 pub mod clap;
 pub mod cost;
 pub mod cross_attention;
 pub mod flamingo;
 pub mod fusion;
+mod hf_config;
 pub mod htsat;
 pub mod infer;
 pub mod input;

@@ -5,7 +5,7 @@
 
 use super::layers::{rotary_tables, rotate_half, Linear, RmsNorm};
 use super::params::{Init, Scope};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ffi::kernels::Shared;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -20,104 +20,16 @@ pub struct Config {
     pub num_hidden_layers: usize,
     pub num_attention_heads: i64,
     pub num_key_value_heads: i64,
-    #[serde(default = "default_positions")]
     pub max_position_embeddings: i64,
-    #[serde(default = "default_eps")]
     pub rms_norm_eps: f64,
-    #[serde(default = "default_theta")]
     pub rope_theta: f64,
-    #[serde(default)]
     pub tie_word_embeddings: bool,
-}
-
-fn default_positions() -> i64 {
-    32768
-}
-fn default_eps() -> f64 {
-    1e-6
-}
-fn default_theta() -> f64 {
-    10000.0
 }
 
 impl Config {
     /// Reads and checks an LM folder's `config.json`; refuses what this decoder does not compute.
     pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
-        let text = crate::fsutil::read_text(&path)?;
-        let wrong = |key: &str, expected: &str, found: String| Error::checkpoint(&path, key, expected, found);
-        let raw: serde_json::Value =
-            serde_json::from_str(&text).map_err(|e| wrong("config", "JSON", format!("{e}")))?;
-        let text_of = |key: &str| {
-            raw.get(key)
-                .and_then(|v| v.as_str())
-                .unwrap_or_default()
-                .to_owned()
-        };
-        if raw.get("model_type").is_some() && text_of("model_type") != "qwen2" {
-            return Err(wrong("model_type", "qwen2", text_of("model_type")));
-        }
-        if raw.get("hidden_act").is_some() && text_of("hidden_act") != "silu" {
-            return Err(wrong("hidden_act", "silu", text_of("hidden_act")));
-        }
-        // Newer transformers write rope_parameters instead of rope_theta and rope_scaling.
-        let rope = raw.get("rope_parameters").cloned().unwrap_or_default();
-        for scaling in [raw.get("rope_scaling"), Some(&rope)].into_iter().flatten() {
-            let kind = scaling.get("rope_type").or(scaling.get("type"));
-            if kind.and_then(|v| v.as_str()).is_some_and(|v| v != "default") {
-                return Err(wrong("rope_scaling", "null or default", scaling.to_string()));
-            }
-        }
-        if raw.get("use_sliding_window") == Some(&serde_json::Value::Bool(true)) {
-            return Err(wrong("use_sliding_window", "false", "true".into()));
-        }
-        let mut config: Config = serde_json::from_value(raw.clone())
-            .map_err(|e| wrong("config", "the sizes of a Qwen2 model", e.to_string()))?;
-        if let Some(theta) = rope.get("rope_theta").and_then(|v| v.as_f64()) {
-            config.rope_theta = theta;
-        }
-        config.check(&path)?;
-        Ok(config)
-    }
-
-    fn check(&self, path: &Path) -> Result<()> {
-        let bounds: [(&str, i64, i64); 7] = [
-            ("vocab_size", self.vocab_size, 1 << 24),
-            ("hidden_size", self.hidden_size, 1 << 17),
-            ("intermediate_size", self.intermediate_size, 1 << 19),
-            ("num_hidden_layers", self.num_hidden_layers as i64, 1 << 10),
-            ("num_attention_heads", self.num_attention_heads, 1 << 12),
-            ("num_key_value_heads", self.num_key_value_heads, 1 << 12),
-            ("max_position_embeddings", self.max_position_embeddings, 1 << 30),
-        ];
-        for (key, value, most) in bounds {
-            if value < 1 || value > most {
-                return Err(Error::checkpoint(
-                    path,
-                    key,
-                    format!("1 to {most}"),
-                    value.to_string(),
-                ));
-            }
-        }
-        for (key, whole, part) in [
-            ("hidden_size", self.hidden_size, 2 * self.num_attention_heads),
-            (
-                "num_attention_heads",
-                self.num_attention_heads,
-                self.num_key_value_heads,
-            ),
-        ] {
-            if whole % part != 0 {
-                return Err(Error::checkpoint(
-                    path,
-                    key,
-                    format!("a multiple of {part}"),
-                    whole.to_string(),
-                ));
-            }
-        }
-        Ok(())
+        super::hf_config::read(&folder.join("config.json"))
     }
 
     pub fn head_dim(&self) -> i64 {
@@ -295,7 +207,7 @@ impl Qwen2 {
         let context = self.context(ids_bt.size()[1], 0, attention_mask_bt);
         let mut x = self.embed(ids_bt);
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, &context, None, i);
+            x = layer.get().forward(&x, &context, None, i);
         }
         self.logits(&self.normed(&x))
     }
