@@ -372,7 +372,7 @@ fn the_references_training_checkpoint_opens_with_its_optimizer() {
     assert_eq!((others.lr, others.initial_lr), (0.0006666666666666666, 0.001));
     assert_eq!(training.state.len(), 83);
     assert!(training.state.values().all(|m| m.steps == 2));
-    let model = names::canonical(file.model(), Path::new("m")).unwrap();
+    let model = names::canonical(file.model().unwrap(), Path::new("m")).unwrap();
     assert_eq!(model.names().count(), 128);
     let ours = open_released(&golden("F_tiny")).unwrap().tensors;
     for name in model.names() {

@@ -88,7 +88,7 @@ fn torch_files_of_both_formats_read_as_torch_reads_them() {
     let layer = Archive::open(&folder.path().join("state_dict.safetensors")).unwrap();
     for protocol in [2, 4] {
         let file = open_torch(&folder.path().join(format!("laion_{protocol}.pt"))).unwrap();
-        let d = af2::checkpoint::diff(&layer, &file.model()).unwrap();
+        let d = af2::checkpoint::diff(&layer, &file.model().unwrap()).unwrap();
         assert!(d.within(0.0) && d.equal == 8, "{d:?}");
         let said: Vec<String> = file.plain.iter().map(|(n, v)| format!("{n} = {v}")).collect();
         let expected = [

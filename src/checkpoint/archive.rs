@@ -1,7 +1,7 @@
 //! Named tensors and where their bytes lie. Nothing is read before it is asked for.
 
 use super::bytes::Bytes;
-use super::{folder, safetensors, torch_file};
+use super::{folder, foreign, safetensors, torch_file};
 use crate::error::{self, Error, Result};
 use indexmap::{map, IndexMap};
 use std::path::{Path, PathBuf};
@@ -52,6 +52,8 @@ pub struct Archive {
     /// What was opened, for error messages.
     pub(super) source: PathBuf,
     clashes: Vec<Clash>,
+    /// What was chosen among what was there, one line each.
+    pub(super) notes: Vec<String>,
 }
 
 impl Archive {
@@ -65,12 +67,12 @@ impl Archive {
     /// Opens `.safetensors`, a file of `torch.save` (`.pt`, `.pth`, `.bin`, `.ckpt`), or a folder: a Hugging
     /// Face model folder, or `safe_ckpt/` with its `metadata.json`.
     ///
-    /// The tensors of a `torch.save` file bear the dotted paths of its nested dictionaries; of a training
-    /// checkpoint only `model_state_dict` (or `state_dict`) is taken: [`super::open_torch`] gives the rest.
+    /// The tensors of a `torch.save` file bear the dotted paths of its nested dictionaries; of a training checkpoint only
+    /// the model is taken ([`super::TorchFile::model`]): [`super::open_torch`] gives the rest.
     ///
     /// # Errors
     /// A file that is missing, cut short, or whose sizes do not agree; a pickle with anything but tensors and plain
-    /// values; an index that names a file or tensor that is not there.
+    /// values; an index that names a file or tensor that is not there; a format of another tool.
     pub fn open(path: &Path) -> Result<Self> {
         let kind = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
         if kind.is_dir() {
@@ -78,13 +80,15 @@ impl Archive {
         }
         match path.extension().and_then(|e| e.to_str()) {
             Some("safetensors") => safetensors::open(path),
-            Some("pt" | "pth" | "bin" | "ckpt") => Ok(torch_file::open(path)?.model()),
-            _ => Err(Error::checkpoint(
-                path,
-                "file name",
-                "one that ends in .safetensors, .pt, .pth, .bin or .ckpt",
-                path.display().to_string(),
-            )),
+            Some("pt" | "pth" | "bin" | "ckpt") => torch_file::open(path)?.model(),
+            _ => Err(foreign::file(path).unwrap_or_else(|| {
+                Error::checkpoint(
+                    path,
+                    "file name",
+                    "one that ends in .safetensors, .pt, .pth, .bin or .ckpt",
+                    path.display().to_string(),
+                )
+            })),
         }
     }
 
@@ -191,12 +195,18 @@ impl Archive {
                 .collect(),
             source: self.source,
             clashes,
+            notes: self.notes,
         }
     }
 
     /// The duplicates that [`Archive::rename`] left aside.
     pub fn clashes(&self) -> &[Clash] {
         &self.clashes
+    }
+
+    /// What was chosen where a file or folder holds more than one thing that could be meant, one line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Both archives' tensors; where both have a name, `other`'s.
@@ -206,6 +216,7 @@ impl Archive {
         }
         self.entries.extend(other.entries);
         self.clashes.extend(other.clashes);
+        self.notes.extend(other.notes);
         self
     }
 }

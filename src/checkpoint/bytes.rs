@@ -2,6 +2,7 @@
 
 use super::torch_zip;
 use crate::error::{Error, Result};
+use crate::fsutil::{lfs_error, lfs_pointer, open_regular};
 use memmap2::Mmap;
 use rayon::prelude::*;
 use std::fs::File;
@@ -24,11 +25,14 @@ pub(super) enum Source {
 
 impl Source {
     pub fn open(path: &Path) -> Result<Arc<Self>> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
+        let file = open_regular(path)?;
         // SAFETY: the map is private, read-only and outlives every slice of it; a file that another process cuts
         // short while its header is read ends this process with SIGBUS, as it would any reader of mapped files.
         // Checkpoints are written by rename, never in place.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+        if let Some(says) = lfs_pointer(&map) {
+            return Err(lfs_error(path, &says));
+        }
         Ok(Arc::new(Source::File(file, map)))
     }
 

@@ -11,7 +11,7 @@ pub struct Distance {
     pub name: String,
     /// Largest absolute difference.
     pub absolute: f64,
-    /// The same, divided by the largest absolute value of the first tensor.
+    /// The same, divided by the largest finite absolute value of the first tensor.
     pub relative: f64,
 }
 
@@ -32,8 +32,10 @@ pub struct Difference {
     /// Another dtype; the values are compared all the same.
     pub kinds: Vec<Unlike>,
     pub values: Vec<Distance>,
-    /// Tensors with equal elements.
+    /// Tensors with equal elements; NaN is equal to NaN at the same place.
     pub equal: usize,
+    /// Tensors that hold NaN at the same places in both.
+    pub nan: Vec<String>,
 }
 
 impl Difference {
@@ -74,24 +76,78 @@ pub fn diff(first: &Archive, second: &Archive) -> Result<Difference> {
             continue;
         }
         let (x, y) = (first.get(name)?, second.get(name)?);
-        let equal = if a.kind == b.kind {
-            x.f_equal(&y)?
-        } else {
-            let equal = x.to_kind(Kind::Double).f_equal(&y.to_kind(Kind::Double))?;
+        if a.kind != b.kind {
             found.kinds.push(unlike);
-            equal
-        };
-        if equal {
+        } else if x.f_equal(&y)? {
             found.equal += 1;
             continue;
         }
         let (x, y) = (x.to_kind(Kind::Double), y.to_kind(Kind::Double));
-        let absolute = f64::try_from((&x - y).abs().max())?;
+        // Infinities of one sign are equal, and a NaN is equal to a NaN.
+        let both_nan = x.isnan().logical_and(&y.isnan());
+        let same = x.eq_tensor(&y).logical_or(&both_nan);
+        if i64::try_from(both_nan.any())? != 0 {
+            found.nan.push(name.to_owned());
+        }
+        if i64::try_from(same.all())? != 0 {
+            found.equal += 1;
+            continue;
+        }
+        let distance = (&x - &y).abs().masked_fill(&same, 0.0);
+        let finite = x.masked_fill(&x.isfinite().logical_not(), 0.0).abs();
+        // The largest of numbers and a NaN is NaN, in libtorch.
+        let (absolute, largest) = (f64::try_from(distance.max())?, f64::try_from(finite.max())?);
         found.values.push(Distance {
             name: name.to_owned(),
             absolute,
-            relative: absolute / f64::try_from(x.abs().max())?.max(f64::MIN_POSITIVE),
+            relative: absolute / largest.max(f64::MIN_POSITIVE),
         });
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{items, write_safetensors};
+    use tch::Tensor;
+
+    #[test]
+    fn nan_is_equal_to_nan_at_the_same_place_and_to_nothing_else() {
+        const N: f32 = f32::NAN;
+        const I: f32 = f32::INFINITY;
+        let folder = tempfile::tempdir().unwrap();
+        let open = |values: &[f32], kind: Kind| {
+            let path = folder.path().join("x.safetensors");
+            let t = Tensor::from_slice(values).to_kind(kind);
+            write_safetensors(&path, &items(vec![("w".into(), t)]), &[]).unwrap();
+            // A file that takes its place leaves this one open as it was.
+            Archive::open(&path).unwrap()
+        };
+        for (a, b, equal, absolute, nan) in [
+            ([1.0, N, 3.0], [1.0, N, 3.0], true, 0.0, 1),
+            ([I, -I, 3.0], [I, -I, 3.0], true, 0.0, 0),
+            ([I, N, 2.0], [I, N, 4.0], false, 2.0, 1),
+            ([1.0, N, 3.0], [N, 1.0, 3.0], false, f64::NAN, 0),
+            ([1.0, 2.0, 3.0], [1.0, 2.0, N], false, f64::NAN, 0),
+            ([I, 2.0, 3.0], [-I, 2.0, 3.0], false, f64::INFINITY, 0),
+        ] {
+            for (first, second) in [
+                (Kind::Float, Kind::Float),
+                (Kind::Float, Kind::BFloat16),
+                (Kind::Half, Kind::Half),
+            ] {
+                let found = diff(&open(&a, first), &open(&b, second)).unwrap();
+                assert_eq!(found.within(0.0), equal, "{a:?} {b:?} {found:?}");
+                assert_eq!((found.equal == 1, found.nan.len()), (equal, nan), "{found:?}");
+                if let Some(d) = found.values.first() {
+                    assert!(
+                        d.absolute == absolute || d.absolute.is_nan() && absolute.is_nan(),
+                        "{d:?}"
+                    );
+                    assert!(!found.within(0.4), "{found:?}");
+                }
+            }
+        }
+    }
 }

@@ -1,41 +1,51 @@
 //! Folders of tensors: Hugging Face's shards, and the released chunks.
 
 use super::archive::Archive;
+use super::foreign;
 use crate::error::{Error, Result};
+use indexmap::IndexSet;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-/// Index files larger than this are not read.
-const MOST_INDEX: u64 = 256 << 20;
 /// The list of released chunks.
 pub(super) const CHUNKS: &str = "metadata.json";
-/// Hugging Face's indices, each with the file that stands alone when there is no index.
+/// Hugging Face's indices, each with the file that stands alone.
 pub(super) const SHARDS: [(&str, &str); 2] = [
     ("model.safetensors.index.json", "model.safetensors"),
     ("pytorch_model.bin.index.json", "pytorch_model.bin"),
 ];
+/// Of the files that are left aside so many are named.
+const MOST_NAMED: usize = 4;
 
 /// A folder of tensors: `safe_ckpt` with `metadata.json`, or a Hugging Face model folder.
+///
+/// Reference: transformers takes `model.safetensors`, else its index's shards, else `pytorch_model.bin`, else its index's
+/// shards. What else lies there is left aside, and [`Archive::notes`] says it.
 pub(super) fn open(path: &Path) -> Result<Archive> {
     let at = |name: &str| Some(path.join(name)).filter(|p| p.exists());
     if let Some(index) = at(CHUNKS) {
         return chunks(path, &index);
     }
     for (index, single) in SHARDS {
-        if let Some(index) = at(index) {
-            return shards(path, &index);
+        if let Some(file) = at(single) {
+            let mut all = Archive::open(&file)?;
+            all.notes
+                .extend(left_aside(path, single, &BTreeSet::from([single])));
+            return Ok(all);
         }
-        if let Some(single) = at(single) {
-            return Archive::open(&single);
+        if let Some(file) = at(index) {
+            return shards(path, &file);
         }
     }
-    Err(Error::checkpoint(
-        path,
-        "files",
-        "metadata.json, model.safetensors, pytorch_model.bin, or an index of shards",
-        "none of them",
-    ))
+    Err(foreign::folder(path).unwrap_or_else(|| {
+        Error::checkpoint(
+            path,
+            "files",
+            "metadata.json, model.safetensors, pytorch_model.bin, or an index of shards",
+            "none of them",
+        )
+    }))
 }
 
 /// Whether a Hugging Face folder has weights beside its configuration.
@@ -45,16 +55,46 @@ pub(super) fn has_weights(path: &Path) -> bool {
         .any(|(index, single)| path.join(index).exists() || path.join(single).exists())
 }
 
-fn json(path: &Path) -> Result<Value> {
-    let size = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
-    if size > MOST_INDEX {
-        return Err(Error::checkpoint(
-            path,
-            "size",
-            format!("at most {MOST_INDEX} bytes"),
-            size.to_string(),
-        ));
+/// Whether a name is one that weights of a Hugging Face folder have: `model.safetensors`, `model-00001-of-00004.safetensors`,
+/// `pytorch_model.bin` and so on, and their indices.
+pub(super) fn is_weights(name: &str) -> bool {
+    SHARDS.iter().any(|(index, single)| {
+        let (stem, extension) = single.rsplit_once('.').unwrap_or((single, ""));
+        let shard = || {
+            let middle = name.strip_prefix(stem)?.strip_suffix(extension)?;
+            let (number, of) = middle.strip_prefix('-')?.strip_suffix('.')?.split_once("-of-")?;
+            let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+            (digits(number) && digits(of)).then_some(())
+        };
+        name == *index || name == *single || shard().is_some()
+    })
+}
+
+/// A line that names the weights beside those that are `read`, where there are others: of an earlier saving, another
+/// sharding, another format. Which of them is meant cannot be told.
+fn left_aside(folder: &Path, what: &str, read: &BTreeSet<&str>) -> Option<String> {
+    let mut others: Vec<String> = std::fs::read_dir(folder)
+        .ok()?
+        .filter_map(|f| f.ok()?.file_name().into_string().ok())
+        .filter(|n| is_weights(n) && !read.contains(n.as_str()))
+        .collect();
+    others.sort();
+    if others.is_empty() {
+        return None;
     }
+    let more = match others.len().saturating_sub(MOST_NAMED) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    others.truncate(MOST_NAMED);
+    Some(format!(
+        "{}: {what} is read, as transformers does; other weights lie beside it and are left aside: {}{more}",
+        folder.display(),
+        others.join(", ")
+    ))
+}
+
+fn json(path: &Path) -> Result<Value> {
     serde_json::from_str(&crate::fsutil::read_text(path)?)
         .map_err(|e| Error::checkpoint(path, "index", "JSON", e.to_string()))
 }
@@ -101,7 +141,9 @@ fn chunk_names(index: &Path, value: Value) -> Result<Vec<String>> {
         name.strip_suffix(".safetensors")
             .map_or_else(|| name.clone(), str::to_owned)
     };
-    Ok(listed.into_iter().map(bare).collect())
+    // A chunk that is named a thousand times is read once.
+    let distinct: IndexSet<String> = listed.into_iter().map(bare).collect();
+    Ok(distinct.into_iter().collect())
 }
 
 /// The map from tensors to shards of a Hugging Face index.
@@ -149,21 +191,39 @@ fn chunks(folder: &Path, index: &Path) -> Result<Archive> {
     Ok(all)
 }
 
+/// Each tensor from the shard that the index says: another shard may hold one of its name from an earlier saving.
 fn shards(folder: &Path, index: &Path) -> Result<Archive> {
     let value = json(index)?;
-    let map = weight_map(index, &value)?;
-    let files: BTreeSet<&str> = map.iter().map(|(_, file)| *file).collect();
+    let map: HashMap<&str, &str> = weight_map(index, &value)?.into_iter().collect();
+    let files: BTreeSet<&str> = map.values().copied().collect();
     let mut all = Archive::new(folder);
-    for file in files {
-        all = all.overlay(Archive::open(&inside(folder, index, file)?)?);
+    let mut elsewhere: BTreeMap<String, String> = BTreeMap::new();
+    for file in &files {
+        let shard = Archive::open(&inside(folder, index, file)?)?;
+        let own = |name: &str| map.get(name).is_none_or(|f| f == file);
+        let stray = shard.names().filter(|n| !own(n));
+        elsewhere.extend(stray.map(|n| (n.to_owned(), file.to_string())));
+        all = all.overlay(shard.rename(|n| own(n).then(|| n.to_owned())));
     }
-    match map.iter().find(|(name, _)| all.info(name).is_none()) {
-        Some((missing, _)) => Err(Error::checkpoint(
-            index,
-            *missing,
-            "a tensor in its shard",
-            "no such tensor",
-        )),
-        None => Ok(all),
+    if let Some(missing) = map.keys().filter(|n| all.info(n).is_none()).min() {
+        let e = Error::checkpoint(index, *missing, "a tensor in its shard", "no such tensor");
+        return Err(match elsewhere.get(*missing) {
+            Some(file) => e.hint(format!(
+                "{file} has one: an index and shards of two savings? Copy the folder again"
+            )),
+            None => e,
+        });
     }
+    if let Some((name, file)) = elsewhere.first_key_value() {
+        all.notes.push(format!(
+            "{}: {} tensors lie in two shards ({name} also in {file}): those that the index names are read",
+            index.display(),
+            elsewhere.len()
+        ));
+    }
+    let name = index.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    let mut read = files;
+    read.insert(name);
+    all.notes.extend(left_aside(folder, name, &read));
+    Ok(all)
 }

@@ -7,25 +7,23 @@ use crate::fsutil::{write_atomic_bytes, write_json};
 use serde_json::{json, Map, Value};
 use std::path::Path;
 
-/// Writes the shards of about `shard_bytes` each and, where there are several, their index.
+/// Writes the shards of about `shard_bytes` each and, where there are several, their index; then removes what another
+/// sharding left there.
 ///
 /// # Errors
 /// As [`super::write_safetensors`]; a name given twice.
 pub fn write_shards(dir: &Path, tensors: &[(String, Item)], shard_bytes: usize) -> Result<()> {
     let (index, single) = folder::SHARDS[0];
-    let index = dir.join(index);
-    item::distinct(&index, tensors)?;
+    let at = dir.join(index);
+    item::distinct(&at, tensors)?;
     let groups = item::groups(tensors, shard_bytes);
     let format = [("format", "pt")];
     if let [all] = groups[..] {
         safetensors::write(&dir.join(single), all, &format)?;
-        // The index of an earlier, larger model would be read before the file that stands alone.
-        return match std::fs::remove_file(&index) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&index, e)),
-            _ => Ok(()),
-        };
+        return remove_others(dir, &[single.to_owned()]);
     }
     let (n, mut map) = (groups.len(), Map::new());
+    let mut written = vec![index.to_owned()];
     for (i, group) in groups.iter().enumerate() {
         let file = format!("model-{:05}-of-{n:05}.safetensors", i + 1);
         safetensors::write(&dir.join(&file), group, &format)?;
@@ -34,12 +32,24 @@ pub fn write_shards(dir: &Path, tensors: &[(String, Item)], shard_bytes: usize) 
                 .iter()
                 .map(|(name, _)| (name.clone(), Value::from(file.as_str()))),
         );
+        written.push(file);
     }
     let size: usize = tensors.iter().map(|(_, item)| item.len()).sum();
-    write_json(
-        &index,
-        &json!({"metadata": {"total_size": size}, "weight_map": map}),
-    )
+    write_json(&at, &json!({"metadata": {"total_size": size}, "weight_map": map}))?;
+    remove_others(dir, &written)
+}
+
+/// Removes safetensors of another sharding: a file that stands alone would be read before an index.
+fn remove_others(dir: &Path, written: &[String]) -> Result<()> {
+    for file in std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))? {
+        let path = file.map_err(|e| Error::io(dir, e))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let ours = folder::is_weights(name) && name.contains(".safetensors");
+        if ours && !written.iter().any(|w| w == name) {
+            std::fs::remove_file(&path).map_err(|e| Error::io(&path, e))?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies a folder's configuration and tokenizer: its `.json` and `.txt` files but for indices of weights.
@@ -57,24 +67,36 @@ pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Copies `config.json` with the vocabulary's new size.
-pub fn copy_config(from: &Path, to: &Path, vocab: i64) -> Result<()> {
+/// Copies `config.json` with the vocabulary's new size, and `generation_config.json` where there is one; both say the end
+/// of text that the model was trained with.
+pub fn copy_config(from: &Path, to: &Path, vocab: i64, eos: i64) -> Result<()> {
+    let ends = |config: &mut Map<String, Value>| {
+        let said = config.get("eos_token_id");
+        let there = said.is_some_and(|v| *v == eos || v.as_array().is_some_and(|l| l.contains(&eos.into())));
+        if !there {
+            config.insert("eos_token_id".into(), eos.into());
+        }
+    };
+    const GENERATION: &str = "generation_config.json";
+    if from.join(GENERATION).is_file() {
+        change_json(from, to, GENERATION, ends)?;
+    }
     change_json(from, to, "config.json", |config| {
         config.insert("vocab_size".into(), vocab.into());
+        ends(config);
     })
 }
 
-/// Copies `tokenizer_config.json`, where there is one, with tokens added to its list.
-pub fn copy_tokenizer_config(from: &Path, to: &Path, added: Map<String, Value>) -> Result<()> {
+/// Copies `tokenizer_config.json`, where there is one, with tokens added to its list, which from then on is the only one
+/// that counts, and the end of text.
+pub fn copy_tokenizer_config(from: &Path, to: &Path, added: Map<String, Value>, end: &str) -> Result<()> {
     const FILE: &str = "tokenizer_config.json";
     if !from.join(FILE).is_file() {
         return Ok(());
     }
     change_json(from, to, FILE, |config| {
-        let list = config.entry("added_tokens_decoder").or_insert_with(|| json!({}));
-        if let Some(list) = list.as_object_mut() {
-            list.extend(added);
-        }
+        config.insert("added_tokens_decoder".into(), added.into());
+        config.insert("eos_token".into(), end.into());
     })
 }
 

@@ -24,8 +24,7 @@ pub(super) fn open(path: &Path, bytes: &Arc<Source>) -> Result<TorchFile> {
     let mut at = 0;
     let mut next = |what: &str| -> Result<(Pickle, usize)> {
         let rest = bytes.get(at..).unwrap_or_default();
-        let pickle = pickle::read(rest)
-            .map_err(|e| Error::checkpoint(path, what, "a pickle of tensors and plain values", e))?;
+        let pickle = pickle::read(rest).map_err(|e| torch_file::unreadable(path, what, e))?;
         at += pickle.size;
         Ok((pickle, at))
     };

@@ -3,7 +3,7 @@
 //! Ours are the released checkpoint's: `clap.nvclap.…`, `audio_transformer_clap.…`,
 //! `lang_encoder.model.layers.N.{decoder_layer,gated_cross_attn_layer_sound}.…`.
 
-use super::Archive;
+use super::{model_of, Archive};
 use crate::error::{Error, Result};
 use std::path::Path;
 
@@ -63,10 +63,25 @@ const CLAP_ONLY: [&str; 7] = [
     "logit_scale_t",
 ];
 
+/// Whether a piece of a name is one of PyTorch's wrappers.
+pub(super) fn is_wrapper(piece: &str) -> bool {
+    WRAPPERS.contains(&piece)
+}
+
 /// A name without PyTorch's wrappers.
 pub fn unwrapped(name: &str) -> String {
-    let own: Vec<&str> = name.split('.').filter(|part| !WRAPPERS.contains(part)).collect();
+    let own: Vec<&str> = name.split('.').filter(|piece| !is_wrapper(piece)).collect();
     own.join(".")
+}
+
+/// Whether a name without wrappers is a part of AF2, of AF-CLAP or of a plain Hugging Face LM, in any layout that is read.
+pub(super) fn is_known(name: &str) -> bool {
+    const OURS: [&str; 3] = ["clap.nvclap.", "audio_transformer_clap.", "lang_encoder."];
+    const LM: [&str; 3] = ["model.layers.", "model.embed_tokens.", "model.norm."];
+    let all = OURS.iter().chain(&LM).chain(&CLAP_ONLY);
+    all.copied()
+        .chain(PREFIXES.iter().map(|(theirs, _)| *theirs))
+        .any(|p| name.starts_with(p))
 }
 
 /// Our name for a file's; none for tensors that AF2 has no use for. Unknown names stay.
@@ -138,13 +153,22 @@ pub fn at_rest(name: &str) -> bool {
     encoder.is_some_and(|n| n.starts_with("spectrogram_extractor.stft.")) || name.ends_with("position_ids")
 }
 
-/// An archive under our names; duplicates give way to the tensor that bears our name already.
+/// The model of an archive under our names, where we know them; duplicates give way to the tensor that bears our name
+/// already.
 ///
 /// # Errors
-/// When nothing of it is a part of AF2.
+/// Two models, and nothing that tells which is meant.
+pub fn named(archive: Archive) -> Result<Archive> {
+    Ok(model_of::choose(archive)?.rename(rename))
+}
+
+/// [`named`] of what must be a part of AF2.
+///
+/// # Errors
+/// As [`named`]; when nothing of it is a part of AF2.
 pub fn canonical(archive: Archive, path: &Path) -> Result<Archive> {
     let found: Vec<String> = archive.names().take(3).map(str::to_owned).collect();
-    let archive = archive.rename(rename);
+    let archive = named(archive)?;
     let known = |n: &str| {
         ["clap.", "audio_transformer_clap.", "lang_encoder."]
             .iter()

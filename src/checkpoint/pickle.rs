@@ -88,6 +88,8 @@ pub(super) enum Value {
     Tuple(usize),
     /// Keys and values in turn.
     Dict(usize),
+    /// The same, of attributes: `argparse.Namespace`.
+    Namespace(usize),
     /// A known global, as `module.name`.
     Global(Rc<str>),
     /// What a persistent id names: a storage.
@@ -96,7 +98,7 @@ pub(super) enum Value {
     Bytes(Rc<[u8]>),
     /// A numpy dtype, as `f8`.
     Dtype(Rc<str>),
-    /// Sets, arrays and whatever else no checkpoint's meaning hangs on.
+    /// Arrays and whatever else no checkpoint's meaning hangs on.
     Other,
 }
 
@@ -195,7 +197,7 @@ impl Walk<'_> {
                     return Err("more tensors than a checkpoint has".into());
                 }
             }
-            Value::Dict(d) => {
+            Value::Dict(d) | Value::Namespace(d) => {
                 for pair in nodes[*d].chunks_exact(2) {
                     match &pair[0] {
                         Value::Text(key) => self.below(key, &pair[1], depth)?,

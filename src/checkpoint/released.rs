@@ -2,7 +2,7 @@
 
 use super::item::{self, Item};
 use super::torch_file::{self, TorchFile};
-use super::{archive::Archive, folder, names, safetensors};
+use super::{archive::Archive, folder, foreign, names, safetensors};
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
 use std::collections::HashSet;
@@ -68,7 +68,13 @@ pub fn open_parts(parts: &Parts) -> Result<ReleasedFolder> {
         true if !given.join(folder::CHUNKS).is_file() => (given.join("safe_ckpt"), given.clone()),
         _ => (given.clone(), beside(given)),
     };
+    if let Some(e) = foreign::file(&weights).filter(|_| !is_dir) {
+        return Err(e);
+    }
     if is_dir && !weights.is_dir() {
+        if let Some(e) = foreign::folder(given) {
+            return Err(e);
+        }
         return Err(
             Error::checkpoint(given, "safe_ckpt/, the released weights", "a folder", "none").hint(
                 "a checkpoint folder holds safe_ckpt/, llm/ and, where the encoder is apart, clap_ckpt/",
@@ -112,7 +118,7 @@ pub fn open_parts(parts: &Parts) -> Result<ReleasedFolder> {
         false => Some(torch_file::open(&weights)?),
     };
     let own = match &torch {
-        Some(file) => file.model(),
+        Some(file) => file.model()?,
         None => Archive::open(&weights)?,
     };
     tensors = tensors.overlay(names::canonical(own, &weights)?);

@@ -8,7 +8,7 @@
 use super::archive::{elements, Archive, Entry, TensorInfo};
 use super::bytes::{Bytes, Source, Storage};
 use super::pickle::{Plain, TensorView};
-use super::{legacy, torch_zip};
+use super::{foreign, legacy, model_of, torch_zip};
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
 use std::collections::HashMap;
@@ -19,8 +19,6 @@ use tch::Kind;
 
 /// Bytes that a view which repeats elements (`expand`) may grow to.
 const MOST_EXPANDED: usize = 64 << 20;
-/// Where trainers put the model's tensors.
-const MODEL: [&str; 2] = ["model_state_dict.", "state_dict."];
 
 /// A file of `torch.save`. Its pickle was read as data; nothing of it was run.
 #[derive(Debug)]
@@ -37,6 +35,9 @@ pub struct TorchFile {
 /// A file that is missing, cut short, or whose sizes do not agree; a pickle with anything but tensors and plain
 /// values: any other global is refused by its name.
 pub fn open(path: &Path) -> Result<TorchFile> {
+    if let Some(e) = foreign::file(path) {
+        return Err(e);
+    }
     parse(path, Source::open(path)?)
 }
 
@@ -58,14 +59,12 @@ pub(super) fn parse(path: &Path, bytes: Arc<Source>) -> Result<TorchFile> {
 }
 
 impl TorchFile {
-    /// The model's tensors: those under `model_state_dict` or `state_dict` where there is one, else all.
-    pub fn model(&self) -> Archive {
-        let tensors = self.tensors.clone();
-        let prefix = MODEL.iter().find(|p| tensors.names().any(|n| n.starts_with(**p)));
-        match prefix {
-            Some(p) => tensors.rename(|n| n.strip_prefix(p).map(str::to_owned)),
-            None => tensors,
-        }
+    /// The model's tensors, where trainers put them: under `model_state_dict`, `state_dict`, `module`, `model` or at the top.
+    ///
+    /// # Errors
+    /// More than one model, and nothing that tells which is meant.
+    pub fn model(&self) -> Result<Archive> {
+        model_of::choose(self.tensors.clone())
     }
 }
 
@@ -114,6 +113,19 @@ impl Builder {
             tensors: self.archive,
             plain: plain.into_iter().collect(),
         }
+    }
+}
+
+/// The error for a pickle that says more than tensors and plain values.
+pub(super) fn unreadable(path: &Path, key: &str, found: String) -> Error {
+    let foreign = found.starts_with("the global");
+    let e = Error::checkpoint(path, key, "a pickle of tensors and plain values", found);
+    match foreign {
+        true => e.hint(
+            "where you trust the file, PyTorch can save its weights alone: \
+             torch.save(torch.load(FILE, weights_only=False)[\"state_dict\"], \"weights.pt\")",
+        ),
+        false => e,
     }
 }
 

@@ -5,8 +5,9 @@ use super::item::Item;
 use super::pickle::{Plain, Writer};
 use super::torch_file::class;
 use crate::error::{Error, Result};
+use crate::fsutil::Out;
 use indexmap::IndexMap;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use tch::Kind;
 use zip::write::SimpleFileOptions;
@@ -67,7 +68,7 @@ pub fn write(path: &Path, root: &Node) -> Result<()> {
     crate::fsutil::write_atomic(path, |out| {
         let io = |e: std::io::Error| Error::io(path, e);
         let broken = |e: zip::result::ZipError| Error::io(path, e.into());
-        let mut zip = ZipWriter::new(out);
+        let mut zip = ZipWriter::new(UntilItFails { out, failed: false });
         let options = SimpleFileOptions::default()
             .compression_method(zip::CompressionMethod::Stored)
             .with_alignment(ALIGNMENT);
@@ -87,6 +88,44 @@ pub fn write(path: &Path, root: &Node) -> Result<()> {
         zip.finish().map_err(broken)?;
         Ok(())
     })
+}
+
+/// Takes everything once something could not be written: the zip writer ends its file when it is dropped, and would print
+/// that this failed before the error itself is told.
+struct UntilItFails<'o> {
+    out: &'o mut dyn Out,
+    failed: bool,
+}
+
+impl UntilItFails<'_> {
+    fn once<T>(
+        &mut self,
+        instead: T,
+        f: impl FnOnce(&mut dyn Out) -> std::io::Result<T>,
+    ) -> std::io::Result<T> {
+        if self.failed {
+            return Ok(instead);
+        }
+        let result = f(self.out);
+        self.failed = result.is_err();
+        result
+    }
+}
+
+impl Write for UntilItFails<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.once(bytes.len(), |out| out.write(bytes))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.once((), |out| out.flush())
+    }
+}
+
+impl Seek for UntilItFails<'_> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.once(0, |out| out.seek(to))
+    }
 }
 
 #[derive(PartialEq, Eq, Hash)]

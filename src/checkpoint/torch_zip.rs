@@ -2,7 +2,7 @@
 
 use super::bytes::{Source, Storage};
 use super::pickle;
-use super::torch_file::{Builder, TorchFile};
+use super::torch_file::{self, Builder, TorchFile};
 use crate::error::{Error, Result};
 use std::io::{Cursor, Read};
 use std::ops::Range;
@@ -43,10 +43,9 @@ pub(super) fn open(path: &Path, bytes: &Arc<Source>) -> Result<TorchFile> {
             ));
         }
     }
-    let a_pickle = "a pickle of tensors and plain values";
     let contents = pickle::read(&text)
         .and_then(|p| p.contents())
-        .map_err(|e| wrong(&pkl, a_pickle, e))?;
+        .map_err(|e| torch_file::unreadable(path, &pkl, e))?;
     let mut file = Builder::new(path);
     for (name, view) in &contents.tensors {
         file.add(name, view, || {

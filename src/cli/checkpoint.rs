@@ -18,7 +18,7 @@ use tch::Kind;
 pub enum CheckpointVerb {
     /// The tensors of a file or folder: name, shape, dtype, bytes.
     Ls(LsArgs),
-    /// What differs between two checkpoints; exit code 9 where something does.
+    /// What differs between two checkpoints; exit code 9 where something does. A NaN is equal to a NaN at the same place.
     Diff(DiffArgs),
     /// Write a checkpoint in another layout, every bit of its tensors kept.
     Convert(ConvertArgs),
@@ -100,6 +100,7 @@ pub fn run(verb: &CheckpointVerb) -> Result<()> {
                 args.layout,
                 &choice,
             )?;
+            super::say(&done.notes);
             crate::out!("{} tensors in {}", done.tensors, args.out.display());
             done.left_out
                 .iter()
@@ -128,7 +129,7 @@ fn open_named(path: &Path) -> Result<Archive> {
     if path.join("safe_ckpt").is_dir() {
         return Ok(checkpoint::open_released(path)?.tensors);
     }
-    Ok(Archive::open(path)?.rename(names::rename))
+    names::named(Archive::open(path)?)
 }
 
 /// PyTorch's name.
@@ -146,6 +147,7 @@ fn dtype(kind: Kind) -> String {
 
 fn ls(args: &LsArgs) -> Result<()> {
     let (archive, plain) = open_raw(&args.path)?;
+    super::say(archive.notes());
     let infos: Vec<(&str, &TensorInfo)> = archive
         .names()
         .filter_map(|n| Some((n, archive.info(n)?)))
@@ -197,7 +199,10 @@ fn compare(args: &DiffArgs) -> Result<()> {
         true => open_raw(path).map(|(archive, _)| archive),
         false => open_named(path),
     };
-    let found = checkpoint::diff(&open(&args.first)?, &open(&args.second)?)?;
+    let (first, second) = (open(&args.first)?, open(&args.second)?);
+    super::say(first.notes());
+    super::say(second.notes());
+    let found = checkpoint::diff(&first, &second)?;
     if args.json {
         crate::out!("{}", diff_json(&found));
     } else {
@@ -247,6 +252,13 @@ fn print_diff(found: &Difference) {
         }
         crate::out!("{}", table.terminal());
     }
+    if let [first, more @ ..] = &found.nan[..] {
+        let more = match more.len() {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        crate::out!("NaN at the same places in both, which counts as equal: {first}{more}");
+    }
     crate::out!(
         "{} equal, {} differ, {} of other shape, {} only in the first, {} only in the second",
         found.equal,
@@ -281,6 +293,7 @@ fn diff_json(found: &Difference) -> serde_json::Value {
     json!({
         "only_first": found.only_first, "only_second": found.only_second, "shapes": unlike(&found.shapes),
         "dtypes": unlike(&found.kinds), "values": values, "equal": found.equal,
+        "nan": found.nan,
     })
 }
 
@@ -290,6 +303,7 @@ fn verify(args: &VerifyArgs) -> Result<()> {
     let (archive, report) = match &args.model {
         None => {
             let plan = load::plan(&parts, &options)?;
+            super::say(&plan.notes);
             let tensors = plan.files.tensors;
             let report = load::compare(
                 &plan.config,

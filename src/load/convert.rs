@@ -37,6 +37,8 @@ pub struct Converted {
     pub tensors: usize,
     /// One line for each kind of thing that the layout has no place for.
     pub left_out: Vec<String>,
+    /// Things a user may want to know of what was read, one line each.
+    pub notes: Vec<String>,
 }
 
 /// Writes `parts` into `out` in another layout. Tensors keep their dtype and every bit.
@@ -51,11 +53,15 @@ pub fn convert(parts: &Parts, out: &Path, layout: Layout, choice: &Choice) -> Re
         return again(&checkpoint::open_torch(given)?, out);
     }
     let files = checkpoint::open_parts(parts)?;
-    match layout {
-        Layout::Released => released(given, &files, out),
-        Layout::Reference => reference(&files, out, choice),
-        Layout::Hf => hf(given, &files, out),
-    }
+    let tokenizer = Tokenizer::open(&files.llm)?;
+    let mut done = match layout {
+        Layout::Released => released(given, &files, &tokenizer, out),
+        Layout::Reference => reference(&files, &tokenizer, out, choice),
+        Layout::Hf => hf(given, &files, &tokenizer, out),
+    }?;
+    done.notes = files.tensors.notes().to_vec();
+    done.notes.extend(tokenizer.notes);
+    Ok(done)
 }
 
 /// The embedding as the tokenizer needs it: an LM's own may have other rows.
@@ -70,8 +76,8 @@ fn item<'a>(files: &'a ReleasedFolder, name: &str, vocab: i64) -> Result<Item<'a
     }
 }
 
-fn released(given: &Path, files: &ReleasedFolder, out: &Path) -> Result<Converted> {
-    let vocab = Tokenizer::open(&files.llm)?.len() as i64;
+fn released(given: &Path, files: &ReleasedFolder, tokenizer: &Tokenizer, out: &Path) -> Result<Converted> {
+    let vocab = tokenizer.len() as i64;
     let tensors = files
         .tensors
         .names()
@@ -102,11 +108,17 @@ fn released(given: &Path, files: &ReleasedFolder, out: &Path) -> Result<Converte
     Ok(Converted {
         tensors: tensors.len(),
         left_out,
+        ..Converted::default()
     })
 }
 
-fn reference(files: &ReleasedFolder, out: &Path, choice: &Choice) -> Result<Converted> {
-    let vocab = Tokenizer::open(&files.llm)?.len() as i64;
+fn reference(
+    files: &ReleasedFolder,
+    tokenizer: &Tokenizer,
+    out: &Path,
+    choice: &Choice,
+) -> Result<Converted> {
+    let vocab = tokenizer.len() as i64;
     let tied = qwen2::Config::read(&files.llm)?.tie_word_embeddings;
     let mut left = 0;
     let mut model = Vec::new();
@@ -137,12 +149,16 @@ fn reference(files: &ReleasedFolder, out: &Path, choice: &Choice) -> Result<Conv
             training::write_model(out, model)?;
         }
     }
-    Ok(Converted { tensors, left_out })
+    Ok(Converted {
+        tensors,
+        left_out,
+        ..Converted::default()
+    })
 }
 
 /// A training checkpoint once more.
 fn again(file: &TorchFile, out: &Path) -> Result<Converted> {
-    let tensors = names::canonical(file.model(), file.tensors.source())?;
+    let tensors = names::canonical(file.model()?, file.tensors.source())?;
     let model = checkpoint::items_of(&tensors, |n| Some(names::in_training_tree(n)));
     let count = model.len();
     if training::has_state(file) {
@@ -152,12 +168,12 @@ fn again(file: &TorchFile, out: &Path) -> Result<Converted> {
     }
     Ok(Converted {
         tensors: count,
-        left_out: Vec::new(),
+        notes: tensors.notes().to_vec(),
+        ..Converted::default()
     })
 }
 
-fn hf(given: &Path, files: &ReleasedFolder, out: &Path) -> Result<Converted> {
-    let tokenizer = Tokenizer::open(&files.llm)?;
+fn hf(given: &Path, files: &ReleasedFolder, tokenizer: &Tokenizer, out: &Path) -> Result<Converted> {
     let config = qwen2::Config::read(&files.llm)?;
     let mut left = 0;
     let mut tensors = Vec::new();
@@ -180,8 +196,9 @@ fn hf(given: &Path, files: &ReleasedFolder, out: &Path) -> Result<Converted> {
     }
     std::fs::create_dir_all(out).map_err(|e| Error::io(out, e))?;
     hugging_face::copy_files(&files.llm, out)?;
-    hugging_face::copy_config(&files.llm, out, tokenizer.len() as i64)?;
-    hugging_face::copy_tokenizer_config(&files.llm, out, tokenizer.added_tokens_decoder())?;
+    hugging_face::copy_config(&files.llm, out, tokenizer.len() as i64, tokenizer.eos)?;
+    let (added, end) = (tokenizer.added_tokens_decoder(), &tokenizer.end_of_text);
+    hugging_face::copy_tokenizer_config(&files.llm, out, added, end)?;
     write_atomic_bytes(&out.join("tokenizer.json"), tokenizer.to_json()?.as_bytes())?;
     hugging_face::write_shards(out, &tensors, CHUNK_BYTES)?;
     Ok(Converted {
@@ -189,5 +206,6 @@ fn hf(given: &Path, files: &ReleasedFolder, out: &Path) -> Result<Converted> {
         left_out: vec![format!(
             "{left} tensors that are not the language model's: audio encoder, audio transformer, cross-attention, a tied head"
         )],
+        ..Converted::default()
     })
 }

@@ -12,7 +12,7 @@ use crate::checkpoint::{self, hugging_face, items, names, Archive, Parts, Releas
 use crate::error::{Error, Result};
 use crate::model::flamingo::{Config, Flamingo};
 use crate::model::params::{Lookup, Origin, Params, Store};
-use crate::model::{audio_transformer, cross_attention, htsat, infer, qwen2};
+use crate::model::{audio_transformer, bounds, cross_attention, htsat, infer, qwen2, swin};
 use crate::recipe::{Part, Recipe};
 use crate::settings::Settings;
 use crate::text::tokenizer::Tokenizer;
@@ -89,7 +89,8 @@ pub fn plan(parts: &Parts, options: &Options) -> Result<Plan> {
         .or_else(|| parts.base.as_deref().and_then(beside));
     let settings = own.map_or(Ok(Settings::default()), |p| Settings::read(&p))?;
     let tokenizer = Tokenizer::open(&files.llm)?;
-    let mut notes = Vec::new();
+    let mut notes = files.tensors.notes().to_vec();
+    notes.extend(tokenizer.notes.iter().cloned());
     let at = &parts.checkpoint;
     let mut config = sizes(&files.tensors, &settings, &files.llm, &tokenizer, at, &mut notes)?;
     if options.few_shot_mask {
@@ -164,7 +165,7 @@ pub fn start(recipe: &Recipe, device: Device) -> Result<Loaded> {
         audio_token: tokenizer.audio,
     };
     agree(recipe, &config, &clap)?;
-    check_heads(&config, &llm)?;
+    check_sizes(&config, &llm)?;
     let source = Source {
         tensors: &tensors,
         llm: &llm,
@@ -176,6 +177,8 @@ pub fn start(recipe: &Recipe, device: Device) -> Result<Loaded> {
         },
     };
     let (model, params, report) = source.build(&config, device)?;
+    let mut notes = tensors.notes().to_vec();
+    notes.extend(tokenizer.notes.iter().cloned());
     Ok(Loaded {
         model,
         params,
@@ -185,7 +188,7 @@ pub fn start(recipe: &Recipe, device: Device) -> Result<Loaded> {
         device,
         report,
         torch: None,
-        notes: Vec::new(),
+        notes,
     })
 }
 
@@ -294,21 +297,19 @@ fn sizes(
         vocab: tokenizer.len() as i64,
         audio_token: tokenizer.audio,
     };
-    check_heads(&config, folder)?;
+    check_sizes(&config, folder)?;
     Ok(config)
 }
 
-fn check_heads(config: &Config, path: &Path) -> Result<()> {
-    let (width, heads) = (config.htsat.output_dim(), config.audio_transformer.n_head);
-    if heads < 1 || width % heads != 0 || audio_transformer::rotary_dims(width / heads) > width / heads {
-        return Err(Error::checkpoint(
-            path,
-            "audio_transformer.n_head",
-            format!("heads of at least 32 dimensions that divide {width}"),
-            format!("{heads} heads"),
-        ));
-    }
-    Ok(())
+/// Sizes that cannot be must not reach libtorch, whichever file says them.
+fn check_sizes(config: &Config, path: &Path) -> Result<()> {
+    let wrong = bounds::flamingo(config);
+    crate::error::all(
+        wrong
+            .into_iter()
+            .map(|w| Error::checkpoint(path, w.key, w.expected, w.found))
+            .collect(),
+    )
 }
 
 struct Source<'a> {
@@ -344,6 +345,14 @@ impl Source<'_> {
                     "a finite number",
                     "NaN or infinity",
                 ));
+            }
+            // Its values are places in a table: libtorch stops at one that is none.
+            if name.ends_with("relative_position_index") {
+                let wrong = tensor.lt(0).logical_or(&tensor.ge(swin::TABLE));
+                if i64::try_from(wrong.any())? != 0 {
+                    let expected = format!("places from 0 to {}", swin::TABLE - 1);
+                    return Err(Error::checkpoint(&info.file, name, expected, "others"));
+                }
             }
             Ok(Some(tensor))
         });

@@ -277,7 +277,8 @@ fn fusion(name: &str) -> bool {
 /// Whether a tensor's rows follow the tokenizer: embeddings of the LM's own folder.
 pub(super) fn resizable(name: &str, info: &TensorInfo, llm: Option<&Path>) -> bool {
     (name == names::EMBEDDING || name == names::HEAD)
-        && info.shape.len() == 2
+        // An embedding without rows says nothing of what new ones should be.
+        && matches!(info.shape[..], [rows, _] if rows > 0)
         && llm.is_some_and(|llm| info.file.starts_with(llm))
 }
 

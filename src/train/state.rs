@@ -203,7 +203,7 @@ fn training_state(
 /// Something that the stage trains and the file lacks, or another shape: all of it is told.
 pub fn restore_weights(steps: &Steps, file: &TorchFile) -> Result<()> {
     let path = file.tensors.source();
-    let archive = names::canonical(file.model(), path)?;
+    let archive = names::canonical(file.model()?, path)?;
     let tied = steps.model.model.config.lm.tie_word_embeddings;
     let mut wrong = Vec::new();
     for (name, entry) in steps.model.params.iter() {

@@ -9,9 +9,10 @@ use std::rc::Rc;
 const MOST_OPERATIONS: usize = 4_000_000;
 /// Bytes of a global's module or name.
 const MOST_LINE: usize = 512;
-/// Besides the storage classes. numpy's are those of a scalar or an array beside the tensors: LAION-CLAP's files hold
-/// some, and for them alone `torch.load(weights_only=True)` refuses them.
-const GLOBALS: [&str; 17] = [
+/// Besides the storage classes and dtypes. numpy's are those of a scalar or an array beside the tensors: LAION-CLAP's files
+/// hold some, and for them alone `torch.load(weights_only=True)` refuses them. Sets are DeepSpeed's, a `Namespace` and paths are
+/// the command line that trainers save beside their weights.
+const GLOBALS: [&str; 29] = [
     "collections.OrderedDict",
     "collections.Counter",
     "torch._utils._rebuild_tensor_v2",
@@ -29,6 +30,24 @@ const GLOBALS: [&str; 17] = [
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray._reconstruct",
     "_codecs.encode",
+    // Protocol 2 writes Python 2's names.
+    "__builtin__.set",
+    "__builtin__.frozenset",
+    "__builtin__.list",
+    "builtins.set",
+    "builtins.frozenset",
+    "builtins.list",
+    "collections.defaultdict",
+    "argparse.Namespace",
+    "pathlib.PosixPath",
+    "pathlib.PurePosixPath",
+    "pathlib.WindowsPath",
+    "pathlib._local.PosixPath",
+];
+/// A dtype is pickled as a global.
+const DTYPES: [&str; 13] = [
+    "float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool",
+    "double", "half", "long",
 ];
 
 /// Runs one pickle; what follows its end is left alone.
@@ -81,6 +100,18 @@ fn scalar(dtype: &str, bytes: &[u8]) -> Value {
     }
 }
 
+/// The parts of a path as text.
+fn path(parts: &[Value]) -> Value {
+    let all: Vec<&str> = parts
+        .iter()
+        .filter_map(|p| match p {
+            Value::Text(t) => Some(&**t),
+            _ => None,
+        })
+        .collect();
+    Value::Text(all.join("/").replace("//", "/").into())
+}
+
 impl Machine<'_> {
     fn step(&mut self, operation: u8) -> Result<(), String> {
         match operation {
@@ -95,7 +126,7 @@ impl Machine<'_> {
             b'N' => self.stack.push(Value::None),
             0x88 => self.stack.push(Value::Bool(true)),
             0x89 => self.stack.push(Value::Bool(false)),
-            0x8f => self.stack.push(Value::Other),
+            0x8f => self.push(Value::List, Vec::new()),
             // BININT1, BININT2, BININT, LONG1
             b'K' => {
                 let [v] = self.array()?;
@@ -152,8 +183,8 @@ impl Machine<'_> {
             b'(' => self.marks.push(self.stack.len()),
             // TUPLE, TUPLE1 to TUPLE3, LIST, DICT, FROZENSET
             0x91 => {
-                self.pop_mark()?;
-                self.stack.push(Value::Other);
+                let items = self.pop_mark()?;
+                self.push(Value::List, items);
             }
             b't' => {
                 let items = self.pop_mark()?;
@@ -199,7 +230,7 @@ impl Machine<'_> {
                 (Value::Text(name), Value::Text(module)) => self.global(&module, &name)?,
                 _ => return Err("a global without a name".into()),
             },
-            // BINPERSID, REDUCE
+            // BINPERSID, REDUCE, NEWOBJ
             b'Q' => {
                 let id = self.pop()?;
                 let storage = Rc::new(self.storage(&id)?);
@@ -211,8 +242,23 @@ impl Machine<'_> {
                 let made = self.call(&callable, &arguments)?;
                 self.stack.push(made);
             }
-            // BUILD: an object's attributes (an ordered dictionary's `_metadata`), left aside. POP.
-            b'b' | b'0' => drop(self.pop()?),
+            0x81 => {
+                let (arguments, class) = (self.pop()?, self.pop()?);
+                let made = self.object(&class, &arguments)?;
+                self.stack.push(made);
+            }
+            // BUILD: an object's attributes. A namespace is a dictionary of them; an ordered dictionary's (`_metadata`) are
+            // left aside.
+            b'b' => {
+                let attributes = self.pop()?;
+                if let (Some(Value::Namespace(own)), Value::Dict(given)) = (self.stack.last(), attributes) {
+                    // Moved, not copied: a file could ask for it a million times.
+                    let (own, given) = (*own, std::mem::take(&mut self.nodes[given]));
+                    self.nodes[own].extend(given);
+                }
+            }
+            // POP
+            b'0' => drop(self.pop()?),
             // DUP
             b'2' => {
                 let v = self.stack.last().cloned().ok_or("an empty stack")?;
@@ -314,7 +360,8 @@ impl Machine<'_> {
     fn global(&mut self, module: &str, name: &str) -> Result<(), String> {
         let full = format!("{module}.{name}");
         let storage = (module == "torch" || module == "torch.storage") && name.ends_with("Storage");
-        if !storage && !GLOBALS.contains(&full.as_str()) {
+        let dtype = module == "torch" && DTYPES.contains(&name);
+        if !storage && !dtype && !GLOBALS.contains(&full.as_str()) {
             let shown: String = full.chars().take(200).collect();
             return Err(format!(
                 "the global `{shown}`, which is refused: a checkpoint needs only tensors"
@@ -405,6 +452,39 @@ impl Machine<'_> {
             }
             ("collections.Counter", [counts @ Value::Dict(_)]) => Ok(counts.clone()),
             ("torch.Size", [sizes]) => Ok(sizes.clone()),
+            (
+                "__builtin__.set"
+                | "__builtin__.frozenset"
+                | "__builtin__.list"
+                | "builtins.set"
+                | "builtins.frozenset"
+                | "builtins.list",
+                [Value::List(items) | Value::Tuple(items)],
+            ) => Ok(Value::List(*items)),
+            (
+                "__builtin__.set"
+                | "__builtin__.frozenset"
+                | "__builtin__.list"
+                | "builtins.set"
+                | "builtins.frozenset"
+                | "builtins.list",
+                [],
+            ) => {
+                self.nodes.push(Vec::new());
+                Ok(Value::List(self.nodes.len() - 1))
+            }
+            ("collections.defaultdict", [Value::Global(_) | Value::None] | []) => {
+                self.nodes.push(Vec::new());
+                Ok(Value::Dict(self.nodes.len() - 1))
+            }
+            // The parts of a path.
+            (
+                "pathlib.PosixPath"
+                | "pathlib.PurePosixPath"
+                | "pathlib.WindowsPath"
+                | "pathlib._local.PosixPath",
+                parts,
+            ) => Ok(path(parts)),
             ("torch.device", _) => Ok(Value::Other),
             // Protocol 2 has no bytes: they are text of as many characters.
             ("_codecs.encode", [Value::Text(text), ..]) => {
@@ -441,6 +521,17 @@ impl Machine<'_> {
                 strides: self.integers(strides)?,
             }))),
             _ => Err(format!("a call of `{name}` with arguments that are not its own")),
+        }
+    }
+
+    /// An object without its attributes, which BUILD gives it.
+    fn object(&mut self, class: &Value, arguments: &Value) -> Result<Value, String> {
+        match class {
+            Value::Global(name) if &**name == "argparse.Namespace" => {
+                self.nodes.push(Vec::new());
+                Ok(Value::Namespace(self.nodes.len() - 1))
+            }
+            _ => self.call(class, arguments),
         }
     }
 
