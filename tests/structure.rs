@@ -36,7 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("generate", &["error", "shapes", "model"]),
     (
         "plan",
-        &["error", "checkpoint", "load", "model", "recipe", "text"],
+        &["error", "checkpoint", "data", "load", "model", "recipe", "text"],
     ),
     ("report", &["error", "fsutil", "metrics", "eval", "train"]),
 ];

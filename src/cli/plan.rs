@@ -4,6 +4,7 @@ use super::RecipeArgs;
 use crate::error::{Error, Result};
 use crate::plan::memory::GIB;
 use crate::plan::{self, Plan, Request, StagePlan, MEAN_TEXT_TOKENS, MOST};
+use crate::recipe::Recipe;
 use crate::report::table::Table;
 use clap::Args;
 
@@ -12,33 +13,61 @@ pub struct PlanArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
     /// GPUs over all nodes, one rank each.
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     gpus: u32,
-    /// Memory of one GPU in GiB, such as 80G.
-    #[arg(long, default_value = "80G", value_parser = gib)]
+    /// Memory of one GPU in GiB, such as 80, 80G or 40GiB; GB as its maker writes it is GiB.
+    #[arg(long, default_value = "80G", allow_hyphen_values = true, value_parser = gib)]
     memory: f64,
-    /// Days for all stages together; default: the paper's, where it names them.
-    #[arg(long, value_name = "D")]
+    /// Days for all stages together; default: the paper's, for its own model, schedule and GPUs.
+    #[arg(long, value_name = "D", allow_hyphen_values = true, value_parser = days)]
     days: Option<f64>,
     /// Items that each stage sees; default: steps times batch, as the recipe says.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(1..=1 << 50))]
     samples: Option<u64>,
-    /// Text tokens of an average item. Memory goes by data.max_tokens, the longest.
-    #[arg(long, default_value_t = MEAN_TEXT_TOKENS, value_name = "N")]
-    tokens: usize,
+    /// Text tokens of an average item: an assumption that operations and time go by. Memory goes by data.max_tokens.
+    #[arg(long, visible_alias = "tokens", default_value_t = MEAN_TEXT_TOKENS as u32, value_name = "N",
+        allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    text_tokens: u32,
     /// Everything as JSON, in bytes and plain numbers.
     #[arg(long)]
     json: bool,
 }
 
+/// Units of memory in GiB, longer names first.
+const UNITS: [(&str, f64); 9] = [
+    ("tib", 1024.0),
+    ("tb", 1024.0),
+    ("t", 1024.0),
+    ("gib", 1.0),
+    ("gb", 1.0),
+    ("g", 1.0),
+    ("mib", 1.0 / 1024.0),
+    ("mb", 1.0 / 1024.0),
+    ("m", 1.0 / 1024.0),
+];
+/// More memory than one GPU will have for a while, in GiB.
+const MOST_MEMORY: f64 = 1024.0 * 1024.0;
+
 fn gib(text: &str) -> std::result::Result<f64, String> {
     let lower = text.trim().to_ascii_lowercase();
-    let number = ["gib", "gb", "g"]
+    let with_unit = UNITS
         .iter()
-        .find_map(|unit| lower.strip_suffix(unit));
-    match number.unwrap_or(&lower).trim().parse::<f64>() {
-        Ok(n) if n.is_finite() && n > 0.0 => Ok(n),
-        _ => Err("expected a size in GiB, such as 80G".into()),
+        .find_map(|(unit, worth)| Some((lower.strip_suffix(unit)?, *worth)));
+    let (number, worth) = with_unit.unwrap_or((&lower, 1.0));
+    match number.trim().parse::<f64>().map(|n| n * worth) {
+        Ok(n) if n > 0.0 && n <= MOST_MEMORY => Ok(n),
+        _ => Err(format!(
+            "expected a size in GiB, above 0 and at most {MOST_MEMORY}, such as 80, 80G or 40GiB"
+        )),
+    }
+}
+
+fn days(text: &str) -> std::result::Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(n) if n > 0.0 && n.is_finite() => Ok(n),
+        _ => Err("expected a number of days above 0".into()),
     }
 }
 
@@ -46,30 +75,24 @@ impl PlanArgs {
     pub fn run(&self) -> Result<()> {
         let recipe = self.recipe.load_for(self.gpus as usize)?;
         super::say(&recipe.notes);
-        if self.days.is_some_and(|d| !(d.is_finite() && d > 0.0)) {
-            return Err(Error::recipe("command line", "--days: must be above 0"));
-        }
         let request = Request {
             gpus: self.gpus as usize,
             memory: self.memory * GIB,
             days: self.days,
             samples: self.samples,
-            text_tokens: self.tokens,
+            text_tokens: self.text_tokens as usize,
         };
         let plan = plan::plan(&recipe, &request)?;
         if self.json {
             let text = serde_json::to_string_pretty(&plan);
             let text = text.map_err(|e| Error::recipe(&recipe.name, e.to_string()))?;
-            return super::out(&format!(
-                "{text}
-"
-            ));
+            return super::out(&format!("{text}\n"));
         }
-        super::out(&shown(&plan, self.tokens, recipe.data.max_tokens))
+        super::out(&shown(&plan, &recipe))
     }
 }
 
-fn shown(plan: &Plan, tokens: usize, most: usize) -> String {
+fn shown(plan: &Plan, recipe: &Recipe) -> String {
     let mut out = String::new();
     let mut say = |line: String| {
         out.push_str(&line);
@@ -77,10 +100,10 @@ fn shown(plan: &Plan, tokens: usize, most: usize) -> String {
     };
     let s = if plan.gpus == 1 { "" } else { "s" };
     say(format!(
-        "{} on {} GPU{s} of {:.0} GiB",
+        "{} on {} GPU{s} of {} GiB",
         plan.name,
         plan.gpus,
-        plan.memory_bytes / GIB
+        (100.0 * plan.memory_bytes / GIB).round() / 100.0
     ));
     for part in plan.sizes.split("; ") {
         say(format!("  {part}"));
@@ -99,7 +122,10 @@ fn shown(plan: &Plan, tokens: usize, most: usize) -> String {
     };
     let row = |table: &mut Table, name: &str, cell: &dyn Fn(&StagePlan) -> String| {
         let cells: Vec<String> = plan.stages.iter().map(cell).collect();
-        if cells.iter().any(|c| !c.is_empty() && c != "0.0") {
+        if cells
+            .iter()
+            .any(|c| !matches!(c.as_str(), "" | "0" | "0.0" | "0.000" | "–"))
+        {
             table.row(std::iter::once(name.to_owned()).chain(cells));
         }
     };
@@ -135,6 +161,21 @@ fn shown(plan: &Plan, tokens: usize, most: usize) -> String {
     row(&mut memory, "fits", &|s| if s.fits { "yes" } else { "NO" }.into());
     say(memory.terminal());
 
+    let gb = |bytes: u64| gigabytes(bytes);
+    let mut disk = columns("GB of disk (10^9 bytes)");
+    row(&mut disk, "one checkpoint", &|s| gb(s.disk.checkpoint));
+    row(&mut disk, "checkpoints written", &|s| {
+        grouped(s.disk.written as f64)
+    });
+    row(&mut disk, "… kept, by save", &|s| grouped(s.disk.kept as f64));
+    row(&mut disk, "kept checkpoints", &|s| {
+        gb(s.disk.kept.saturating_mul(s.disk.checkpoint))
+    });
+    row(&mut disk, "the stage's model", &|s| gb(s.disk.model));
+    row(&mut disk, "log", &|s| gb(s.disk.events));
+    row(&mut disk, "total", &|s| gb(s.disk.left));
+    say(disk.terminal());
+
     let number = |n: Option<f64>| n.map_or("–".into(), grouped);
     let mut work = columns("work");
     row(&mut work, "parameters trained, millions", &|s| {
@@ -146,8 +187,9 @@ fn shown(plan: &Plan, tokens: usize, most: usize) -> String {
     row(&mut work, "micro-steps of a step", &|s| {
         s.micro_steps.map_or("not evenly".into(), |n| n.to_string())
     });
-    row(&mut work, "optimizer steps", &|s| grouped(s.steps as f64));
-    row(&mut work, "items seen", &|s| grouped(s.samples as f64));
+    let counted = |n: f64| if n > 0.0 { grouped(n) } else { "not known".into() };
+    row(&mut work, "optimizer steps", &|s| counted(s.steps as f64));
+    row(&mut work, "items seen", &|s| counted(s.samples as f64));
     row(&mut work, "passes over the manifests", &|s| {
         let epochs = s
             .epoch_items
@@ -177,11 +219,11 @@ fn shown(plan: &Plan, tokens: usize, most: usize) -> String {
             .map_or(String::new(), |u| format!("{:.1}%", 100.0 * u))
     });
     say(work.terminal());
-    notes(plan, tokens, most, &mut say);
+    notes(plan, recipe, &mut say);
     out
 }
 
-fn notes(plan: &Plan, tokens: usize, most: usize, say: &mut dyn FnMut(String)) {
+fn notes(plan: &Plan, recipe: &Recipe, say: &mut dyn FnMut(String)) {
     let mut said: Vec<String> = Vec::new();
     for stage in &plan.stages {
         for line in [
@@ -192,16 +234,44 @@ fn notes(plan: &Plan, tokens: usize, most: usize, say: &mut dyn FnMut(String)) {
                 said.push(line);
             }
         }
+        if stage.steps == 0 {
+            said.push(format!(
+                "{}: its steps are counted from the manifests, and those are not here",
+                stage.name
+            ));
+        }
     }
     for line in said {
         say(line);
     }
+    let (tokens, most) = (plan.text_tokens, recipe.data.max_tokens);
+    say("work: every item at its full length in windows, which bounds the audio's part from above".into());
+    let times: Vec<String> = plan
+        .stages
+        .iter()
+        .map(|s| format!("{:.1}", s.flops_at_longest_texts))
+        .collect();
     say(format!(
-        "work: every item at its full length in windows and {tokens} text tokens: an upper bound"
+        "      {tokens} text tokens an item: an assumption (--text-tokens), no bound; with {most}, the longest that \
+         data.max_tokens\n      lets through, operations and time are {} times as many",
+        times.join(", ")
     ));
+    if let Some(hours) = &plan.a100_hours {
+        say(format!(
+            "By its operations the curriculum needs {} A100-hours at 40% of their peak; the paper says {}.",
+            grouped(hours.by_operations),
+            grouped(hours.paper)
+        ));
+    }
     say(format!(
         "memory: an estimate, for a batch of {most} text tokens; fits is at most {:.0}%",
         100.0 * MOST
+    ));
+    say(format!(
+        "disk: {} GB are left in {}; at most {} GB while it runs, one checkpoint beside those that stay",
+        gigabytes(plan.disk_left),
+        recipe.output.display(),
+        gigabytes(plan.disk_most)
     ));
     for s in plan.stages.iter().filter(|s| s.micro_steps.is_none()) {
         let (name, batch, gpus) = (&s.name, s.global_batch, plan.gpus);
@@ -222,6 +292,14 @@ fn notes(plan: &Plan, tokens: usize, most: usize, say: &mut dyn FnMut(String)) {
         for change in &stage.changes {
             say(format!("  {change}"));
         }
+    }
+}
+
+fn gigabytes(bytes: u64) -> String {
+    match bytes as f64 / 1e9 {
+        n if n < 0.1 => format!("{n:.3}"),
+        n if n < 1000.0 => format!("{n:.1}"),
+        n => grouped(n),
     }
 }
 

@@ -1,23 +1,28 @@
-//! What a recipe costs before anything runs: memory of one GPU, steps, operations, and how fast it must go.
+//! What a recipe costs before anything runs: memory of one GPU, disk, steps, operations, and how fast it must go.
 
+pub mod disk;
 pub mod memory;
 mod model;
+pub mod paper;
 
+pub use model::config;
+
+use crate::data::blend::Blend;
 use crate::error::{Error, Result};
 use crate::model::cost::{self, ByPart, Trains};
 use crate::model::flamingo::Config;
 use crate::recipe::{Part, Recipe, StageRecipe};
+use disk::{Disk, Shapes};
 use memory::{Bytes, Setup};
+use paper::Published;
 use serde::Serialize;
 
 /// Share of a GPU's memory that a plan fills at most: libtorch's allocator loses some to fragments.
 pub const MOST: f64 = 0.94;
 /// Text tokens of an average item: the paper's own figure (its complexity argument in section 3.2).
 pub const MEAN_TEXT_TOKENS: usize = 80;
-/// Hours that the paper's four sizes took on 128 A100 (table 20), by the LM's width.
-const PAPER_HOURS: [(i64, f64); 4] = [(896, 104.0), (1536, 160.0), (2048, 228.0), (3584, 510.0)];
-/// How the 3B model's hours fall on the three stages: 4 d, 5 d, 12 h.
-const PAPER_SHARES: [f64; 3] = [96.0 / 228.0, 120.0 / 228.0, 12.0 / 228.0];
+/// Share of a GPU's peak that a well-fed training reaches.
+const WELL_FED: f64 = 0.4;
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -26,7 +31,7 @@ pub struct Request {
     pub gpus: usize,
     /// Bytes of one GPU.
     pub memory: f64,
-    /// Days for all stages together; without it the paper's.
+    /// Days for all stages together; without it the paper's, where the recipe is the paper's.
     pub days: Option<f64>,
     /// Items of each stage, in place of what the recipe's steps make.
     pub samples: Option<u64>,
@@ -51,6 +56,23 @@ pub struct Plan {
     pub stages: Vec<StagePlan>,
     /// Whether it fits below [`MOST`] of the memory.
     pub fits: bool,
+    /// Text tokens of an average item, as operations are counted.
+    pub text_tokens: usize,
+    /// Bytes that the run leaves in its folder.
+    pub disk_left: u64,
+    /// The most that it takes there while it runs.
+    pub disk_most: u64,
+    /// Where the model and the schedule are the paper's.
+    pub a100_hours: Option<Hours>,
+}
+
+/// A100-hours of a whole training.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Hours {
+    /// What its operations take at 40% of the peak.
+    pub by_operations: f64,
+    /// What the paper says.
+    pub paper: f64,
 }
 
 /// One stage of it.
@@ -84,8 +106,13 @@ pub struct StagePlan {
     pub epoch_items: Option<u64>,
     /// Where the number of items is from.
     pub items_from: String,
-    /// Floating-point operations of one optimizer step over all GPUs, every item at its full length.
+    /// Floating-point operations of one optimizer step over all GPUs: every item at its full length in windows, and of
+    /// [`Request::text_tokens`].
     pub flops_per_step: f64,
+    /// How many times as many they are where every text is of `data.max_tokens`.
+    pub flops_at_longest_texts: f64,
+    /// What it writes.
+    pub disk: Disk,
     /// Days that the stage may take.
     pub days: Option<f64>,
     /// Who says so.
@@ -109,15 +136,25 @@ pub struct StagePlan {
 /// # Errors
 /// A model whose sizes nothing tells; model files that are there and cannot be read.
 pub fn plan(recipe: &Recipe, request: &Request) -> Result<Plan> {
-    let (config, sizes) = model::config(recipe)?;
-    let parameters = cost::parameters(&config)?;
-    let stages = recipe.stages.iter().enumerate();
-    let stages: Vec<StagePlan> = stages
-        .map(|(i, stage)| plan_stage(recipe, stage, i, &config, &parameters, request))
-        .collect();
-    if stages.is_empty() {
+    if recipe.stages.is_empty() {
         return Err(Error::recipe(&recipe.name, "the recipe has no section `stages`"));
     }
+    let (config, sizes) = model::config(recipe)?;
+    let parameters = cost::parameters(&config)?;
+    let samples: Vec<u64> = recipe.stages.iter().map(|s| seen(s, request).1).collect();
+    let model = Model {
+        published: paper::published(recipe, &config, &parameters, &samples)?,
+        shapes: Shapes::of(&config)?,
+        config,
+        parameters,
+    };
+    let stages = recipe.stages.iter().enumerate();
+    let stages: Vec<StagePlan> = stages
+        .map(|(i, stage)| plan_stage(recipe, stage, i, &model, request))
+        .collect();
+    let (disk_left, disk_most) = disk::run(stages.iter().map(|s| s.disk));
+    let flops: f64 = stages.iter().map(|s| s.flops_per_step * s.steps as f64).sum();
+    let own = flops / (WELL_FED * paper::A100_TFLOPS * 1e12) / 3600.0;
     Ok(Plan {
         name: recipe.name.clone(),
         gpus: request.gpus,
@@ -126,7 +163,22 @@ pub fn plan(recipe: &Recipe, request: &Request) -> Result<Plan> {
         parameters,
         fits: stages.iter().all(|s| s.fits),
         stages,
+        text_tokens: request.text_tokens,
+        disk_left,
+        disk_most,
+        a100_hours: model.published.map(|p| Hours {
+            by_operations: own,
+            paper: p.hours * paper::GPUS as f64,
+        }),
     })
+}
+
+/// What is known of the model.
+struct Model {
+    config: Config,
+    parameters: ByPart,
+    shapes: Shapes,
+    published: Option<Published>,
 }
 
 /// The parts of a stage as the cost functions take them.
@@ -145,35 +197,29 @@ fn plan_stage(
     recipe: &Recipe,
     stage: &StageRecipe,
     index: usize,
-    config: &Config,
-    parameters: &ByPart,
+    model: &Model,
     request: &Request,
 ) -> StagePlan {
     let (o, gpus) = (&stage.optim, request.gpus);
+    let (config, parameters) = (&model.config, &model.parameters);
     let setup = Setup::of(recipe, stage, gpus, config, parameters);
     let bytes = setup.bytes(config, parameters);
     let fits = bytes.total() <= MOST * request.memory;
     let micro_steps = o.split(gpus).ok().map(|(_, n)| n);
     let global_batch = step_items(stage, gpus);
-    let (steps, samples) = match request.samples {
-        Some(samples) => ((samples as usize).div_ceil(global_batch), samples),
-        None => (o.steps, o.steps.saturating_mul(global_batch) as u64),
-    };
+    let (steps, samples) = seen(stage, request);
     let (epoch_items, items_from) = match (recipe.blend(stage, None), request.samples) {
         (_, Some(_)) => (None, "--samples".to_owned()),
-        (Ok(blend), None) => {
-            let items = blend
-                .sets
-                .iter()
-                .map(|s| (s.manifest.len() as f64 * s.weight) as u64);
-            (Some(items.sum()), "the manifests".to_owned())
-        }
+        (Ok(blend), None) => (Some(pass_items(&blend)), "the manifests".to_owned()),
         (Err(_), None) => (None, "manifests not found: steps as the recipe says".to_owned()),
     };
-    let at_once = (global_batch, stage.windows, request.text_tokens);
     let again = recipe.train.activation_checkpointing;
-    let flops = cost::train_flops(config, at_once.0, at_once.1, at_once.2, setup.trains, again);
-    let (days, days_from) = days(recipe, index, config, request);
+    let flops_of = |tokens| {
+        let (items, windows) = (global_batch, stage.windows);
+        cost::train_flops(config, items, windows, tokens, setup.trains, again)
+    };
+    let flops = flops_of(request.text_tokens);
+    let (days, days_from) = days(recipe, index, model, request);
     let seconds = days.map(|d| d * 86_400.0).filter(|s| *s > 0.0);
     let tflops = seconds.map(|s| flops * steps as f64 / s / gpus as f64 / 1e12);
     StagePlan {
@@ -195,6 +241,11 @@ fn plan_stage(
         epoch_items,
         items_from,
         flops_per_step: flops,
+        flops_at_longest_texts: flops_of(recipe.data.max_tokens.max(1)) / flops,
+        disk: {
+            let (steps, micro) = (steps as u64, micro_steps.unwrap_or(1) as u64);
+            model.shapes.stage(recipe, stage, config, steps, micro)
+        },
         samples_per_second: seconds.map(|s| samples as f64 / s),
         windows_per_second: seconds.map(|s| samples as f64 * stage.windows as f64 / s),
         tokens_per_second: seconds.map(|s| samples as f64 * request.text_tokens as f64 / s),
@@ -202,15 +253,30 @@ fn plan_stage(
         days_at_40_percent: recipe
             .train
             .peak_tflops
-            .map(|p| flops * steps as f64 / (0.4e12 * p * gpus as f64) / 86_400.0),
+            .map(|p| flops * steps as f64 / (WELL_FED * 1e12 * p * gpus as f64) / 86_400.0),
         utilisation: tflops.zip(recipe.train.peak_tflops).map(|(t, p)| t / p),
         days,
         days_from,
     }
 }
 
+/// Optimizer steps of a stage, and items seen in them.
+fn seen(stage: &StageRecipe, request: &Request) -> (usize, u64) {
+    let items = step_items(stage, request.gpus);
+    match request.samples {
+        Some(samples) => ((samples as usize).div_ceil(items), samples),
+        None => (stage.optim.steps, stage.optim.steps.saturating_mul(items) as u64),
+    }
+}
+
+/// Items of one pass over the sets by their weights.
+pub fn pass_items(blend: &Blend) -> u64 {
+    let of = |items: usize, weight: f64| (items as f64 * weight) as u64;
+    blend.sets.iter().map(|s| of(s.manifest.len(), s.weight)).sum()
+}
+
 /// Items of an optimizer step over all ranks; where a budget bounds the batches, of items at their full length.
-fn step_items(stage: &StageRecipe, gpus: usize) -> usize {
+pub fn step_items(stage: &StageRecipe, gpus: usize) -> usize {
     let o = &stage.optim;
     let items = match &stage.batch_budget {
         Some(b) => (b.windows / stage.windows.max(1)).clamp(1, b.items.max(1)),
@@ -220,30 +286,30 @@ fn step_items(stage: &StageRecipe, gpus: usize) -> usize {
     o.global_batch.unwrap_or(all).max(1)
 }
 
-/// Days of a stage: its share, by operations, of what was asked for; or the paper's.
-fn days(recipe: &Recipe, index: usize, config: &Config, request: &Request) -> (Option<f64>, String) {
+/// Days of a stage: its share, by operations, of what was asked for; or the paper's, of its own run.
+fn days(recipe: &Recipe, index: usize, model: &Model, request: &Request) -> (Option<f64>, String) {
     if let Some(days) = request.days {
         let cost = |s: &StageRecipe| {
             let all = s.optim.steps as f64 * step_items(s, request.gpus) as f64;
             let samples = request.samples.map_or(all, |n| n as f64);
             let again = recipe.train.activation_checkpointing;
-            samples * cost::train_flops(config, 1, s.windows, request.text_tokens, trains(s), again)
+            let tokens = request.text_tokens;
+            samples * cost::train_flops(&model.config, 1, s.windows, tokens, trains(s), again)
         };
         let all: f64 = recipe.stages.iter().map(cost).sum();
         let own = recipe.stages.get(index).map_or(0.0, cost);
         let share = if all > 0.0 { own / all } else { 0.0 };
         return (Some(days * share), "--days, shared out by operations".into());
     }
-    let hours = PAPER_HOURS
-        .iter()
-        .find(|(width, _)| *width == config.lm.hidden_size);
-    match (hours, PAPER_SHARES.get(index)) {
-        (Some((_, hours)), Some(share)) if recipe.stages.len() == PAPER_SHARES.len() => {
-            (Some(hours * share / 24.0), "the paper's, on 128 A100".into())
-        }
-        _ => (
-            None,
-            "none is published for this schedule: --days says one".into(),
-        ),
+    let gpus = paper::GPUS;
+    let Some(paper) = &model.published else {
+        let why = "none is published for this model and schedule: --days says one";
+        return (None, why.into());
+    };
+    let hours = format!("the paper's {} h are of {gpus} A100 for all stages", paper.hours);
+    match (paper.days, request.gpus == gpus) {
+        (Some(days), true) => (Some(days[index]), format!("the paper's, on {gpus} A100")),
+        (None, true) => (None, format!("{hours}, and how these share it is not printed")),
+        (_, false) => (None, format!("{hours}; --days says one for {}", request.gpus)),
     }
 }
