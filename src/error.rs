@@ -53,6 +53,9 @@ pub enum Error {
         found: String,
         hint: Option<String>,
     },
+    /// What a run needs and does not have, listed whole before its first step; see `preflight`.
+    #[error("{listing}")]
+    Missing { listing: String, code: i32 },
     /// Several errors of one kind, all told at once.
     #[error("{}", .0.iter().map(|e| e.to_string()).collect::<Vec<_>>().join("\n"))]
     Many(Vec<Error>),
@@ -165,6 +168,7 @@ impl Error {
             | Error::Training { hint, .. }
             | Error::Ranks { hint, .. } => *hint = Some(text.into()),
             Error::Many(_)
+            | Error::Missing { .. }
             | Error::Mismatch(_)
             | Error::Skips { .. }
             | Error::Stopped(_)
@@ -188,6 +192,7 @@ impl Error {
             Error::Skips { .. } => 10,
             Error::Ranks { .. } => 11,
             Error::Stopped(_) => 12,
+            Error::Missing { code, .. } => *code,
             Error::Many(all) => all.first().map_or(1, Error::exit_code),
         }
     }

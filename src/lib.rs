@@ -35,6 +35,7 @@ pub mod model;
 
 pub mod load;
 pub mod plan;
+pub mod preflight;
 pub mod recipe;
 pub mod run_folder;
 pub mod settings;

@@ -38,6 +38,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "plan",
         &["error", "checkpoint", "data", "load", "model", "recipe", "text"],
     ),
+    (
+        "preflight",
+        &[
+            "error",
+            "fsutil",
+            "screen",
+            "checkpoint",
+            "data",
+            "load",
+            "model",
+            "plan",
+            "recipe",
+            "text",
+        ],
+    ),
     ("report", &["error", "fsutil", "metrics", "eval", "train"]),
 ];
 

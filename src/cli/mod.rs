@@ -3,6 +3,7 @@
 mod checkpoint;
 mod data;
 mod demo;
+mod files;
 mod generate;
 mod parts;
 mod plan;

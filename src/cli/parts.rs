@@ -1,9 +1,10 @@
 //! The options that name a checkpoint, shared by the verbs that open one.
 
 use crate::checkpoint::Parts;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ffi;
 use crate::load::{self, Loaded, Options, Rules};
+use crate::preflight;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -72,7 +73,8 @@ impl OpenArgs {
 impl CheckpointArgs {
     /// Opens the model and prints what a user may want to know of it.
     pub fn open(&self) -> Result<Loaded> {
-        let model = load::open_parts(&self.how.parts(self.checkpoint.clone()), &self.how.options()?)?;
+        let parts = self.how.parts(self.checkpoint.clone());
+        let model = load::open_parts(&parts, &self.how.options()?).map_err(|e| published(e, &parts))?;
         for note in &model.notes {
             crate::say!("note: {note}");
         }
@@ -85,5 +87,19 @@ impl CheckpointArgs {
             crate::say!("note: {}: {}", odd.name, odd.why.unwrap_or_default());
         }
         Ok(model)
+    }
+}
+
+/// Says where weights are published, where the checkpoint or its LM is not there.
+fn published(error: Error, parts: &Parts) -> Error {
+    let path = &parts.checkpoint;
+    let gone = !path.exists();
+    let no_llm = path.is_dir() && parts.llm.is_none() && parts.base.is_none() && !path.join("llm").exists();
+    if !gone && !no_llm {
+        return error;
+    }
+    match preflight::published(path, parts.llm.as_deref()) {
+        commands if commands.is_empty() => error,
+        commands => error.hint(commands.join("\n        ")),
     }
 }

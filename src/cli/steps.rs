@@ -6,6 +6,7 @@ use crate::data::manifest::Manifest;
 use crate::dist::{launch::Launch, Place, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::score;
+use crate::preflight;
 use crate::progress::{self, Progress};
 use crate::recipe::Recipe;
 use crate::report;
@@ -116,6 +117,7 @@ pub fn synth(recipe: &Recipe) -> Result<()> {
 /// Trains tokenizer and LM on the texts of all training manifests.
 pub fn lm(recipe: &Recipe) -> Result<()> {
     let lm = recipe.lm.as_ref().ok_or_else(|| missing(recipe, "lm"))?;
+    preflight::language_model(recipe).result()?;
     let stages = recipe.stages.iter().flat_map(|s| s.sets.keys());
     let captions = recipe.clap.iter().flat_map(|c| &c.sets);
     let sets: BTreeSet<&String> = stages.chain(captions).collect();
@@ -130,6 +132,7 @@ pub fn lm(recipe: &Recipe) -> Result<()> {
 /// Trains AF-CLAP.
 pub fn clap(recipe: &Recipe) -> Result<()> {
     let clap = recipe.clap.as_ref().ok_or_else(|| missing(recipe, "clap"))?;
+    preflight::clap(recipe).result()?;
     let ears = Ears::new(recipe.data.cache_mib);
     train::contrastive::train(recipe, clap, &ears, device(recipe)?)
 }
@@ -232,6 +235,7 @@ pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) ->
             (None, Some(stage)) => recipe.stage_folder(&stage.name),
             (None, None) => return Err(missing(recipe, "stages").hint("--checkpoint names a model")),
         };
+        preflight::evaluation(recipe, &folder).result()?;
         let model = load::open(&folder, &load::Options::new(device(recipe)?))?;
         eval::run(recipe, section, &model, &predictions)?;
     }

@@ -151,30 +151,18 @@ pub fn start(recipe: &Recipe, device: Device) -> Result<Loaded> {
         return Ok(loaded);
     }
     tch::manual_seed(recipe.seed as i64);
-    let (llm, clap) = (recipe.lm_folder(), recipe.clap_file());
-    let tensors = names::canonical(Archive::open(&llm)?, &llm)?
-        .overlay(names::canonical(Archive::open(&clap)?, &clap)?);
-    let tokenizer = Tokenizer::open(&llm)?;
-    let shapes = |n: &str| tensors.info(n).map(|i| i.shape.clone());
-    let config = Config {
-        htsat: infer::htsat(&shapes, names::CLAP, &clap)?,
-        audio_transformer: recipe.model.audio_transformer(),
-        cross_attention: recipe.model.cross_attention(),
-        lm: qwen2::Config::read(&llm)?,
-        vocab: tokenizer.len() as i64,
-        audio_token: tokenizer.audio,
-    };
-    agree(recipe, &config, &clap)?;
-    check_sizes(&config, &llm)?;
+    let New {
+        tensors,
+        tokenizer,
+        config,
+        llm,
+    } = new_model(recipe)?;
     let source = Source {
         tensors: &tensors,
         llm: &llm,
         path: &llm,
         rules: &Rules::default(),
-        absent: &|n| {
-            let new = matches!(Part::of(n), Part::AudioTransformer | Part::CrossAttention);
-            new.then_some("initialised: a new model")
-        },
+        absent: &new_parts,
     };
     let (model, params, report) = source.build(&config, device)?;
     let mut notes = tensors.notes().to_vec();
@@ -190,6 +178,79 @@ pub fn start(recipe: &Recipe, device: Device) -> Result<Loaded> {
         torch: None,
         notes,
     })
+}
+
+/// A new model's files.
+struct New {
+    tensors: Archive,
+    tokenizer: Tokenizer,
+    config: Config,
+    llm: PathBuf,
+}
+
+fn new_model(recipe: &Recipe) -> Result<New> {
+    let (llm, clap) = (recipe.lm_folder(), recipe.clap_file());
+    let tensors = names::canonical(Archive::open(&llm)?, &llm)?
+        .overlay(names::canonical(Archive::open(&clap)?, &clap)?);
+    let tokenizer = Tokenizer::open(&llm)?;
+    let shapes = |n: &str| tensors.info(n).map(|i| i.shape.clone());
+    let config = Config {
+        htsat: infer::htsat(&shapes, names::CLAP, &clap)?,
+        audio_transformer: recipe.model.audio_transformer(),
+        cross_attention: recipe.model.cross_attention(),
+        lm: qwen2::Config::read(&llm)?,
+        vocab: tokenizer.len() as i64,
+        audio_token: tokenizer.audio,
+    };
+    agree(recipe, &config, &clap)?;
+    check_sizes(&config, &llm)?;
+    Ok(New {
+        tensors,
+        tokenizer,
+        config,
+        llm,
+    })
+}
+
+/// What a new model initialises.
+fn new_parts(name: &str) -> Option<&'static str> {
+    let new = matches!(Part::of(name), Part::AudioTransformer | Part::CrossAttention);
+    new.then_some("initialised: a new model")
+}
+
+/// Whether a checkpoint makes a whole model: what [`open_parts`] looks at before it reads a tensor.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn check(parts: &Parts) -> Result<()> {
+    checked(parts).map(|_| ())
+}
+
+fn checked(parts: &Parts) -> Result<Config> {
+    let plan = plan(parts, &Options::new(Device::Cpu))?;
+    let (files, rules) = (&plan.files, Rules::default());
+    let report = compare(&plan.config, &files.tensors, Some(&files.llm), &rules, &|_| None)?;
+    report.check(&parts.checkpoint, &rules)?;
+    Ok(plan.config)
+}
+
+/// Whether a recipe's model can begin: what [`start`] looks at before it reads a tensor.
+///
+/// # Errors
+/// As [`start`].
+pub fn check_start(recipe: &Recipe) -> Result<()> {
+    if let Some(checkpoint) = &recipe.model.checkpoint {
+        let config = checked(&Parts {
+            checkpoint: checkpoint.clone(),
+            llm: recipe.model.lm.clone(),
+            clap: recipe.model.clap.clone(),
+            base: recipe.model.base.clone(),
+        })?;
+        return agree(recipe, &config, checkpoint);
+    }
+    let (new, rules) = (new_model(recipe)?, Rules::default());
+    let report = compare(&new.config, &new.tensors, Some(&new.llm), &rules, &new_parts)?;
+    report.check(&new.llm, &rules)
 }
 
 /// Fails where the recipe and the files both say a size and do not agree.

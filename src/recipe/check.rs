@@ -6,8 +6,8 @@ use crate::shapes::WINDOW_SECONDS;
 use std::path::Path;
 
 impl Recipe {
-    /// What the stages need before the first of them runs, on so many ranks: batches that can be shared out, steps to make,
-    /// and what they start from.
+    /// What the stages need of the recipe before the first of them runs, on so many ranks: batches that can be shared out, and
+    /// steps to make. Files are looked at by `preflight`.
     ///
     /// # Errors
     /// All that is missing.
@@ -20,13 +20,6 @@ impl Recipe {
             };
             if let Err(Error::Recipe { message, hint, .. }) = stage.optim.split(world) {
                 wrong(message, &hint.unwrap_or_default());
-            }
-            let from = stage.from.as_ref().filter(|from| self.stage(from).is_none());
-            if let Some(from) = from.filter(|from| !Path::new(from).exists()) {
-                wrong(
-                    format!("from: `{from}` is no stage and no file or folder here"),
-                    "an earlier stage's name, or a checkpoint's path",
-                );
             }
         }
         all(errors)

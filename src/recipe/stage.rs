@@ -34,6 +34,8 @@ pub struct TrainRecipe {
     pub validate_every: usize,
     /// So many steps in a row whose loss or gradient is not finite stop the run; each is skipped and counted.
     pub nonfinite_limit: usize,
+    /// Begin only where all that the run keeps fits on the disk; where it does not, `false` says so and begins all the same.
+    pub check_room: bool,
     /// Peak of one device in TFLOP/s at this precision (A100 bf16 312, H100 989): what MFU is measured against.
     pub peak_tflops: Option<f64>,
 }
@@ -52,6 +54,7 @@ impl Default for TrainRecipe {
             log_every: 0,
             validate_every: 0,
             nonfinite_limit: 3,
+            check_room: true,
             peak_tflops: None,
         }
     }

@@ -50,6 +50,13 @@ pub fn curriculum(recipe: &Recipe, ranks: &Rc<Ranks>, device: tch::Device, resum
     let ears = Ears::new(recipe.data.cache_mib);
     let signals = Signals::listen()?;
     let first = resume::first_stage(recipe, resume)?;
+    let mut left = Vec::new();
+    for (i, stage) in recipe.stages.iter().enumerate().skip(first) {
+        if *resume != Resume::Auto || !resume::is_done(recipe, stage, ranks)? {
+            left.push(i);
+        }
+    }
+    source::look(recipe, &left, ranks)?;
     for (i, stage) in recipe.stages.iter().enumerate().skip(first) {
         if *resume == Resume::Auto && resume::is_done(recipe, stage, ranks)? {
             continue;

@@ -2,45 +2,73 @@
 
 use super::batch::{Batch, Encoded};
 use super::{number, Steps};
-use crate::checkpoint::Parts;
 use crate::data::feed::{examples, texts, Clip, Ears, Example};
 use crate::data::loader::{Loader, Prepared};
 use crate::data::manifest::Manifest;
 use crate::data::skips::Ledger;
 use crate::dist::{self, Ranks};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ffi::kernels;
 use crate::load::{self, Loaded};
 use crate::model::flamingo::Flamingo;
+use crate::plan;
+use crate::preflight::{self, Begin};
 use crate::recipe::{Precision, Recipe, StageRecipe};
 use tch::{no_grad, Device};
 
 /// The loader's source of batches.
 pub type Next<'n> = &'n mut dyn FnMut() -> Result<Prepared>;
 
+/// Looks at all that the stages still to be run need, before the first of them begins: what is missing is told once, by the
+/// first rank that misses something, and all ranks end alike.
+///
+/// # Errors
+/// [`Error::Missing`] on every rank.
+pub fn look(recipe: &Recipe, stages: &[usize], ranks: &Ranks) -> Result<()> {
+    let own = preflight::training(recipe, stages, ranks.world);
+    let code = own.code();
+    let misses = if code == 0 { 0 } else { ranks.world - ranks.rank };
+    let mut seen = [f64::from(code), misses as f64];
+    ranks.max(&mut seen)?;
+    let (code, teller) = (seen[0] as i32, ranks.world - seen[1] as usize);
+    match own.error() {
+        _ if code == 0 && !ranks.first() => Ok(()),
+        _ if code == 0 => own.result(),
+        Some(Error::Missing { listing, .. }) if teller == ranks.rank => {
+            let listing = match ranks.many() {
+                true => format!("rank {teller}: {listing}"),
+                false => listing,
+            };
+            Err(Error::Missing { listing, code })
+        }
+        _ => Err(Error::Missing {
+            listing: format!("rank {}: rank {teller} lists what is missing", ranks.rank),
+            code,
+        }),
+    }
+}
+
+/// Says where a stage's steps are several passes over its sets, or a fraction of one.
+fn tell_passes(stage: &StageRecipe, pass: u64, world: usize) {
+    let batch = plan::step_items(stage, world);
+    let seen = stage.optim.steps as f64 * batch as f64;
+    let passes = seen / pass.max(1) as f64;
+    if !(0.95..1.95).contains(&passes) {
+        crate::say!(
+            "note: {}: {} steps of {batch} items are {passes:.2} passes over its sets, of {pass} items by their weights",
+            stage.name,
+            stage.optim.steps
+        );
+    }
+}
+
 /// The model with which stage number `index` begins: the same on every rank.
 pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Result<Loaded> {
-    let stage = &recipe.stages[index];
-    let before = match (&stage.from, index) {
-        (Some(name), _) => Some(name),
-        (None, 0) => None,
-        (None, i) => Some(&recipe.stages[i - 1].name),
-    };
     let options = load::Options::new(device);
-    let mut model = match before {
-        None => load::start(recipe, device)?,
-        Some(name) if recipe.stages.iter().any(|s| s.name == *name) => {
-            load::open(&recipe.stage_folder(name), &options)?
-        }
-        Some(path) => {
-            let parts = Parts {
-                checkpoint: path.into(),
-                llm: recipe.model.lm.clone(),
-                clap: recipe.model.clap.clone(),
-                base: recipe.model.base.clone(),
-            };
-            load::open_parts(&parts, &options)?
-        }
+    let mut model = match preflight::begin(recipe, index) {
+        Begin::Recipe => load::start(recipe, device)?,
+        Begin::Stage(before) => load::open(&recipe.stage_folder(&before.name), &options)?,
+        Begin::Path(path) => load::open_parts(&preflight::parts(recipe, path), &options)?,
     };
     model.model.again = recipe.train.activation_checkpointing;
     follow(recipe, &mut model.model, ranks);
@@ -94,6 +122,9 @@ impl<'a> Source<'a> {
         ranks: &Ranks,
     ) -> Result<Self> {
         let order = recipe.order(stage, ranks.rank, ranks.world)?;
+        if ranks.first() {
+            tell_passes(stage, plan::pass_items(&order.blend), ranks.world);
+        }
         let validation = validation_items(recipe, stage)?;
         let encoded = match stage.cache_features {
             true => {

@@ -29,6 +29,8 @@ struct Outcome {
 /// [`Error::Mismatch`] with the first loss or weight that differs.
 pub fn verify_resume(recipe: &Recipe, ranks: &Rc<Ranks>, device: Device) -> Result<()> {
     recipe.ready(ranks.world)?;
+    let all: Vec<usize> = (0..recipe.stages.len()).collect();
+    source::look(recipe, &all, ranks)?;
     let ears = Ears::new(recipe.data.cache_mib);
     let folder = recipe.output.join("verify-resume");
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;

@@ -1,0 +1,313 @@
+//! What stages begin with: the LM's folder, AF-CLAP's file, checkpoints.
+
+use super::file::{self, no_folder, said};
+use super::listing::{Kind, Lack, Report};
+use super::published;
+use crate::checkpoint::Parts;
+use crate::load;
+use crate::model::presets::{preset, NAMES};
+use crate::model::qwen2;
+use crate::recipe::{Recipe, StageRecipe};
+use crate::text::tokenizer::Tokenizer;
+use std::collections::BTreeSet;
+use std::path::{absolute, Path};
+
+/// What a stage begins with.
+#[derive(Debug, Clone, Copy)]
+pub enum Begin<'r> {
+    /// What the recipe's `model` says.
+    Recipe,
+    /// What this earlier stage of the run has written.
+    Stage(&'r StageRecipe),
+    /// A checkpoint from elsewhere.
+    Path(&'r Path),
+}
+
+/// What stage number `index` begins with.
+pub fn begin(recipe: &Recipe, index: usize) -> Begin<'_> {
+    let before = &recipe.stages[..index];
+    let Some(from) = recipe.stages.get(index).and_then(|s| s.from.as_ref()) else {
+        return before.last().map_or(Begin::Recipe, Begin::Stage);
+    };
+    // A stage's folder is the stage, by whichever name.
+    let same = |s: &&StageRecipe| s.name == *from || is(Path::new(from), &recipe.stage_folder(&s.name));
+    match before.iter().find(same) {
+        Some(stage) => Begin::Stage(stage),
+        None => Begin::Path(Path::new(from)),
+    }
+}
+
+fn is(a: &Path, b: &Path) -> bool {
+    matches!((absolute(a), absolute(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+/// A checkpoint of a recipe, with the parts that may lie elsewhere.
+pub fn parts(recipe: &Recipe, checkpoint: &Path) -> Parts {
+    Parts {
+        checkpoint: checkpoint.to_path_buf(),
+        llm: recipe.model.lm.clone(),
+        clap: recipe.model.clap.clone(),
+        base: recipe.model.base.clone(),
+    }
+}
+
+/// Looks at what these stages begin with, where none of them writes it.
+pub(super) fn begins(recipe: &Recipe, stages: &[usize], report: &mut Report) {
+    let runs = |stage: &StageRecipe| {
+        let mut runs = stages.iter().filter_map(|i| recipe.stages.get(*i));
+        runs.any(|s| s.name == stage.name)
+    };
+    for index in stages {
+        let Some(stage) = recipe.stages.get(*index) else {
+            continue;
+        };
+        let by = [stage.name.clone()];
+        match begin(recipe, *index) {
+            Begin::Stage(before) if runs(before) => {}
+            Begin::Stage(before) => {
+                let folder = recipe.stage_folder(&before.name);
+                let key = format!("what stage {} has written", before.name);
+                whole(recipe, &folder.as_path().into(), &key, &by, report);
+            }
+            Begin::Recipe => match &recipe.model.checkpoint {
+                Some(path) => whole(recipe, &parts(recipe, path), "model.checkpoint", &by, report),
+                None => new(recipe, &by, report),
+            },
+            Begin::Path(path) => {
+                let written = |s: &StageRecipe| {
+                    let folder = absolute(recipe.stage_folder(&s.name));
+                    runs(s) && matches!((absolute(path), folder), (Ok(p), Ok(f)) if p.starts_with(f))
+                };
+                // A file that an earlier stage will have written by then.
+                if path.exists() || !recipe.stages[..*index].iter().any(written) {
+                    let key = format!("stages.{}.from", stage.name);
+                    whole(recipe, &parts(recipe, path), &key, &by, report);
+                }
+            }
+        }
+    }
+}
+
+/// Looks at a checkpoint and the parts that lie elsewhere.
+pub(super) fn whole(recipe: &Recipe, parts: &Parts, key: &str, by: &[String], report: &mut Report) {
+    let before = report.lacks.len();
+    let path = &parts.checkpoint;
+    let mut lack = |kind, key: &str, path: &Path, found: String, damaged| {
+        let lack = Lack::new(kind, key, path, found, by);
+        report.lacks.push(Lack { damaged, ..lack });
+    };
+    match std::fs::metadata(path) {
+        Err(e) => lack(Kind::Checkpoint, key, path, said(path, &e), false),
+        Ok(what) if what.is_dir() => {
+            for folder in [
+                path.clone(),
+                path.join("safe_ckpt"),
+                path.join("clap_ckpt"),
+                path.join("llm"),
+            ] {
+                for (file, found) in strange_files(&folder) {
+                    lack(Kind::Checkpoint, key, &file, found, true);
+                }
+            }
+        }
+        Ok(_) => {
+            if let Some(found) = file::wrong(path) {
+                lack(Kind::Checkpoint, key, path, found, true);
+            }
+        }
+    }
+    if let Some(base) = &parts.base {
+        if let Some(found) = no_folder(base) {
+            lack(Kind::Checkpoint, "model.base", base, found, false);
+        }
+    }
+    if let Some(clap) = &parts.clap {
+        if let Some(found) = file::wrong(clap) {
+            let there = clap.exists();
+            lack(Kind::Clap, "model.clap", clap, found, there);
+        }
+    }
+    if let Some(llm) = &parts.llm {
+        // Its weights may be the checkpoint's.
+        small_files(recipe, llm, by, report);
+    }
+    for lack in &mut report.lacks[before..] {
+        lack.get = match lack.kind {
+            Kind::Checkpoint if lack.path == *path && is_release(key, path) => {
+                published::checkpoint(path, parts.llm.as_deref())
+            }
+            Kind::Clap => published::clap(&lack.path),
+            _ => std::mem::take(&mut lack.get),
+        };
+    }
+    if report.lacks.len() > before {
+        return;
+    }
+    let fits = match recipe.model.checkpoint.as_ref() {
+        Some(own) if *own == *path => load::check_start(recipe),
+        _ => load::check(parts),
+    };
+    if let Err(e) = fits {
+        let refused = Lack::refused(Kind::Checkpoint, key, path, &e, by);
+        let no_llm = path.is_dir() && parts.llm.is_none() && no_folder(&path.join("llm")).is_some();
+        let get = match no_llm && is_release(key, path) {
+            true => published::checkpoint(path, None),
+            false => Vec::new(),
+        };
+        report.lacks.push(refused.get(get));
+    }
+}
+
+/// Whether a path may be meant to hold the published weights: not where it is a run's own.
+fn is_release(key: &str, path: &Path) -> bool {
+    let name = path.to_string_lossy().to_ascii_lowercase();
+    key == "model.checkpoint" || name.contains("flamingo") || name.contains("af2")
+}
+
+/// Looks at the LM and the audio encoder of a new model.
+fn new(recipe: &Recipe, by: &[String], report: &mut Report) {
+    let before = report.lacks.len();
+    let (llm, clap) = (recipe.lm_folder(), recipe.clap_file());
+    small_files(recipe, &llm, by, report);
+    if no_folder(&llm).is_none() {
+        let get = get_lm(recipe);
+        let mut lack = |path: &Path, found: &str| {
+            let lack = Lack::new(Kind::Lm, "model.lm", path, found, by);
+            report.lacks.push(lack.get(get.clone()));
+        };
+        let shards = absent_shards(&llm);
+        for shard in &shards {
+            lack(&llm.join(shard), "not there, and the index names it");
+        }
+        let weights = |name: &str| name.ends_with(".safetensors") || name.ends_with(".bin");
+        let mut names = std::fs::read_dir(&llm).into_iter().flatten().flatten();
+        if shards.is_empty() && !names.any(|f| f.file_name().to_str().is_some_and(weights)) {
+            lack(
+                &llm,
+                "no weights: model.safetensors, pytorch_model.bin or shards of them",
+            );
+        }
+    }
+    if let Some(found) = file::wrong(&clap) {
+        let get = match recipe.clap.is_some() && recipe.model.clap.is_none() {
+            true => vec!["`af2 clap RECIPE` trains the recipe's own".to_owned()],
+            false => published::clap(&clap),
+        };
+        let lack = Lack::new(Kind::Clap, "model.clap", &clap, found, by).get(get);
+        report.lacks.push(Lack {
+            damaged: clap.exists(),
+            ..lack
+        });
+    }
+    if report.lacks.len() > before {
+        return;
+    }
+    if let Err(e) = load::check_start(recipe) {
+        let key = "model.lm and model.clap";
+        report
+            .lacks
+            .push(Lack::refused(Kind::Checkpoint, key, &llm, &e, by));
+    }
+    report.notes.extend(other_size(&llm));
+}
+
+/// Looks at an LM's tokenizer alone.
+pub(super) fn tokenizer(recipe: &Recipe, by: &[String], report: &mut Report) {
+    let before = report.lacks.len();
+    let llm = recipe.lm_folder();
+    small_files(recipe, &llm, by, report);
+    if report.lacks.len() == before {
+        if let Err(e) = Tokenizer::open(&llm) {
+            report
+                .lacks
+                .push(Lack::refused(Kind::Lm, "model.lm", &llm, &e, by));
+        }
+    }
+}
+
+/// Looks at an LM's folder: configuration, tokenizer, and that no file is a pointer to one.
+fn small_files(recipe: &Recipe, llm: &Path, by: &[String], report: &mut Report) {
+    let get = get_lm(recipe);
+    let mut lack = |path: &Path, found: String, damaged| {
+        let lack = Lack::new(Kind::Lm, "model.lm", path, found, by).get(get.clone());
+        report.lacks.push(Lack { damaged, ..lack });
+    };
+    if let Some(found) = no_folder(llm) {
+        return lack(llm, found, llm.exists());
+    }
+    for (file, found) in strange_files(llm) {
+        lack(&file, found, true);
+    }
+    let there = |name: &str| llm.join(name).exists();
+    if !there("config.json") {
+        lack(&llm.join("config.json"), "not there".into(), false);
+    }
+    if !there("tokenizer.json") && !(there("vocab.json") && there("merges.txt")) {
+        let found = "not there, nor vocab.json with merges.txt";
+        lack(&llm.join("tokenizer.json"), found.into(), false);
+    }
+}
+
+fn get_lm(recipe: &Recipe) -> Vec<String> {
+    match recipe.lm.is_some() && recipe.model.lm.is_none() {
+        true => vec!["`af2 lm RECIPE` trains the recipe's own".into()],
+        false => published::lm(&recipe.lm_folder()),
+    }
+}
+
+/// Files of a checkpoint's folder that are none: pointers, empty ones, web pages.
+fn strange_files(folder: &Path) -> Vec<(std::path::PathBuf, String)> {
+    let mut strange = Vec::new();
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = file.path();
+        let ending = path.extension().and_then(|e| e.to_str());
+        let ours = matches!(
+            ending,
+            Some("safetensors" | "pt" | "pth" | "bin" | "json" | "txt")
+        );
+        if ours && !path.is_dir() {
+            strange.extend(file::wrong(&path).map(|found| (path, found)));
+        }
+    }
+    strange.sort();
+    strange
+}
+
+/// Shards that an index of weights names and that are not there.
+fn absent_shards(folder: &Path) -> BTreeSet<String> {
+    let mut absent = BTreeSet::new();
+    for kind in ["model.safetensors", "pytorch_model.bin"] {
+        let index = folder.join(format!("{kind}.index.json"));
+        if folder.join(kind).exists() || !index.exists() {
+            continue;
+        }
+        let Ok(text) = crate::fsutil::read_text(&index) else {
+            continue;
+        };
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let names = value["weight_map"].as_object().into_iter().flatten();
+        let names = names.filter_map(|(_, file)| file.as_str());
+        absent.extend(names.filter(|n| !folder.join(n).exists()).map(str::to_owned));
+    }
+    absent
+}
+
+/// A note where a folder is named after one published size and holds another.
+fn other_size(llm: &Path) -> Option<String> {
+    let config = qwen2::Config::read(llm).ok()?;
+    let name = llm.file_name()?.to_string_lossy().to_ascii_lowercase();
+    let size = |known: &&str| name.contains(&format!("qwen2.5-{}", known.trim_start_matches("af2-")));
+    let known = NAMES.iter().find(size)?;
+    let theirs = preset(known).ok()?.lm;
+    let of = |c: &qwen2::Config| (c.hidden_size, c.num_hidden_layers);
+    (of(&theirs) != of(&config)).then(|| {
+        format!(
+            "{}: named after an LM {} wide with {} layers; its config.json has {} and {}",
+            llm.display(),
+            theirs.hidden_size,
+            theirs.num_hidden_layers,
+            config.hidden_size,
+            config.num_hidden_layers
+        )
+    })
+}
