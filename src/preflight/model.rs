@@ -10,7 +10,7 @@ use crate::model::qwen2;
 use crate::recipe::{Recipe, StageRecipe};
 use crate::text::tokenizer::Tokenizer;
 use std::collections::BTreeSet;
-use std::path::{absolute, Path};
+use std::path::{absolute, Path, PathBuf};
 
 /// What a stage begins with.
 #[derive(Debug, Clone, Copy)]
@@ -106,7 +106,8 @@ pub(super) fn whole(recipe: &Recipe, parts: &Parts, key: &str, by: &[String], re
                 path.join("llm"),
             ] {
                 for (file, found) in strange_files(&folder) {
-                    lack(Kind::Checkpoint, key, &file, found, true);
+                    let there = file.exists();
+                    lack(Kind::Checkpoint, key, &file, found, there);
                 }
             }
         }
@@ -171,21 +172,10 @@ fn new(recipe: &Recipe, by: &[String], report: &mut Report) {
     small_files(recipe, &llm, by, report);
     if no_folder(&llm).is_none() {
         let get = get_lm(recipe);
-        let mut lack = |path: &Path, found: &str| {
-            let lack = Lack::new(Kind::Lm, "model.lm", path, found, by);
-            report.lacks.push(lack.get(get.clone()));
-        };
-        let shards = absent_shards(&llm);
-        for shard in &shards {
-            lack(&llm.join(shard), "not there, and the index names it");
-        }
-        let weights = |name: &str| name.ends_with(".safetensors") || name.ends_with(".bin");
-        let mut names = std::fs::read_dir(&llm).into_iter().flatten().flatten();
-        if shards.is_empty() && !names.any(|f| f.file_name().to_str().is_some_and(weights)) {
-            lack(
-                &llm,
-                "no weights: model.safetensors, pytorch_model.bin or shards of them",
-            );
+        if weights(&llm).is_empty() {
+            let found = "no weights: model.safetensors, pytorch_model.bin or shards of them";
+            let lack = Lack::new(Kind::Lm, "model.lm", &llm, found, by);
+            report.lacks.push(lack.get(get));
         }
     }
     if let Some(found) = file::wrong(&clap) {
@@ -236,7 +226,8 @@ fn small_files(recipe: &Recipe, llm: &Path, by: &[String], report: &mut Report) 
         return lack(llm, found, llm.exists());
     }
     for (file, found) in strange_files(llm) {
-        lack(&file, found, true);
+        let there = file.exists();
+        lack(&file, found, there);
     }
     let there = |name: &str| llm.join(name).exists();
     if !there("config.json") {
@@ -255,41 +246,57 @@ fn get_lm(recipe: &Recipe) -> Vec<String> {
     }
 }
 
-/// Files of a checkpoint's folder that are none: pointers, empty ones, web pages.
-fn strange_files(folder: &Path) -> Vec<(std::path::PathBuf, String)> {
-    let mut strange = Vec::new();
-    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = file.path();
-        let ending = path.extension().and_then(|e| e.to_str());
-        let ours = matches!(
-            ending,
-            Some("safetensors" | "pt" | "pth" | "bin" | "json" | "txt")
-        );
-        if ours && !path.is_dir() {
-            strange.extend(file::wrong(&path).map(|found| (path, found)));
-        }
+/// Files of a checkpoint's folder that are read and cannot be: pointers, empty ones, web pages, and those that an index names
+/// and that are not there.
+fn strange_files(folder: &Path) -> Vec<(PathBuf, String)> {
+    let at = |name: &str| Some(folder.join(name)).filter(|p| p.symlink_metadata().is_ok());
+    let mut small = vec![
+        "config.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "tokenizer.json",
+    ];
+    if at("tokenizer.json").is_none() {
+        small.extend(["vocab.json", "merges.txt"]);
     }
-    strange.sort();
-    strange
+    let small = small.into_iter().filter_map(at);
+    let all = small.chain(weights(folder));
+    all.filter_map(|path| file::wrong(&path).map(|found| (path, found)))
+        .collect()
 }
 
-/// Shards that an index of weights names and that are not there.
-fn absent_shards(folder: &Path) -> BTreeSet<String> {
-    let mut absent = BTreeSet::new();
-    for kind in ["model.safetensors", "pytorch_model.bin"] {
-        let index = folder.join(format!("{kind}.index.json"));
-        if folder.join(kind).exists() || !index.exists() {
-            continue;
-        }
-        let Ok(text) = crate::fsutil::read_text(&index) else {
-            continue;
-        };
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-        let names = value["weight_map"].as_object().into_iter().flatten();
-        let names = names.filter_map(|(_, file)| file.as_str());
-        absent.extend(names.filter(|n| !folder.join(n).exists()).map(str::to_owned));
+/// The files of weights in a folder that are read, there or not.
+fn weights(folder: &Path) -> Vec<PathBuf> {
+    let json = |name: &str| -> Option<serde_json::Value> {
+        let text = crate::fsutil::read_text(&folder.join(name)).ok()?;
+        serde_json::from_str(&text).ok()
+    };
+    let all = |names: BTreeSet<String>| names.into_iter().map(|n| folder.join(n)).collect();
+    if let Some(chunks) = json("metadata.json") {
+        let list = chunks.as_array().into_iter().flatten().filter_map(|v| v.as_str());
+        let keys = chunks.as_object().into_iter().flatten().map(|(k, _)| k.as_str());
+        let file = |chunk: &str| format!("{}.safetensors", chunk.trim_end_matches(".safetensors"));
+        return all(list.chain(keys).map(file).collect());
     }
-    absent
+    for single in ["model.safetensors", "pytorch_model.bin"] {
+        if folder.join(single).symlink_metadata().is_ok() {
+            return vec![folder.join(single)];
+        }
+        if let Some(index) = json(&format!("{single}.index.json")) {
+            let map = index["weight_map"].as_object().into_iter().flatten();
+            return all(map
+                .filter_map(|(_, file)| file.as_str())
+                .map(str::to_owned)
+                .collect());
+        }
+    }
+    // clap_ckpt/ holds the one file that it holds.
+    let clap = |p: &PathBuf| p.extension().is_some_and(|e| e == "pt" || e == "pth");
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files
+        .map(|f| f.path())
+        .filter(|p| clap(p) && folder.ends_with("clap_ckpt"))
+        .collect()
 }
 
 /// A note where a folder is named after one published size and holds another.
