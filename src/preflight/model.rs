@@ -76,7 +76,7 @@ pub(super) fn begins(recipe: &Recipe, stages: &[usize], report: &mut Report) {
             Begin::Path(path) => {
                 let written = |s: &StageRecipe| {
                     let folder = absolute(recipe.stage_folder(&s.name));
-                    runs(s) && matches!((absolute(path), folder), (Ok(p), Ok(f)) if p.starts_with(f))
+                    runs(s) && matches!((absolute(path), folder), (Ok(p), Ok(f)) if p.starts_with(&f))
                 };
                 // A file that an earlier stage will have written by then.
                 if path.exists() || !recipe.stages[..*index].iter().any(written) {
@@ -304,7 +304,7 @@ fn other_size(llm: &Path) -> Option<String> {
     let config = qwen2::Config::read(llm).ok()?;
     let name = llm.file_name()?.to_string_lossy().to_ascii_lowercase();
     let size = |known: &&str| name.contains(&format!("qwen2.5-{}", known.trim_start_matches("af2-")));
-    let known = NAMES.iter().find(size)?;
+    let known = NAMES.into_iter().find(size)?;
     let theirs = preset(known).ok()?.lm;
     let of = |c: &qwen2::Config| (c.hidden_size, c.num_hidden_layers);
     (of(&theirs) != of(&config)).then(|| {
