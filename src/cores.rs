@@ -14,6 +14,7 @@ use crate::say;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -60,13 +61,27 @@ pub fn bound_the_spin(threads: Option<usize>) {
     }
 }
 
-/// Gives libtorch its threads: what the command line says, else what `OMP_NUM_THREADS` says, else the cores that may be used.
+/// The user has said how many threads libtorch has.
+static CHOSEN: AtomicBool = AtomicBool::new(false);
+
+/// Gives libtorch its threads: what the command line says, else what the environment says, else the cores that may be used.
 pub fn give(threads: Option<usize>) {
     let said = ["OMP_NUM_THREADS", "MKL_NUM_THREADS"].map(std::env::var_os);
-    let threads = match threads {
-        None if said.iter().any(Option::is_some) => return,
-        threads => threads.unwrap_or_else(allowed),
-    };
+    CHOSEN.store(threads.is_some() || said.iter().any(Option::is_some), Ordering::Relaxed);
+    match threads {
+        None if CHOSEN.load(Ordering::Relaxed) => {}
+        threads => set(threads.unwrap_or_else(allowed)),
+    }
+}
+
+/// Libtorch needs, or may have, no more threads than this; what the user has said stays.
+pub fn at_most(threads: usize) {
+    if !CHOSEN.load(Ordering::Relaxed) && usize::try_from(tch::get_num_threads()).unwrap_or(0) > threads {
+        set(threads.max(1));
+    }
+}
+
+fn set(threads: usize) {
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
 }
 

@@ -1,5 +1,9 @@
 //! What a run's folder says about the run itself.
 
+mod lock;
+
+pub use lock::{hold, Held};
+
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
 use crate::recipe::Recipe;
@@ -10,7 +14,7 @@ use tch::Device;
 ///
 /// A run folder holds: `plan.yaml`, `environment.json`, `corpus/` (when synthesised), `llm/`, `clap/`,
 /// `events/STEP/` (JSON lines and TensorBoard), `checkpoints/STAGE/`, `predictions.jsonl`, `results.json`,
-/// `table.md`, and the curves.
+/// `table.md`, the curves, and while a run has it `run.lock`, which says who.
 pub fn describe(recipe: &Recipe, device: Device) -> Result<()> {
     let plan = serde_yaml::to_string(recipe).map_err(|e| Error::recipe("plan.yaml", e.to_string()))?;
     write_atomic_bytes(&recipe.output.join("plan.yaml"), plan.as_bytes())?;

@@ -8,6 +8,7 @@ mod generate;
 mod parts;
 mod plan;
 mod recipe;
+mod same;
 mod steps;
 mod trace;
 

@@ -1,9 +1,9 @@
 //! `af2 synth`, `lm`, `clap`, `train`, `eval`, `report`: the steps of a recipe, one by one.
 
-use super::RecipeArgs;
+use super::{same, RecipeArgs};
 use crate::data::feed::Ears;
 use crate::data::manifest::Manifest;
-use crate::dist::{launch::Launch, Place, Ranks};
+use crate::dist::{launch::Launch, note_alone, Place, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::score;
 use crate::preflight;
@@ -11,7 +11,7 @@ use crate::progress::{self, Progress};
 use crate::recipe::Recipe;
 use crate::report;
 use crate::train::Resume;
-use crate::{eval, ffi, load, run_folder, synth, train};
+use crate::{cores, eval, ffi, load, run_folder, synth, train};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -96,6 +96,7 @@ fn missing(recipe: &Recipe, section: &str) -> Error {
 /// Writes the corpus.
 pub fn synth(recipe: &Recipe) -> Result<()> {
     let spec = recipe.corpus.as_ref().ok_or_else(|| missing(recipe, "corpus"))?;
+    let _held = run_folder::hold(&recipe.output, false)?;
     let bar = std::sync::Mutex::new(None);
     let corpus = synth::write(&recipe.data_root(), spec, &|done, total| {
         let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
@@ -118,6 +119,7 @@ pub fn synth(recipe: &Recipe) -> Result<()> {
 pub fn lm(recipe: &Recipe) -> Result<()> {
     let lm = recipe.lm.as_ref().ok_or_else(|| missing(recipe, "lm"))?;
     preflight::language_model(recipe).result()?;
+    let _held = run_folder::hold(&recipe.output, false)?;
     let stages = recipe.stages.iter().flat_map(|s| s.sets.keys());
     let captions = recipe.clap.iter().flat_map(|c| &c.sets);
     let sets: BTreeSet<&String> = stages.chain(captions).collect();
@@ -133,6 +135,7 @@ pub fn lm(recipe: &Recipe) -> Result<()> {
 pub fn clap(recipe: &Recipe) -> Result<()> {
     let clap = recipe.clap.as_ref().ok_or_else(|| missing(recipe, "clap"))?;
     preflight::clap(recipe).result()?;
+    let _held = run_folder::hold(&recipe.output, false)?;
     let ears = Ears::new(recipe.data.cache_mib);
     train::contrastive::train(recipe, clap, &ears, device(recipe)?)
 }
@@ -150,23 +153,39 @@ fn train_as(place: Option<&Place>, recipe: &Recipe, resume: &Resume, verify: boo
     };
     let ranks = match place {
         None => Ranks::alone(),
-        Some(place) => Ranks::join(place, device, Duration::from_secs(recipe.train.timeout))?,
+        Some(place) => {
+            let same = same::facts(recipe, resume, verify)?;
+            Ranks::join(place, device, Duration::from_secs(recipe.train.timeout), &same)?
+        }
     };
+    if ranks.shares_cores() {
+        cores::at_most(ranks.cores());
+    }
     let ranks = Rc::new(ranks);
-    if ranks.first() {
-        run_folder::describe(recipe, device)?;
-    } else {
+    if !ranks.first() {
         progress::set_quiet(true);
     }
-    let result = match verify {
-        true => train::verify_resume(recipe, &ranks, device),
-        false => agreed(resume, &ranks).and_then(|r| train::curriculum(recipe, &ranks, device, &r)),
-    };
+    let result = run_as(recipe, &ranks, device, resume, verify);
     let result = result.map_err(|e| ranks.explain(e, 0).0);
     if let (Err(_), Ok(ranks)) = (&result, Rc::try_unwrap(ranks)) {
         ranks.abandon();
     }
     result
+}
+
+fn run_as(recipe: &Recipe, ranks: &Rc<Ranks>, device: Device, resume: &Resume, verify: bool) -> Result<()> {
+    // Of all ranks the first writes.
+    let _held = match ranks.first() {
+        true => Some(run_folder::hold(&recipe.output, ranks.again())?),
+        false => None,
+    };
+    if ranks.first() {
+        run_folder::describe(recipe, device)?;
+    }
+    match verify {
+        true => train::verify_resume(recipe, ranks, device),
+        false => train::curriculum(recipe, ranks, device, &agreed(resume, ranks)?),
+    }
 }
 
 /// What the first rank was told to go on from counts for all; a run that its launcher has started again goes on.
@@ -205,6 +224,11 @@ impl TrainArgs {
         };
         let place = Place::of_environment()?;
         let recipe = self.recipe.load_for(place.as_ref().map_or(1, |p| p.world))?;
+        if place.is_none() {
+            note_alone(|name| std::env::var(name).ok())
+                .iter()
+                .for_each(|note| crate::say!("note: {note}"));
+        }
         if place.as_ref().is_none_or(|p| p.rank == 0) {
             super::say(&recipe.notes);
         }
@@ -228,6 +252,7 @@ impl LaunchArgs {
 /// Asks and scores.
 pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) -> Result<()> {
     let section = recipe.eval.as_ref().ok_or_else(|| missing(recipe, "eval"))?;
+    let _held = run_folder::hold(&recipe.output, false)?;
     let predictions = recipe.output.join("predictions.jsonl");
     if !score_only {
         let folder = match (checkpoint, recipe.stages.last()) {

@@ -6,6 +6,15 @@ use crate::ffi::c10d::Store;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+/// A store, and who asks it until when.
+#[derive(Clone, Copy)]
+pub(super) struct Table<'s> {
+    pub store: &'s Store,
+    pub rank: usize,
+    pub world: usize,
+    pub until: Instant,
+}
+
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -24,15 +33,14 @@ pub(super) fn is_again(round: &str) -> bool {
 /// word, and what an earlier round has left there cannot be taken for a knock, as nobody confirms the answer.
 ///
 /// # Errors
-/// Who did not come within the timeout; a store that fails.
-pub(super) fn round(
-    store: &Store,
-    rank: usize,
-    world: usize,
-    again: bool,
-    timeout: Duration,
-) -> Result<String, String> {
-    let until = Instant::now() + timeout;
+/// Who did not come in time; a store that fails.
+pub(super) fn round(table: Table, again: bool) -> Result<String, String> {
+    let Table {
+        store,
+        rank,
+        world,
+        until,
+    } = table;
     let failed = |e: tch::TchError| short(&e);
     let word = format!("{:016x}", rand::random::<u64>());
     if rank > 0 {
@@ -40,7 +48,9 @@ pub(super) fn round(
         let answer = format!("af2/answer/{word}");
         while Instant::now() < until {
             if let Some(round) = store.get(&answer).map_err(failed)? {
-                store.set(&format!("{round}/here/{rank}"), "").map_err(failed)?;
+                store
+                    .set(&format!("{round}/here/{rank}"), &word)
+                    .map_err(failed)?;
                 return Ok(round);
             }
             std::thread::sleep(LOOK);
@@ -55,13 +65,7 @@ pub(super) fn round(
     let mut answered: HashMap<usize, String> = HashMap::new();
     while !away.is_empty() {
         if Instant::now() >= until {
-            let names: Vec<String> = away.iter().take(16).map(usize::to_string).collect();
-            let more = if away.len() > 16 { ", …" } else { "" };
-            return Err(format!(
-                "{} did not come: {}{more}",
-                count(away.len()),
-                names.join(", ")
-            ));
+            return Err(format!("{} did not come: {}", count(away.len()), names(&away)));
         }
         let mut still = Vec::new();
         for other in away {
@@ -87,6 +91,57 @@ pub(super) fn round(
     Ok(round)
 }
 
+/// Hears every rank's word and lets rank 0 answer all of them: what it makes of the words, in the order of the ranks.
+///
+/// # Errors
+/// Who said nothing in time; a store that fails.
+pub(super) fn ask(
+    table: Table,
+    key: &str,
+    own: &str,
+    answer: impl FnOnce(&[String]) -> Result<String, String>,
+) -> Result<String, String> {
+    let Table {
+        store, rank, world, ..
+    } = table;
+    let failed = |e: tch::TchError| short(&e);
+    let reply = format!("{key}/answer");
+    if rank > 0 {
+        store.set(&format!("{key}/{rank}"), own).map_err(failed)?;
+        return table.wait(&reply)?.ok_or("rank 0 did not answer".into());
+    }
+    let mut words = vec![own.to_owned()];
+    for other in 1..world {
+        match table.wait(&format!("{key}/{other}"))? {
+            Some(word) => words.push(word),
+            None => return Err(format!("rank {other} did not say what it is")),
+        }
+    }
+    let answer = answer(&words)?;
+    store.set(&reply, &answer).map_err(failed)?;
+    Ok(answer)
+}
+
+impl Table<'_> {
+    /// What is under a key, as soon as something is; none where that is not in time.
+    pub(super) fn wait(&self, key: &str) -> Result<Option<String>, String> {
+        loop {
+            let found = self.store.get(key).map_err(|e| short(&e))?;
+            if found.is_some() || Instant::now() >= self.until {
+                return Ok(found);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// Numbers of ranks, for people.
+pub(super) fn names(ranks: &[usize]) -> String {
+    let names: Vec<String> = ranks.iter().take(16).map(usize::to_string).collect();
+    let more = if ranks.len() > 16 { ", …" } else { "" };
+    format!("{}{more}", names.join(", "))
+}
+
 fn count(ranks: usize) -> String {
     match ranks {
         1 => "a rank".into(),
@@ -97,13 +152,22 @@ fn count(ranks: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ffi::c10d::StoreServer;
+    use crate::ffi::c10d::{Host, StoreServer};
+
+    /// One rank at the table of a server on this machine.
+    fn sit<T>(port: u16, rank: usize, world: usize, seconds: f64, say: impl FnOnce(Table) -> T) -> T {
+        let timeout = Duration::from_secs(20);
+        let store = Store::open("127.0.0.1", port, Host::Other, timeout).unwrap();
+        say(Table {
+            store: &store,
+            rank,
+            world,
+            until: Instant::now() + Duration::from_secs_f64(seconds),
+        })
+    }
 
     fn meet(port: u16, world: usize) -> Vec<String> {
-        let one = |rank: usize| {
-            let store = Store::open("127.0.0.1", port, false, Duration::from_secs(20)).unwrap();
-            round(&store, rank, world, false, Duration::from_secs(20)).unwrap()
-        };
+        let one = |rank: usize| sit(port, rank, world, 20.0, |table| round(table, false).unwrap());
         std::thread::scope(|scope| {
             let all: Vec<_> = (0..world).map(|rank| scope.spawn(move || one(rank))).collect();
             all.into_iter().map(|t| t.join().unwrap()).collect()
@@ -125,10 +189,12 @@ mod tests {
     #[test]
     fn who_does_not_come_is_named() {
         let server = StoreServer::start().unwrap();
-        let store = Store::open("127.0.0.1", server.port, false, Duration::from_secs(5)).unwrap();
-        let e = round(&store, 0, 3, false, Duration::from_millis(200)).unwrap_err();
-        assert_eq!(e, "2 ranks did not come: 1, 2");
-        let e = round(&store, 1, 3, false, Duration::from_millis(200)).unwrap_err();
-        assert_eq!(e, "rank 0 did not answer");
+        let alone = |rank: usize| {
+            sit(server.port, rank, 3, 0.2, |table| {
+                round(table, false).unwrap_err()
+            })
+        };
+        assert_eq!(alone(0), "2 ranks did not come: 1, 2");
+        assert_eq!(alone(1), "rank 0 did not answer");
     }
 }

@@ -3,16 +3,22 @@
 //! Ranks are started by torchrun, Slurm or [`launch`], and find each other through the variables these set. On CPU they
 //! talk through Gloo, on CUDA through NCCL, both libtorch's own.
 
+mod agreement;
 mod guardian;
+mod join;
 pub mod launch;
+pub mod machine;
 mod meeting;
 mod place;
 
-pub use place::Place;
+pub use agreement::{flatten, Facts};
+pub use place::{note_alone, Place};
 
 use crate::error::{short, Error, Result};
-use crate::ffi::c10d::{Meeting, ProcessGroup, Reduce, Reducer, Store};
+use crate::ffi::c10d::{ProcessGroup, Reduce, Reducer, Store};
 use guardian::Guardian;
+use machine::Machines;
+use meeting::Table;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{mpsc, Arc};
@@ -25,9 +31,8 @@ const GRACE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
 /// How long the store may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-const NO_MEETING: &str =
-    "do all ranks run, and reach this address? train.timeout is how long they wait; where a machine \
-    has several networks GLOO_SOCKET_IFNAME names the one to use";
+/// Numbers that go into one message; more are announced by one before.
+const SHORT: usize = 14;
 
 /// This process among the others.
 pub struct Ranks {
@@ -41,8 +46,10 @@ pub struct Ranks {
     apart: Cell<Duration>,
     pub rank: usize,
     pub world: usize,
-    /// Ranks on this machine, which share its cores.
-    pub local_world: usize,
+    machines: Machines,
+    /// How often the ranks have compared what they go by.
+    compared: Cell<usize>,
+    timeout: Duration,
 }
 
 impl Ranks {
@@ -56,55 +63,91 @@ impl Ranks {
             apart: Cell::default(),
             rank: 0,
             world: 1,
-            local_world: 1,
+            machines: Machines {
+                sharing: 1,
+                heir: true,
+            },
+            compared: Cell::default(),
+            timeout: Duration::ZERO,
         }
     }
 
-    /// Meets the other ranks.
+    /// Meets the other ranks, all of which must bring the same.
     ///
     /// # Errors
-    /// Not all of them came within the timeout; NCCL that is not there.
-    pub fn join(place: &Place, device: Device, timeout: Duration) -> Result<Self> {
-        let (p, seconds) = (place, timeout.as_secs());
-        let failed = |why: String| Error::Ranks {
-            message: format!(
-                "rank {} of {}: no meeting at {}:{} within {seconds} s: {why}",
-                p.rank, p.world, p.host, p.port
-            ),
-            hint: Some(NO_MEETING.into()),
-        };
-        let refused = |e: tch::TchError| failed(short(&e));
-        let serves = !place.agent && place.rank == 0;
-        let store = Arc::new(Store::open(&place.host, place.port, serves, timeout).map_err(refused)?);
-        let round = meeting::round(&store, place.rank, place.world, place.again, timeout).map_err(failed)?;
-        let cuda = match device {
-            Device::Cuda(n) => Some(n),
+    /// Not all of them came within the timeout; one that brings something else, by name; NCCL that is not there.
+    pub fn join(place: &Place, device: Device, timeout: Duration, same: &Facts) -> Result<Self> {
+        let met = join::meet_within(place, device, timeout, same)?;
+        let group = Arc::new(met.group);
+        let guardian = match device {
+            Device::Cuda(n) => {
+                // The other thread's was set by NCCL.
+                crate::ffi::cuda::make_current(n)?;
+                let group = group.clone();
+                // What waits for other hosts alone ends by itself before.
+                Some(Guardian::new(timeout + ANSWER, move || {
+                    let _ = group.abort();
+                }))
+            }
             _ => None,
         };
-        let meeting = Meeting {
-            prefix: format!("{round}/default_pg"),
-            rank: place.rank,
-            world: place.world,
-            timeout,
-            cuda,
-        };
-        let group = Arc::new(ProcessGroup::join(&store, &meeting).map_err(refused)?);
-        let guardian = cuda.map(|_| {
-            let group = group.clone();
-            // What waits for other hosts alone ends by itself before.
-            Guardian::new(timeout + ANSWER, move || {
-                let _ = group.abort();
-            })
-        });
         Ok(Ranks {
             group: Some(group),
-            store: Some((store, round)),
+            store: Some((Arc::new(met.store), met.round)),
             guardian,
             together: Cell::new(None),
             apart: Cell::default(),
             rank: place.rank,
             world: place.world,
-            local_world: place.local_world,
+            machines: met.machines,
+            compared: Cell::default(),
+            timeout,
+        })
+    }
+
+    /// Cores for this rank: those that it may use, shared with the ranks that may use the same.
+    pub fn cores(&self) -> usize {
+        (machine::cores() / self.machines.sharing).max(1)
+    }
+
+    /// Whether other ranks may run on the same cores.
+    pub fn shares_cores(&self) -> bool {
+        self.machines.sharing > 1
+    }
+
+    /// All ranks must have the same: `what` names it. A barrier.
+    ///
+    /// # Errors
+    /// On all ranks: which of them differ, in which keys.
+    pub fn agree(&self, what: &str, facts: &Facts) -> Result<()> {
+        let Some((store, round)) = self.store.as_ref().filter(|_| self.many()) else {
+            return Ok(());
+        };
+        let own = agreement::numbers(facts);
+        let mut all: Vec<f64> = own.iter().copied().chain(own.iter().map(|n| -n)).collect();
+        self.max(&mut all)?;
+        let number = self.compared.replace(self.compared.get() + 1);
+        let (most, least) = all.split_at(own.len());
+        if most.iter().zip(least).all(|(most, least)| *most == -least) {
+            return Ok(());
+        }
+        let (key, facts) = (format!("{round}/compared/{number}"), facts.clone());
+        let (rank, world, until) = (self.rank, self.world, Instant::now() + self.timeout.min(GRACE[1]));
+        let said = within(store, self.timeout.min(GRACE[1]) + ANSWER, move |store| {
+            let table = Table {
+                store,
+                rank,
+                world,
+                until,
+            };
+            Ok(agreement::compare(table, &key, &facts).ok().flatten())
+        });
+        let said = said
+            .flatten()
+            .unwrap_or("the ranks differ, but could not say in what".into());
+        Err(Error::Ranks {
+            message: format!("rank {rank}: {what}: {said}"),
+            hint: Some("all ranks must read the same files".into()),
         })
     }
 
@@ -138,13 +181,51 @@ impl Ranks {
         let Some(group) = self.group.as_ref().filter(|_| self.many()) else {
             return Ok(());
         };
-        let all = Tensor::from_slice(values);
-        lost(group.all_reduce(&[all.shallow_clone()], how))?;
-        all.copy_data(values, values.len());
+        let count = values.len();
+        if count > SHORT {
+            self.join_short(group, &mut [], count, how)?;
+            let all = Tensor::from_slice(values);
+            lost(group.all_reduce(&[all.shallow_clone()], how))?;
+            all.copy_data(values, count);
+        } else {
+            self.join_short(group, values, count, how)?;
+        }
         let now = Instant::now();
         if let Some(before) = self.together.replace(Some(now)) {
             self.apart.set(self.apart.get().max(now - before));
         }
+        Ok(())
+    }
+
+    /// One message of a fixed length, as Gloo ends the process where they differ. Two of its numbers show whether all ranks
+    /// mean `count`.
+    fn join_short(&self, group: &ProcessGroup, values: &mut [f64], count: usize, how: Reduce) -> Result<()> {
+        let n = count as f64;
+        let mut all = [0.0; SHORT + 2];
+        all[..values.len()].copy_from_slice(values);
+        (all[SHORT], all[SHORT + 1]) = match how {
+            Reduce::Sum => (n, n * n),
+            Reduce::Max => (n, -n),
+        };
+        let message = Tensor::from_slice(&all);
+        lost(group.all_reduce(&[message.shallow_clone()], how))?;
+        message.copy_data(&mut all, SHORT + 2);
+        let (first, second) = (all[SHORT], all[SHORT + 1]);
+        let same = match how {
+            // Of numbers with this sum the squares' sum is least where all are equal.
+            Reduce::Sum => first * first == self.world as f64 * second,
+            Reduce::Max => first == -second,
+        };
+        if !same {
+            return Err(Error::Ranks {
+                message: format!(
+                    "rank {}: the ranks are not at the same place: this one has {count} numbers to share, another has not",
+                    self.rank
+                ),
+                hint: Some("do all read the same files, and run the same program?".into()),
+            });
+        }
+        values.copy_from_slice(&all[..values.len()]);
         Ok(())
     }
 
@@ -211,7 +292,7 @@ impl Ranks {
             format!("{round}/failed/{}", self.rank),
             format!("{kind}: {error}"),
         );
-        let told = within(store, move |store| store.set(&key, &note));
+        let told = within(store, ANSWER, move |store| store.set(&key, &note));
         if let Some(group) = &self.group {
             let _ = group.abort();
         }
@@ -241,7 +322,7 @@ impl Ranks {
         let mut answers = told;
         while !silent.is_empty() && answers && Instant::now() < until {
             let keys: Vec<String> = silent.iter().map(|r| format!("{round}/failed/{r}")).collect();
-            let notes = within(store, move |store| {
+            let notes = within(store, ANSWER, move |store| {
                 keys.iter()
                     .map(|k| store.get(k))
                     .collect::<std::result::Result<Vec<_>, _>>()
@@ -287,11 +368,10 @@ impl Ranks {
                     .into(),
             ),
         };
-        // The first that is left; where nobody can tell, the next on rank 0's machine and the first of the next machine: both
-        // know the same.
+        // The first that is left; where nobody can tell, the heirs: both know the same.
         let saves = match answers {
             true => (0..self.rank).all(|r| silent.contains(&r)),
-            false => self.rank == 1 || self.rank == self.local_world,
+            false => self.machines.heir,
         };
         (error, saves)
     }
@@ -310,7 +390,7 @@ impl Ranks {
     }
 }
 
-/// Set where a device may still wait for ranks that are lost.
+/// Set where a thread or a device may still wait for ranks that are lost.
 static LEFT: AtomicBool = AtomicBool::new(false);
 
 /// Whether the process must end at once: destructors could wait for ever.
@@ -321,6 +401,7 @@ pub fn left() -> bool {
 /// Asks the store; none where it fails, or does not answer: its host may be frozen, and a request has no timeout of its own.
 fn within<T: Send + 'static>(
     store: &Arc<Store>,
+    limit: Duration,
     ask: impl FnOnce(&Store) -> std::result::Result<T, tch::TchError> + Send + 'static,
 ) -> Option<T> {
     let (send, receive) = mpsc::channel();
@@ -328,7 +409,7 @@ fn within<T: Send + 'static>(
     std::thread::spawn(move || {
         let _ = send.send(ask(&store));
     });
-    receive.recv_timeout(ANSWER).ok()?.ok()
+    receive.recv_timeout(limit).ok()?.ok()
 }
 
 /// Marks an error of talking to the others.

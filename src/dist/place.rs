@@ -1,14 +1,15 @@
 //! What a launcher's variables say of this process.
 
 use crate::error::{Error, Result};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// What the environment says of this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     pub rank: usize,
     pub world: usize,
+    /// Its number on this machine: which GPU it takes.
     pub local: usize,
-    pub local_world: usize,
     pub host: String,
     pub port: u16,
     /// An agent hosts the store (torchrun, `af2 launch`): no rank does.
@@ -17,60 +18,145 @@ pub struct Place {
     pub again: bool,
 }
 
+/// Variables in which a launcher numbers what it starts.
+struct Launcher {
+    name: &'static str,
+    rank: &'static str,
+    /// How many there are, in the first of these that is set.
+    world: &'static [&'static str],
+    local: &'static [&'static str],
+}
+
+const TORCH: Launcher = Launcher {
+    name: "torchrun",
+    rank: "RANK",
+    world: &["WORLD_SIZE"],
+    local: &["LOCAL_RANK"],
+};
+
+/// `srun`. A shell inside a job has the job's numbers, but the step of its own is of one task.
+const SLURM: Launcher = Launcher {
+    name: "Slurm",
+    rank: "SLURM_PROCID",
+    world: &["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"],
+    local: &["SLURM_LOCALID"],
+};
+
+/// The others. MPI starts its helpers with Slurm where it can, whose numbers are then not the ranks': these are asked first.
+const OTHERS: &[Launcher] = &[
+    Launcher {
+        name: "Open MPI",
+        rank: "OMPI_COMM_WORLD_RANK",
+        world: &["OMPI_COMM_WORLD_SIZE"],
+        local: &["OMPI_COMM_WORLD_LOCAL_RANK"],
+    },
+    Launcher {
+        name: "MVAPICH2",
+        rank: "MV2_COMM_WORLD_RANK",
+        world: &["MV2_COMM_WORLD_SIZE"],
+        local: &["MV2_COMM_WORLD_LOCAL_RANK"],
+    },
+    Launcher {
+        name: "MVAPICH",
+        rank: "MVP_COMM_WORLD_RANK",
+        world: &["MVP_COMM_WORLD_SIZE"],
+        local: &["MVP_COMM_WORLD_LOCAL_RANK"],
+    },
+    Launcher {
+        name: "Spectrum MPI (jsrun)",
+        rank: "JSM_NAMESPACE_RANK",
+        world: &["JSM_NAMESPACE_SIZE"],
+        local: &["JSM_NAMESPACE_LOCAL_RANK"],
+    },
+    Launcher {
+        name: "Horovod",
+        rank: "HOROVOD_RANK",
+        world: &["HOROVOD_SIZE"],
+        local: &["HOROVOD_LOCAL_RANK"],
+    },
+    Launcher {
+        name: "Flux",
+        rank: "FLUX_TASK_RANK",
+        world: &["FLUX_JOB_SIZE"],
+        local: &["FLUX_TASK_LOCAL_ID"],
+    },
+    // MPICH, Intel MPI and Cray's launcher.
+    Launcher {
+        name: "MPI (PMI)",
+        rank: "PMI_RANK",
+        world: &["PMI_SIZE"],
+        local: &["MPI_LOCALRANKID", "PMI_LOCAL_RANK", "PALS_LOCAL_RANKID"],
+    },
+];
+
+/// MPI's newest interface names a rank, but says how many there are only to a library of its own.
+const PMIX: &str = "PMIX_RANK";
+
+const MOST: usize = 1 << 20;
+const HINT: &str =
+    "torchrun, `af2 launch` and scripts/slurm.sh set what is needed; one process alone needs none of it";
+
 impl Place {
-    /// torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK), else Slurm's (SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID), with
-    /// MASTER_ADDR and MASTER_PORT; none for a process alone.
+    /// torchrun's variables (RANK, WORLD_SIZE, LOCAL_RANK), else MPI's, else Slurm's, with MASTER_ADDR and MASTER_PORT; none
+    /// for a process alone.
+    ///
+    /// # Errors
+    /// Half of what a rank needs, or what contradicts itself: a run alone would be another one than was asked for.
     pub fn of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
-        let wrong = |name: &str, expected: &str, found: Option<String>| Error::Ranks {
-            message: format!(
-                "{name}: expected {expected}, found {}",
-                found.map_or("nothing".into(), |v| format!("`{v}`"))
-            ),
-            hint: Some("torchrun, `af2 launch` and scripts/slurm.sh set what is needed".into()),
+        let read = Variables(&variable);
+        let torch = read.number(TORCH.rank)?.is_some();
+        let found = match torch {
+            true => Some(&TORCH),
+            false => OTHERS.iter().find(|l| variable(l.rank).is_some()),
         };
-        let number = |name: &str, most: usize| match variable(name) {
-            None => Ok(None),
-            Some(v) => match v.parse::<usize>().ok().filter(|n| *n <= most) {
-                Some(n) => Ok(Some(n)),
-                None => Err(wrong(name, &format!("a number to {most}"), Some(v))),
-            },
+        let launcher = match found {
+            Some(launcher) => launcher,
+            None if read.is_slurm_task()? => &SLURM,
+            None => {
+                read.nothing_left_over()?;
+                return Ok(None);
+            }
         };
-        const MOST: usize = 1 << 20;
-        let slurm = variable("RANK").is_none();
-        let (rank, world, local, beside) = match slurm {
-            false => ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-            true => (
-                "SLURM_PROCID",
-                "SLURM_NTASKS",
-                "SLURM_LOCALID",
-                "SLURM_NTASKS_PER_NODE",
-            ),
-        };
-        let Some(own) = number(rank, MOST)? else {
-            return Ok(None);
-        };
-        let size = number(world, MOST)?;
-        // A shell inside a Slurm job has its variables too, and is no rank.
-        if slurm && (size.is_none_or(|n| n <= 1) || variable("SLURM_STEP_ID").is_none()) {
+        let own = read.number(launcher.rank)?.unwrap_or(0);
+        let (size_name, size) = read.first(launcher.world)?;
+        let size = size.filter(|n| *n > own).ok_or_else(|| {
+            let expected = format!("a number above {}={own}", launcher.rank);
+            wrong(size_name, &expected, variable(size_name))
+        })?;
+        if let Some(n) = read.number("WORLD_SIZE")?.filter(|n| !torch && *n != size) {
+            // A script may hand it on from a launcher that has a name of its own for it, but not another number.
+            let expected = format!("{size}, as {} says in {size_name}", launcher.name);
+            return Err(wrong("WORLD_SIZE", &expected, Some(n.to_string())));
+        }
+        let agent = variable("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True");
+        if size == 1 && !agent {
+            // There is nobody to meet.
             return Ok(None);
         }
-        let size = size
-            .filter(|n| *n > own)
-            .ok_or_else(|| wrong(world, &format!("a number above {rank}={own}"), variable(world)))?;
-        let host = variable("MASTER_ADDR").ok_or_else(|| wrong("MASTER_ADDR", "rank 0's host", None))?;
-        let port = number("MASTER_PORT", usize::from(u16::MAX))?
-            .ok_or_else(|| wrong("MASTER_PORT", "a port", None))?;
+        let port = read.number_to("MASTER_PORT", usize::from(u16::MAX))?;
+        let host = variable("MASTER_ADDR").map(|h| h.trim().to_owned());
+        let missing = |name: &str, expected: &str| {
+            let (rank, by) = (launcher.rank, launcher.name);
+            wrong(name, expected, variable(name)).hint(format!(
+                "by {rank}={own} and {size_name}={size} ({by}) this process is one of {size}: give all of them MASTER_ADDR and \
+                 MASTER_PORT, where they meet (mpirun -x, -genv, srun --export), or start them by torchrun, `af2 launch` or \
+                 scripts/slurm.sh"
+            ))
+        };
+        let host = host
+            .filter(|h| !h.is_empty())
+            .ok_or_else(|| missing("MASTER_ADDR", "rank 0's host"))?;
+        let port = port
+            .filter(|p| *p > 0)
+            .ok_or_else(|| missing("MASTER_PORT", "a port of rank 0's host"))?;
+        let local = read.first(launcher.local)?.1.or(read.number("LOCAL_RANK")?);
         Ok(Some(Place {
             rank: own,
             world: size,
-            local: number(local, MOST)?.unwrap_or(0),
-            local_world: match number(beside, MOST)? {
-                Some(n) => n.max(1),
-                None => tasks_here(&variable).unwrap_or(1),
-            },
+            local: local.unwrap_or(0),
             host,
             port: port as u16,
-            agent: variable("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True"),
+            agent,
             again: ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"]
                 .iter()
                 .filter_map(|name| variable(name)?.parse::<u64>().ok())
@@ -82,97 +168,97 @@ impl Place {
     pub fn of_environment() -> Result<Option<Self>> {
         Place::of(|name| std::env::var(name).ok())
     }
-}
 
-/// Ranks on this node where a job was not given a number for each: Slurm's `8(x2),4` is 8 on each of two nodes, then 4.
-fn tasks_here(variable: &impl Fn(&str) -> Option<String>) -> Option<usize> {
-    let node: usize = variable("SLURM_NODEID")?.parse().ok()?;
-    let mut first = 0usize;
-    for part in variable("SLURM_TASKS_PER_NODE")?.split(',') {
-        let (tasks, nodes) = match part.split_once("(x") {
-            Some((tasks, nodes)) => (tasks, nodes.trim_end_matches(')').parse().ok()?),
-            None => (part, 1usize),
-        };
-        first = first.checked_add(nodes)?;
-        if node < first {
-            return tasks.parse().ok().filter(|n| *n > 0);
+    /// The address of this machine that the ranks meet at, where nobody else could: then nobody else need be listened to.
+    pub fn loopback(&self) -> Option<IpAddr> {
+        match self.host.to_ascii_lowercase().as_str() {
+            "localhost" | "localhost.localdomain" | "localhost4" => Some(Ipv4Addr::LOCALHOST.into()),
+            host => host.parse().ok().filter(IpAddr::is_loopback),
         }
     }
-    None
+}
+
+/// What a user may want to know where a job has many tasks and this process is none of them.
+pub fn note_alone(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let tasks = variable("SLURM_NTASKS").or(variable("SLURM_NPROCS"))?;
+    let many = tasks.parse::<usize>().is_ok_and(|n| n > 1);
+    many.then(|| {
+        format!(
+            "this Slurm job has {tasks} tasks, but this process was not started as one of them: it trains alone; `srun` \
+             starts one process a task (scripts/slurm.sh does)"
+        )
+    })
+}
+
+struct Variables<'v, F>(&'v F);
+
+impl<F: Fn(&str) -> Option<String>> Variables<'_, F> {
+    fn number_to(&self, name: &str, most: usize) -> Result<Option<usize>> {
+        match (self.0)(name) {
+            None => Ok(None),
+            Some(v) => match v.trim().parse::<usize>().ok().filter(|n| *n <= most) {
+                Some(n) => Ok(Some(n)),
+                None => Err(wrong(name, &format!("a number to {most}"), Some(v))),
+            },
+        }
+    }
+
+    fn number(&self, name: &str) -> Result<Option<usize>> {
+        self.number_to(name, MOST)
+    }
+
+    /// The first that is set, and its number; the name of the first of all where none is.
+    fn first(&self, names: &'static [&'static str]) -> Result<(&'static str, Option<usize>)> {
+        for name in names {
+            if let Some(n) = self.number(name)? {
+                return Ok((name, Some(n)));
+            }
+        }
+        Ok((names.first().copied().unwrap_or_default(), None))
+    }
+
+    /// Whether `srun` has started this process as one of several. Interactive shells, batch scripts and what watches over a job
+    /// are steps too, with numbers from the top of 32 bits.
+    fn is_slurm_task(&self) -> Result<bool> {
+        const SPECIAL: u64 = 0xffff_fff0;
+        let step = (self.0)("SLURM_STEP_ID").or((self.0)("SLURM_STEPID"));
+        let step = step.filter(|s| s.trim().parse::<u64>().map_or(true, |n| n < SPECIAL));
+        if step.is_none() || (self.0)(SLURM.rank).is_none() {
+            return Ok(false);
+        }
+        Ok(self.first(SLURM.world)?.1.is_some_and(|n| n > 1))
+    }
+
+    /// No variable of a rank, where this process is taken for none.
+    fn nothing_left_over(&self) -> Result<()> {
+        let world = self.number("WORLD_SIZE")?;
+        let mut left = world.filter(|n| *n != 1).map(|n| ("WORLD_SIZE", n));
+        for name in ["LOCAL_RANK", "LOCAL_WORLD_SIZE"] {
+            // The first of one says nothing but that it is alone.
+            let own = self.number(name)?.filter(|n| world != Some(1) || *n > 1);
+            left = left.or(own.map(|n| (name, n)));
+        }
+        // Slurm starts single tasks so, too.
+        let single = self.number("SLURM_STEP_NUM_TASKS")? == Some(1);
+        left = left.or(self.number(PMIX)?.filter(|_| !single).map(|n| (PMIX, n)));
+        let Some((name, n)) = left else { return Ok(()) };
+        Err(Error::Ranks {
+            message: format!("{name}={n} is set, but not RANK: is this process one of several ranks, or alone?"),
+            hint: Some(format!(
+                "a rank has RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT (torchrun, `af2 launch` and \
+                 scripts/slurm.sh set them); `env -u {name} af2 …` runs alone"
+            )),
+        })
+    }
+}
+
+fn wrong(name: &str, expected: &str, found: Option<String>) -> Error {
+    let found = found.map_or("nothing".into(), |v| format!("`{v}`"));
+    Error::Ranks {
+        message: format!("{name}: expected {expected}, found {found}"),
+        hint: Some(HINT.into()),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(variables: &[(&str, &str)]) -> Result<Option<Place>> {
-        Place::of(|name| {
-            variables
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, v)| v.to_string())
-        })
-    }
-
-    #[test]
-    fn torchrun_and_slurm_and_a_process_alone() {
-        assert_eq!(place(&[]).unwrap(), None);
-        let master = [("MASTER_ADDR", "n1"), ("MASTER_PORT", "29500")];
-        let with = |own: &[(&'static str, &'static str)]| place(&[own, &master].concat());
-        let torchrun = [
-            ("RANK", "3"),
-            ("WORLD_SIZE", "4"),
-            ("LOCAL_RANK", "1"),
-            ("TORCHELASTIC_USE_AGENT_STORE", "True"),
-            ("TORCHELASTIC_RESTART_COUNT", "2"),
-            ("SLURM_PROCID", "0"),
-        ];
-        let p = with(&torchrun).unwrap().unwrap();
-        assert_eq!(
-            (p.rank, p.world, p.local, p.agent, p.again),
-            (3, 4, 1, true, true)
-        );
-        let slurm = [
-            ("SLURM_PROCID", "5"),
-            ("SLURM_NTASKS", "16"),
-            ("SLURM_LOCALID", "5"),
-            ("SLURM_STEP_ID", "0"),
-        ];
-        let p = with(&slurm).unwrap().unwrap();
-        assert_eq!((p.rank, p.world, p.local, p.agent), (5, 16, 5, false));
-        assert!(!p.again);
-        let shared = [("SLURM_TASKS_PER_NODE", "8(x2),4"), ("SLURM_NODEID", "2")];
-        let p = with(&[&slurm[..], &shared].concat()).unwrap().unwrap();
-        assert_eq!(p.local_world, 4);
-        // A shell in a job that asked for many tasks is not one of them.
-        assert_eq!(with(&slurm[..3]).unwrap(), None);
-    }
-
-    #[test]
-    fn what_is_missing_or_wrong_is_named() {
-        for (variables, expected) in [
-            (
-                &[("RANK", "0"), ("WORLD_SIZE", "2")][..],
-                "MASTER_ADDR: expected rank 0's host",
-            ),
-            (
-                &[("RANK", "2"), ("WORLD_SIZE", "2")],
-                "WORLD_SIZE: expected a number above RANK=2, found `2`",
-            ),
-            (&[("RANK", "x")], "RANK: expected a number"),
-            (
-                &[
-                    ("RANK", "0"),
-                    ("WORLD_SIZE", "2"),
-                    ("MASTER_ADDR", "h"),
-                    ("MASTER_PORT", "99999"),
-                ],
-                "MASTER_PORT: expected a number to 65535",
-            ),
-        ] {
-            let e = place(variables).unwrap_err();
-            assert!(e.to_string().contains(expected), "{e}");
-            assert_eq!(e.exit_code(), 11);
-        }
-    }
-}
+mod tests;

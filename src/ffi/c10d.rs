@@ -2,6 +2,8 @@
 
 use super::{call, handles, take, ErrorSlot};
 use std::ffi::{c_char, c_int, c_void, CString};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::os::fd::IntoRawFd;
 use std::time::Duration;
 use tch::{TchError, Tensor};
 use torch_sys::C_tensor;
@@ -23,12 +25,13 @@ struct RawReducer {
 }
 
 extern "C" {
-    fn af2_store_serve(port: *mut c_int, err: ErrorSlot) -> *mut c_void;
+    fn af2_store_serve(port: c_int, listens: c_int, err: ErrorSlot) -> *mut c_void;
     fn af2_store_free(store: *mut c_void);
     fn af2_store_open(
         host: *const c_char,
         port: c_int,
         is_server: c_int,
+        listens: c_int,
         timeout_ms: i64,
         err: ErrorSlot,
     ) -> *mut RawStore;
@@ -41,6 +44,7 @@ extern "C" {
         rank: c_int,
         world: c_int,
         timeout_ms: i64,
+        address: *const c_char,
         nccl: *mut c_void,
         cuda_device: c_int,
         err: ErrorSlot,
@@ -72,7 +76,7 @@ fn text(s: &str) -> Result<CString> {
     CString::new(s).map_err(|_| TchError::Torch(format!("a zero byte in `{s:?}`")))
 }
 
-/// A TCP store on a free port of this machine, as torchrun's agent hosts one: it outlives any rank.
+/// A TCP store on a free port of this machine, as torchrun's agent hosts one: it outlives any rank. Only this machine reaches it.
 pub struct StoreServer {
     raw: *mut c_void,
     pub port: u16,
@@ -80,13 +84,10 @@ pub struct StoreServer {
 
 impl StoreServer {
     pub fn start() -> Result<Self> {
-        let mut port = 0;
-        // SAFETY: an integer to write to; the store is freed once.
-        let raw = call(|e| unsafe { af2_store_serve(&mut port, e) })?;
-        Ok(StoreServer {
-            raw,
-            port: port as u16,
-        })
+        let (socket, port) = listening(Ipv4Addr::LOCALHOST.into(), 0)?;
+        // SAFETY: two integers; the store is freed once, and the socket with it.
+        let raw = call(|e| unsafe { af2_store_serve(c_int::from(port), socket, e) })?;
+        Ok(StoreServer { raw, port })
     }
 }
 
@@ -106,13 +107,38 @@ pub struct Store {
 unsafe impl Send for Store {}
 unsafe impl Sync for Store {}
 
+/// A socket that listens at one address; it belongs to whom it is given to.
+fn listening(address: IpAddr, port: u16) -> Result<(c_int, u16)> {
+    let wrong = |e: std::io::Error| TchError::Torch(format!("{address}, port {port}: {e}"));
+    let socket = TcpListener::bind((address, port)).map_err(wrong)?;
+    let port = socket.local_addr().map_err(wrong)?.port();
+    Ok((socket.into_raw_fd(), port))
+}
+
+/// Who hosts a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// Another process.
+    Other,
+    /// This one, for all networks.
+    Us,
+    /// This one, for who reaches this address.
+    UsAt(IpAddr),
+}
+
 impl Store {
-    /// `serves`: this process hosts it.
-    pub fn open(host: &str, port: u16, serves: bool, timeout: Duration) -> Result<Self> {
+    /// Waits for the host. Gives up after the timeout where nobody is there; but who accepts a connection and then says nothing is
+    /// waited for without end.
+    pub fn open(host: &str, port: u16, by: Host, timeout: Duration) -> Result<Self> {
         let host = text(host)?;
-        let (port, serves, ms) = (c_int::from(port), c_int::from(serves), timeout.as_millis() as i64);
+        let socket = match by {
+            Host::UsAt(address) => listening(address, port)?.0,
+            Host::Us | Host::Other => -1,
+        };
+        let serves = c_int::from(by != Host::Other);
+        let (port, ms) = (c_int::from(port), timeout.as_millis() as i64);
         // SAFETY: a string that lives through the call; the store is closed once.
-        let raw = call(|e| unsafe { af2_store_open(host.as_ptr(), port, serves, ms, e) })?;
+        let raw = call(|e| unsafe { af2_store_open(host.as_ptr(), port, serves, socket, ms, e) })?;
         Ok(Store { raw })
     }
 
@@ -146,6 +172,8 @@ pub struct Meeting {
     pub rank: usize,
     pub world: usize,
     pub timeout: Duration,
+    /// The address of this machine that Gloo talks through; none for its own choice.
+    pub address: Option<IpAddr>,
     /// The CUDA device of this rank: with one, NCCL reduces what lies there.
     pub cuda: Option<usize>,
 }
@@ -176,8 +204,9 @@ impl ProcessGroup {
             None => std::ptr::null_mut(),
         };
         let prefix = text(&m.prefix)?;
+        let address = text(&m.address.map_or(String::new(), |a| a.to_string()))?;
         let cuda = m.cuda.map_or(-1, |n| n as c_int);
-        // SAFETY: a store and a string that live through the call; the group is freed once, and keeps the store itself.
+        // SAFETY: a store and strings that live through the call; the group is freed once, and keeps the store itself.
         let raw = call(|e| unsafe {
             af2_group_new(
                 store.raw,
@@ -185,6 +214,7 @@ impl ProcessGroup {
                 m.rank as c_int,
                 m.world as c_int,
                 m.timeout.as_millis() as i64,
+                address.as_ptr(),
                 nccl,
                 cuda,
                 e,

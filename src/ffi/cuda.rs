@@ -1,7 +1,13 @@
 //! CUDA on request: one binary for machines with and without a GPU.
 
+use super::{call, ErrorSlot};
+use std::ffi::c_int;
 use std::sync::OnceLock;
 use tch::{Cuda, Device};
+
+extern "C" {
+    fn af2_use_device(index: c_int, err: ErrorSlot) -> c_int;
+}
 
 /// Loads `libtorch_cuda.so` when it lies beside libtorch. Must run before anything asks libtorch about CUDA:
 /// libtorch keeps the first answer for the whole process. True when the library could be loaded.
@@ -42,6 +48,12 @@ pub fn device_of_rank(name: &str, local: usize) -> crate::Result<Device> {
         .hint("`cuda` gives each rank its own")),
         other => Ok(other),
     }
+}
+
+/// Makes a GPU this thread's own, on which lands what names none.
+pub fn make_current(index: usize) -> Result<(), tch::TchError> {
+    // SAFETY: an integer.
+    call(|e| unsafe { af2_use_device(index as c_int, e) }).map(|_| ())
 }
 
 /// The device that a name asks for: `auto`, `cpu`, `cuda`, `cuda:N`.

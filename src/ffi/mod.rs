@@ -67,3 +67,45 @@ pub fn ends_with_us(command: &mut std::process::Command) {
         })
     };
 }
+
+/// Takes the lock of an open file, which goes with it and with the process; false where another open file has it.
+///
+/// # Errors
+/// A file system that has no locks.
+pub fn try_lock(file: &std::fs::File) -> std::io::Result<bool> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: a system call on an open file.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(true);
+    }
+    match std::io::Error::last_os_error() {
+        e if e.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
+        e => Err(e),
+    }
+}
+
+/// Whether this process was started to ignore a signal, as `nohup` has it ignore SIGHUP.
+pub fn ignores(signal: i32) -> bool {
+    // SAFETY: asks for what is set, into memory of our own; all zeros is a value of it.
+    unsafe {
+        let mut set: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, std::ptr::null(), &mut set) == 0 && set.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// What this program is made of, as keys and values: ranks of different ones would compute different numbers.
+pub fn program() -> [(String, String); 3] {
+    // All that is ours between the program and libtorch.
+    let shim = [
+        include_bytes!("shim/c10d.cpp").as_slice(),
+        include_bytes!("shim/kernels.cpp"),
+        include_bytes!("shim/nccl.cpp"),
+        include_bytes!("shim/common.hpp"),
+    ];
+    let shim = blake3::hash(&shim.concat()).to_hex();
+    [
+        ("program.af2".into(), env!("CARGO_PKG_VERSION").into()),
+        ("program.libtorch".into(), env!("AF2_LIBTORCH").into()),
+        ("program.shim".into(), shim[..16].into()),
+    ]
+}

@@ -7,6 +7,7 @@ pub mod lm;
 pub mod optim;
 pub mod record;
 mod resume;
+mod same;
 mod signals;
 mod source;
 pub mod stage;

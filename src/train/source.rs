@@ -1,7 +1,7 @@
 //! What a stage starts from, and where its batches come from.
 
 use super::batch::{Batch, Encoded};
-use super::{number, Steps};
+use super::{number, same, Steps};
 use crate::data::feed::{examples, texts, Clip, Ears, Example};
 use crate::data::loader::{Loader, Prepared};
 use crate::data::manifest::Manifest;
@@ -72,6 +72,9 @@ pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Re
     };
     model.model.again = recipe.train.activation_checkpointing;
     follow(recipe, &mut model.model, ranks);
+    if ranks.many() {
+        ranks.agree(&format!("{}: its model", stage.name), &same::model(&model)?)?;
+    }
     // Every rank has read the same files; what was initialised is the first's.
     let all: Vec<_> = model.params.iter().map(|(_, e)| e.tensor.detach()).collect();
     ranks.broadcast(&all, 0)?;
@@ -126,6 +129,13 @@ impl<'a> Source<'a> {
             tell_passes(stage, plan::pass_items(&order.blend), ranks.world);
         }
         let validation = validation_items(recipe, stage)?;
+        if ranks.many() {
+            let batches: Vec<_> = validation.iter().map(|(n, b)| (n.clone(), b.len())).collect();
+            ranks.agree(
+                &format!("{}: its data", stage.name),
+                &same::data(&order, &batches)?,
+            )?;
+        }
         let encoded = match stage.cache_features {
             true => {
                 let mut all: Vec<Example> = validation.iter().flat_map(|(_, b)| b.concat()).collect();
@@ -158,7 +168,7 @@ impl<'a> Source<'a> {
                 bad_items: recipe.data.bad_items,
                 known: encoded.clips(),
                 threads: match recipe.data.threads {
-                    0 => (cores() / ranks.local_world).max(1),
+                    0 => ranks.cores(),
                     n => n,
                 },
                 ahead: recipe.data.ahead,
@@ -253,10 +263,6 @@ impl<'a> Source<'a> {
         let batch = Batch::new(&good, &mels, &text, &self.encoded, self.model.device);
         Ok(Some(batch))
     }
-}
-
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// The `…/val.json` beside each training manifest, where there is one: at most 64 items of each, as the reference.

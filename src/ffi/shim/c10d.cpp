@@ -26,15 +26,16 @@ using NcclFactory = intrusive_ptr<c10d::Backend>* (*)(const intrusive_ptr<c10d::
 
 extern "C" {
 
-// ---- a store alone, for a launcher: what torchrun's agent hosts
-void* af2_store_serve(int* port, char** err) {
+// ---- a store alone, for a launcher: what torchrun's agent hosts. `listens`: a socket that listens to this machine alone; the
+// store's own would listen to all networks.
+void* af2_store_serve(int port, int listens, char** err) {
   API(nullptr,
     c10d::TCPStoreOptions options;
-    options.port = 0;
+    options.port = port;
     options.isServer = true;
     options.waitWorkers = false;
+    options.masterListenFd = listens;
     auto store = make_intrusive<c10d::TCPStore>("127.0.0.1", options);
-    *port = store->getPort();
     return new intrusive_ptr<c10d::TCPStore>(store););
 }
 void af2_store_free(void* store) {
@@ -44,8 +45,9 @@ void af2_store_free(void* store) {
   }
 }
 
-// ---- a store that ranks meet in. `is_server`: this process hosts it (rank 0 where no agent does).
-Store* af2_store_open(const char* host, int port, int is_server, int64_t timeout_ms, char** err) {
+// ---- a store that ranks meet in. `is_server`: this process hosts it (rank 0 where no agent does), on the socket `listens`
+// where that is none of -1.
+Store* af2_store_open(const char* host, int port, int is_server, int listens, int64_t timeout_ms, char** err) {
   API(nullptr,
     c10d::TCPStoreOptions options;
     options.port = port;
@@ -53,6 +55,7 @@ Store* af2_store_open(const char* host, int port, int is_server, int64_t timeout
     // Who is here is counted by our own meeting; under an agent the ranks are not the store's only clients.
     options.waitWorkers = false;
     options.timeout = milliseconds(timeout_ms);
+    if (listens >= 0) options.masterListenFd = listens;
     intrusive_ptr<c10d::Store> store = make_intrusive<c10d::TCPStore>(host, options);
     store->setTimeout(milliseconds(timeout_ms));
     return new Store(store););
@@ -73,17 +76,23 @@ char* af2_store_get(Store* store, const char* key, char** err) {
     return strdup((*store)->get_to_str(std::string(key)).c_str()););
 }
 
-// ---- the process group
-Group* af2_group_new(Store* of, const char* prefix, int rank, int world, int64_t timeout_ms, void* nccl, int cuda_device,
-                     char** err) {
+// ---- the process group. `address`: the one of this machine that Gloo talks through; empty for its own choice.
+Group* af2_group_new(Store* of, const char* prefix, int rank, int world, int64_t timeout_ms, const char* address, void* nccl,
+                     int cuda_device, char** err) {
   API(nullptr,
     intrusive_ptr<c10d::Store> store = make_intrusive<c10d::PrefixStore>(prefix, *of);
     auto group = make_intrusive<c10d::ProcessGroup>(store, rank, world);
     using Type = c10d::ProcessGroup::BackendType;
     group->setDefaultBackend(nccl ? Type::NCCL : Type::GLOO);
-    auto gloo = make_intrusive<c10d::ProcessGroupGloo>(
-        make_intrusive<c10d::PrefixStore>("cpu", store), rank, world,
-        c10d::ProcessGroupGloo::Options::create_default(milliseconds(timeout_ms)));
+    using Gloo = c10d::ProcessGroupGloo;
+    intrusive_ptr<Gloo::Options> options;
+    if (*address) {
+      options = Gloo::Options::create(milliseconds(timeout_ms));
+      options->devices.push_back(Gloo::createDeviceForHostname(address));
+    } else {
+      options = Gloo::Options::create_default(milliseconds(timeout_ms));
+    }
+    auto gloo = make_intrusive<Gloo>(make_intrusive<c10d::PrefixStore>("cpu", store), rank, world, options);
     gloo->setSequenceNumberForGroup();
     group->setBackend(c10::DeviceType::CPU, Type::GLOO, c10::static_intrusive_pointer_cast<c10d::Backend>(gloo));
     intrusive_ptr<c10d::Backend> on_cuda;

@@ -214,6 +214,14 @@ void af2_mark_free(void* mark) {
   }
 }
 
+// The CUDA device of this thread, where none is named.
+int af2_use_device(int index, char** err) {
+  API(-1,
+    c10::impl::VirtualGuardImpl guard(at::kCUDA);
+    guard.setDevice(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(index)));
+    return 0;);
+}
+
 // Bytes that the caching allocator holds for tensors: now, and at most.
 int af2_device_memory(int index, int64_t* now, int64_t* peak, char** err) {
   API(-1,
