@@ -22,8 +22,11 @@ set -euo pipefail
     echo "usage: sbatch [--nodes=N …] scripts/slurm.sh RECIPE.yaml [key=value …]" >&2
     exit 2
 }
-# The ranks meet at the first node; the port is the job's own.
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# The ranks meet at the first node; where it is the only one they need not listen to others. The port is the job's own.
+MASTER_ADDR=127.0.0.1
+if [[ ${SLURM_JOB_NUM_NODES:-0} != 1 ]]; then
+    MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+fi
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 40000))
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}
 export MASTER_ADDR MASTER_PORT OMP_NUM_THREADS

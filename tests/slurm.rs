@@ -19,7 +19,8 @@ impl Job {
             "srun",
             "echo \"srun $*\" >> \"$LOG\"\nwhile [[ $1 == --* ]]; do shift; done\nexec \"$@\"",
         );
-        job.program("af2", &format!("echo $$ > \"$LOG.pid\"\n{ranks}"));
+        let met = "echo \"meet at $MASTER_ADDR:$MASTER_PORT\" >> \"$LOG\"";
+        job.program("af2", &format!("{met}\necho $$ > \"$LOG.pid\"\n{ranks}"));
         job.program(
             "scancel",
             "echo \"scancel $*\" >> \"$LOG\"\nkill -TERM \"$(cat \"$LOG.pid\")\"",
@@ -42,6 +43,10 @@ impl Job {
     }
 
     fn start(&self) -> Child {
+        self.start_on(2)
+    }
+
+    fn start_on(&self, nodes: usize) -> Child {
         let path = format!(
             "{}:{}",
             self.folder.path().display(),
@@ -56,6 +61,7 @@ impl Job {
             .env("AF2_RESTARTS", "2")
             .env("SLURM_JOB_ID", "77")
             .env("SLURM_JOB_NODELIST", "n[1-2]")
+            .env("SLURM_JOB_NUM_NODES", nodes.to_string())
             .env("SLURM_CPUS_PER_TASK", "12")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -133,5 +139,15 @@ fn lost_ranks_are_started_again_a_few_times_and_faults_are_not() {
         let log = job.log();
         assert_eq!(log.matches("srun ").count(), starts, "{code}: {log}");
         assert!(!log.contains("requeue"), "{code}: {log}");
+    }
+}
+
+#[test]
+fn ranks_of_one_node_meet_where_nobody_else_listens() {
+    for (nodes, address) in [(1, "127.0.0.1"), (2, "first-node")] {
+        let job = Job::new("exit 0");
+        assert_eq!(ended(&mut job.start_on(nodes)), 0);
+        let expected = format!("meet at {address}:{}", 20_000 + 77);
+        assert!(job.log().contains(&expected), "{}", job.log());
     }
 }

@@ -1,12 +1,11 @@
 //! Several ranks on this machine, without Python: `af2 launch -n N -- train …`.
 
 use crate::error::{Error, Result};
-use crate::ffi::{self, c10d::StoreServer};
+use crate::ffi::c10d::StoreServer;
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicBool, Ordering},
     Arc,
 };
 use std::time::{Duration, Instant};
@@ -15,11 +14,11 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(50);
 /// After this a rank that was asked to end is killed.
 const FAREWELL: Duration = Duration::from_secs(15);
-/// The same, where it was asked to end at once.
-const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// A rank's exit code where it lost others.
 const RANKS_LOST: i32 = 11;
+/// What a shell says of a program that SIGINT has ended.
+const INTERRUPTED: i32 = 130;
 
 /// What is started, and how.
 pub struct Launch {
@@ -51,10 +50,7 @@ impl Launch {
                     // Every rank but the first speaks under its name.
                     command.stdout(Stdio::piped()).stderr(Stdio::piped());
                 }
-                // A key that ends what runs in a terminal reaches the launcher alone, and through it each rank once: twice is
-                // asked for by who means to end at once.
-                command.process_group(0);
-                ffi::ends_with_us(&mut command);
+                crate::ffi::ends_with_us(&mut command);
                 let mut child = command.spawn().map_err(|e| Error::io(&program, e))?;
                 speak_for(rank, &mut child);
                 running.push(Some(child));
@@ -101,13 +97,25 @@ impl Launch {
     fn wait(&self, running: &mut [Option<Child>], signals: &Signals) -> Result<i32> {
         let mut first_failure: Option<(i32, Instant)> = None;
         let mut asked: Option<Instant> = None;
-        let mut kills: Option<Instant> = None;
+        let mut interrupts = 0;
         while running.iter().any(Option::is_some) {
             for signal in signals.take() {
-                running.iter().flatten().for_each(|child| send(child, signal));
-                if signals.impatient() {
-                    kills = kills.or(Some(Instant::now() + AT_ONCE));
+                if signal == libc::SIGINT {
+                    interrupts += 1;
                 }
+                // A terminal tells the ranks, too: SIGINT from both would be their second.
+                let passed = match signal {
+                    libc::SIGUSR1 => libc::SIGUSR1,
+                    _ => libc::SIGTERM,
+                };
+                running.iter().flatten().for_each(|child| send(child, passed));
+            }
+            if interrupts > 1 {
+                for child in running.iter_mut().flatten() {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                }
+                return Ok(INTERRUPTED);
             }
             let mut failed: Vec<i32> = Vec::new();
             for (rank, place) in running.iter_mut().enumerate() {
@@ -131,15 +139,21 @@ impl Launch {
                 first_failure = Some((*code, Instant::now()));
             }
             // The others find out by themselves, save what they can and end; who does not is asked, then made to.
-            if first_failure.is_some_and(|(_, at)| at.elapsed() > self.grace) && asked.is_none() {
-                let left = running.iter().flatten();
-                left.for_each(|child| send(child, libc::SIGTERM));
-                asked = Some(Instant::now());
-                kills = kills.or(Some(Instant::now() + FAREWELL));
-            }
-            if kills.is_some_and(|at| Instant::now() > at) {
-                for child in running.iter_mut().flatten() {
-                    let _ = child.kill();
+            if first_failure.is_some_and(|(_, at)| at.elapsed() > self.grace) {
+                match asked {
+                    None => {
+                        running
+                            .iter()
+                            .flatten()
+                            .for_each(|child| send(child, libc::SIGTERM));
+                        asked = Some(Instant::now());
+                    }
+                    Some(at) if at.elapsed() > FAREWELL => {
+                        for child in running.iter_mut().flatten() {
+                            let _ = child.kill();
+                        }
+                    }
+                    Some(_) => {}
                 }
             }
             std::thread::sleep(LOOK);
@@ -166,62 +180,42 @@ fn speak_for(rank: usize, child: &mut Child) {
 }
 
 fn send(child: &Child, signal: i32) {
-    ffi::signal(child.id(), signal);
+    crate::ffi::signal(child.id(), signal);
 }
 
 /// Signals that go on to the ranks.
-struct Signals(Vec<Forwarded>);
-
-struct Forwarded {
-    signal: i32,
-    come: Arc<AtomicBool>,
-    /// How often.
-    times: AtomicUsize,
-}
+struct Signals(Vec<(i32, Arc<AtomicBool>, AtomicBool)>);
 
 impl Signals {
     fn forward() -> Result<Self> {
-        let all = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR1];
-        // Under `nohup` a closed terminal is nothing to anyone.
-        let heard = all
-            .into_iter()
-            .filter(|s| *s != libc::SIGHUP || !ffi::ignores(*s));
-        let all = heard.map(|signal| {
-            let come = Arc::new(AtomicBool::new(false));
-            signal_hook::flag::register(signal, come.clone())
+        let mut all = vec![libc::SIGTERM, libc::SIGINT, libc::SIGUSR1];
+        // Under nohup a closed terminal ends nothing.
+        if !crate::ffi::ignores(libc::SIGHUP) {
+            all.push(libc::SIGHUP);
+        }
+        let flags = all.into_iter().map(|signal| {
+            let flag = Arc::new(AtomicBool::new(false));
+            signal_hook::flag::register(signal, flag.clone())
                 .map_err(|e| Error::io(format!("signal {signal}"), e))?;
-            Ok(Forwarded {
-                signal,
-                come,
-                times: AtomicUsize::new(0),
-            })
+            Ok((signal, flag, AtomicBool::new(false)))
         });
-        Ok(Signals(all.collect::<Result<_>>()?))
+        Ok(Signals(flags.collect::<Result<_>>()?))
     }
 
     fn take(&self) -> Vec<i32> {
-        let come = self.0.iter().filter(|s| {
-            let now = s.come.swap(false, Ordering::SeqCst);
-            s.times.fetch_add(usize::from(now), Ordering::SeqCst);
+        let come = self.0.iter().filter(|(_, flag, seen)| {
+            let now = flag.swap(false, Ordering::SeqCst);
+            seen.fetch_or(now, Ordering::SeqCst);
             now
         });
-        come.map(|s| s.signal).collect()
-    }
-
-    fn times(&self, signal: i32) -> usize {
-        let all = self.0.iter().filter(|s| s.signal == signal);
-        all.map(|s| s.times.load(Ordering::SeqCst)).sum()
+        come.map(|(signal, ..)| *signal).collect()
     }
 
     /// Whether the run was asked to end: then it is not started again.
     fn ended(&self) -> bool {
-        [libc::SIGTERM, libc::SIGINT, libc::SIGHUP]
+        let end = |s: i32| s != libc::SIGUSR1;
+        self.0
             .iter()
-            .any(|s| self.times(*s) > 0)
-    }
-
-    /// Whether it was asked so twice, and shall not save first.
-    fn impatient(&self) -> bool {
-        self.times(libc::SIGINT) > 1
+            .any(|(s, _, seen)| end(*s) && seen.load(Ordering::SeqCst))
     }
 }

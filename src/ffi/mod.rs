@@ -56,6 +56,14 @@ pub fn signal(process: u32, signal: i32) {
     unsafe { libc::kill(process as libc::pid_t, signal) };
 }
 
+/// Whether this process was started so that it does not hear a signal, as `nohup` does it with SIGHUP.
+pub fn ignores(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok());
+    mask.is_some_and(|m| m >> (signal - 1) & 1 == 1)
+}
+
 /// A process that is told to end (SIGTERM: it saves first) when this one is gone, however that happened.
 pub fn ends_with_us(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
@@ -81,15 +89,6 @@ pub fn try_lock(file: &std::fs::File) -> std::io::Result<bool> {
     match std::io::Error::last_os_error() {
         e if e.kind() == std::io::ErrorKind::WouldBlock => Ok(false),
         e => Err(e),
-    }
-}
-
-/// Whether this process was started to ignore a signal, as `nohup` has it ignore SIGHUP.
-pub fn ignores(signal: i32) -> bool {
-    // SAFETY: asks for what is set, into memory of our own; all zeros is a value of it.
-    unsafe {
-        let mut set: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal, std::ptr::null(), &mut set) == 0 && set.sa_sigaction == libc::SIG_IGN
     }
 }
 
