@@ -16,7 +16,11 @@ pub enum Error {
         source: std::io::Error,
         hint: Option<String>,
     },
-    /// A recipe, configuration or command line that does not say what it must.
+    /// A command line that cannot be understood: what clap cannot know of it, and changes of a recipe that name no key or no
+    /// value of it.
+    #[error("command line: {message}{}", hint_text(.hint))]
+    Usage { message: String, hint: Option<String> },
+    /// A recipe or configuration that does not say what it must.
     #[error("{file}{}: {message}{}", place_text(.line), hint_text(.hint))]
     Recipe {
         file: String,
@@ -157,10 +161,18 @@ impl Error {
         }
     }
 
+    pub fn usage(message: impl Into<String>) -> Self {
+        Error::Usage {
+            message: message.into(),
+            hint: None,
+        }
+    }
+
     /// The same error with something to try.
     pub fn hint(mut self, text: impl Into<String>) -> Self {
         match &mut self {
             Error::Io { hint, .. }
+            | Error::Usage { hint, .. }
             | Error::Recipe { hint, .. }
             | Error::Audio { hint, .. }
             | Error::Data { hint, .. }
@@ -177,11 +189,12 @@ impl Error {
         self
     }
 
-    /// 1 libtorch, 2 usage (clap's own), 3 files, 4 recipe, 5 audio, 6 data, 7 checkpoint, 8 training, 9 mismatch,
+    /// 1 libtorch, 2 usage (clap's own end so too), 3 files, 4 recipe, 5 audio, 6 data, 7 checkpoint, 8 training, 9 mismatch,
     /// 10 too many skips, 11 ranks, 12 stopped by a signal.
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::Torch(_) => 1,
+            Error::Usage { .. } => 2,
             Error::Io { .. } => 3,
             Error::Recipe { .. } => 4,
             Error::Audio { .. } => 5,
@@ -198,8 +211,16 @@ impl Error {
     }
 }
 
-/// All errors of a list as one, or nothing when the list is empty.
-pub fn all(mut errors: Vec<Error>) -> Result<()> {
+/// All errors of a list as one, or nothing when the list is empty. A list within it is told as its elements.
+pub fn all(errors: Vec<Error>) -> Result<()> {
+    let mut flat = Vec::with_capacity(errors.len());
+    for e in errors {
+        match e {
+            Error::Many(within) => flat.extend(within),
+            e => flat.push(e),
+        }
+    }
+    let mut errors = flat;
     match errors.len() {
         0 => Ok(()),
         1 => Err(errors.remove(0)),

@@ -210,14 +210,10 @@ pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
     write_atomic_bytes(path, &text)
 }
 
-/// Reads a YAML file; errors name the line.
+/// Reads a YAML file of at most [`crate::yaml::MOST_BYTES`]; errors name the line.
 pub fn read_yaml(path: &Path) -> Result<serde_yaml::Value> {
-    serde_yaml::from_str(&read_text(path)?).map_err(|e| Error::Recipe {
-        file: path.display().to_string(),
-        line: e.location().map(|l| (l.line(), l.column())),
-        message: e.to_string(),
-        hint: None,
-    })
+    let text = read_text_within(path, crate::yaml::MOST_BYTES)?;
+    crate::yaml::value(&text, &path.display().to_string())
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod panics;
 pub mod progress;
 pub mod screen;
 pub mod shapes;
+pub mod yaml;
 
 pub mod audio;
 pub mod text;

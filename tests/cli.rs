@@ -332,7 +332,7 @@ fn recipes_with_unknown_keys_wrong_types_and_too_many_windows() {
     let (_k, path) = temporary("r.yaml", af2::recipe::DEMO.as_bytes());
     fails(
         &["train", &text(&path), "stages.stage1.optim.stepss=3"],
-        4,
+        2,
         &["command line", "stepss", "did you mean `steps`?"],
     );
     fails(&["train", "nowhere.yaml"], 3, &["nowhere.yaml"]);

@@ -9,7 +9,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("screen", &["error"]),
     ("shapes", &[]),
     ("cores", &["ffi", "screen"]),
-    ("fsutil", &["error"]),
+    ("yaml", &["error"]),
+    ("fsutil", &["error", "yaml"]),
     ("progress", &["screen"]),
     ("audio", &["error", "shapes", "fsutil"]),
     ("text", &["error", "shapes", "fsutil", "panics", "screen"]),
@@ -19,7 +20,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ffi", &["error", "panics"]),
     ("metrics", &["error"]),
     ("synth", &["error", "shapes", "fsutil", "data"]),
-    ("recipe", &["error", "shapes", "fsutil", "model", "synth", "data"]),
+    (
+        "recipe",
+        &["error", "shapes", "fsutil", "yaml", "model", "synth", "data"],
+    ),
     (
         "load",
         &[

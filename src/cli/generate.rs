@@ -84,8 +84,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     };
     let temperature = args.temperature >= 0.0 && args.temperature.is_finite();
     if !(temperature && args.top_p > 0.0 && args.top_p <= 1.0) {
-        return Err(Error::recipe(
-            "command line",
+        return Err(Error::usage(
             "--temperature must be at least 0, --top-p above 0 and at most 1",
         ));
     }
@@ -96,12 +95,7 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
             prompt: prompt.clone(),
         }],
         (_, _, Some(file)) => read_questions(file, args.data_root.as_deref())?,
-        _ => {
-            return Err(Error::recipe(
-                "command line",
-                "--audio with --prompt, or --input, is needed",
-            ))
-        }
+        _ => return Err(Error::usage("--audio with --prompt, or --input, is needed")),
     };
     let model = args.checkpoint.open()?;
     let options = Options {

@@ -2,7 +2,7 @@
 
 use super::RecipeArgs;
 use crate::error::{all, Error, Result};
-use crate::recipe::{yaml::Layers, Recipe, DEMO};
+use crate::recipe::{layers::Layers, Recipe, DEMO};
 use clap::{Args, Subcommand};
 use serde_yaml::Value;
 use std::path::{Path, PathBuf};
@@ -45,8 +45,11 @@ pub struct ImportArgs {
     #[arg(long, short, value_name = "OUT")]
     out: Option<PathBuf>,
     /// Ranks that will train: epochs become steps by them.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    ranks: usize,
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    ranks: u32,
+    /// Names the stage, and with it the folder below checkpoints/; default: pretrain, or sft for fine-tuning.
+    #[arg(long, value_name = "NAME")]
+    stage: Option<String>,
 }
 
 pub fn run(verb: &RecipeVerb) -> Result<()> {
@@ -71,8 +74,11 @@ fn ls() -> Result<()> {
     }
     let mut shown = line("(built in: af2 demo)", Recipe::demo(&[]), DEMO);
     for file in &files {
-        let text = std::fs::read_to_string(file).unwrap_or_default();
         let recipe = Recipe::load(file, &[]);
+        let text = match recipe {
+            Ok(_) => crate::fsutil::read_text(file).unwrap_or_default(),
+            Err(_) => String::new(),
+        };
         shown.push_str(&line(&file.display().to_string(), recipe, &text));
     }
     if files.is_empty() {
@@ -181,16 +187,13 @@ fn plain(value: &Value) -> String {
 
 fn check(args: &CheckArgs) -> Result<()> {
     let mut errors = Vec::new();
+    let mut unmeasured = false;
     for file in &args.recipes {
-        match sound(file) {
+        match Recipe::sound(file) {
             Ok(recipe) => {
-                let steps: usize = recipe.stages.iter().map(|s| s.optim.steps).sum();
-                let stages = recipe.stages.len();
-                let s = if stages == 1 { "" } else { "s" };
-                let file = file.display();
-                super::out(&format!(
-                    "{file}: sound; {stages} stage{s}, {steps} optimizer steps\n"
-                ))?;
+                super::say(&recipe.notes);
+                crate::out!("{}", summary(file, &recipe, args.files));
+                unmeasured |= recipe.eval.is_none();
             }
             Err(e) => {
                 let found = match &e {
@@ -207,24 +210,40 @@ fn check(args: &CheckArgs) -> Result<()> {
             errors.extend(super::files::look(&recipe.0).err());
         }
     }
+    if unmeasured {
+        crate::say!(
+            "note: no evaluation: `af2 eval` asks the sets of a section `eval: {{sets: [NAME, …], windows: N}}`, such as test \
+             splits among data.sets"
+        );
+    }
     all(errors)
 }
 
-/// Reads a recipe that has steps to make.
-fn sound(file: &Path) -> Result<Recipe> {
-    let (recipe, layers) = Recipe::open(file, &[], 1)?;
-    super::say(&recipe.notes);
-    let idle = recipe.without_steps(&file.display().to_string());
-    all(idle).map_err(|e| match layers.imported {
-        // No line of the reference's own file says its steps.
-        Some(_) => e,
-        None => layers.placed(e),
-    })?;
-    Ok(recipe)
+/// What is sound, and what was not looked at.
+fn summary(file: &Path, recipe: &Recipe, looked: bool) -> String {
+    let steps: usize = recipe.stages.iter().map(|s| s.optim.steps).sum();
+    let stages = recipe.stages.len();
+    let s = if stages == 1 { "" } else { "s" };
+    let file = file.display();
+    let eval = match recipe.eval {
+        Some(_) => "",
+        None => ", no evaluation",
+    };
+    let files = match looked {
+        true => "",
+        false => "; the files that it names were not looked at",
+    };
+    format!("{file}: sound; {stages} stage{s}, {steps} optimizer steps{eval}{files}")
 }
 
 fn import(args: &ImportArgs) -> Result<()> {
-    let (recipe, layers) = Recipe::open(&args.file, &[], args.ranks)?;
+    // In quotation marks it is a text, whatever it looks like.
+    let quoted = |name: &String| serde_json::Value::from(name.as_str()).to_string();
+    let named = args
+        .stage
+        .iter()
+        .map(|name| format!("stages.0.name={}", quoted(name)));
+    let (recipe, layers) = Recipe::open(&args.file, &named.collect::<Vec<_>>(), args.ranks as usize)?;
     let file = args.file.display().to_string();
     let Some(yaml) = layers.imported_yaml() else {
         let e = Error::recipe(file, "expected the reference's YAML, found a recipe");

@@ -91,6 +91,7 @@ fn device(recipe: &Recipe) -> Result<Device> {
 
 fn missing(recipe: &Recipe, section: &str) -> Error {
     Error::recipe(&recipe.name, format!("the recipe has no section `{section}`"))
+        .hint("recipes/demo.yaml has each of them")
 }
 
 /// Writes the corpus.

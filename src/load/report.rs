@@ -27,7 +27,7 @@ impl Rules {
     /// # Errors
     /// A pattern that cannot be understood.
     pub fn new(strict: bool, allow_missing: &[String], allow_unexpected: bool) -> Result<Self> {
-        let wrong = |e: globset::Error| Error::recipe("command line", format!("--allow-missing: {e}"));
+        let wrong = |e: globset::Error| Error::usage(format!("--allow-missing: {e}"));
         let mut patterns = GlobSetBuilder::new();
         for pattern in allow_missing {
             patterns.add(Glob::new(pattern).map_err(wrong)?);

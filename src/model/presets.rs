@@ -20,10 +20,7 @@ pub fn preset(name: &str) -> Result<flamingo::Config> {
         "af2-3b" => (2048, 11008, 36, 16, 2, true),
         "af2-7b" => (3584, 18944, 28, 28, 4, false),
         other => {
-            let e = Error::recipe(
-                "model",
-                format!("unknown preset `{other}`, expected one of {NAMES:?}"),
-            );
+            let e = Error::usage(format!("unknown model `{other}`, expected one of {NAMES:?}"));
             return Err(match nearest(other, NAMES) {
                 Some(n) => e.hint(format!("did you mean `{n}`?")),
                 None => e,

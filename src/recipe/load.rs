@@ -1,9 +1,9 @@
 //! From files and changes to a checked recipe.
 
 use super::import::Imported;
-use super::yaml::Layers;
-use super::{Recipe, DEMO};
-use crate::error::Result;
+use super::layers::Layers;
+use super::{texts, Recipe, DEMO};
+use crate::error::{all, Error, Result};
 use std::path::Path;
 
 /// A stage of so many steps that keeps no checkpoint is worth a word.
@@ -25,9 +25,17 @@ impl Recipe {
     /// As [`Recipe::load`].
     pub fn open(path: &Path, overrides: &[String], ranks: usize) -> Result<(Self, Layers)> {
         let mut layers = Layers::load(path)?;
-        layers.change(overrides)?;
-        let recipe = Recipe::of(&mut layers, &path.display().to_string(), ranks)?;
+        layers.change(overrides);
+        let recipe = Recipe::of(&mut layers, &path.display().to_string(), ranks, false)?;
         Ok((recipe, layers))
+    }
+
+    /// [`Recipe::load`] of a recipe that could run: one whose stages have steps to make.
+    ///
+    /// # Errors
+    /// As [`Recipe::load`].
+    pub fn sound(path: &Path) -> Result<Self> {
+        Recipe::of(&mut Layers::load(path)?, &path.display().to_string(), 1, true)
     }
 
     /// The embedded demo.
@@ -41,15 +49,27 @@ impl Recipe {
     /// As [`Recipe::load`].
     pub fn parse(text: &str, file: &str, overrides: &[String]) -> Result<Self> {
         let mut layers = Layers::of(text, file)?;
-        layers.change(overrides)?;
-        Recipe::of(&mut layers, file, 1)
+        layers.change(overrides);
+        Recipe::of(&mut layers, file, 1, false)
     }
 
-    fn of(layers: &mut Layers, file: &str, ranks: usize) -> Result<Self> {
-        let mut recipe: Recipe = layers.read()?;
-        recipe.check(file).map_err(|e| layers.placed(e))?;
+    fn of(layers: &mut Layers, file: &str, ranks: usize, runs: bool) -> Result<Self> {
+        let understood = layers.understand::<Recipe>();
+        let whole = understood.value.as_ref().filter(|_| !layers.incomplete);
+        let mut checked = whole.map(|recipe| recipe.check(file)).unwrap_or_default();
+        if let Some(recipe) = whole.filter(|_| runs && layers.imported.is_none()) {
+            checked.extend(recipe.without_steps(file));
+        }
+        checked.retain(|e| !understood.is_moot(e));
+        let mut errors = understood.faults;
+        errors.extend(checked.into_iter().map(|e| layers.placed(e)));
+        all(errors)?;
+        let Some(mut recipe) = understood.value else {
+            return Err(Error::recipe(file, "cannot be read"));
+        };
+        recipe.notes = texts::notes(&recipe);
         if let Some(imported) = &layers.imported {
-            recipe.notes = imported.notes.clone();
+            recipe.notes.extend(imported.notes.iter().cloned());
             recipe.count_steps(imported, ranks);
             if let Some(stage) = recipe.stages.first() {
                 let steps = [
@@ -58,6 +78,10 @@ impl Recipe {
                 ];
                 layers.counted(&steps)?;
             }
+        }
+        if runs && layers.imported.is_some() {
+            // No line of the reference's own file says its steps.
+            all(recipe.without_steps(file))?;
         }
         for stage in &recipe.stages {
             if stage.save.every == 0 && stage.optim.steps >= MANY_STEPS {

@@ -3,17 +3,16 @@
 //! Every key that is left out of a file has its default here, beside its meaning.
 
 mod check;
-mod de;
 pub mod import;
+pub mod layers;
 mod load;
-mod node;
-mod parse;
-mod place;
+pub mod ranges;
 pub mod reference;
 mod sizes;
 mod stage;
+mod texts;
+mod understand;
 mod write;
-pub mod yaml;
 
 pub use stage::*;
 

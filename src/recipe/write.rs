@@ -1,7 +1,6 @@
 //! A tree as YAML with a comment behind each line: how an imported recipe is written.
 
-use super::node::{Content, Node};
-use super::parse::parse;
+use crate::yaml::{parse, Content, Node};
 use serde_yaml::Value;
 
 /// Block YAML; `comment` gives what stands behind the line of a dotted key (list elements by index).
@@ -64,11 +63,16 @@ fn scalar(node: &Node, line: impl Fn(&str) -> String) -> String {
     let Content::Scalar { text, plain } = &node.content else {
         return String::new();
     };
-    let read = |yaml: &str| parse(&line(yaml), "").ok().as_ref().and_then(only);
+    let read = |yaml: &str| read(&line(yaml)).as_ref().and_then(only);
     if node.is_null() || (*plain && read(text) == Some((text.clone(), true))) {
         return text.clone();
     }
     quoted(text, |yaml| read(yaml).is_some_and(|(back, _)| back == *text))
+}
+
+fn read(yaml: &str) -> Option<Node> {
+    let parsed = parse(yaml, "").ok()?;
+    parsed.root.filter(|_| parsed.faults.is_empty())
 }
 
 /// The one scalar of a tree, and whether it is plain.
@@ -83,8 +87,8 @@ fn only(node: &Node) -> Option<(String, bool)> {
 
 fn written_key(key: &str) -> String {
     quoted(key, |yaml| {
-        let read = parse(&format!("{yaml}: 0"), "");
-        read.is_ok_and(|root| root.entries().count() == 1 && root.get(key).is_some())
+        let read = read(&format!("{yaml}: 0"));
+        read.is_some_and(|root| root.entries().count() == 1 && root.get(key).is_some())
     })
 }
 

@@ -43,7 +43,7 @@ pub struct BlendArgs {
 }
 
 pub fn run(args: &BlendArgs) -> Result<()> {
-    let usage = |message: String| Err(Error::recipe("command line", message));
+    let usage = |message: String| Err(Error::usage(message));
     if !(args.subset > 0.0 && args.subset <= 1.0) {
         return usage(format!("--subset: {} is not above 0 and at most 1", args.subset));
     }

@@ -41,9 +41,10 @@ fn stage_of<'r>(recipe: &'r Recipe, file: &Path, name: Option<&str>) -> Result<&
     };
     stage.ok_or_else(|| {
         let names: Vec<&str> = recipe.stages.iter().map(|s| s.name.as_str()).collect();
-        Error::recipe(
-            file.display().to_string(),
-            format!("no stage {} among {names:?}", name.unwrap_or("the first")),
-        )
+        let file = file.display();
+        match name {
+            None => Error::recipe(file.to_string(), "the recipe has no stages"),
+            Some(name) => Error::usage(format!("--stage: no stage {name} among {names:?} of {file}")),
+        }
     })
 }

@@ -38,10 +38,7 @@ pub struct PackArgs {
 
 pub fn run(args: &PackArgs) -> Result<()> {
     if args.windows == 0 || !(0.0..=1.0).contains(&args.skip_budget) {
-        return Err(Error::recipe(
-            "command line",
-            "--windows is 1 or more, --skip-budget from 0 to 1",
-        ));
+        return Err(Error::usage("--windows is 1 or more, --skip-budget from 0 to 1"));
     }
     let manifest = Manifest::open(&args.manifest)?;
     let progress = Progress::new("pack", manifest.len() as u64);

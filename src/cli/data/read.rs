@@ -66,13 +66,10 @@ struct Sums {
 
 pub fn run(args: &ReadArgs) -> Result<()> {
     if args.rank >= args.world {
-        return Err(Error::recipe(
-            "command line",
-            format!(
-                "--rank {}: ranks of --world {} are below it",
-                args.rank, args.world
-            ),
-        ));
+        return Err(Error::usage(format!(
+            "--rank {}: ranks of --world {} are below it",
+            args.rank, args.world
+        )));
     }
     let recipe = Recipe::load(&args.recipe, &args.overrides)?;
     let stage = stage_of(&recipe, &args.recipe, args.stage.as_deref())?;

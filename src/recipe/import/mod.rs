@@ -3,11 +3,10 @@
 
 mod reading;
 
-use super::node::{Content, Node};
-use super::place::Place;
 use super::{Recipe, StageRecipe};
 use crate::error::{all, Result};
 use crate::shapes::WINDOW_SECONDS;
+use crate::yaml::{Content, Node, Place};
 use indexmap::IndexMap;
 use reading::{yes, Import, SAME};
 use std::collections::BTreeSet;
@@ -135,6 +134,12 @@ impl Import<'_> {
         self.notes.push(format!(
             "train_config.fsdp: the reference then {theirs}clips each part by itself; here {ours}one norm is clipped"
         ));
+        if self.text("train_config.precision").is_none_or(|p| p != "fp32") {
+            self.notes.push(
+                "train_config.fsdp: the reference then reduces gradients and holds buffers in bf16; here both are fp32"
+                    .into(),
+            );
+        }
         if self.flag("clap_config.finetune") {
             self.notes.push(
                 "train_config.fsdp: the reference then never shares CLAP's gradients between the ranks; here they are"
@@ -177,7 +182,8 @@ impl Import<'_> {
                     )
                 }
                 [] => format!(
-                    "{gone}; af2's own run of pretrain.yaml writes `{}`, which is taken once it is there",
+                    "{gone}; af2's own run of pretrain.yaml writes `{}` (or what its stage is called), which is taken once it \
+                     is there",
                     ours.join("pretrain").display()
                 ),
                 many => format!(
@@ -220,7 +226,12 @@ impl Import<'_> {
         let span = "model_config.audio_transformer_kwargs.max_window_per_audio";
         self.take("model.cross_attention.max_window_per_audio", span, SAME);
         self.need("model.max_windows", "clap_config.max_num_window", SAME);
-        self.only("clap_config.method", "afclap-large", "no other encoder is known");
+        // One encoder under its names in the training and in the release tree.
+        let why = "afclap-large and nvclap-large are one; no other encoder is known";
+        match self.text("clap_config.method").as_deref() {
+            Some("nvclap-large") => {}
+            _ => self.only("clap_config.method", "afclap-large", why),
+        }
         let seconds = format!("{WINDOW_SECONDS}");
         self.only("clap_config.window_length", &seconds, "the encoder takes 10 s");
         self.only("clap_config.window_overlap", "0", "windows do not overlap here");

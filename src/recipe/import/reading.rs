@@ -1,8 +1,7 @@
 //! Reading the reference's keys one by one: each that is asked for is accounted for, and what is left is said.
 
-use super::super::node::{Content, Node};
-use super::super::place::Place;
 use crate::error::Error;
+use crate::yaml::{Content, Node, Place};
 use indexmap::IndexMap;
 use std::collections::BTreeSet;
 
@@ -36,7 +35,8 @@ const LEFT_OUT: &[(&str, &str)] = &[
     ),
     (
         "data_config.valid_dataset_config",
-        "validation reads the val.json beside each training manifest",
+        "validation reads the val.json beside each training manifest, every train.validate_every steps; the reference reads at \
+         most 64 items of each of these sets after every fifth virtual epoch, from the first on",
     ),
     ("clap_config.audio_embed_dim", "read off the encoder's file"),
     ("model_config.cache_dir", "nothing is downloaded"),

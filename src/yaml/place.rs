@@ -1,11 +1,11 @@
-//! Where a value of a recipe was written, and errors that point there.
+//! Where a value was written, and errors that point there.
 
 use crate::error::{nearest, Error};
 use std::rc::Rc;
 
 /// A file, or what was said on the command line.
 #[derive(Debug)]
-pub(super) struct Source {
+pub struct Source {
     pub file: String,
     pub text: String,
 }
@@ -17,7 +17,7 @@ impl Source {
 
 /// A place in a source.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub struct Place {
     pub source: Rc<Source>,
     /// Line and column from 1, where the source has lines.
     pub at: Option<(usize, usize)>,
@@ -54,7 +54,10 @@ impl Place {
         let hint = suggestion(&message);
         let message = match self.at {
             Some((l, c)) => message + &self.shown(l, c),
-            None if self.source.file == Source::COMMAND_LINE => format!("{}: {message}", self.source.text),
+            None if self.source.file == Source::COMMAND_LINE => {
+                let said: String = self.source.text.chars().take(160).collect();
+                format!("{said}: {message}")
+            }
             None => message,
         };
         Error::Recipe {
