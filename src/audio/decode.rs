@@ -1,32 +1,21 @@
-//! Opening a sound file of any kind and reading a stretch of its frames.
+//! Reading a stretch of a sound file's frames.
 //!
 //! Decoding is symphonia's: WAV (8 to 32 bit, float, extensible, A-law, µ-law, ADPCM), AIFF, CAF, FLAC, MP3,
-//! Ogg Vorbis and AAC of 1 or 2 channels, ALAC, in MP4 and Matroska too. No Opus, no RF64. (Its ADPCM differs from libsndfile's by up to 5e-2.) Frames are handed on packet by packet, so that what
-//! is held at once does not depend on the length of the file or on what its header claims.
+//! Ogg Vorbis and AAC of 1 or 2 channels, ALAC, in MP4 and Matroska too. (Its ADPCM differs from libsndfile's by up to
+//! 5e-2.) Frames are handed on packet by packet, so that what is held at once does not depend on the length of the file or
+//! on what its header claims.
 
-use super::{
-    mp4,
-    resample::{MAX_RATE, MIN_RATE},
-    riff::Patched,
-    source::{Source, Stretch},
-};
+use super::{open::decoder, source::Stretch};
 use crate::error::{Error, Result};
-use std::{fs::File, io::Seek, path::Path};
+use std::{collections::VecDeque, path::Path};
 use symphonia::core::{
-    codecs::audio::{well_known, AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions},
+    codecs::audio::AudioDecoder,
     errors::Error as Symphonia,
-    formats::{
-        probe::Hint, well_known::FORMAT_ID_MP3, FormatOptions, FormatReader, SeekMode, SeekTo, TrackType,
-    },
-    io::{MediaSourceStream, MediaSourceStreamOptions},
-    meta::MetadataOptions,
-    units::{TimeBase, Timestamp},
+    formats::{FormatReader, SeekMode, SeekTo, TrackType},
+    packet::Packet,
+    units::Timestamp,
 };
 
-/// More channels than any recording has; a header may say 65,535.
-pub const MAX_CHANNELS: usize = 64;
-/// Frames in a packet, for which the decoder library makes room before it sees one. FLAC's longest has 65,535.
-const MAX_PACKET_FRAMES: u64 = 1 << 17;
 /// A lossy stream is cut anywhere: decoding starts this many seconds before the wanted frame.
 const LOSSY_RUN_UP: f64 = 0.25;
 /// One packet in this many of a lossy stream may be undecodable (and is silence, as in ffmpeg).
@@ -34,156 +23,39 @@ const BAD_PACKETS: u64 = 10;
 
 /// A sound file, opened.
 pub struct Reader<'p> {
-    path: &'p Path,
+    pub(super) path: &'p Path,
     /// The part of a container that is read, where it is not the file `path`.
-    stretch: Option<&'p Stretch>,
-    format: Box<dyn FormatReader>,
-    decoder: Box<dyn AudioDecoder>,
-    track: u32,
+    pub(super) stretch: Option<&'p Stretch>,
+    pub(super) format: Box<dyn FormatReader>,
+    pub(super) decoder: Box<dyn AudioDecoder>,
+    pub(super) track: u32,
     /// Samples per second.
     pub rate: u32,
     pub channels: usize,
     /// Frames of the whole file where the container tells. Of an mp3 without a header of its own an estimate.
     pub frames: Option<u64>,
     /// Frames before the sound begins, which are not part of it.
-    leading: u64,
+    pub(super) leading: u64,
     /// What timestamps say at the first frame: not 0 in an Ogg stream that was cut out of a longer one.
-    origin: i64,
+    pub(super) origin: i64,
     /// Whether it is an .mp3 by its content; in other containers those keep the clock.
-    mp3: bool,
+    pub(super) mp3: bool,
     /// Where the padding of an mp3 is, in frames, and how much there is.
-    padding: Option<(u64, u64)>,
+    pub(super) padding: Option<(u64, u64)>,
     /// Whether the codec keeps every sample: then a missing or broken packet is an error.
-    lossless: bool,
+    pub(super) lossless: bool,
     /// 16-bit PCM, which most files are: read without the decoder's way over planes of its own, to the same values.
-    plain_int16: bool,
+    pub(super) plain_int16: bool,
     /// Whether timestamps count frames, so that seeking finds them.
-    framewise: bool,
+    pub(super) framewise: bool,
     /// After a seek the position is what the packets say: a decoder that starts anew may give less than a
     /// packet holds (Vorbis gives nothing for its first).
-    sought: bool,
+    pub(super) sought: bool,
+    /// Packets that were looked at when it was opened.
+    pub(super) ahead: VecDeque<Packet>,
 }
 
-impl<'p> Reader<'p> {
-    /// Opens `path`; the kind of file is found by its content, the extension only helps.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when it cannot be opened; [`Error::Audio`] when it is empty, cut off, not sound, or has a
-    /// rate outside [`MIN_RATE`]..=[`MAX_RATE`] or more than [`MAX_CHANNELS`] channels.
-    pub fn open(path: &'p Path) -> Result<Self> {
-        Reader::open_in(path, None)
-    }
-
-    /// [`Reader::open`] of a source's bytes.
-    pub fn open_source(source: &'p Source) -> Result<Self> {
-        Reader::open_in(&source.name, source.container.as_ref())
-    }
-
-    fn open_in(path: &'p Path, stretch: Option<&'p Stretch>) -> Result<Self> {
-        let container = stretch.map_or(path, |s| &s.file);
-        let file = File::open(container).map_err(|e| Error::io(container, e))?;
-        let meta = file.metadata().map_err(|e| Error::io(container, e))?;
-        if meta.is_dir() {
-            return Err(Error::audio(path, "a sound file", "a folder"));
-        }
-        let (base, length) = stretch.map_or((0, meta.len()), |s| (s.at, s.len));
-        if base.checked_add(length).is_none_or(|end| end > meta.len()) {
-            let expected = format!("{length} bytes from byte {base} of {}", container.display());
-            return Err(Error::audio(path, expected, format!("a file of {}", meta.len())));
-        }
-        if length == 0 {
-            return Err(Error::audio(path, "a sound file", "0 bytes"));
-        }
-        let mut source = Patched::new(path, file, base, length)?;
-        let beginning = mp4::beginning(&mut source, length).map_err(|e| Error::io(container, e))?;
-        source.rewind().map_err(|e| Error::io(container, e))?;
-        let stream = MediaSourceStream::new(Box::new(source), MediaSourceStreamOptions::default());
-        let mut hint = Hint::new();
-        if let Some(extension) = path.extension().and_then(|e| e.to_str()) {
-            hint.with_extension(extension);
-        }
-        let format = symphonia::default::get_probe()
-            .probe(
-                &hint,
-                stream,
-                FormatOptions::default(),
-                MetadataOptions::default(),
-            )
-            .map_err(|e| not_sound(path, &e))?;
-        let no_sound = || Error::audio(path, "an audio track", "none");
-        let track = format.default_track(TrackType::Audio).ok_or_else(no_sound)?;
-        let codec = track
-            .codec_params
-            .as_ref()
-            .and_then(|c| c.audio())
-            .ok_or_else(no_sound)?;
-        let mp3 = format.format_info().format == FORMAT_ID_MP3;
-        // MP4 has 16 bits for the rate, and 0 above 65,535 Hz: then the codec's own header tells.
-        let opaque = codec.sample_rate.unwrap_or(0) == 0 && codec.codec == well_known::CODEC_ID_AAC;
-        let rate = match opaque {
-            true => decoder(path, codec, mp3)?.codec_params().sample_rate,
-            false => codec.sample_rate,
-        }
-        .unwrap_or(0);
-        if !(MIN_RATE..=MAX_RATE).contains(&rate) {
-            let expected = format!("a sample rate from {MIN_RATE} to {MAX_RATE} Hz");
-            return Err(Error::audio(path, expected, format!("{rate} Hz")));
-        }
-        let channels = codec.channels.as_ref().map_or(0, |c| c.count());
-        if !(1..=MAX_CHANNELS).contains(&channels) {
-            let expected = format!("1 to {MAX_CHANNELS} channels");
-            return Err(Error::audio(path, expected, channels.to_string()));
-        }
-        if codec.codec == well_known::CODEC_ID_VORBIS && channels > 2 {
-            // symphonia 0.6.1 undoes the coupling of channels from the first pair to the last; the format wants it
-            // from the last to the first. With one pair there is no difference.
-            return Err(
-                Error::audio(path, "1 or 2 channels in Ogg Vorbis", channels.to_string())
-                    .hint("the decoder gets surround sound wrong; convert it: ffmpeg -i FILE out.flac"),
-            );
-        }
-        if let Some(frames) = codec.max_frames_per_packet.filter(|n| *n > MAX_PACKET_FRAMES) {
-            let expected = format!("at most {MAX_PACKET_FRAMES} frames in a packet");
-            return Err(Error::audio(path, expected, frames.to_string()));
-        }
-        // The media's clock is the sample rate in nearly every file.
-        let leading = beginning.map_or(0, |(ticks, per_second)| {
-            u128::from(ticks) * u128::from(rate) / u128::from(per_second.max(1))
-        });
-        let leading = u64::try_from(leading).unwrap_or(u64::MAX);
-        let frames = track.num_frames.filter(|n| *n > 0);
-        let padding = track.padding.filter(|n| mp3 && *n > 0).map(u64::from);
-        let origin = match track.start_ts.get() {
-            0 => 0,
-            start => start.saturating_add(i64::from(track.delay.unwrap_or(0))),
-        };
-        let decoder = decoder(path, codec, mp3)?;
-        Ok(Reader {
-            path,
-            track: track.id,
-            rate,
-            channels,
-            frames: frames.map(|n| {
-                n.saturating_add_signed(origin.saturating_neg())
-                    .saturating_sub(leading)
-            }),
-            leading,
-            origin,
-            padding: frames.zip(padding),
-            mp3,
-            stretch,
-            lossless: lossless(codec.codec),
-            plain_int16: codec.codec == well_known::CODEC_ID_PCM_S16LE,
-            // ADPCM is left out: symphonia 0.6 multiplies its frames by bytes per block when it seeks.
-            framewise: track.time_base.is_some()
-                && track.time_base == TimeBase::try_from_recip(rate)
-                && !adpcm(codec.codec),
-            sought: false,
-            decoder,
-            format,
-        })
-    }
-
+impl Reader<'_> {
     /// Hands the frames `start..end` (or to the end of the file) to `sink`, interleaved, in blocks; integer
     /// samples become ±1 by their full scale. Returns how many frames there were.
     ///
@@ -264,12 +136,13 @@ impl<'p> Reader<'p> {
         match sought.map(|s| self.place(s.actual_ts)) {
             Ok(at) if at <= start => {
                 self.decoder.reset();
+                self.ahead.clear();
                 self.sought = true;
                 Ok(at)
             }
             // No index, or past the end: decode from the beginning, which tells how long the file is.
             _ => {
-                *self = Reader::open_in(self.path, self.stretch)?;
+                *self = self.again()?;
                 Ok(0)
             }
         }
@@ -283,6 +156,9 @@ impl<'p> Reader<'p> {
             Error::audio(path, "an intact stream", e.to_string()).hint("copy or download it again")
         };
         let packet = loop {
+            if let Some(packet) = self.ahead.pop_front() {
+                break packet;
+            }
             match self.format.next_packet() {
                 Ok(Some(packet)) if packet.track_id == self.track => break packet,
                 Ok(Some(_)) => {}
@@ -369,27 +245,4 @@ impl<'p> Reader<'p> {
         self.sought = false;
         Ok(())
     }
-}
-
-fn not_sound(path: &Path, e: &Symphonia) -> Error {
-    let expected = "WAV, FLAC, MP3, Ogg Vorbis, AAC or another known format";
-    Error::audio(path, expected, e.to_string()).hint("convert it, for example: ffmpeg -i FILE out.wav")
-}
-
-fn decoder(path: &Path, codec: &AudioCodecParameters, mp3: bool) -> Result<Box<dyn AudioDecoder>> {
-    let mut options = AudioDecoderOptions::default();
-    // See `Reader::trim`.
-    options.gapless = !mp3;
-    symphonia::default::get_codecs()
-        .make_audio_decoder(codec, &options)
-        .map_err(|e| not_sound(path, &e))
-}
-
-fn lossless(codec: AudioCodecId) -> bool {
-    let pcm = well_known::CODEC_ID_PCM_S32LE..=well_known::CODEC_ID_PCM_MULAW;
-    pcm.contains(&codec) || [well_known::CODEC_ID_FLAC, well_known::CODEC_ID_ALAC].contains(&codec)
-}
-
-fn adpcm(codec: AudioCodecId) -> bool {
-    (well_known::CODEC_ID_ADPCM_G722..=well_known::CODEC_ID_ADPCM_IMA_QT).contains(&codec)
 }

@@ -2,10 +2,16 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `decode` | a file's frames, whatever its format |
 //! | `source` | where a sound's bytes are: a file, or a stretch of a shard |
-//! | `riff` | what a WAV header promises, checked against the file |
-//! | `mp4` | where the sound of an MP4 file begins |
+//! | `open` | opening a file: what it is, whether it can be read |
+//! | `kind` | what a file is that cannot, by its first bytes |
+//! | `view` | a file's bytes as the decoder library shall see them |
+//! | `riff` | what a WAV, RF64 or BW64 header promises, checked against the file |
+//! | `fmt` | what its samples are |
+//! | `headers` | NIST SPHERE and AU |
+//! | `mp4` | where the sound of an MP4 file begins, and what its tracks are |
+//! | `aac` | HE-AAC told from AAC-LC |
+//! | `decode` | a file's frames, whatever its format |
 //! | `resample` | any rate to 16 kHz, matched to soxr HQ |
 //! | `filter` | the design of its filters |
 //! | `overlap_save` | its long filter, by Fourier transforms |
@@ -14,16 +20,22 @@
 //! | `windows` | windows of 10 s, the int16 round trip, repeat-padding |
 //! | `mel` | log-mel spectrograms |
 
+mod aac;
 pub mod decode;
 mod filter;
+mod fmt;
+mod headers;
+mod kind;
 pub mod mel;
 mod mp3;
 mod mp4;
+mod open;
 mod overlap_save;
 mod polyphase;
 pub mod resample;
 mod riff;
 mod source;
+mod view;
 pub mod windows;
 
 pub use mel::LogMel;

@@ -1,183 +1,179 @@
-//! What a WAV header promises, checked against the file before the decoder sees it.
+//! WAV, RF64 and BW64: what a header promises, checked against the file, and written anew for the decoder library.
 //!
-//! The decoder library believes the sizes in the header. Here a `data` chunk that is longer than the file is
-//! an error (a cut-off copy must not pass for a short recording), and the two sizes that programs writing to
-//! a pipe leave open, 0 and 0xFFFFFFFF, are replaced by what the file really holds.
+//! The library believes the sizes in a header, knows no sizes of 64 bits, and refuses headers for fields that say nothing
+//! about where the samples are. So it is shown the data behind a header of ours. A `data` chunk that is longer than the file
+//! is an error (a cut-off copy must not pass for a short recording); the sizes that programs writing to a pipe leave open are
+//! replaced by what the file really holds.
 
-use super::decode::MAX_CHANNELS;
-use crate::error::{Error, Result};
-use std::{
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
-    path::Path,
+use super::{
+    fmt::{Format, Wave},
+    kind::not_sound,
+    view::View,
 };
-use symphonia::core::io::MediaSource;
+use crate::error::{Error, Result};
+use std::{io, path::Path};
 
-/// Sizes that mean "not known when the header was written".
-const OPEN: [u32; 2] = [0, u32::MAX];
-/// The format tag of WAVE_FORMAT_EXTENSIBLE, and the least size of its `fmt ` chunk.
-const EXTENSIBLE: [u8; 2] = [0xFE, 0xFF];
-const EXTENSIBLE_SIZE: u32 = 40;
-/// Bits of the longest sample, a 64-bit float.
-const MAX_BITS: u16 = 64;
-/// Loudspeakers that have a bit in the mask.
-const MAX_SPEAKERS: u16 = 18;
+/// Sizes that stand for "not known when the header was written": SoX's and espeak's, arecord's, those of all bits.
+const MARKS: [u32; 4] = [0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, u32::MAX];
+/// What is taken off a mark for the header.
+const HEADERS: u32 = 80;
 /// Chunks before the data that are looked at. Real files have a handful.
 const MAX_CHUNKS: usize = 4096;
+/// Bytes of the largest `fmt ` chunk that says anything.
+const FORMAT: usize = 64;
 
-/// A file of which some bytes are read differently from what is on the disk.
-pub struct Patched {
-    file: File,
-    /// Where the sound begins in the file: not 0 in a shard.
-    base: u64,
-    position: u64,
-    length: u64,
-    patches: Vec<(u64, [u8; 4])>,
+/// Chunks that are known by name: where an odd size is not padded, they tell where the next chunk begins.
+const NAMES: [&[u8; 4]; 12] = [
+    b"fmt ", b"data", b"LIST", b"fact", b"bext", b"JUNK", b"junk", b"PEAK", b"cue ", b"id3 ", b"iXML",
+    b"PAD ",
+];
+
+/// Sizes of 64 bits, of a `ds64` chunk.
+#[derive(Default)]
+struct Wide {
+    data: Option<u64>,
+    others: Vec<([u8; 4], u64)>,
 }
 
-impl Patched {
-    /// The `length` bytes of `file` from `base` on as they are, or with their RIFF sizes made right when they are a
-    /// WAV file.
-    ///
-    /// # Errors
-    /// [`Error::Audio`] when the data chunk ends after the file does; [`Error::Io`].
-    pub fn new(path: &Path, file: File, base: u64, length: u64) -> Result<Self> {
-        let io = |e| Error::io(path, e);
-        let mut plain = Patched {
-            file,
-            base,
-            position: 0,
-            length,
-            patches: Vec::new(),
-        };
-        let patches = match read_at::<12>(&mut plain, 0).map_err(io)? {
-            Some(h) if h.starts_with(b"RIFF") && h.ends_with(b"WAVE") => sizes(path, &mut plain, length)?,
-            _ => Vec::new(),
-        };
-        plain.seek(SeekFrom::Start(0)).map_err(io)?;
-        Ok(Patched { patches, ..plain })
-    }
-}
-
-/// The patches for a RIFF/WAVE file.
-fn sizes(path: &Path, file: &mut Patched, length: u64) -> Result<Vec<(u64, [u8; 4])>> {
-    // Stale RIFF sizes are common and say nothing that the chunks do not: leave it open always.
-    let mut patches = vec![(4, u32::MAX.to_le_bytes())];
+/// The sound of a WAV, RF64 or BW64 file.
+///
+/// # Errors
+/// [`Error::Audio`] when it has no `fmt ` or `data` chunk, the data ends after the file does, or its codec is not known;
+/// [`Error::Io`].
+pub(super) fn open(path: &Path, mut view: View) -> Result<Wave> {
+    let io = |e| Error::io(path, e);
+    let length = view.length();
+    let Some(first) = view.read_at::<12>(0).map_err(io)? else {
+        return Err(not_sound(path, "the beginning of a WAV file and no more"));
+    };
+    let promised = u32::from_le_bytes([first[4], first[5], first[6], first[7]]);
+    let (mut format, mut wide) = (None, None);
     let mut at = 12u64;
-    let mut frame = 1u64;
     for _ in 0..MAX_CHUNKS {
-        let Some(header) = read_at::<8>(file, at).map_err(|e| Error::io(path, e))? else {
+        let Some([name @ .., a, b, c, d]) = view.read_at::<8>(at).map_err(io)? else {
             break;
         };
-        let size = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+        let size = u32::from_le_bytes([a, b, c, d]);
         let body = at + 8;
-        if header.starts_with(b"fmt ") {
-            if let Some(fmt) = read_at::<16>(file, body).map_err(|e| Error::io(path, e))? {
-                // Bytes per frame: "block align".
-                frame = u64::from(u16::from_le_bytes([fmt[12], fmt[13]])).max(1);
-                sane(path, &fmt)?;
-                if fmt.starts_with(&EXTENSIBLE) && size >= EXTENSIBLE_SIZE {
-                    patches.extend(extension(path, body, &fmt)?);
-                }
+        match &name {
+            b"ds64" => wide = Some(Wide::read(&mut view, body, size).map_err(io)?),
+            b"fmt " if format.is_none() => {
+                let bytes = view.bytes_at(body, FORMAT.min(size as usize)).map_err(io)?;
+                format = Some((Format::read(path, &bytes)?, bytes));
             }
-        }
-        if header.starts_with(b"data") {
-            let there = length.saturating_sub(body);
-            if OPEN.contains(&size) {
-                // One below the open mark, and whole frames, so that the decoder meets a clean end.
-                let real = there.min(u64::from(u32::MAX - 1)) / frame * frame;
-                patches.push((at + 4, (real as u32).to_le_bytes()));
-            } else if u64::from(size) > there {
-                return Err(Error::audio(
-                    path,
-                    format!("{size} bytes of sound, as its header says"),
-                    format!("{there}: the file is cut off"),
-                )
-                .hint("copy or download it again"));
+            b"data" => {
+                let Some((format, bytes)) = format else {
+                    return Err(not_sound(path, "a WAV file without a fmt chunk before its data"));
+                };
+                format.check(path, &bytes)?;
+                let there = length.saturating_sub(body);
+                // A size of 0 is meant where the size of the whole is right and another chunk follows.
+                let size = match (size, &wide) {
+                    (u32::MAX, Some(Wide { data: Some(size), .. })) => Size::of_wide(*size),
+                    (0, _)
+                        if length.abs_diff(u64::from(promised) + 8) <= 1
+                            && named(&mut view, body).map_err(io)? =>
+                    {
+                        Size::Known(0)
+                    }
+                    _ => Size::of(size, there),
+                };
+                let bytes = size.bytes(path, there)?;
+                return Ok(format.behind_header(view, body..body + bytes));
             }
-            break;
+            _ => {}
         }
-        at = body + u64::from(size) + u64::from(size & 1);
-    }
-    Ok(patches)
-}
-
-/// Refuses what would overflow where the decoder library multiplies channels by bytes: a panic in a debug build.
-fn sane(path: &Path, fmt: &[u8; 16]) -> Result<()> {
-    let (channels, bits) = (
-        u16::from_le_bytes([fmt[2], fmt[3]]),
-        u16::from_le_bytes([fmt[14], fmt[15]]),
-    );
-    if usize::from(channels) > MAX_CHANNELS || bits > MAX_BITS {
-        let expected = format!("at most {MAX_CHANNELS} channels of {MAX_BITS} bits");
-        return Err(Error::audio(path, expected, format!("{channels} of {bits}")));
-    }
-    Ok(())
-}
-
-/// What the decoder shall read behind the first 16 bytes of an extensible `fmt ` chunk. It refuses files for fields that
-/// say nothing about where the samples are: a size other than 22, valid bits of 0, loudspeakers that it does not know
-/// (0x80000000 is "all").
-fn extension(path: &Path, body: u64, fmt: &[u8; 16]) -> Result<[(u64, [u8; 4]); 2]> {
-    let channels = u16::from_le_bytes([fmt[2], fmt[3]]);
-    if channels > MAX_SPEAKERS {
-        let expected = format!("at most {MAX_SPEAKERS} channels in an extensible WAV");
-        return Err(Error::audio(path, expected, channels.to_string()));
-    }
-    // The samples fill their bytes from the top, so that all bits count whatever is said to be valid.
-    Ok([(body + 16, [22, 0, fmt[14], fmt[15]]), (body + 20, [0; 4])])
-}
-
-/// `N` bytes at `at`, or nothing when the file ends before.
-pub(super) fn read_at<const N: usize>(file: &mut Patched, at: u64) -> io::Result<Option<[u8; N]>> {
-    file.seek(SeekFrom::Start(at))?;
-    let mut bytes = [0; N];
-    match file.read_exact(&mut bytes) {
-        Ok(()) => Ok(Some(bytes)),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-impl Read for Patched {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.length.saturating_sub(self.position).min(buffer.len() as u64);
-        let n = self.file.read(&mut buffer[..left as usize])?;
-        for (at, bytes) in &self.patches {
-            for (i, byte) in (*at..).zip(bytes) {
-                if let Some(offset) = i.checked_sub(self.position).filter(|o| *o < n as u64) {
-                    buffer[offset as usize] = *byte;
-                }
-            }
-        }
-        self.position += n as u64;
-        Ok(n)
-    }
-}
-
-impl Seek for Patched {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let wanted = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(by) => self.length.checked_add_signed(by),
+        let size = wide.as_ref().map_or(u64::from(size), |w| w.size(name, size));
+        let end = body.saturating_add(size);
+        at = match size % 2 {
+            0 => end,
+            _ => padded(&mut view, end).map_err(io)?,
         };
-        let before = || io::Error::new(io::ErrorKind::InvalidInput, "a seek before the beginning");
-        let wanted = wanted.ok_or_else(before)?;
-        self.file
-            .seek(SeekFrom::Start(self.base.saturating_add(wanted)))?;
-        self.position = wanted;
-        Ok(wanted)
+    }
+    Err(not_sound(path, "a WAV file without a data chunk"))
+}
+
+/// Where the chunk behind one of an odd size begins: a byte later, but for writers that forget to fill up.
+fn padded(view: &mut View, end: u64) -> io::Result<u64> {
+    let next = end.saturating_add(1);
+    Ok(if !named(view, next)? && named(view, end)? {
+        end
+    } else {
+        next
+    })
+}
+
+/// Whether a chunk that is known begins at `at`.
+fn named(view: &mut View, at: u64) -> io::Result<bool> {
+    let name = view.read_at::<4>(at)?;
+    Ok(name.is_some_and(|name| NAMES.contains(&&name)))
+}
+
+/// How many bytes of sound a header says that there are.
+enum Size {
+    Known(u64),
+    /// Left open: to the end of the file.
+    Open,
+}
+
+impl Size {
+    fn of_wide(size: u64) -> Self {
+        match size {
+            0 | u64::MAX => Size::Open,
+            size => Size::Known(size),
+        }
+    }
+
+    fn of(size: u32, there: u64) -> Self {
+        let open = MARKS
+            .iter()
+            .any(|mark| (0..=HEADERS).contains(&mark.wrapping_sub(size)));
+        match size {
+            0 => Size::Open,
+            size if open && u64::from(size) > there => Size::Open,
+            size => Size::Known(u64::from(size)),
+        }
+    }
+
+    fn bytes(self, path: &Path, there: u64) -> Result<u64> {
+        match self {
+            Size::Known(size) if size > there => Err(Error::audio(
+                path,
+                format!("{size} bytes of sound, as its header says"),
+                format!("{there}: the file is cut off"),
+            )
+            .hint("copy or download it again")),
+            Size::Known(size) => Ok(size),
+            Size::Open => Ok(there),
+        }
     }
 }
 
-impl MediaSource for Patched {
-    fn is_seekable(&self) -> bool {
-        true
+impl Wide {
+    fn read(view: &mut View, at: u64, size: u32) -> io::Result<Self> {
+        let bytes = view.bytes_at(at, (size as usize).min(28 + 12 * 256))?;
+        let number =
+            |at: usize| -> Option<u64> { Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?)) };
+        // Sizes of the file and of the data, the number of samples, and a table of other chunks.
+        let others = bytes.get(28..).unwrap_or_default().chunks_exact(12);
+        Ok(Wide {
+            data: number(8),
+            others: others
+                .filter_map(|entry| {
+                    let (name, size) = entry.split_first_chunk::<4>()?;
+                    Some((*name, u64::from_le_bytes(size.try_into().ok()?)))
+                })
+                .collect(),
+        })
     }
 
-    fn byte_len(&self) -> Option<u64> {
-        Some(self.length)
+    /// The size of a chunk whose header says `size`.
+    fn size(&self, name: [u8; 4], size: u32) -> u64 {
+        let wide = self
+            .others
+            .iter()
+            .find(|(own, _)| size == u32::MAX && *own == name);
+        wide.map_or(u64::from(size), |(_, size)| *size)
     }
 }
 
@@ -185,57 +181,96 @@ impl MediaSource for Patched {
 mod tests {
     use super::*;
 
-    /// A 16-bit mono header with the two sizes given, and `frames` frames of 1.
-    fn wav(riff: u32, data: u32, frames: usize) -> (tempfile::NamedTempFile, Vec<u8>) {
+    /// Bytes as a file, opened.
+    fn opened(bytes: &[u8]) -> Result<Wave> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        open(
+            file.path(),
+            View::new(file.reopen().unwrap(), 0..bytes.len() as u64),
+        )
+    }
+
+    /// The bytes behind the header that the decoder sees.
+    fn data(bytes: &[u8]) -> Vec<u8> {
+        let mut wave = opened(bytes).unwrap();
+        let all = wave.view.bytes_at(0, 1 << 20).unwrap();
+        all[44..].to_vec()
+    }
+
+    /// A 16-bit mono header with the two sizes given, and what follows it.
+    fn wav(riff: u32, size: u32, rest: &[u8]) -> Vec<u8> {
         let mut bytes = b"RIFF".to_vec();
         bytes.extend(riff.to_le_bytes());
         bytes.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0\x80\x3e\0\0\0\x7d\0\0\x02\0\x10\0data");
-        bytes.extend(data.to_le_bytes());
-        bytes.extend([1, 0].repeat(frames));
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), &bytes).unwrap();
-        (file, bytes)
-    }
-
-    fn read(file: &tempfile::NamedTempFile) -> Result<Vec<u8>> {
-        let length = file.as_file().metadata().unwrap().len();
-        let mut patched = Patched::new(file.path(), file.reopen().unwrap(), 0, length)?;
-        let mut bytes = Vec::new();
-        // One byte at a time, so that a patch is met in every position of a buffer.
-        let mut one = [0];
-        while patched.read(&mut one).unwrap() == 1 {
-            bytes.push(one[0]);
-        }
-        Ok(bytes)
+        bytes.extend(size.to_le_bytes());
+        bytes.extend(rest);
+        bytes
     }
 
     #[test]
     fn open_sizes_become_the_real_one() {
-        for size in OPEN {
-            let (file, mut bytes) = wav(size, size, 5);
-            bytes[4..8].copy_from_slice(&[255; 4]);
-            bytes[40..44].copy_from_slice(&10u32.to_le_bytes());
-            assert_eq!(read(&file).unwrap(), bytes);
+        for size in [
+            0,
+            u32::MAX,
+            u32::MAX - 36,
+            0x7FFF_F000,
+            0x7FFF_FFFF,
+            0x7FFF_FFDB,
+            0x8000_0000,
+        ] {
+            for riff in [0, 36, u32::MAX, size.wrapping_add(36)] {
+                assert_eq!(
+                    data(&wav(riff, size, b"12345678_")),
+                    b"12345678",
+                    "{riff:x} {size:x}"
+                );
+            }
         }
+        // The whole is as long as it says, so that the data are empty and another chunk follows.
+        assert_eq!(data(&wav(44, 0, b"LIST\0\0\0\0")), b"");
     }
 
     #[test]
     fn a_cut_off_file_is_an_error() {
-        let (file, _) = wav(46, 12, 5);
-        let message = read(&file).unwrap_err().to_string();
-        assert!(
-            message.contains("12 bytes") && message.contains("found 10"),
-            "{message}"
-        );
-        assert!(read(&wav(46, 10, 5).0).is_ok());
+        for size in [12, 0x7FFF_0000, 0x7000_0000, 0xF000_0000] {
+            let message = opened(&wav(46, size, b"1234567890")).err().unwrap().to_string();
+            assert!(
+                message.contains(&format!("{size} bytes")) && message.contains("found 10"),
+                "{message}"
+            );
+        }
+        assert_eq!(data(&wav(46, 10, b"1234567890")), b"1234567890");
     }
 
     #[test]
     fn chunk_sizes_near_the_limit_do_not_overflow() {
-        let mut bytes = b"RIFF\xff\xff\xff\xffWAVE".to_vec();
-        bytes.extend(b"junk\xff\xff\xff\xff");
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), &bytes).unwrap();
-        assert_eq!(read(&file).unwrap(), bytes);
+        for name in [b"junk", b"fmt ", b"ds64", b"LIST"] {
+            let bytes = [b"RIFF\xff\xff\xff\xffWAVE".as_slice(), name, b"\xff\xff\xff\xff"].concat();
+            assert!(opened(&bytes).is_err());
+        }
+        let mut bytes = b"RF64\xff\xff\xff\xffWAVEds64\x28\0\0\0".to_vec();
+        bytes.extend([255; 24]);
+        bytes.extend(b"\xff\xff\xff\xffjunk\xff\xff\xff\xff\xff\xff\xff\xffjunk\xff\xff\xff\xff");
+        assert!(opened(&bytes).is_err());
+    }
+
+    #[test]
+    fn chunks_of_odd_sizes_with_and_without_their_padding() {
+        let plain = wav(0, 4, b"1234");
+        for extra in [
+            b"bext\x03\0\0\0abc\0".as_slice(),
+            b"bext\x03\0\0\0abc",
+            b"LIST\x05\0\0\0INFOx\0",
+            b"LIST\x05\0\0\0INFOx",
+            b"id3 \0\0\0\0",
+            b"cue \x01\0\0\0x\0JUNK\x01\0\0\0y",
+        ] {
+            for at in [12, 36] {
+                let mut bytes = plain.clone();
+                bytes.splice(at..at, extra.iter().copied());
+                assert_eq!(data(&bytes), b"1234", "{extra:?} at {at}");
+            }
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! Where a sound's bytes are.
 
 use crate::error::{Error, Result};
+use crate::fsutil::open_regular;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use unicode_normalization::UnicodeNormalization;
 
 /// A file of its own, or a stretch of another file such as a tar shard.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -40,13 +42,62 @@ impl Source {
         let mut hasher = blake3::Hasher::new();
         let io = |e| Error::io(&self.name, e);
         match &self.container {
-            None => drop(hasher.update_mmap(&self.name).map_err(io)?),
+            None => {
+                open(&self.name)?;
+                hasher.update_mmap(&self.name).map_err(io)?;
+            }
             Some(Stretch { file, at, len }) => {
-                let mut file = File::open(file).map_err(io)?;
+                let mut file = open(file)?;
                 file.seek(SeekFrom::Start(*at)).map_err(io)?;
                 hasher.update_reader(file.take(*len)).map_err(io)?;
             }
         }
         Ok(hasher.finalize())
     }
+}
+
+/// Opens a sound file: a regular one, for a sound is read from its middle and more than once.
+///
+/// # Errors
+/// [`Error::Io`], with a hint for pipes and devices, and where the same name is there in another Unicode form.
+pub(super) fn open(path: &Path) -> Result<File> {
+    open_regular(path).map_err(|e| match &e {
+        Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => match other_form(path) {
+            Some(hint) => e.hint(hint),
+            None => e,
+        },
+        Error::Io { source, .. } if source.kind() == ErrorKind::InvalidInput && !path.is_dir() => {
+            e.hint("a sound is read from its middle, and more than once: write it into a file, for example: ffmpeg -i INPUT out.wav")
+        }
+        _ => e,
+    })
+}
+
+/// What to do about a name that is there in another Unicode form: looks the same, and is another to the file system.
+fn other_form(path: &Path) -> Option<String> {
+    let (mut there, mut decomposed) = (PathBuf::new(), None);
+    for part in path.components() {
+        let asked = there.join(part);
+        if asked.symlink_metadata().is_ok() {
+            there = asked;
+            continue;
+        }
+        let name = part.as_os_str().to_str()?;
+        let (composed, apart): (String, String) = (name.nfc().collect(), name.nfd().collect());
+        let mut forms = [(composed, false), (apart, true)]
+            .into_iter()
+            .filter(|(form, _)| form != name);
+        let (form, is_apart) = forms.find(|(form, _)| there.join(form).symlink_metadata().is_ok())?;
+        there.push(form);
+        decomposed = Some(is_apart);
+    }
+    let [asked, found] = match decomposed? {
+        true => ["composed (NFC)", "decomposed (NFD), as macOS writes it"],
+        false => ["decomposed (NFD)", "composed (NFC)"],
+    };
+    Some(format!(
+        "the same name is there in another Unicode form: on the disk it is {found}, asked for was {asked}; rename it, for \
+         example: convmv -f utf8 -t utf8 {} --notest FILE",
+        if decomposed? { "--nfc" } else { "--nfd" }
+    ))
 }

@@ -1,7 +1,9 @@
 //! Asking a model the questions of manifests. Scoring is apart: it reads what this writes, and needs no model.
 
+mod options;
 pub mod rules;
 pub mod score;
+mod words;
 
 use crate::data::feed::{examples, Ears, Example};
 use crate::data::manifest::Manifest;

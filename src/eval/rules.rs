@@ -4,8 +4,8 @@
 //! of the score, so it has a name, is written beside each number, and never guesses: text that names no option, or
 //! more than one, is wrong and counted as unparsed.
 
+use super::options::Options;
 use serde::{Deserialize, Serialize};
-use std::collections::HashSet;
 
 /// How a prediction is compared with its reference.
 ///
@@ -19,13 +19,21 @@ use std::collections::HashSet;
 pub enum Rule {
     /// Equality after [`normalise`]. Unparsed: nothing is left of the prediction.
     Exact,
-    /// 1. Prediction and options are normalised and lose a leading article; an option that equals the prediction is
-    ///    its answer.
-    /// 2. Otherwise the one option whose words stand in the prediction, in order and side by side, is its answer. An
-    ///    option that occurs only inside a longer one ("guitar" in "bass guitar") does not count as named.
-    /// 3. Otherwise, with no option or several, the prediction is unparsed.
+    /// 1. An option whose text is the whole prediction, but for case, compatible characters (NFKC), a leading article and
+    ///    punctuation behind, is its answer. Of an option with a letter ("(B) rain") its text alone is enough.
+    /// 2. Otherwise the prediction may name options in two ways, and the one that it names is its answer:
+    ///    * by text: the option's words stand in it, in order and side by side. An option that occurs only inside a longer
+    ///      one ("guitar" in "bass guitar") is not named. Digits and number words are different words ("3" is not "three").
+    ///    * by letter, where options have letters: they are letters, all begin with theirs, or the question puts one before
+    ///      each. Meant as a letter is one that is the whole prediction or line ("b", "**B**"); begins a line and is marked
+    ///      ("b) a car", "B: rain", "B. a car"); stands in brackets ("(b)"); is a capital with no word behind it ("I'd say
+    ///      B."); follows a cue ("the answer is b", "option C"); or is called right ("B is correct"). The article "a" is no
+    ///      letter, nor is "I", nor the key in "C major", nor a part of "it's", "T-shirt" and "e.g.".
+    /// 3. Otherwise the prediction is unparsed: no option or several, by text and letter together ("A: rain" where B is
+    ///    rain); a second letter that may be meant ("answer: B or C"); an option that is denied in the words next to it
+    ///    ("not rain", "B is wrong").
     ///
-    /// Meaning is not read: "not rain" names rain.
+    /// Meaning is not read any further, and nothing is ever guessed: "yes, there is no doubt" names yes and no.
     Label,
     /// Numbers are digits, with a sign or decimal point, or the English words from zero to twenty; the same number
     /// twice is one. Unparsed: no number or different ones.
@@ -51,8 +59,15 @@ pub struct Fault {
 }
 
 impl Rule {
-    /// Compares. `labels` is the closed option set and is read by [`Rule::Label`] alone.
-    pub fn judge(self, prediction: &str, reference: &str, labels: &[String]) -> Result<Verdict, Fault> {
+    /// Compares. `labels`, the closed option set, and `prompt`, which may give them letters, are read by [`Rule::Label`]
+    /// alone.
+    pub fn judge(
+        self,
+        prediction: &str,
+        reference: &str,
+        labels: &[String],
+        prompt: &str,
+    ) -> Result<Verdict, Fault> {
         let verdict = |answer: Option<bool>| match answer {
             Some(true) => Verdict::Right,
             Some(false) => Verdict::Wrong,
@@ -64,8 +79,8 @@ impl Rule {
                 (!text.is_empty()).then(|| text == normalise(reference))
             }
             Rule::Label => {
-                let options = Options::new(labels)?;
-                let right = options.position(reference).ok_or_else(|| Fault {
+                let options = Options::new(labels, prompt)?;
+                let right = options.reference(reference).ok_or_else(|| Fault {
                     key: "reference",
                     expected: format!("one of the labels {labels:?}"),
                     found: format!("{reference:?}"),
@@ -100,92 +115,6 @@ pub fn normalise(text: &str) -> String {
         .trim_end_matches(ends)
         .trim_start_matches(starts)
         .to_owned()
-}
-
-/// [`normalise`] without a leading "a", "an" or "the", unless that is all there is.
-fn normalise_label(text: &str) -> String {
-    let text = normalise(text);
-    let bare = ["a ", "an ", "the "]
-        .iter()
-        .find_map(|article| text.strip_prefix(article));
-    bare.map(str::to_owned).unwrap_or(text)
-}
-
-/// The words of a text. Signs that tell names apart, as in C and C#, belong to the word.
-fn words(normalised: &str) -> Vec<&str> {
-    normalised
-        .split(|c: char| !(c.is_alphanumeric() || ['#', '♯', '♭', '+'].contains(&c)))
-        .filter(|w| !w.is_empty())
-        .collect()
-}
-
-/// A closed set of answers, normalised.
-struct Options(Vec<String>);
-
-impl Options {
-    /// Refuses an empty set, an option without a word, and two that are one after normalisation.
-    fn new(labels: &[String]) -> Result<Self, Fault> {
-        let fault = |expected: &str, found: String| Fault {
-            key: "labels",
-            expected: expected.to_owned(),
-            found,
-        };
-        if labels.is_empty() {
-            return Err(fault("a closed set of answers", "no labels".into()));
-        }
-        let mut seen = HashSet::new();
-        let mut options = Vec::with_capacity(labels.len());
-        for label in labels {
-            let option = normalise_label(label);
-            if words(&option).is_empty() {
-                return Err(fault("labels with a letter or digit", format!("{label:?}")));
-            }
-            if !seen.insert(option.clone()) {
-                return Err(fault(
-                    "labels that differ after normalisation",
-                    format!("{label:?} again"),
-                ));
-            }
-            options.push(option);
-        }
-        Ok(Options(options))
-    }
-
-    /// The option that equals the text after normalisation.
-    fn position(&self, text: &str) -> Option<usize> {
-        let text = normalise_label(text);
-        self.0.iter().position(|option| *option == text)
-    }
-
-    /// The option that the text names, see [`Rule::Label`].
-    fn answer(&self, text: &str) -> Option<usize> {
-        self.position(text).or_else(|| self.contained(text))
-    }
-
-    fn contained(&self, text: &str) -> Option<usize> {
-        let text = normalise(text);
-        let text = words(&text);
-        // (option, first word, word behind the last)
-        let mut spans = Vec::new();
-        for (o, option) in self.0.iter().enumerate() {
-            let option = words(option);
-            let starts = text.windows(option.len()).enumerate();
-            spans.extend(
-                starts
-                    .filter(|(_, w)| *w == option.as_slice())
-                    .map(|(start, _)| (o, start, start + option.len())),
-            );
-        }
-        let inside_longer = |&(_, start, end): &(usize, usize, usize)| {
-            let covers = |s: &(usize, usize, usize)| s.1 <= start && end <= s.2 && s.2 - s.1 > end - start;
-            spans.iter().any(covers)
-        };
-        let named: HashSet<usize> = spans.iter().filter(|s| !inside_longer(s)).map(|s| s.0).collect();
-        match named.len() {
-            1 => named.into_iter().next(),
-            _ => None,
-        }
-    }
 }
 
 /// The one number in a text; `None` without any and with different ones.
@@ -240,7 +169,7 @@ mod tests {
 
     fn label(prediction: &str, reference: &str, labels: &[&str]) -> Verdict {
         let labels: Vec<String> = labels.iter().map(|l| l.to_string()).collect();
-        Rule::Label.judge(prediction, reference, &labels).unwrap()
+        Rule::Label.judge(prediction, reference, &labels, "").unwrap()
     }
 
     #[test]
@@ -252,7 +181,7 @@ mod tests {
 
     #[test]
     fn exact_wants_the_whole_text() {
-        let judge = |p: &str| Rule::Exact.judge(p, "Dog, then rain", &[]).unwrap();
+        let judge = |p: &str| Rule::Exact.judge(p, "Dog, then rain", &[], "").unwrap();
         assert_eq!(judge("dog,  then rain."), Right);
         assert_eq!(judge("dog then rain"), Wrong);
         assert_eq!(judge("dog, then rain and wind"), Wrong);
@@ -305,7 +234,7 @@ mod tests {
     fn options_that_no_prediction_can_answer_are_faults() {
         let fault = |reference: &str, labels: &[&str]| {
             let labels: Vec<String> = labels.iter().map(|l| l.to_string()).collect();
-            Rule::Label.judge("dog", reference, &labels).unwrap_err()
+            Rule::Label.judge("dog", reference, &labels, "").unwrap_err()
         };
         assert_eq!(fault("cat", &["dog", "rain"]).key, "reference");
         assert_eq!(fault("dog", &[]).key, "labels");
@@ -315,13 +244,16 @@ mod tests {
 
     #[test]
     fn numbers_as_digits_and_words() {
-        let judge = |p: &str| Rule::Number.judge(p, "3", &[]).unwrap();
+        let judge = |p: &str| Rule::Number.judge(p, "3", &[], "").unwrap();
         assert_eq!(judge("Three."), Right);
         assert_eq!(judge("I count (3) dogs, 3.0 in all"), Right);
         assert_eq!(judge("-3"), Wrong);
         assert_eq!(judge("3 or 4"), Unparsed);
         assert_eq!(judge("nan inf many"), Unparsed);
-        assert_eq!(Rule::Number.judge("3", "many", &[]).unwrap_err().key, "reference");
+        assert_eq!(
+            Rule::Number.judge("3", "many", &[], "").unwrap_err().key,
+            "reference"
+        );
     }
 
     #[test]

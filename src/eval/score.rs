@@ -232,7 +232,7 @@ fn score_items(
 ) -> Result<Option<Score>> {
     let mut verdicts = Vec::with_capacity(asked.len());
     for p in asked {
-        match rule.judge(&p.prediction, &p.reference, &p.labels) {
+        match rule.judge(&p.prediction, &p.reference, &p.labels, &p.prompt) {
             Ok(verdict) => verdicts.push(verdict),
             Err(fault) => {
                 let key = format!("{}: {}", place(p), fault.key);

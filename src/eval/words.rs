@@ -1,0 +1,266 @@
+//! A text in words, with what stands around each: enough to tell a letter that is meant as one from the article "a".
+
+use std::ops::Range;
+use unicode_normalization::UnicodeNormalization;
+
+/// Words that turn what they stand before, or what "is" follows, into its opposite.
+const NEGATIONS: [&str; 11] = [
+    "not",
+    "no",
+    "never",
+    "neither",
+    "nor",
+    "cannot",
+    "without",
+    "except",
+    "excluding",
+    "isnt",
+    "dont",
+];
+/// Words after "is" that do so.
+const REFUSALS: [&str; 8] = [
+    "wrong",
+    "incorrect",
+    "false",
+    "unlikely",
+    "absent",
+    "excluded",
+    "impossible",
+    "inaudible",
+];
+const VERBS: [&str; 12] = [
+    "is", "are", "was", "were", "seems", "can", "could", "does", "do", "would", "should", "sounds",
+];
+/// Words behind which a negation is over.
+const TURNS: [&str; 5] = ["but", "only", "just", "rather", "instead"];
+/// How many words before an option a negation may stand.
+const REACH: usize = 4;
+/// What ends a part of a sentence.
+const PAUSES: [char; 10] = ['.', ',', ';', ':', '!', '?', '\n', '。', '，', '、'];
+/// Between digits they belong to the number.
+const JOINTS: [char; 4] = ['.', ',', ':', '/'];
+
+/// A word as it is compared, and where it stands.
+pub(super) struct Word {
+    pub folded: String,
+    pub at: Range<usize>,
+}
+
+/// A text without markup and with compatible characters made one (NFKC).
+pub(super) struct Text {
+    text: String,
+    pub words: Vec<Word>,
+}
+
+impl Text {
+    pub fn new(text: &str) -> Self {
+        let text = plain(text);
+        let words = split(&text)
+            .into_iter()
+            .map(|at| Word {
+                folded: fold(&text[at.clone()]),
+                at,
+            })
+            .collect();
+        Text { text, words }
+    }
+
+    /// Where a run of words stands: ranges of word numbers.
+    pub fn find(&self, run: &[String]) -> Vec<Range<usize>> {
+        let starts = self.words.windows(run.len().max(1)).enumerate();
+        let same = |words: &[Word]| words.iter().zip(run).all(|(word, own)| word.folded == *own);
+        starts
+            .filter(|(_, words)| same(words))
+            .map(|(start, _)| start..start + run.len())
+            .collect()
+    }
+
+    /// Word `i` as it was written, if there is one.
+    pub fn written(&self, i: usize) -> &str {
+        self.words.get(i).map_or("", |w| &self.text[w.at.clone()])
+    }
+
+    fn folded(&self, i: usize) -> &str {
+        self.words.get(i).map_or("", |w| &w.folded)
+    }
+
+    /// What stands between word `i - 1` and word `i`; at the ends, the rest.
+    pub fn gap(&self, i: usize) -> &str {
+        let from = i.checked_sub(1).map_or(0, |before| self.words[before].at.end);
+        let to = self.words.get(i).map_or(self.text.len(), |w| w.at.start);
+        &self.text[from..to]
+    }
+
+    /// Whether word `i` is the first of its line.
+    pub fn begins_line(&self, i: usize) -> bool {
+        i == 0 || self.gap(i).contains('\n')
+    }
+
+    /// Whether word `i` is the last of its line.
+    pub fn ends_line(&self, i: usize) -> bool {
+        i + 1 >= self.words.len() || self.gap(i + 1).contains('\n')
+    }
+
+    /// Whether nothing but space, and `also`, stands between word `i` and the next.
+    pub fn goes_on(&self, i: usize, also: &[char]) -> bool {
+        let space = |c: char| (c.is_whitespace() && c != '\n') || also.contains(&c);
+        i + 1 < self.words.len() && self.gap(i + 1).chars().all(space)
+    }
+
+    /// The two characters before word `i`, the nearer one first, and the two behind it.
+    fn around(&self, i: usize) -> ([Option<char>; 2], [Option<char>; 2]) {
+        let at = &self.words[i].at;
+        let mut before = self.text[..at.start].chars().rev();
+        let mut after = self.text[at.end..].chars();
+        ([before.next(), before.next()], [after.next(), after.next()])
+    }
+
+    /// Whether the letter that is word `i` stands for itself, and is no part of "it's", "T-shirt", "R&B", "e.g." or "20 °C".
+    pub fn stands_alone(&self, i: usize) -> bool {
+        let (before, after) = self.around(i);
+        let joined = |[near, far]: [Option<char>; 2]| {
+            matches!(near, Some('\'' | '-' | '&' | '@')) && far.is_some_and(char::is_alphanumeric)
+        };
+        let abbreviated = |[near, far]: [Option<char>; 2], other: usize| {
+            near == Some('.')
+                && far.is_some_and(char::is_alphanumeric)
+                && self.folded(other).chars().count() == 1
+        };
+        let joined = joined(before) || joined(after) || before[0] == Some('°');
+        let first = i.checked_sub(1).is_some_and(|other| abbreviated(before, other));
+        !(joined || first || abbreviated(after, i + 1))
+    }
+
+    /// Whether word `i` stands in brackets of its own: "(b)", but not "dog(s)".
+    pub fn in_brackets(&self, i: usize) -> bool {
+        let (before, after) = self.around(i);
+        let part_of_word = before[1].is_some_and(char::is_alphanumeric) && before[0] != Some('{');
+        let pair = matches!(
+            (before[0], after[0]),
+            (Some('('), Some(')'))
+                | (Some('['), Some(']'))
+                | (Some('{'), Some('}'))
+                | (Some('【'), Some('】'))
+        );
+        pair && !part_of_word
+    }
+
+    /// Whether word `i` is marked as the item of a list: "b)", "b.", "b:".
+    pub fn is_marked(&self, i: usize) -> bool {
+        let (_, after) = self.around(i);
+        matches!(after[0], Some(')' | ']' | ':' | '.')) && after[1] != Some('.')
+    }
+
+    /// Whether the words of `at` are denied: "not a dog", "B is wrong". Words that are `named` deny nothing: "no" may be an
+    /// option itself.
+    pub fn denied(&self, at: &Range<usize>, named: impl Fn(usize) -> bool) -> bool {
+        let before = (1..=REACH).map_while(|back| {
+            let i = at.start.checked_sub(back)?;
+            let over = self.gap(i + 1).contains(PAUSES) || TURNS.contains(&self.folded(i));
+            (!over).then_some(i)
+        });
+        let doubt = |i: usize| self.folded(i + 1).starts_with("doubt");
+        let mut before = before.filter(|i| !named(*i) && !doubt(*i));
+        before.any(|i| self.negates(i)) || self.denied_behind(at.end, named)
+    }
+
+    fn denied_behind(&self, end: usize, named: impl Fn(usize) -> bool) -> bool {
+        let follows = |i: usize| i < self.words.len() && !self.gap(i).contains(PAUSES) && !named(i);
+        if !follows(end) {
+            return false;
+        }
+        let first = self.folded(end);
+        if first == "cannot" {
+            return true;
+        }
+        let denies = |i: usize| follows(i) && (self.negates(i) || REFUSALS.contains(&self.folded(i)));
+        // "isn't" is two words here.
+        let verb = |w: &str| VERBS.contains(&w);
+        (verb(first) || first.strip_suffix('n').is_some_and(verb)) && denies(end + 1)
+    }
+
+    /// "not" and its like; "n't" is two words here.
+    fn negates(&self, i: usize) -> bool {
+        let contracted = self.folded(i) == "t"
+            && self.gap(i) == "'"
+            && i.checked_sub(1)
+                .is_some_and(|b| self.folded(b).ends_with('n') || self.folded(b) == "can");
+        contracted || NEGATIONS.contains(&self.folded(i))
+    }
+}
+
+/// As capital letters and back, so that "STRASSE" is "Straße".
+pub(super) fn fold(text: &str) -> String {
+    text.to_uppercase().to_lowercase()
+}
+
+/// Without emphasis and characters that take no room; one apostrophe; compatible characters made one: "（Ｂ）" is "(B)".
+pub(super) fn plain(text: &str) -> String {
+    let invisible = |c: &char| {
+        matches!(
+            c,
+            '*' | '`' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}'
+        )
+    };
+    let one = |c: char| match c {
+        '’' | '‘' | 'ʼ' => '\'',
+        '_' => ' ',
+        c => c,
+    };
+    text.nfkc().filter(|c| !invisible(c)).map(one).collect()
+}
+
+/// Words of a plain text. Signs that tell names apart, as in C and C#, belong to the word, and so does what joins digits;
+/// characters of scripts that are written without spaces are words of their own.
+fn split(text: &str) -> Vec<Range<usize>> {
+    let mut words = Vec::new();
+    let mut open: Option<usize> = None;
+    let mut last = ' ';
+    let mut rest = text.char_indices().peekable();
+    while let Some((at, c)) = rest.next() {
+        let next = rest.peek().map_or(' ', |(_, c)| *c);
+        let joint = JOINTS.contains(&c) && last.is_ascii_digit() && next.is_ascii_digit();
+        let inside = joint || c.is_alphanumeric() || ['#', '♯', '♭', '+'].contains(&c);
+        let alone = unspaced(c);
+        if let Some(start) = open.filter(|_| !inside || alone) {
+            words.push(start..at);
+            open = None;
+        }
+        if alone && inside {
+            words.push(at..at + c.len_utf8());
+        } else if inside && open.is_none() {
+            open = Some(at);
+        }
+        last = c;
+    }
+    words.extend(open.map(|start| start..text.len()));
+    words
+}
+
+/// Whether a script is written without spaces between words: Thai to Khmer, kana, Han.
+fn unspaced(c: char) -> bool {
+    matches!(c,
+        '\u{0e00}'..='\u{0eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{3040}'..='\u{30ff}'
+        | '\u{31f0}'..='\u{31ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}'
+        | '\u{20000}'..='\u{3ffff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_keep_what_tells_names_apart() {
+        for (text, words) in [
+            ("C and C#, 4/4 at 120.5", "c|and|c#|4/4|at|120.5"),
+            ("rock-n-roll, 1, 2.", "rock|n|roll|1|2"),
+            ("**Thunder**_and_rain", "thunder|and|rain"),
+            ("日本語です。ok", "日|本|語|で|す|ok"),
+            ("（Ｂ）STRASSE", "b|strasse"),
+            (" … ", ""),
+        ] {
+            let found: Vec<String> = Text::new(text).words.into_iter().map(|w| w.folded).collect();
+            assert_eq!(found.join("|"), words, "{text}");
+        }
+    }
+}
