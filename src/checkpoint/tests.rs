@@ -535,6 +535,7 @@ fn an_optimizers_numbers_are_checked() {
             state: [(at, moments())].into_iter().collect(),
             stage: Some("stage1".into()),
             data: Some("where".into()),
+            made_with: None,
         };
         training::write(&path, items(sample()), &state).unwrap();
     };

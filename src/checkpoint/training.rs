@@ -5,7 +5,7 @@
 //! model_state_dict          module.…                         what trains, "embed", buffers (or everything)
 //! optimizer_state_dict      state.N.{step, exp_avg, exp_avg_sq}, param_groups: two, params numbered through
 //! lr_scheduler_state_dict   LambdaLR: base_lrs, last_epoch = optimizer steps made
-//! af2                       ours: the stage's name, where it was in its data, each rank's random numbers
+//! af2                       ours: the stage's name, where it was in its data, what it was made with, each rank's random numbers
 //! ```
 
 use super::item::Item;
@@ -53,6 +53,8 @@ pub struct Training<'a> {
     pub stage: Option<String>,
     /// Where the stage was in its data, in the loader's words.
     pub data: Option<String>,
+    /// What the stage was trained with, in the trainer's words.
+    pub made_with: Option<String>,
     /// The state of each rank's random numbers: bytes, first of the CPU's generator, then of its device's where that is
     /// another.
     pub random: Vec<Vec<Tensor>>,
@@ -192,6 +194,7 @@ pub fn read(file: &TorchFile) -> Result<Training<'_>> {
         state,
         stage: file.plain.get("af2.stage").and_then(text),
         data: file.plain.get("af2.data").and_then(text),
+        made_with: file.plain.get("af2.made_with").and_then(text),
         random: random(file)?,
     })
 }
@@ -298,7 +301,11 @@ pub fn write(path: &Path, model: Vec<(String, Item)>, training: &Training) -> Re
         ),
         ("lr_scheduler_state_dict", schedule),
     ];
-    let ours = [("stage", &training.stage), ("data", &training.data)];
+    let ours = [
+        ("stage", &training.stage),
+        ("data", &training.data),
+        ("made_with", &training.made_with),
+    ];
     let mut ours: Vec<_> = (ours.into_iter())
         .filter_map(|(key, text)| Some((key, Node::Plain(Plain::Text(text.clone()?)))))
         .collect();

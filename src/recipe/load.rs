@@ -2,7 +2,7 @@
 
 use super::import::Imported;
 use super::layers::Layers;
-use super::{texts, Recipe, DEMO};
+use super::{texts, Recipe, Schedule, DEMO};
 use crate::error::{all, Error, Result};
 use std::path::Path;
 
@@ -74,6 +74,7 @@ impl Recipe {
             if let Some(stage) = recipe.stages.first() {
                 let steps = [
                     ("optim.steps", stage.optim.steps),
+                    ("optim.schedule_steps", stage.optim.schedule_steps.unwrap_or(0)),
                     ("save.every", stage.save.every),
                 ];
                 layers.counted(&steps)?;
@@ -102,10 +103,14 @@ impl Recipe {
         };
         let epochs = imported.epochs();
         match imported.steps(self, stage, ranks) {
-            Ok((steps, every)) => {
+            Ok(counted) => {
+                let steps = counted.steps;
                 if let Some(stage) = self.stages.first_mut() {
                     stage.optim.steps = steps;
-                    stage.save.every = every.max(1);
+                    stage.save.every = counted.an_epoch.max(1);
+                    if stage.optim.schedule != Schedule::Constant && stage.optim.schedule_steps.is_none() {
+                        stage.optim.schedule_steps = Some(counted.schedule.max(1));
+                    }
                 }
                 let s = if ranks == 1 { "" } else { "s" };
                 self.notes.push(format!(

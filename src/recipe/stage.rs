@@ -249,6 +249,9 @@ pub struct OptimRecipe {
     pub gate_rate: f64,
     #[serde(default)]
     pub schedule: Schedule,
+    /// Where the schedule's way down ends, in optimizer steps. Default: at the last. The reference's is counted in micro-steps; a
+    /// cosine comes up again behind it, as transformers' does.
+    pub schedule_steps: Option<usize>,
     /// Optimizer steps of linear warm-up; the first step has learning rate 0 where this is above 0.
     #[serde(default)]
     pub warmup: usize,
@@ -290,9 +293,9 @@ impl OptimRecipe {
 pub enum Schedule {
     #[default]
     Constant,
-    /// Down to 0 at the last step.
+    /// Down to 0 at the last step, or at `schedule_steps`.
     Linear,
-    /// Half a cosine down to 0 at the last step.
+    /// Half a cosine down to 0 there.
     Cosine,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Paper section 3.1 adds composition-aware negatives; this is its "vanilla loss" row of table 3.
 
-use super::optim::{groups, learning_rate, not_finite, AdamW};
+use super::finite::{self, Patience};
+use super::optim::{groups, learning_rate, AdamW};
 use super::record::Recorder;
 use super::{log_every, number};
 use crate::checkpoint::{items, write_safetensors};
@@ -58,6 +59,7 @@ pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) ->
     let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
     let progress = Progress::new("AF-CLAP: train", o.steps as u64);
     let every = log_every(o.steps);
+    let mut patience = Patience::new("clap", recipe.train.nonfinite_limit);
     let mut loss_sum = Tensor::zeros([0i64; 0], (Kind::Float, device));
     let mut batches: Vec<Vec<Example>> = Vec::new();
     for step in 0..o.steps {
@@ -76,9 +78,13 @@ pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) ->
             grad_norm = optimizer.clip(o.clip)?;
         }
         let rate = learning_rate(o, step);
-        optimizer.step(rate, &not_finite(&grad_norm))?;
+        optimizer.step(rate, &patience.note(&grad_norm))?;
         optimizer.zero_grad(false)?;
         progress.inc(1);
+        let last = step + 1 == o.steps;
+        if (step + 1) % every == 0 || last {
+            patience.look(step + 1, last)?;
+        }
         if (step + 1) % every == 0 {
             let loss = number(&loss_sum)? / (every * o.accumulate) as f64;
             loss_sum = loss_sum.zeros_like();
@@ -90,7 +96,7 @@ pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) ->
             record.record(step as u64 + 1, &values)?;
             progress.message(&format!("loss {loss:.3}"));
         }
-        if (step + 1) % (20 * every) == 0 || step + 1 == o.steps {
+        if (step + 1) % (20 * every) == 0 || last {
             if let Some(recall) = retrieval(&model, &validation, ears, &tokenizer, device)? {
                 record.record(step as u64 + 1, &[("validation_recall_at_1", recall)])?;
             }
@@ -98,6 +104,7 @@ pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) ->
     }
     progress.finish("");
     record.flush()?;
+    finite::check(&recipe.clap_file().display().to_string(), &params)?;
     write_safetensors(&recipe.clap_file(), &items(params.tensors()), &[("format", "pt")])
 }
 

@@ -1,6 +1,7 @@
 //! A small tokenizer and a small Qwen2 from text alone, so that a run without downloads has a frozen LM to speak through.
 
-use super::optim::{groups, learning_rate, not_finite, AdamW};
+use super::finite::{self, Patience};
+use super::optim::{groups, learning_rate, AdamW};
 use super::record::Recorder;
 use super::{log_every, number};
 use crate::checkpoint::{items, write_safetensors};
@@ -57,6 +58,7 @@ pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device:
     let progress = Progress::new("language model: train", o.steps as u64);
     let mut order: Vec<usize> = Vec::new();
     let every = log_every(o.steps);
+    let mut patience = Patience::new("lm", recipe.train.nonfinite_limit);
     let mut loss_sum = Tensor::zeros([0i64; 0], (Kind::Float, device));
     for step in 0..o.steps {
         let mut grad_norm = Tensor::from(0f32);
@@ -77,9 +79,13 @@ pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device:
             grad_norm = optimizer.clip(o.clip)?;
         }
         let rate = learning_rate(o, step);
-        optimizer.step(rate, &not_finite(&grad_norm))?;
+        optimizer.step(rate, &patience.note(&grad_norm))?;
         optimizer.zero_grad(false)?;
         progress.inc(1);
+        let last = step + 1 == o.steps;
+        if (step + 1) % every == 0 || last {
+            patience.look(step + 1, last)?;
+        }
         if (step + 1) % every == 0 {
             let loss = number(&loss_sum)? / (every * o.accumulate) as f64;
             loss_sum = loss_sum.zeros_like();
@@ -94,6 +100,7 @@ pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device:
     }
     progress.finish("");
     record.flush()?;
+    finite::check(&folder.display().to_string(), &params)?;
     let json = serde_json::to_vec_pretty(&config.to_json(tokenizer.eos))
         .map_err(|e| Error::recipe("config.json", e.to_string()))?;
     write_atomic_bytes(&folder.join("config.json"), &json)?;

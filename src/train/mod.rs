@@ -1,18 +1,24 @@
 //! The training loop, top to bottom: batch → forward → backward → reduce → clip → step → log → validate → save.
 
 pub mod batch;
+mod board;
 pub mod contrastive;
+mod events;
+mod finite;
 mod guard;
 pub mod lm;
+mod made_with;
 pub mod optim;
 pub mod record;
 mod resume;
 mod same;
 mod signals;
+mod skipped;
 mod source;
 pub mod stage;
 pub mod state;
 pub mod steps;
+mod texts;
 mod verify;
 mod watch;
 
@@ -31,6 +37,7 @@ use state::Saver;
 use std::path::PathBuf;
 use std::rc::Rc;
 use tch::Tensor;
+use texts::Texts;
 use watch::{Phase, Watch};
 
 /// How a run begins where its folder holds something already.
@@ -49,7 +56,7 @@ pub enum Resume {
 pub fn curriculum(recipe: &Recipe, ranks: &Rc<Ranks>, device: tch::Device, resume: &Resume) -> Result<()> {
     recipe.ready(ranks.world)?;
     let ears = Ears::new(recipe.data.cache_mib);
-    let signals = Signals::listen()?;
+    let signals = Signals::listen(ranks.first())?;
     let first = resume::first_stage(recipe, resume)?;
     let mut left = Vec::new();
     for (i, stage) in recipe.stages.iter().enumerate().skip(first) {
@@ -58,6 +65,7 @@ pub fn curriculum(recipe: &Recipe, ranks: &Rc<Ranks>, device: tch::Device, resum
         }
     }
     source::look(recipe, &left, ranks)?;
+    let mut looked = false;
     for (i, stage) in recipe.stages.iter().enumerate().skip(first) {
         if *resume == Resume::Auto && resume::is_done(recipe, stage, ranks)? {
             continue;
@@ -67,11 +75,16 @@ pub fn curriculum(recipe: &Recipe, ranks: &Rc<Ranks>, device: tch::Device, resum
             Resume::From(_) if i > first => &Resume::No,
             resume => resume,
         };
-        resume::not_done(recipe, stage, ranks)?;
         let model = source::start(recipe, i, ranks, device)?;
-        run_stage(recipe, stage, &model, &ears, ranks, &signals, resume)?;
+        let texts = match std::mem::replace(&mut looked, true) {
+            false => look_at_texts(recipe, i, &model, ranks)?,
+            true => None,
+        };
+        run_stage(recipe, stage, &model, texts, &ears, ranks, &signals, resume)?;
+        let folder = recipe.stage_folder(&stage.name);
+        finite::check(&folder.display().to_string(), &model.params)?;
         if ranks.first() {
-            load::save(&recipe.stage_folder(&stage.name), &model)?;
+            load::save(&folder, &model)?;
             resume::done(recipe, stage)?;
         }
         // The next stage begins with what this one wrote.
@@ -80,10 +93,37 @@ pub fn curriculum(recipe: &Recipe, ranks: &Rc<Ranks>, device: tch::Device, resum
     Ok(())
 }
 
+/// Says before the first step of all which items of this stage and of later ones teach nothing. Returns what the first rank
+/// found in this one.
+fn look_at_texts(recipe: &Recipe, first: usize, model: &Loaded, ranks: &Ranks) -> Result<Option<Texts>> {
+    let look = || {
+        let mut own = None;
+        for stage in recipe.stages[first..].iter().filter(|_| ranks.first()) {
+            // What cannot be opened is told when its stage begins.
+            if let Ok(texts) = Texts::of(recipe, stage, &model.tokenizer) {
+                texts.tell()?;
+                own.get_or_insert(texts);
+            }
+        }
+        Ok(own)
+    };
+    let own = look();
+    let mut failed = [f64::from(u8::from(own.is_err()))];
+    ranks.from_first(&mut failed)?;
+    match failed[0] > 0.0 && !ranks.first() {
+        true => Err(Error::Training {
+            message: "a stage has no item with a counted token: rank 0 names them".into(),
+            hint: None,
+        }),
+        false => own,
+    }
+}
+
 fn run_stage(
     recipe: &Recipe,
     stage: &StageRecipe,
     model: &Loaded,
+    texts: Option<Texts>,
     ears: &Ears,
     ranks: &Rc<Ranks>,
     signals: &Signals,
@@ -94,52 +134,62 @@ fn run_stage(
     let folder = recipe.stage_folder(&stage.name);
     let mut saver = Saver::new(folder.clone(), stage.save)?;
     source::seed(recipe, stage, ranks);
+    if ranks.first() {
+        let texts = texts.map_or_else(|| Texts::of(recipe, stage, &model.tokenizer), Ok)?;
+        steps.made_with = made_with::of(recipe, stage, model, &texts, ranks)?;
+    }
     match resume {
         Resume::No => resume::begin(&folder, ranks)?,
         Resume::Auto => resume::newest(&folder, &mut steps)?,
         Resume::From(file) => resume::from(file, &mut steps)?,
     }
     if steps.done > 0 {
+        let what = format!("the checkpoint in {} is one", folder.display());
+        resume::not_beyond(recipe, stage, steps.done, &what)?;
         saver.resumed(&steps);
     }
+    resume::not_done(recipe, stage, ranks)?;
     steps.meet(ears)?;
     steps.remember()?;
     let source = Source::open(recipe, stage, model, ears, ranks)?;
-    let record = match ranks.first() {
-        true => Some(Recorder::create(&recipe.output.join("events").join(&stage.name))?),
-        false => None,
+    let events = recipe.output.join("events").join(&stage.name);
+    let record = match (ranks.first(), resume) {
+        (false, _) => None,
+        (true, Resume::No) => Some(Recorder::create(&events)?),
+        (true, _) => Some(Recorder::resume(&events, steps.done as u64)?),
     };
-    let ledger = recipe.output.join("nonfinite.jsonl");
-    let mut watch = Watch::new(record, &stage.name, ledger, recipe.train.log_every, &steps);
+    let mut watch = Watch::new(record, recipe, &steps);
     let validate_every = match recipe.train.validate_every {
         0 => 8 * watch.every(),
         n => n,
     };
 
+    if signals.asked(ranks)?.stop {
+        return Err(stopped(&steps, "was saved before"));
+    }
     let result = source.loader.run(steps.cursor.clone(), |next| {
         while steps.done < stage.optim.steps {
             let logged = watch.logs(steps.done + 1);
             let done = guard::catch(recipe, &stage.name, || {
-                one_step(&source, next, &mut steps, logged, &mut |steps, micro| watch.micro_step(steps, micro))
+                one_step(&source, next, &mut steps, logged, &mut |steps, micro| {
+                    watch.micro_step(steps, micro)
+                })
             })?;
             watch.step(&mut steps, &done, source.loader.ledger.count())?;
             if steps.done.is_multiple_of(validate_every) || steps.done == stage.optim.steps {
                 let losses = guard::catch(recipe, &stage.name, || source.validate(&steps))?;
                 watch.validated(&steps, &losses)?;
             }
-            saver.after_step(&steps)?;
             let asked = signals.asked(ranks)?;
-            if asked.save || asked.stop {
+            if saver.due(&steps) || asked.save || asked.stop {
+                watch.still_there()?;
                 saver.save(&steps)?;
             }
             if asked.stop {
                 saver.finish()?;
                 // Who ends first may take the others down with it: nobody does before the file is there.
                 ranks.barrier()?;
-                return Err(Error::Stopped(format!(
-                    "{}: stopped by a signal after step {}, which is saved; `--resume auto` goes on from there",
-                    stage.name, steps.done
-                )));
+                return Err(stopped(&steps, "is saved"));
             }
         }
         Ok(())
@@ -151,11 +201,21 @@ fn run_stage(
     watch.finish()
 }
 
+fn stopped(steps: &Steps, saved: &str) -> Error {
+    let (stage, step) = (&steps.stage.name, steps.done);
+    Error::Stopped(match step {
+        0 => format!("{stage}: stopped by a signal before the first step: nothing is lost"),
+        _ => format!(
+            "{stage}: stopped by a signal after step {step}, which {saved}; `--resume auto` goes on from there"
+        ),
+    })
+}
+
 /// A micro-step and what it was made of.
 type Made<'m> = (&'m batch::Batch, &'m MicroStep);
 
 /// One optimizer step: batch after batch forward and backward, then the update. `each` hears of every micro-step, of those
-/// without items too.
+/// without items too. A step ends with its epoch: in the reference's order it may then have had fewer micro-steps.
 fn one_step(
     source: &Source,
     next: source::Next,
@@ -168,6 +228,7 @@ fn one_step(
         let made = next()?;
         steps.clock.after(Phase::Data);
         let batch = source.batch(&made);
+        steps.ends = made.after.batches == 0;
         steps.cursor = made.after;
         steps.clock.after(Phase::Transfer);
         match batch {
@@ -179,6 +240,9 @@ fn one_step(
                 steps.empty_micro_step()?;
                 each(steps, None);
             }
+        }
+        if steps.ends {
+            break;
         }
     }
     steps.step(logged)

@@ -1,84 +1,18 @@
 //! What a run says about itself while it trains: `events.jsonl` for us, TensorBoard's event files for the browser.
 
+use super::board::{self, Board};
+use super::events::supersede;
+pub use super::events::{latest, read_events, At, Event, Value, EVENTS, SUPERSEDED};
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::io::{ErrorKind, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
-use tensorboard_rs::summary_writer::SummaryWriter;
 
-/// The file's name in a recorder's folder.
-pub const EVENTS: &str = "events.jsonl";
-/// Characters of a TensorBoard file's name after its first words: time, a host's name of up to 64, process, number.
-const LONGEST_NAME: usize = 90;
-/// A longer line is not one of ours.
-const MOST_LINE_BYTES: u64 = 1 << 20;
-
-/// One line of `events.jsonl`: `{"step":8,"micro_step":2,"epoch":0,"stage":"stage1","time":1.7e9,"loss":2.5,...}`.
-///
-/// JSON has no NaN: values that are not finite are the strings `"NaN"`, `"inf"` and `"-inf"`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Event {
-    /// Optimizer steps made.
-    pub step: u64,
-    /// The micro-step of that step, from 1, and the epoch of its data, from 0, where they are known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub micro_step: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub epoch: Option<u64>,
-    /// The folder's name: lines of several files can be put together.
-    pub stage: String,
-    /// Seconds since 1970.
-    pub time: f64,
-    /// Whatever was measured, in the order of the record: `loss`, `learning_rate`, `grad_norm`, …
-    #[serde(flatten)]
-    pub values: IndexMap<String, Value>,
-}
-
-/// What an event is about.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct At {
-    pub step: u64,
-    pub micro_step: Option<u64>,
-    pub epoch: Option<u64>,
-}
-
-/// A number as it stands in `events.jsonl`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Value(pub f64);
-
-impl Serialize for Value {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> std::result::Result<S::Ok, S::Error> {
-        match self.0.is_finite() {
-            true => s.serialize_f64(self.0),
-            false => s.serialize_str(&self.0.to_string()),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            Number(f64),
-            Text(String),
-        }
-        match Form::deserialize(d) {
-            Ok(Form::Number(v)) => Ok(Value(v)),
-            Ok(Form::Text(t)) if ["NaN", "inf", "-inf"].contains(&t.as_str()) => {
-                t.parse().map(Value).map_err(serde::de::Error::custom)
-            }
-            _ => Err(serde::de::Error::custom(
-                "a value that is neither a number nor NaN, inf, -inf",
-            )),
-        }
-    }
-}
-
+/// Before the number of a folder for what an earlier run wrote.
+const EARLIER: &str = "earlier-";
 /// Writes both forms into one folder.
 ///
 /// Every record reaches the operating system before [`Recorder::record`] returns; a crash of the process loses none.
@@ -90,11 +24,22 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Makes the folder and appends to what is there: a resumed run continues its file. A last line that a crash cut
-    /// short is removed first.
+    /// Begins: makes the folder. What an earlier run wrote into it goes into a folder of its own beside it, `earlier-N`.
     pub fn create(folder: &Path) -> Result<Self> {
-        // tensorboard-rs would panic where it cannot make it.
         fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        set_aside(folder)?;
+        Recorder::open(folder, None)
+    }
+
+    /// Goes on behind a step. Lines of later steps, which the run makes again, go to `superseded.jsonl`, and so does a last
+    /// line that a crash cut short; TensorBoard is told to drop them.
+    pub fn resume(folder: &Path, step: u64) -> Result<Self> {
+        fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        supersede(folder, step)?;
+        Recorder::open(folder, Some(step))
+    }
+
+    fn open(folder: &Path, resumed: Option<u64>) -> Result<Self> {
         let path = folder.join(EVENTS);
         let io = |e| Error::io(&path, e);
         let mut file = OpenOptions::new()
@@ -104,8 +49,6 @@ impl Recorder {
             .write(true)
             .open(&path)
             .map_err(io)?;
-        let whole = whole_lines(&mut file).map_err(io)?;
-        file.set_len(whole).map_err(io)?;
         file.seek(SeekFrom::End(0)).map_err(io)?;
         Ok(Recorder {
             stage: folder
@@ -113,10 +56,32 @@ impl Recorder {
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned(),
-            board: Board::create(folder)?,
+            board: Board::create(folder, resumed)?,
             path,
             file,
         })
+    }
+
+    /// Whether the run's folder is still there: what goes into files that nobody can find any more is lost without an error.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it was removed, or another stands in its place.
+    pub fn still_there(&self) -> Result<()> {
+        let own = self.file.metadata().map_err(|e| Error::io(&self.path, e))?;
+        let gone = match fs::metadata(&self.path) {
+            // Some file systems number their files anew: then its length says whether it is ours.
+            Ok(found) => (found.dev(), found.ino()) != (own.dev(), own.ino()) && found.len() != own.len(),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => true,
+            Err(e) => return Err(Error::io(&self.path, e)),
+        };
+        if !gone {
+            return Ok(());
+        }
+        let what = std::io::Error::new(
+            ErrorKind::NotFound,
+            "removed or replaced while the run wrote to it",
+        );
+        Err(Error::io(&self.path, what).hint("the run's folder must stay where it is while the run goes on"))
     }
 
     /// One line and one TensorBoard scalar a value. TensorBoard's values are `f32`.
@@ -124,21 +89,24 @@ impl Recorder {
     /// # Errors
     /// A name that is empty, given twice, or one of `step`, `stage`, `time`; a disk that is full.
     pub fn record(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
-        self.line(
-            At {
-                step,
-                ..At::default()
-            },
-            values,
-        )?;
-        self.board.scalars(step, values)
+        let at = At {
+            step,
+            ..At::default()
+        };
+        self.record_at(at, values, true)
     }
 
     /// The same for a place within a step: `on_board` says whether TensorBoard, which knows steps only, hears of it.
+    ///
+    /// # Errors
+    /// As [`Recorder::record`] and [`Recorder::still_there`].
     pub fn record_at(&mut self, at: At, values: &[(&str, f64)], on_board: bool) -> Result<()> {
         self.line(at, values)?;
         match on_board {
-            true => self.board.scalars(at.step, values),
+            true => {
+                self.still_there()?;
+                self.board.scalars(at.step, values)
+            }
             false => Ok(()),
         }
     }
@@ -174,143 +142,38 @@ impl Recorder {
 
     /// Brings all records to the disk.
     pub fn flush(&mut self) -> Result<()> {
+        self.still_there()?;
         self.file.sync_all().map_err(|e| Error::io(&self.path, e))?;
-        self.board.guarded(SummaryWriter::flush)
+        self.board.flush()
     }
 }
 
-/// Length of the part of the file that ends in a line break.
-fn whole_lines(file: &mut File) -> std::io::Result<u64> {
-    const BLOCK: u64 = 4096;
-    let mut end = file.metadata()?.len();
-    let mut block = Vec::new();
-    while end > 0 {
-        let start = end.saturating_sub(BLOCK);
-        block.clear();
-        file.seek(SeekFrom::Start(start))?;
-        Read::take(&mut *file, end - start).read_to_end(&mut block)?;
-        if let Some(at) = block.iter().rposition(|b| *b == b'\n') {
-            return Ok(start + at as u64 + 1);
+/// Moves what an earlier run wrote into the first folder `earlier-N` that is not there yet.
+fn set_aside(folder: &Path) -> Result<()> {
+    let mut old = board::files(folder)?;
+    let lines = [EVENTS, SUPERSEDED].map(|name| folder.join(name));
+    old.extend(
+        lines
+            .into_iter()
+            .filter(|p| fs::metadata(p).is_ok_and(|m| m.len() > 0)),
+    );
+    if old.is_empty() {
+        return Ok(());
+    }
+    let mut number = 1;
+    let aside = loop {
+        let path = folder.join(format!("{EARLIER}{number}"));
+        match fs::create_dir(&path) {
+            Ok(()) => break path,
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => number += 1,
+            Err(e) => return Err(Error::io(&path, e)),
         }
-        end = start;
+    };
+    for path in old {
+        let to = aside.join(path.file_name().unwrap_or_default());
+        fs::rename(&path, to).map_err(|e| Error::io(&path, e))?;
     }
-    Ok(0)
-}
-
-/// tensorboard-rs behind a guard: it panics where its writing thread has stopped, which is all that it does about a
-/// full disk; dropping it panics then, too.
-struct Board {
-    folder: PathBuf,
-    /// `None` once it has stopped.
-    writer: Option<SummaryWriter>,
-}
-
-impl Board {
-    /// # Errors
-    /// A folder in which a file with a name like TensorBoard's cannot be made. This is tried first: where its thread
-    /// cannot make the file, tensorboard-rs may panic within a panic, which ends the process.
-    fn create(folder: &Path) -> Result<Self> {
-        let probe = folder.join(format!("events.out.tfevents.{:0>1$}", "probe", LONGEST_NAME));
-        File::create(&probe)
-            .and_then(|_| fs::remove_file(&probe))
-            .map_err(|_| stopped(folder))?;
-        let writer = catch_unwind(|| SummaryWriter::new(folder)).map_err(|_| stopped(folder))?;
-        Ok(Board {
-            folder: folder.to_path_buf(),
-            writer: Some(writer),
-        })
-    }
-
-    fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
-        let step = usize::try_from(step).unwrap_or(usize::MAX);
-        self.guarded(|writer| {
-            for (name, value) in values {
-                writer.add_scalar(name, *value as f32, step);
-            }
-        })
-    }
-
-    fn guarded(&mut self, write: impl FnOnce(&mut SummaryWriter)) -> Result<()> {
-        let writer = self.writer.as_mut().ok_or_else(|| stopped(&self.folder))?;
-        if catch_unwind(AssertUnwindSafe(|| write(writer))).is_ok() {
-            return Ok(());
-        }
-        self.close();
-        Err(stopped(&self.folder))
-    }
-
-    fn close(&mut self) {
-        let writer = self.writer.take();
-        // Waits for the writing thread; a thread that has stopped has been told of already.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(writer)));
-    }
-}
-
-impl Drop for Board {
-    fn drop(&mut self) {
-        self.close();
-    }
-}
-
-fn stopped(folder: &Path) -> Error {
-    Error::io(folder, std::io::Error::other("the TensorBoard writer stopped"))
-        .hint("is the disk full, or the folder gone?")
-}
-
-/// Reads `events.jsonl`. A last line that a crash cut short is left out.
-///
-/// # Errors
-/// The first other line, counted from 1, that is not an event.
-pub fn read_events(path: &Path) -> Result<Vec<Event>> {
-    let io = |e| Error::io(path, e);
-    let mut reader = BufReader::new(File::open(path).map_err(io)?);
-    let mut events = Vec::new();
-    let mut line = Vec::new();
-    for number in 1.. {
-        line.clear();
-        let mut bounded = (&mut reader).take(MOST_LINE_BYTES);
-        if bounded.read_until(b'\n', &mut line).map_err(io)? == 0 {
-            break;
-        }
-        let long = line.len() as u64 == MOST_LINE_BYTES;
-        let cut = line.last() != Some(&b'\n') && !long;
-        match serde_json::from_slice(&line) {
-            Ok(event) => events.push(event),
-            Err(_) if cut => break,
-            Err(e) => {
-                let found = if long {
-                    "a longer line".to_owned()
-                } else {
-                    e.to_string()
-                };
-                let expected = format!("an event as JSON, at most {MOST_LINE_BYTES} bytes");
-                return Err(Error::data(path, format!("line {number}"), expected, found));
-            }
-        }
-    }
-    Ok(events)
-}
-
-/// The history that counts: where a run was resumed from an earlier step, or begun anew in the same folder, what it
-/// did again takes the place of what it had done.
-///
-/// Steps are then never descending; several events of one step, as of its micro-steps or of training and validation, stay.
-pub fn latest(events: Vec<Event>) -> Vec<Event> {
-    let at = |e: &Event| (e.step, e.micro_step.unwrap_or(0));
-    let mut kept: Vec<Event> = Vec::with_capacity(events.len());
-    for event in events {
-        let back = kept.last().is_some_and(|last| at(&event) < at(last));
-        // The same place again is another measure of it, unless it measures the same.
-        let again = (kept.iter().rev())
-            .take_while(|k| at(k) == at(&event))
-            .any(|k| k.values.keys().any(|name| event.values.contains_key(name)));
-        if back || again {
-            let still = kept.partition_point(|k| at(k) < at(&event));
-            kept.truncate(still);
-        }
-        kept.push(event);
-    }
-    kept
+    Ok(())
 }
 
 #[cfg(test)]
@@ -344,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_last_line_is_tolerated_and_then_written_over() {
+    fn a_cut_last_line_is_tolerated_and_then_taken_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(EVENTS);
         Recorder::create(folder.path())
@@ -352,34 +215,78 @@ mod tests {
             .record(1, &[("loss", 1.0)])
             .unwrap();
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
-        // Longer than the block in which the end is looked for.
         write!(file, "{{\"step\":2,\"stage\":\"{}", "x".repeat(10_000)).unwrap();
         assert_eq!(steps(&read_events(&path).unwrap()), [1]);
-        Recorder::create(folder.path())
+        Recorder::resume(folder.path(), 1)
             .unwrap()
             .record(2, &[("loss", 0.5)])
             .unwrap();
         assert_eq!(steps(&read_events(&path).unwrap()), [1, 2]);
+        let aside = fs::read_to_string(folder.path().join(SUPERSEDED)).unwrap();
+        assert!(
+            aside.starts_with("{\"step\":2,\"stage\":\"xxx") && aside.ends_with("x\n"),
+            "{aside}"
+        );
     }
 
     #[test]
-    fn a_bad_line_before_the_last_is_named() {
+    fn a_resumed_run_does_not_count_its_lost_steps_twice_and_a_new_one_not_those_before_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(EVENTS);
-        let good = "{\"step\":1,\"stage\":\"s\",\"time\":0,\"loss\":1}\n";
-        for bad in [
-            "{\"step\":2",
-            "{\"step\":2,\"stage\":\"s\",\"time\":0,\"loss\":\"high\"}",
-        ] {
-            fs::write(&path, format!("{good}{bad}\n{good}")).unwrap();
-            let text = read_events(&path).unwrap_err().to_string();
-            assert!(text.contains("events.jsonl: line 2: "), "{text}");
+        let run = |mut recorder: Recorder, steps: std::ops::RangeInclusive<u64>| {
+            for step in steps {
+                recorder.record(step, &[("loss", step as f64)]).unwrap();
+            }
+        };
+        run(Recorder::create(folder.path()).unwrap(), 1..=5);
+        run(Recorder::resume(folder.path(), 3).unwrap(), 4..=6);
+        run(Recorder::resume(folder.path(), 6).unwrap(), 7..=7);
+        assert_eq!(steps(&read_events(&path).unwrap()), [1, 2, 3, 4, 5, 6, 7]);
+        let aside = folder.path().join(SUPERSEDED);
+        assert_eq!(steps(&read_events(&aside).unwrap()), [4, 5]);
+        // A run that never came to a checkpoint.
+        run(Recorder::resume(folder.path(), 0).unwrap(), 1..=2);
+        assert_eq!(steps(&read_events(&path).unwrap()), [1, 2]);
+        assert_eq!(steps(&read_events(&aside).unwrap()), [4, 5, 1, 2, 3, 4, 5, 6, 7]);
+
+        run(Recorder::create(folder.path()).unwrap(), 1..=1);
+        run(Recorder::create(folder.path()).unwrap(), 8..=8);
+        assert_eq!(steps(&read_events(&path).unwrap()), [8]);
+        for (n, then) in [(1, vec![1, 2]), (2, vec![1])] {
+            let old = folder.path().join(format!("{EARLIER}{n}")).join(EVENTS);
+            assert_eq!(steps(&read_events(&old).unwrap()), then);
         }
-        fs::write(&path, "x".repeat(MOST_LINE_BYTES as usize + 10)).unwrap();
-        assert!(read_events(&path)
-            .unwrap_err()
-            .to_string()
-            .contains("a longer line"));
+        assert_eq!(board::files(&folder.path().join("earlier-1")).unwrap().len(), 4);
+        assert_eq!(board::files(folder.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_or_another_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("events");
+        type Loss = fn(&Path);
+        let losses: [Loss; 4] = [
+            |folder| fs::remove_dir_all(folder).unwrap(),
+            |folder| fs::rename(folder, folder.with_extension("old")).unwrap(),
+            |folder| fs::remove_file(folder.join(EVENTS)).unwrap(),
+            |folder| {
+                fs::remove_dir_all(folder).unwrap();
+                fs::create_dir(folder).unwrap();
+                fs::write(folder.join(EVENTS), "another run's").unwrap();
+            },
+        ];
+        for lose in losses {
+            let mut recorder = Recorder::create(&folder).unwrap();
+            recorder.record(1, &[("loss", 1.0)]).unwrap();
+            lose(&folder);
+            let e = recorder.record(2, &[("loss", 1.0)]).unwrap_err();
+            assert!(
+                e.to_string().contains("removed or replaced while the run wrote"),
+                "{e}"
+            );
+            assert_eq!(e.exit_code(), 3);
+            assert!(recorder.flush().is_err());
+        }
     }
 
     #[test]
@@ -396,32 +303,6 @@ mod tests {
         assert_eq!(read_events(&folder.path().join(EVENTS)).unwrap(), []);
     }
 
-    #[test]
-    fn what_was_done_again_takes_the_place_of_what_was_done() {
-        let event = |step, micro, name: &str, loss| Event {
-            step,
-            micro_step: Some(micro),
-            epoch: None,
-            stage: "s".into(),
-            time: 0.0,
-            values: [(name.to_owned(), Value(loss))].into_iter().collect(),
-        };
-        let line = |step, loss| event(step, 1, "loss", loss);
-        let all = [(1, 1.0), (2, 1.0), (3, 1.0), (2, 2.0), (4, 2.0)];
-        let kept = latest(all.iter().map(|(s, l)| line(*s, *l)).collect());
-        assert_eq!(kept, [(1, 1.0), (2, 2.0), (4, 2.0)].map(|(s, l)| line(s, l)));
-        // Micro-steps and a validation of one step; then the run is killed in its second step, and does that again.
-        let first = [
-            event(1, 1, "loss", 1.0),
-            event(1, 2, "loss", 2.0),
-            event(1, 2, "validation_loss", 3.0),
-            event(2, 1, "loss", 4.0),
-        ];
-        let second = [event(2, 1, "loss", 4.0), event(2, 2, "loss", 5.0)];
-        let kept = latest([&first[..], &second[..]].concat());
-        assert_eq!(kept, [&first[..3], &second[..]].concat());
-    }
-
     /// TensorBoard's file cannot be made where the path grows past the system's limit; ours is shorter.
     #[test]
     #[cfg(target_os = "linux")]
@@ -433,7 +314,8 @@ mod tests {
             let left = PATH_MAX - 25 - folder.as_os_str().len();
             folder.push("d".repeat(left.min(200)));
         }
-        let error = Recorder::create(&folder).err().unwrap().to_string();
-        assert!(error.contains("TensorBoard writer stopped"), "{error}");
+        let error = Recorder::create(&folder).err().unwrap();
+        assert!(error.to_string().contains("tfevents"), "{error}");
+        assert_eq!(error.exit_code(), 3);
     }
 }

@@ -2,7 +2,7 @@
 //! ranks are lost.
 
 use super::state::{self, Saver};
-use super::{guard, Resume, Steps};
+use super::{guard, made_with, Resume, Steps};
 use crate::checkpoint::{file_name, numbered, open_torch, training};
 use crate::dist::Ranks;
 use crate::error::{Error, Result};
@@ -22,14 +22,45 @@ pub fn done(recipe: &Recipe, stage: &StageRecipe) -> Result<()> {
     )
 }
 
-/// Whether the stage was run to the step that the recipe asks for: what the first rank sees, on all.
+/// Whether the stage was run to the step that the recipe asks for, and its model is there: what the first rank sees, on all.
+///
+/// # Errors
+/// A stage that was run further.
 pub fn is_done(recipe: &Recipe, stage: &StageRecipe, ranks: &Ranks) -> Result<bool> {
     let text = std::fs::read_to_string(mark(recipe, stage)).unwrap_or_default();
     let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    let done = value["steps"].as_u64() == Some(stage.optim.steps as u64);
-    let mut seen = [f64::from(u8::from(done))];
+    let mut seen = [value["steps"].as_u64().unwrap_or(0) as f64, 0.0];
+    let (folder, wanted) = (recipe.stage_folder(&stage.name), stage.optim.steps);
+    if ranks.first() && seen[0] as usize == wanted {
+        match crate::checkpoint::open_released(&folder) {
+            Ok(_) => seen[1] = 1.0,
+            Err(e) => crate::say!(
+                "resume: {} is marked as done, but its model cannot be used: {}",
+                stage.name,
+                crate::error::short(&e)
+            ),
+        }
+    }
     ranks.from_first(&mut seen)?;
-    Ok(seen[0] > 0.0)
+    let there = format!("{} is done", folder.display());
+    not_beyond(recipe, stage, seen[0] as usize, &there)?;
+    Ok(seen[1] > 0.0)
+}
+
+/// A stage ends at its last step; one that is beyond it can neither be gone on with nor taken for shorter.
+///
+/// # Errors
+/// A recipe that asks for fewer steps than are made.
+pub fn not_beyond(recipe: &Recipe, stage: &StageRecipe, made: usize, what: &str) -> Result<()> {
+    let wanted = stage.optim.steps;
+    if made <= wanted {
+        return Ok(());
+    }
+    let key = format!("stages.{}.optim.steps", stage.name);
+    let message = format!("{key}: {wanted}, but {what} with {made} steps: nothing is left to train");
+    Err(Error::recipe(&recipe.name, message).hint(format!(
+        "{key}={made} takes what is there; another `output`, or no --resume, trains {wanted} steps from the beginning"
+    )))
 }
 
 /// Removes the mark: the stage is about to be changed.
@@ -82,16 +113,21 @@ fn begun(folder: &Path) -> u64 {
     value["checkpoint"].as_u64().unwrap_or(0)
 }
 
-/// Puts the stage into the state of a checkpoint, on all ranks.
+/// Puts the stage into the state of a checkpoint, on all ranks. Says what decides what is learned and is another now than when it
+/// was written.
 ///
 /// # Errors
 /// A file that is damaged, or not of this stage; also where another rank says so of its own.
 pub fn from(path: &Path, steps: &mut Steps) -> Result<()> {
+    let mut changes = Vec::new();
     let own = open_torch(path).and_then(|file| {
         state::restore_weights(steps, &file)?;
-        state::restore(steps, &file)
+        state::restore(steps, &file)?;
+        let then = training::read(&file)?.made_with.unwrap_or_default();
+        changes = made_with::changes(&then, &steps.made_with);
+        Ok(())
     });
-    agree(path, steps, own.map(|_| ()))?;
+    agree(path, steps, own)?;
     if steps.ranks.first() {
         crate::say!(
             "resume: {} from {}, step {}",
@@ -99,6 +135,9 @@ pub fn from(path: &Path, steps: &mut Steps) -> Result<()> {
             path.display(),
             steps.done
         );
+        for change in changes {
+            crate::say!("resume: {change}");
+        }
     }
     Ok(())
 }
@@ -121,7 +160,7 @@ fn agree(path: &Path, steps: &Steps, own: Result<()>) -> Result<()> {
 }
 
 /// Puts the stage into the state of its newest checkpoint; where that is damaged of the one before, and says so. A folder
-/// without any leaves it at its beginning. Which there are, the first rank says.
+/// without any leaves it at its beginning, and that is said where a model is there. Which there are, the first rank says.
 ///
 /// # Errors
 /// None of the checkpoints can be gone on from: what is wrong with each.
@@ -133,6 +172,14 @@ pub fn newest(folder: &Path, steps: &mut Steps) -> Result<()> {
         let mut next = [left.keys().next_back().map_or(-1.0, |n| *n as f64)];
         steps.ranks.from_first(&mut next)?;
         if next[0] < 0.0 {
+            let model = folder.join("safe_ckpt/metadata.json");
+            if damaged.is_empty() && steps.ranks.first() && model.exists() {
+                crate::say!(
+                    "resume: {} holds a model, but no checkpoint to go on from: {} begins anew",
+                    folder.display(),
+                    steps.stage.name
+                );
+            }
             return crate::error::all(damaged);
         }
         let number = next[0] as u64;

@@ -1,5 +1,6 @@
 //! A stage's state as a file of the reference's trainer, and back.
 
+use super::finite;
 use super::optim::{learning_rate, Moments, BETA1, BETA2, EPS};
 use super::steps::Steps;
 use crate::checkpoint::{self, names, training, Item, Keep, TorchFile, Writer};
@@ -193,6 +194,7 @@ fn training_state(
         state,
         stage: Some(steps.stage.name.clone()),
         data: serde_json::to_string(cursor).ok(),
+        made_with: Some(steps.made_with.clone()).filter(|m| !m.is_empty()),
         random,
     }
 }
@@ -382,12 +384,17 @@ impl Saver {
         })
     }
 
-    /// Saves where the recipe asks for a checkpoint after this step.
+    /// Whether the recipe asks for a checkpoint after this step.
+    pub fn due(&self, steps: &Steps) -> bool {
+        self.settings.every > 0 && steps.done.is_multiple_of(self.settings.every)
+    }
+
+    /// Saves where that is so.
     ///
     /// # Errors
-    /// Those of the checkpoint before.
+    /// As [`Saver::save`].
     pub fn after_step(&mut self, steps: &Steps) -> Result<()> {
-        match self.settings.every > 0 && steps.done.is_multiple_of(self.settings.every) {
+        match self.due(steps) {
             true => self.save(steps),
             false => Ok(()),
         }
@@ -396,12 +403,13 @@ impl Saver {
     /// Copies the state off the device and writes it while training goes on. All ranks come together for it; the first writes.
     ///
     /// # Errors
-    /// Those of the checkpoint before.
+    /// Those of the checkpoint before; weights that are not finite.
     pub fn save(&mut self, steps: &Steps) -> Result<()> {
         if self.saved == Some(steps.done) {
             return Ok(());
         }
         self.saved = Some(steps.done);
+        finite::check(&self.name(self.next), &steps.model.params)?;
         let snapshot = Snapshot::of(steps, self.next as i64, self.settings.full)?;
         match snapshot {
             Some(snapshot) => {
@@ -421,7 +429,7 @@ impl Saver {
     /// last step is saved already.
     ///
     /// # Errors
-    /// A disk that is full; [`Error::Training`] where other ranks keep a part of the state.
+    /// A disk that is full; [`Error::Training`] where other ranks keep a part of the state, and for weights that are not finite.
     pub fn rescue(&mut self, steps: &Steps) -> Result<Option<PathBuf>> {
         self.writer.wait()?;
         if self.own == Some(steps.done) || steps.done == 0 {
@@ -429,6 +437,7 @@ impl Saver {
         }
         let last = checkpoint::numbered(&self.folder)?.into_keys().next_back();
         let number = last.map_or(self.next, |n| (n + 1).max(self.next));
+        finite::check(&self.name(number), &steps.model.params)?;
         let snapshot = Snapshot::alone(steps, number as i64, self.settings.full);
         let snapshot = snapshot.ok_or_else(|| Error::Training {
             message: "other ranks keep a part of its state".into(),
@@ -438,6 +447,13 @@ impl Saver {
         let file = self.folder.join(checkpoint::file_name(number));
         snapshot.write(&file)?;
         Ok(Some(file))
+    }
+
+    fn name(&self, number: u64) -> String {
+        self.folder
+            .join(checkpoint::file_name(number))
+            .display()
+            .to_string()
     }
 
     fn write(&mut self, snapshot: Snapshot) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::model::params::Role;
 use crate::recipe::{ClipAt, LossMean, Part, Precision, StageRecipe, TrainRecipe};
 use std::collections::HashMap;
 use std::rc::Rc;
-use tch::{no_grad, Tensor};
+use tch::{no_grad, Kind, Tensor};
 
 /// The state of a stage while it trains. Public, so that golden tests drive the same code.
 pub struct Steps<'a> {
@@ -32,6 +32,8 @@ pub struct Steps<'a> {
     /// Micro-steps of each optimizer step, and how many of the one in work are done.
     pub micro_steps: usize,
     micro: usize,
+    /// The step ends with the next micro-step even where it has had fewer than the others.
+    pub ends: bool,
     /// Counted labels of this step on this rank.
     tokens: f64,
     /// The gradient's norm at the last micro-step's clipping.
@@ -45,6 +47,8 @@ pub struct Steps<'a> {
     pub done: usize,
     /// Where the data is behind the last batch.
     pub cursor: Cursor,
+    /// What this stage is made with, for its checkpoints: see [`super::made_with`].
+    pub made_with: String,
 }
 
 /// Where things were after the last whole step: what is saved where the next is never made.
@@ -64,14 +68,18 @@ pub struct MicroStep {
     pub grad_norm: Tensor,
 }
 
-/// What a step leaves, still on the device but for the first.
+/// What a step leaves: its tensors are still on the device.
 pub struct Stepped {
     pub learning_rate: f64,
+    /// Micro-steps that it was made of.
+    pub micro_steps: usize,
+    /// Whether any rank had a label that counts. Where none had, the step was skipped.
+    pub counted: bool,
     /// Norm of the whole gradient, before clipping.
     pub grad_norm: Tensor,
     /// The same by part, where it was asked for.
     pub by_part: Vec<(Part, Tensor)>,
-    /// 1 where the step was skipped, as its gradient is not finite.
+    /// 1 where the step was skipped, as its gradient is not finite or nothing counted.
     pub skipped: Tensor,
 }
 
@@ -98,6 +106,7 @@ impl<'a> Steps<'a> {
             reducer: None,
             left_out: Vec::new(),
             micro: 0,
+            ends: false,
             tokens: 0.0,
             clipped_norm: None,
             silence: None,
@@ -105,6 +114,7 @@ impl<'a> Steps<'a> {
             whole: None,
             done: 0,
             cursor: Cursor::default(),
+            made_with: String::new(),
         })
     }
 
@@ -184,7 +194,8 @@ impl<'a> Steps<'a> {
         let _guarded = ranks.guarded();
         self.micro += 1;
         // Gradients are averaged once, in the step's last backward pass; but clipping each micro-step needs all of them.
-        let reduces = self.micro == self.micro_steps || self.stage.clip_at == ClipAt::MicroStep;
+        let last = self.micro == self.micro_steps || self.ends;
+        let reduces = last || self.stage.clip_at == ClipAt::MicroStep;
         let reducer = self.reducer.as_ref().filter(|_| reduces);
         if let Some(reducer) = reducer {
             reducer.before_forward()?;
@@ -192,6 +203,8 @@ impl<'a> Steps<'a> {
         let sum = self.loss_sum(batch)?;
         let weight = match self.train.loss {
             LossMean::Tokens => counts,
+            // Reference: an epoch's last step may have fewer micro-steps, and is divided by as many all the same. Where nothing
+            // counts its mean is 0/0, and the run lost; here that micro-batch adds nothing.
             LossMean::MeanOfMeans => counts / (batch.tokens.max(1) * self.micro_steps) as f64,
         };
         self.clock.after(Phase::Forward);
@@ -226,6 +239,9 @@ impl<'a> Steps<'a> {
     }
 
     /// Moves the weights and forgets the gradients. `in_parts`: the gradient's norm by part is wanted.
+    ///
+    /// A step that is skipped changes nothing of the model and its optimizer. It is one of the stage's steps all the same: the
+    /// schedule and the data go on.
     pub fn step(&mut self, in_parts: bool) -> Result<Stepped> {
         if let Some((name, _)) = self.left_out.iter().find(|(_, p)| p.grad().defined()) {
             return Err(fault(format!(
@@ -257,24 +273,46 @@ impl<'a> Steps<'a> {
                 norm
             }
         };
-        let skipped = not_finite(&grad_norm);
+        let counted = tokens[0] > 0.0 || self.micro == 0;
+        let skipped = match counted {
+            true => not_finite(&grad_norm),
+            false => Tensor::ones([0i64; 0], (Kind::Float, self.model.device)),
+        };
         let rate = learning_rate(&self.stage.optim, self.done);
-        self.optimizer.step(rate, &skipped)?;
+        if counted {
+            self.optimizer.step(rate, &skipped)?;
+        }
+        self.keep_buffers(&skipped);
         self.clock.after(Phase::Optimizer);
         self.share()?;
         self.clock.after(Phase::Reduce);
         drop(grads);
         self.optimizer.zero_grad(self.ranks.many())?;
         self.clock.after(Phase::Optimizer);
-        (self.micro, self.tokens) = (0, 0.0);
+        let micro_steps = std::mem::take(&mut self.micro);
+        (self.tokens, self.ends) = (0.0, false);
         self.done += 1;
         self.remember()?;
         Ok(Stepped {
             learning_rate: rate,
+            micro_steps,
+            counted,
             grad_norm,
             by_part,
             skipped,
         })
+    }
+
+    /// Gives running averages back what they were before a step that was skipped. Nothing waits for the device to know.
+    fn keep_buffers(&self, skipped: &Tensor) {
+        let Some(whole) = &self.whole else { return };
+        let then: HashMap<&str, &Tensor> = whole.buffers.iter().map(|(n, t)| (n.as_str(), t)).collect();
+        for (name, mut now) in self.moving_buffers() {
+            if let Some(then) = then.get(name.as_str()) {
+                let skipped = skipped.to_device(now.device()).gt(0.5);
+                no_grad(|| now.copy_(&then.where_self(&skipped, &now)));
+            }
+        }
     }
 
     /// Keeps what the next step changes before it is whole.

@@ -4,15 +4,14 @@
 
 use super::batch::{Batch, Size};
 use super::record::{At, Recorder};
+use super::skipped::{Micro, Skipped};
 use super::steps::{MicroStep, Stepped, Steps};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ffi::kernels;
 use crate::model::cost;
 use crate::plan;
 use crate::progress::Progress;
-use crate::recipe::{LossMean, Part};
-use std::io::Write;
-use std::path::PathBuf;
+use crate::recipe::{LossMean, Part, Recipe};
 use std::time::Instant;
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -107,45 +106,37 @@ pub struct Watch {
     /// Only the first rank writes.
     record: Option<Recorder>,
     progress: Progress,
-    /// Names of this stage in messages.
-    label: String,
-    /// Where steps that were skipped are told, one JSON object a line.
-    ledger: PathBuf,
     every: usize,
     steps: usize,
+    /// Micro-steps of the last step.
+    micro_steps: usize,
     unread: Vec<Unread>,
-    skipped: Vec<(usize, Tensor)>,
+    skipped: Skipped,
     size: Size,
     flops: f64,
     since: Instant,
-    /// Steps in a row that were skipped, and all of them.
-    row: usize,
-    nonfinite: usize,
 }
 
 impl Watch {
-    /// `every` as the recipe has it: 0 makes a hundred points.
-    pub fn new(record: Option<Recorder>, label: &str, ledger: PathBuf, every: usize, steps: &Steps) -> Self {
+    /// Of a recipe's stage; its events go to `record`.
+    pub fn new(record: Option<Recorder>, recipe: &Recipe, steps: &Steps) -> Self {
         let most = steps.stage.optim.steps;
-        let progress = Progress::new(&format!("{label}: train"), most as u64);
+        let progress = Progress::new(&format!("{}: train", steps.stage.name), most as u64);
         progress.resume(steps.done as u64);
         Watch {
             record,
             progress,
-            label: label.to_owned(),
-            ledger,
-            every: match every {
+            every: match recipe.train.log_every {
                 0 => super::log_every(most),
                 n => n,
             },
             steps: most,
+            micro_steps: steps.micro_steps,
             unread: Vec::new(),
-            skipped: Vec::new(),
+            skipped: Skipped::new(recipe, steps),
             size: Size::default(),
             flops: 0.0,
             since: Instant::now(),
-            row: 0,
-            nonfinite: 0,
         }
     }
 
@@ -176,7 +167,7 @@ impl Watch {
             loss: micro.loss.shallow_clone(),
             weight: match steps.train.loss {
                 LossMean::Tokens => micro.tokens as f64,
-                LossMean::MeanOfMeans => 1.0,
+                LossMean::MeanOfMeans => f64::from(u8::from(micro.tokens > 0)),
             },
             items: batch.items.clone(),
         });
@@ -187,22 +178,24 @@ impl Watch {
     /// Notes a step, and logs where it is time to. All ranks come together for that.
     ///
     /// # Errors
-    /// Too many steps in a row whose gradient is not finite; a disk that is full.
+    /// Too many steps in a row that were skipped; a disk that is full, a run's folder that is gone.
     pub fn step(&mut self, steps: &mut Steps, done: &Stepped, skipped_items: usize) -> Result<()> {
         self.progress.inc(1);
-        self.skipped.push((steps.done, done.skipped.shallow_clone()));
+        self.micro_steps = done.micro_steps;
+        self.skipped.note(steps.done, done);
         if !self.logs(steps.done) {
             return Ok(());
         }
         let ranks = steps.ranks.clone();
         let _guarded = ranks.guarded();
         let losses = numbers(self.unread.iter().map(|u| &u.loss))?;
-        let found_inf = numbers(self.skipped.iter().map(|(_, s)| s))?;
-        let bad: Vec<usize> = (self.skipped.iter().zip(&found_inf))
-            .filter(|(_, s)| **s != 0.0)
-            .map(|((step, _), _)| *step)
-            .collect();
-        self.not_finite(steps, &bad, &losses)?;
+        let read = numbers(self.skipped.unread())?;
+        let micro = (self.unread.iter().zip(&losses)).map(|(u, loss)| Micro {
+            step: u.step,
+            loss: *loss,
+            items: &u.items,
+        });
+        let bad = self.skipped.take(&read, &micro.collect::<Vec<_>>())?;
 
         // Each micro-step's loss of the last step, and of all that are not skipped together: (sum, weight) each.
         let each = if self.every == 1 { self.unread.len() } else { 0 };
@@ -233,18 +226,18 @@ impl Watch {
         let (losses, counts) = sums.split_at(2 * each + 2);
         // A micro-step in which no rank had an item has no loss.
         let mean = |pair: &[f64]| (pair[1] > 0.0).then(|| pair[0] / pair[1]);
-        let whole = mean(&losses[2 * each..]).unwrap_or(f64::NAN);
+        let whole = mean(&losses[2 * each..]);
 
         let mut values = Vec::new();
         match each.checked_sub(1) {
-            None => values.push(("loss".to_owned(), whole)),
+            None => values.extend(whole.map(|loss| ("loss".to_owned(), loss))),
             Some(last) => {
                 let own = mean(&losses[2 * last..2 * last + 2]);
                 values.extend(own.map(|loss| ("loss".to_owned(), loss)));
-                values.push(("step_loss".to_owned(), whole));
+                values.extend(whole.map(|loss| ("step_loss".to_owned(), loss)));
             }
         }
-        self.describe(&mut values, steps, done, counts)?;
+        self.describe(&mut values, steps, done, (read.len(), counts))?;
         if let Some(record) = &mut self.record {
             let epoch = Some(steps.cursor.epoch);
             let at = |micro: usize| At {
@@ -258,16 +251,17 @@ impl Watch {
                 record.record_at(at(i + 1), &loss, false)?;
             }
             let values: Vec<(&str, f64)> = values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-            record.record_at(at(steps.micro_steps), &values, true)?;
+            record.record_at(at(done.micro_steps), &values, true)?;
         }
-        let skips = match (counts[5] as usize, self.nonfinite) {
+        let skips = match (counts[5] as usize, self.skipped.all()) {
             (0, 0) => String::new(),
             (items, 0) => format!(", {items} items skipped"),
+            (0, n) => format!(", {n} steps skipped"),
             (items, n) => format!(", {items} items and {n} steps skipped"),
         };
-        self.progress.message(&format!("loss {whole:.3}{skips}"));
+        let loss = whole.map_or("no loss".to_owned(), |loss| format!("loss {loss:.3}"));
+        self.progress.message(&format!("{loss}{skips}"));
         self.unread.clear();
-        self.skipped.clear();
         (self.size, self.flops, self.since) = (Size::default(), 0.0, Instant::now());
         Ok(())
     }
@@ -278,7 +272,7 @@ impl Watch {
         values: &mut Vec<(String, f64)>,
         steps: &mut Steps,
         done: &Stepped,
-        counts: &[f64],
+        (made, counts): (usize, &[f64]),
     ) -> Result<()> {
         values.push(("learning_rate".into(), done.learning_rate));
         for (part, rate) in part_rates(steps, done.learning_rate) {
@@ -300,7 +294,7 @@ impl Watch {
         let share = |real: f64, places: f64| if places > 0.0 { 1.0 - real / places } else { 0.0 };
         let rate = flops / seconds / 1e12;
         for (name, value) in [
-            ("steps_per_second", self.skipped.len() as f64 / seconds),
+            ("steps_per_second", made as f64 / seconds),
             ("items_per_second", items / seconds),
             ("tokens_per_second", text / seconds),
             ("windows_per_second", windows / seconds),
@@ -308,7 +302,7 @@ impl Watch {
             ("padding/windows", share(*windows, *window_places)),
             ("padding/tokens", share(*text, *text_places)),
             ("skipped_items", *skipped),
-            ("skipped_steps", self.nonfinite as f64),
+            ("skipped_steps", self.skipped.all() as f64),
         ] {
             values.push((name.into(), value));
         }
@@ -323,63 +317,16 @@ impl Watch {
         Ok(())
     }
 
-    /// Tells of skipped steps, and stops the run when there are too many in a row.
-    fn not_finite(&mut self, steps: &Steps, bad: &[usize], losses: &[f64]) -> Result<()> {
-        for (step, _) in &self.skipped {
-            if !bad.contains(step) {
-                self.row = 0;
-                continue;
-            }
-            (self.row, self.nonfinite) = (self.row + 1, self.nonfinite + 1);
-            let own: Vec<(&Unread, &f64)> = self
-                .unread
-                .iter()
-                .zip(losses)
-                .filter(|(u, _)| u.step == *step)
-                .collect();
-            // Where every loss is finite the gradient overflowed: any of the items may have done it.
-            let worst = own.iter().any(|(_, loss)| !loss.is_finite());
-            let items: Vec<&String> = own
-                .iter()
-                .filter(|(_, loss)| !worst || !loss.is_finite())
-                .flat_map(|(u, _)| &u.items)
-                .collect();
-            let (what, rank) = (if worst { "loss" } else { "gradient" }, steps.ranks.rank);
-            // Of a loss that is not finite the rank that had it tells.
-            let line = serde_json::json!({
-                "stage": self.label, "step": step, "rank": rank, "not_finite": what, "items": items,
-            });
-            append(&self.ledger, &format!("{line}\n"))?;
-            let most = steps.train.nonfinite_limit;
-            if self.row >= most {
-                let shown: Vec<String> = items.iter().take(8).map(|i| format!("\n  {i}")).collect();
-                return Err(Error::Training {
-                    message: format!(
-                        "{}: the {what} is not finite at step {step}, {most} skipped in a row; items of rank {rank}:{}",
-                        self.label,
-                        shown.concat(),
-                    ),
-                    hint: Some(format!(
-                        "lower stages.{}.optim.learning_rate or raise its warmup; {} names the items of every such step",
-                        self.label,
-                        self.ledger.display()
-                    )),
-                });
-            }
-        }
-        Ok(())
-    }
-
     /// Whether the last step that was looked at moved the weights by numbers.
     pub fn sound(&self) -> bool {
-        self.row == 0
+        self.skipped.sound()
     }
 
     /// Notes a validation.
     pub fn validated(&mut self, steps: &Steps, values: &[(String, f64)]) -> Result<()> {
         let at = At {
             step: steps.done as u64,
-            micro_step: Some(steps.micro_steps as u64),
+            micro_step: Some(self.micro_steps as u64),
             epoch: Some(steps.cursor.epoch),
         };
         let values: Vec<(&str, f64)> = values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
@@ -391,19 +338,23 @@ impl Watch {
         }
     }
 
+    /// Before something is written that lasts.
+    ///
+    /// # Errors
+    /// A run's folder that is gone.
+    pub fn still_there(&self) -> Result<()> {
+        self.record.as_ref().map_or(Ok(()), Recorder::still_there)
+    }
+
+    /// # Errors
+    /// No step moved the weights; a run's folder that is gone.
     pub fn finish(mut self) -> Result<()> {
         self.progress.finish("");
-        match &mut self.record {
-            Some(record) => record.flush(),
-            None => Ok(()),
+        if let Some(record) = &mut self.record {
+            record.flush()?;
         }
+        self.skipped.finish()
     }
-}
-
-fn append(path: &std::path::Path, line: &str) -> Result<()> {
-    let io = |e| Error::io(path, e);
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
-    file.map_err(io)?.write_all(line.as_bytes()).map_err(io)
 }
 
 /// Scalars of one device, read at once.

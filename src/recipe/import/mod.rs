@@ -3,7 +3,7 @@
 
 mod reading;
 
-use super::{Recipe, StageRecipe};
+use super::{Recipe, Set, StageRecipe};
 use crate::error::{all, Result};
 use crate::shapes::WINDOW_SECONDS;
 use crate::yaml::{Content, Node, Place};
@@ -11,6 +11,16 @@ use indexmap::IndexMap;
 use reading::{yes, Import, SAME};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+
+/// Optimizer steps.
+pub(super) struct Counted {
+    /// In all.
+    pub steps: usize,
+    /// Of one virtual epoch.
+    pub an_epoch: usize,
+    /// What the reference gives its schedule for their number: it counts micro-steps, whole ones, of the first epoch.
+    pub schedule: usize,
+}
 
 /// What a reference file gave beside the recipe.
 #[derive(Debug, Clone)]
@@ -339,7 +349,7 @@ impl Import<'_> {
         {
             self.notes.push(format!(
                 "train_config.lr_scheduler: the reference's way down is as many steps long as there are micro-steps, and \
-                 with {accumulate}: {n} it ends after 1/{n} of it; here the last optimizer step is its end"
+                 with {accumulate}: {n} it ends after 1/{n} of it; so it does here, and optim.schedule_steps says where"
             ));
         }
         self.take("stages.0.optim.warmup", "train_config.warmup_steps", SAME);
@@ -381,28 +391,30 @@ fn own_stages(folder: &Path) -> Vec<PathBuf> {
 }
 
 impl Imported {
-    /// Optimizer steps that the reference's epochs make of the manifests, and how many of them are one virtual epoch.
+    /// What the reference's epochs make of the manifests.
     ///
     /// # Errors
     /// A manifest that cannot be opened.
-    pub(super) fn steps(&self, recipe: &Recipe, stage: &StageRecipe, ranks: usize) -> Result<(usize, usize)> {
+    pub(super) fn steps(&self, recipe: &Recipe, stage: &StageRecipe, ranks: usize) -> Result<Counted> {
         let blend = recipe.blend(stage, None)?;
-        let at_once = (stage.optim.batch_size.max(1), stage.optim.accumulate.max(1));
-        let mut steps = 0;
-        for epoch in 0..self.epochs {
-            let items: u64 = blend
-                .sets
-                .iter()
-                .map(|s| {
-                    let (n, w) = (s.manifest.len() as f64, blend.global_weight * s.weight);
-                    ((epoch + 1) as f64 * n * w) as u64 - (epoch as f64 * n * w) as u64
-                })
-                .sum();
-            // The last step of an epoch may hold fewer micro-steps.
-            let batches = (items as usize).div_ceil(ranks.max(1)).div_ceil(at_once.0);
-            steps += batches.div_ceil(at_once.1);
-        }
-        Ok((steps, steps / self.epochs.max(1) as usize))
+        let (batch, accumulate) = (stage.optim.batch_size.max(1), stage.optim.accumulate.max(1));
+        let ranks = ranks.max(1);
+        let items = |epoch: u64| -> usize {
+            let share = |s: &Set| {
+                let (n, w) = (s.manifest.len() as f64, blend.global_weight * s.weight);
+                ((epoch + 1) as f64 * n * w) as u64 - (epoch as f64 * n * w) as u64
+            };
+            blend.sets.iter().map(share).sum::<u64>() as usize
+        };
+        // The last step of an epoch may hold fewer micro-steps.
+        let of = |epoch| items(epoch).div_ceil(ranks).div_ceil(batch).div_ceil(accumulate);
+        let steps: usize = (0..self.epochs).map(of).sum();
+        let epochs = self.epochs.max(1) as usize;
+        Ok(Counted {
+            steps,
+            an_epoch: steps / epochs,
+            schedule: items(0) / (batch * ranks) * epochs,
+        })
     }
 
     /// Virtual epochs of the file.

@@ -1,0 +1,164 @@
+//! Nothing is written as done whose weights are not finite.
+
+use super::optim::not_finite;
+use crate::error::{Error, Result};
+use crate::model::params::{Params, Role};
+use tch::{no_grad, Kind, Tensor};
+
+/// Looks at everything that training may have changed: what trains, and running averages. Waits for the device once.
+///
+/// # Errors
+/// [`Error::Training`] with the first tensor that holds NaN or an infinity; `what` names what is then not written.
+pub fn check(what: &str, params: &Params) -> Result<()> {
+    let averages = |name: &str| name.ends_with("running_mean") || name.ends_with("running_var");
+    let changed = params.iter().filter(|(name, e)| {
+        let moved = e.tensor.requires_grad() || (e.role == Role::Buffer && averages(name));
+        moved && e.tensor.is_floating_point() && e.tensor.numel() > 0
+    });
+    // The least and the largest are NaN where any is: no copy as large as the weight is made.
+    let both = |t: &Tensor| {
+        no_grad(|| {
+            let (least, most) = t.detach().aminmax(None, false);
+            least.to_kind(Kind::Double) + most.to_kind(Kind::Double)
+        })
+    };
+    let (names, sums): (Vec<&str>, Vec<Tensor>) =
+        changed.map(|(n, e)| (n, both(&e.tensor).reshape([1]))).unzip();
+    if sums.is_empty() {
+        return Ok(());
+    }
+    let finite = Vec::<bool>::try_from(Tensor::cat(&sums, 0).isfinite())?;
+    let bad: Vec<&str> = (names.iter().zip(&finite))
+        .filter(|(_, f)| !**f)
+        .map(|(n, _)| *n)
+        .collect();
+    let Some(first) = bad.first() else {
+        return Ok(());
+    };
+    Err(Error::Training {
+        message: format!(
+            "{what} is not written: {} of {} trained tensors hold values that are not finite, the first is {first}",
+            bad.len(),
+            names.len()
+        ),
+        hint: Some("the run diverged: lower optim.learning_rate or raise its warmup".into()),
+    })
+}
+
+/// Stops a training that has too many steps in a row whose gradient is not finite. The optimizer leaves these out.
+pub struct Patience {
+    /// Before a key, as `lm`.
+    section: &'static str,
+    most: usize,
+    row: usize,
+    skipped: usize,
+    unread: Vec<Tensor>,
+}
+
+impl Patience {
+    pub fn new(section: &'static str, most: usize) -> Self {
+        Patience {
+            section,
+            most,
+            row: 0,
+            skipped: 0,
+            unread: Vec::new(),
+        }
+    }
+
+    /// 1 where the gradient's norm is not finite, for the optimizer; nothing is read off the device.
+    pub fn note(&mut self, norm: &Tensor) -> Tensor {
+        let skipped = not_finite(norm);
+        self.unread.push(skipped.reshape([1]));
+        skipped
+    }
+
+    /// Reads what was noted, behind step `step`. Returns how many were skipped in all.
+    ///
+    /// # Errors
+    /// Too many in a row; at the `last` step all of them.
+    pub fn look(&mut self, step: usize, last: bool) -> Result<usize> {
+        if !self.unread.is_empty() {
+            for skipped in Vec::<f32>::try_from(Tensor::cat(&self.unread, 0))? {
+                let skipped = skipped != 0.0;
+                self.row = if skipped { self.row + 1 } else { 0 };
+                self.skipped += usize::from(skipped);
+                if self.row >= self.most {
+                    break;
+                }
+            }
+            self.unread.clear();
+        }
+        let message = match (self.row >= self.most, last && self.skipped >= step) {
+            (true, _) => format!("the gradient is not finite, {} steps skipped in a row", self.row),
+            (_, true) => "the gradient is not finite in any step: nothing is trained".into(),
+            _ => return Ok(self.skipped),
+        };
+        Err(Error::Training {
+            message: format!("{}, step {step}: {message}", self.section),
+            hint: Some(format!(
+                "lower {0}.optim.learning_rate or raise {0}.optim.warmup; train.nonfinite_limit is how many are borne",
+                self.section
+            )),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::params::{Init, Origin, Store};
+    use tch::Device;
+
+    #[test]
+    fn weights_that_are_not_finite_are_named_and_large_ones_are_not() {
+        for (value, bad) in [
+            (1e38, false),
+            (f64::NAN, true),
+            (f64::INFINITY, true),
+            (f64::NEG_INFINITY, true),
+        ] {
+            let store = Store::new(Origin::Fresh, Device::Cpu);
+            let root = store.root();
+            let _ = root.weight("whole", &[2, 2], Init::Const(0.5));
+            let watched = root.weight("watched", &[3], Init::Const(0.5));
+            let params = store.finish().unwrap();
+            params.train_only(|_| true);
+            let _ = no_grad(|| watched.get(1).fill_(value));
+            let found = check("model.pt", &params);
+            assert_eq!(found.is_err(), bad, "{value}");
+            if let Err(e) = found {
+                let text = e.to_string();
+                assert!(
+                    text.contains("model.pt is not written: 1 of 2") && text.contains("watched"),
+                    "{text}"
+                );
+                assert_eq!(e.exit_code(), 8);
+            }
+            // What is frozen is as its file has it.
+            params.train_only(|n| n == "whole");
+            assert!(check("model.pt", &params).is_ok());
+        }
+    }
+
+    #[test]
+    fn steps_in_a_row_and_all_steps_stop_a_run() {
+        let norms = |all: &[f64]| -> Patience {
+            let mut patience = Patience::new("lm", 3);
+            for n in all {
+                let _ = patience.note(&Tensor::from(*n as f32));
+            }
+            patience
+        };
+        let nan = f64::NAN;
+        assert_eq!(norms(&[1.0, nan, nan, 1.0, nan]).look(5, true).unwrap(), 3);
+        let e = norms(&[1.0, nan, nan, nan]).look(4, false).unwrap_err();
+        assert!(e.to_string().contains("3 steps skipped in a row"), "{e}");
+        assert!(norms(&[nan, nan]).look(2, false).is_ok());
+        let e = norms(&[nan, nan]).look(2, true).unwrap_err();
+        assert!(
+            e.to_string().contains("nothing is trained") && e.exit_code() == 8,
+            "{e}"
+        );
+    }
+}
