@@ -3,12 +3,21 @@
 mod common;
 
 use af2::checkpoint::{numbered, open_released, open_torch, training, Archive};
-use af2::recipe::StageRecipe;
+use af2::data::feed::{texts, Clip, Ears, Example};
+use af2::data::item::Item;
+use af2::dist::Ranks;
+use af2::load::Loaded;
+use af2::recipe::{LossMean, StageRecipe, TrainRecipe};
+use af2::shapes::Seconds;
+use af2::train::batch::{Batch, Encoded};
 use af2::train::state::{self, Saver};
-use common::{constant_gradients, golden, new_steps, tiny};
+use af2::train::Steps;
+use common::{constant_gradients, golden, new_steps, scalar, tiny};
 use std::path::Path;
 use std::process::Command;
+use std::rc::Rc;
 use std::time::Duration;
+use tch::Tensor;
 
 fn stage(more: &str) -> StageRecipe {
     let text = format!(
@@ -159,4 +168,91 @@ fn a_killed_writer_leaves_a_checkpoint_that_opens() {
         killed > 3,
         "only {killed} of the writers were killed before they were done"
     );
+}
+
+#[test]
+fn a_checkpoint_of_weights_that_are_not_finite_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = tiny();
+    let stage = stage("save: {every: 1}");
+    let mut steps = new_steps(&model, &stage);
+    let mut saver = Saver::new(folder.path().into(), stage.save).unwrap();
+    let watched = "lang_encoder.model.layers.1.gated_cross_attn_layer_sound.attn.to_q.weight";
+    for value in [f64::NAN, f64::INFINITY] {
+        constant_gradients(&model.params, 0.01);
+        steps.step(false).unwrap();
+        let weight = model.params.get(watched).unwrap().detach();
+        let before = weight.copy();
+        let _ = weight.get(3).get(5).fill_(value);
+        for e in [saver.save(&steps).unwrap_err(), saver.rescue(&steps).unwrap_err()] {
+            assert!(e.to_string().contains(watched) && e.exit_code() == 8, "{e}");
+        }
+        weight.shallow_clone().copy_(&before);
+    }
+    assert!(numbered(folder.path()).unwrap().is_empty());
+}
+
+/// An item of the tiny set; a prompt of so many words.
+fn batch(model: &Loaded, ears: &Ears, words: usize) -> Batch {
+    let clip = Clip::new(golden("wavs/nonneg_16k_1s.wav"), Seconds(0.0), 3);
+    let item = Item {
+        key: "0".into(),
+        name: "nonneg_16k_1s.wav".into(),
+        prompt: "listen well ".repeat(words),
+        output: "a low tone".into(),
+        duration: None,
+        audio_start: Seconds(0.0),
+        labels: Vec::new(),
+        chance: None,
+        sound: None,
+    };
+    let all = [Example { clip, item }];
+    let mels = [ears.mel(&all[0].clip).unwrap()];
+    let text = texts(&all, &model.tokenizer, 40).unwrap();
+    Batch::new(&all, &mels, &text, &Encoded::default(), model.device)
+}
+
+/// Weight decay, the momentum of the steps before and the running averages of CLAP's batch norms would move it.
+#[test]
+fn a_step_in_which_nothing_counts_leaves_every_tensor_as_it_was() {
+    let model = tiny();
+    let ears = Ears::new(16);
+    let (full, cut) = (batch(&model, &ears, 1), batch(&model, &ears, 60));
+    assert!(full.tokens > 2 && cut.tokens == 0);
+    let everything = || -> Vec<Tensor> {
+        model
+            .params
+            .iter()
+            .map(|(_, e)| e.tensor.detach().copy())
+            .collect()
+    };
+    for (loss, clip_at) in [(LossMean::Tokens, "step"), (LossMean::MeanOfMeans, "micro_step")] {
+        let mut stage = stage("clap_mode: train");
+        stage.optim.accumulate = 2;
+        stage.clip_at = serde_yaml::from_str(clip_at).unwrap();
+        let train = TrainRecipe {
+            loss,
+            ..TrainRecipe::default()
+        };
+        let mut steps = Steps::new(&model, &stage, &train, &Rc::new(Ranks::alone())).unwrap();
+        steps.remember().unwrap();
+        // Whole, of nothing, of half, whole.
+        let made = [[&full, &full], [&cut, &cut], [&full, &cut], [&full, &full]];
+        for (i, micro) in made.iter().enumerate() {
+            let before = everything();
+            for batch in micro {
+                let micro = steps.micro_step(batch).unwrap();
+                assert!(scalar(&micro.loss).is_finite());
+            }
+            let done = steps.step(true).unwrap();
+            let same = everything().iter().zip(&before).all(|(a, b)| a.equal(b));
+            assert_eq!(
+                (same, done.counted, scalar(&done.skipped)),
+                (i == 1, i != 1, f64::from(u8::from(i == 1)))
+            );
+            assert!(scalar(&done.grad_norm).is_finite() && done.micro_steps == 2);
+        }
+        let (_, m) = steps.optimizer.moments().next().unwrap();
+        assert_eq!((scalar(&m.steps), steps.done), (3.0, 4));
+    }
 }

@@ -38,22 +38,29 @@ impl Run {
             std::os::unix::fs::symlink(from, base.join(part)).unwrap();
         }
         fs::copy(golden("F_tiny/config.yaml"), base.join("af2.yaml")).unwrap();
-        let mut items = serde_json::Map::new();
         fs::create_dir_all(root.join("a")).unwrap();
         for i in 0..19usize {
             let samples = [1_000, 3_000, 161_000, 2_000, 321_000][i % 5] + i;
             common::wav(&root.join(format!("a/{i}.wav")), samples);
-            let words = "a sound ".repeat(1 + i % 7);
-            items.insert(
-                i.to_string(),
-                json!({"name": format!("{i}.wav"), "prompt": "What is heard?", "output": words}),
-            );
         }
-        let set = json!({"split": "train", "split_path": "a", "flamingo_task": "a", "total_num": 19, "data": items});
-        fs::write(root.join("a/train.json"), set.to_string()).unwrap();
         let run = Run { folder };
+        run.items(|i| ("What is heard?".into(), "a sound ".repeat(1 + i % 7)));
         run.recipe(STAGE);
         run
+    }
+
+    /// Writes the manifest: prompt and answer of each item.
+    fn items(&self, texts: impl Fn(usize) -> (String, String)) {
+        let item = |i: usize| {
+            let (prompt, output) = texts(i);
+            (
+                i.to_string(),
+                json!({"name": format!("{i}.wav"), "prompt": prompt, "output": output}),
+            )
+        };
+        let items: serde_json::Map<_, _> = (0..19).map(item).collect();
+        let set = json!({"split": "train", "split_path": "a", "flamingo_task": "a", "total_num": 19, "data": items});
+        fs::write(self.path("a/train.json"), set.to_string()).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -142,6 +149,17 @@ impl Run {
         let all = fs::read_dir(folder).into_iter().flatten().flatten();
         all.filter(|f| f.file_name().to_string_lossy().ends_with(".pt"))
             .count()
+    }
+
+    fn wait_for_path(&self, name: &str, child: &mut Child) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !self.path(name).exists() {
+            assert!(Instant::now() < until, "{name} never came");
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("ended before {name} came: {status}");
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
     }
 
     /// Waits until a checkpoint is whole.
@@ -566,6 +584,346 @@ fn signals_save_and_end_or_go_on() {
     }
 }
 
+/// A command whose standard error is read while it runs, line by line.
+fn heard(command: &mut Command) -> (Child, std::sync::mpsc::Receiver<String>) {
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let from = std::io::BufReader::new(child.stderr.take().unwrap());
+    let (send, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in std::io::BufRead::lines(from).map_while(Result::ok) {
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    (child, lines)
+}
+
+/// Ctrl-C and a closed terminal throw nothing away: also where they reach a launcher and its ranks at once.
+#[test]
+fn the_first_interrupt_saves_and_the_second_ends_at_once() {
+    let run = Run::new();
+    run.recipe(&unsaved_stage().replace("steps: 40", "steps: 4000"));
+    for (ranks, name) in [(1, "INT"), (1, "HUP"), (2, "INT"), (2, "HUP")] {
+        let out = format!("{name}{ranks}");
+        let mut child = run.command(ranks, &out, &[]).spawn().unwrap();
+        run.wait_for(&out, 3, &mut child);
+        let all = match ranks {
+            1 => Vec::new(),
+            _ => ranks_of(&child, ranks),
+        };
+        all.iter().chain([&child.id()]).for_each(|p| signal(*p, name));
+        let (code, said) = ended(child);
+        assert_eq!(code, 12, "{out}: {said}");
+        assert!(
+            said.contains(&format!("SIG{name}: the step in work is finished and saved")),
+            "{out}: {said}"
+        );
+        assert!(
+            said.contains("which is saved; `--resume auto` goes on"),
+            "{out}: {said}"
+        );
+        assert_eq!(run.checkpoints(&out), 1, "{out}");
+    }
+    // A step without end: only the second ends it.
+    let endless = ["stages.one.optim.global_batch=4000000"];
+    for ranks in [1, 2] {
+        let out = format!("endless{ranks}");
+        let (mut child, lines) = heard(&mut run.command(ranks, &out, &endless));
+        run.wait_for_path(&format!("{out}/events/one/events.jsonl"), &mut child);
+        signal(child.id(), "INT");
+        let word = "once more ends it at once";
+        if ranks == 1 {
+            while !lines
+                .recv_timeout(Duration::from_secs(60))
+                .unwrap()
+                .contains(word)
+            {}
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(child.try_wait().unwrap().is_none(), "the first ended it");
+        signal(child.id(), "INT");
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+    }
+    // Under nohup the terminal may go.
+    let plain = run.command(1, "nohup", &[]);
+    let mut nohup = Command::new("sh");
+    nohup
+        .args(["-c", "trap '' HUP; exec \"$@\"", "nohup"])
+        .arg(plain.get_program());
+    nohup.args(plain.get_args()).env("OMP_NUM_THREADS", "1");
+    let mut child = nohup.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    run.wait_for("nohup", 3, &mut child);
+    signal(child.id(), "HUP");
+    run.wait_for("nohup", 20, &mut child);
+    signal(child.id(), "TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(12));
+}
+
+/// A terminal that was closed, a launcher's pipe that nobody reads, a log on a full disk: the run does not depend on them.
+#[test]
+fn a_screen_that_is_gone_loses_no_run() {
+    let run = Run::new();
+    let full = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    let closed = || Stdio::from(std::io::pipe().unwrap().1);
+    type Screen<'s> = &'s dyn Fn() -> Stdio;
+    let cases: [(usize, &str, Screen); 3] = [
+        (1, "full", &full),
+        (1, "closed", &closed),
+        (2, "launched", &closed),
+    ];
+    for (ranks, out, screen) in cases {
+        // Both begin and go on; the second has a note to print before its first step.
+        for steps in [2, 4] {
+            let steps = format!("stages.one.optim.steps={steps}");
+            let mut command = run.command(ranks, out, &["--resume", "auto", &steps, "stages.one.windows=2"]);
+            let status = command.stdout(screen()).stderr(screen()).status().unwrap();
+            assert!(status.success(), "{out} {steps}: {status}");
+        }
+        assert_eq!(run.values(out, "step_loss").len(), 4, "{out}");
+    }
+}
+
+#[test]
+fn a_stage_that_is_beyond_its_steps_is_refused_and_one_without_its_model_is_written_again() {
+    let run = Run::new();
+    run.succeeds(1, "run", &["stages.one.optim.steps=6"]);
+    let before = run.weights("run");
+    let model = run.path("run/checkpoints/one/safe_ckpt");
+    let newest = run
+        .path("run/checkpoints/one/checkpoint_2.pt")
+        .display()
+        .to_string();
+    let refused = |resume: &str, place: &str| {
+        let (code, said) = run.train(1, "run", &["--resume", resume, "stages.one.optim.steps=4"]);
+        assert_eq!(code, 4, "{said}");
+        for piece in [
+            "stages.one.optim.steps: 4, but ",
+            place,
+            " 6 steps",
+            "stages.one.optim.steps=6 takes what is there",
+        ] {
+            assert!(said.contains(piece), "`{piece}` is not in {said}");
+        }
+        assert!(!said.contains("200%") && !said.contains("6/4"), "{said}");
+    };
+    refused("auto", "is done with");
+    refused(&newest, "the checkpoint");
+    assert!(run.path("run/checkpoints/one/done.json").exists() && model.exists());
+    fs::remove_dir_all(&model).unwrap();
+    refused("auto", "is done with");
+    // As many as there are: the model comes back, from the checkpoint.
+    let said = run.succeeds(1, "run", &["--resume", "auto", "stages.one.optim.steps=6"]);
+    assert!(
+        said.contains("one is marked as done, but its model cannot be used"),
+        "{said}"
+    );
+    assert_eq!(distance(&before, &run.weights("run"), "").0, 0.0);
+    // Also where the run was ended before it could say that it is done.
+    fs::remove_file(run.path("run/checkpoints/one/done.json")).unwrap();
+    refused("auto", "the checkpoint");
+}
+
+/// A resumed run that learns by other rules than before goes on, and says which.
+#[test]
+fn what_is_another_than_in_the_run_that_is_resumed_is_named() {
+    let run = Run::new();
+    let steps = |n: usize| format!("stages.one.optim.steps={n}");
+    run.succeeds(1, "run", &[&steps(2)]);
+    run.items(|i| ("What is heard?".into(), "a sound ".repeat(1 + (i + 1) % 7)));
+    let changes = [
+        "--resume",
+        "auto",
+        &steps(4),
+        "stages.one.optim.schedule=cosine",
+        "stages.one.optim.clip=0.5",
+        "stages.one.windows=2",
+        "stages.one.optim.global_batch=4",
+        "train.precision=amp_bf16",
+        "train.loss=mean_of_means",
+        "data.max_tokens=64",
+        "model.audio_transformer={n_head: 2, n_layers: 3, d_inner: 80, attention_dropout: 0.3}",
+    ];
+    let said = run.succeeds(1, "run", &changes);
+    for line in [
+        "stages.one.optim.schedule: cosine now, it was constant",
+        "stages.one.optim.clip: 0.5 now, it was 1.0",
+        "stages.one.windows: 2 now, it was 3",
+        "stages.one.optim: items of a step: 4 now, it was 8",
+        "stages.one.optim.steps: 4 now, it was nothing",
+        "train.precision: amp_bf16 now, it was fp32",
+        "train.loss: mean_of_means now, it was tokens",
+        "data.max_tokens: 64 now, it was 512",
+        "model.audio_transformer.attention_dropout: 0.3 now, it was ",
+        "data.sets.a: its texts: ",
+    ] {
+        assert!(
+            said.contains(&format!("resume: {line}")),
+            "`{line}` is not in {said}"
+        );
+    }
+    assert_eq!(said.matches(" now, it was ").count(), 10, "{said}");
+    // The same once more: nothing to say.
+    let said = run.succeeds(
+        1,
+        "run",
+        &[&changes[..2], &[&steps(4) as &str], &changes[3..]].concat(),
+    );
+    assert!(!said.contains(" now, it was "), "{said}");
+}
+
+#[test]
+fn a_runs_folder_that_is_gone_under_way_ends_it() {
+    let run = Run::new();
+    run.recipe(&unsaved_stage().replace("steps: 40", "steps: 4000"));
+    for replaced in [false, true] {
+        let out = format!("gone{replaced}");
+        let mut child = run.command(1, &out, &[]).spawn().unwrap();
+        run.wait_for(&out, 3, &mut child);
+        let folder = run.path(&out);
+        fs::rename(&folder, folder.with_extension("old")).unwrap();
+        if replaced {
+            fs::create_dir_all(folder.join("events/one")).unwrap();
+            fs::write(folder.join("events/one/events.jsonl"), "").unwrap();
+        }
+        let (code, said) = ended(child);
+        assert_eq!(code, 3, "{said}");
+        assert!(
+            said.contains("events.jsonl: removed or replaced while the run wrote to it"),
+            "{said}"
+        );
+        assert!(
+            !folder.join("checkpoints").exists(),
+            "something was written after it"
+        );
+    }
+}
+
+/// Prompts so long that nothing of the answer is left, in a few items, in most and in all.
+#[test]
+fn items_without_a_counted_token_are_named_and_steps_of_them_change_nothing() {
+    let run = Run::new();
+    let stage = STAGE
+        .replace("global_batch: 8", "global_batch: 1")
+        .replace("batch_size: 2", "batch_size: 1");
+    run.recipe(&stage.replace("steps: 10", "steps: 19"));
+    let long = |i: usize, cut: &dyn Fn(usize) -> bool| {
+        let words = if cut(i) { 60 } else { 1 };
+        ("listen well ".repeat(words), "a sound".to_owned())
+    };
+    // One pass: six of nineteen steps.
+    run.items(|i| long(i, &|i| i % 3 == 1));
+    let few = ["data.max_tokens=40", "train.nonfinite_limit=10"];
+    let said = run.succeeds(1, "few", &few);
+    for piece in [
+        "note: stages.one: 6 of 19 items have no counted token: data.max_tokens (40) cuts off their answers:",
+        "a/1.wav (item 1: listen well",
+        "and 1 more",
+        "would keep the shortest of them whole",
+        "6 steps skipped",
+    ] {
+        assert!(said.contains(piece), "`{piece}` is not in {said}");
+    }
+    let ledger = fs::read_to_string(run.path("few/nonfinite.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = ledger.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 6, "{ledger}");
+    assert!(lines
+        .iter()
+        .all(|l| l["skipped"] == "no counted token" && l["items"].as_array().unwrap().len() == 1));
+    assert_eq!(run.values("few", "loss").len(), 13);
+    assert_eq!(run.values("few", "skipped_steps").last(), Some(&6.0));
+    assert!(run.values("few", "loss").iter().all(|l| l.is_finite()));
+
+    // A rank that has such an item adds nothing; together they make the step.
+    run.recipe(
+        &STAGE
+            .replace("batch_size: 2", "batch_size: 1")
+            .replace("steps: 10", "steps: 4"),
+    );
+    for loss in ["tokens", "mean_of_means"] {
+        let changes = ["data.max_tokens=40", &format!("train.loss={loss}")];
+        for ranks in [1, 2] {
+            run.succeeds(ranks, &format!("{loss}{ranks}"), &changes);
+        }
+        let [one, two] = [1, 2].map(|ranks| run.values(&format!("{loss}{ranks}"), "step_loss"));
+        assert!(
+            one.iter().zip(&two).all(|(a, b)| (a / b - 1.0).abs() <= 1e-6),
+            "{one:?} {two:?}"
+        );
+        let [one, two] = [1, 2].map(|ranks| run.weights(&format!("{loss}{ranks}")));
+        let (off, name) = distance(&one, &two, "");
+        assert!(off <= 1e-6, "{loss}: {name} is off by {off:e}");
+    }
+
+    run.recipe(&stage);
+    run.items(|i| long(i, &|i| i != 7));
+    let (code, said) = run.train(
+        2,
+        "most",
+        &["data.max_tokens=40", "stages.one.optim.global_batch=2"],
+    );
+    assert_eq!(code, 8, "{said}");
+    for piece in [
+        "no counted token at step ",
+        ", 3 skipped in a row; items of rank ",
+        "data.max_tokens (40)",
+    ] {
+        assert!(said.contains(piece), "`{piece}` is not in {said}");
+    }
+
+    run.items(|i| long(i, &|_| true));
+    let (code, said) = run.train(1, "all", &["data.max_tokens=40"]);
+    assert_eq!(code, 8, "{said}");
+    for piece in [
+        "19 of 19 items have no counted token",
+        "data.max_tokens (40)",
+        "a/0.wav",
+        "and 14 more",
+    ] {
+        assert!(said.contains(piece), "`{piece}` is not in {said}");
+    }
+    assert!(!run.path("all/events").exists() && !run.path("all/checkpoints").exists());
+
+    // An empty answer still teaches where it ends.
+    run.items(|i| {
+        (
+            "What is heard?".into(),
+            if i < 2 { " \n".into() } else { "a sound".into() },
+        )
+    });
+    let said = run.succeeds(1, "empty", &["stages.one.optim.steps=1"]);
+    assert!(said.contains("2 of 19 items have an empty answer"), "{said}");
+}
+
+/// A language model and an AF-CLAP that diverge: nothing is written as done.
+#[test]
+fn weights_that_are_not_finite_are_not_written() {
+    let run = Run::new();
+    let root = run.folder.path().display();
+    let optim = "optim: {steps: 4, batch_size: 4, learning_rate: 1.0e-3}";
+    let text = format!(
+        "name: diverging\nseed: 7\ndevice: cpu\noutput: {root}/run\nmodel: {{audio_transformer: {{n_head: 2, n_layers: 1, d_inner: 8}}}}\n\
+         data: {{root: {root}, sets: {{a: a/train.json}}}}\n\
+         lm: {{vocab_size: 300, hidden_size: 16, intermediate_size: 16, layers: 1, heads: 2, kv_heads: 1, {optim}}}\n\
+         clap: {{audio: {{embed_dim: 8, depths: [1, 1, 1, 1], num_heads: [1, 1, 2, 2], class_num: 4}}, text: {{d_model: 8, d_kv: 4, d_ff: 8, num_layers: 1, num_heads: 2}}, \
+         joint_dim: 8, sets: [a], {optim}}}\nstages: []\n"
+    );
+    fs::write(run.path("diverging.yaml"), text).unwrap();
+    let recipe = run.path("diverging.yaml").display().to_string();
+    let train = |verb: &str, change: &str| common::af2(&[verb, &recipe, change, "--quiet"]);
+    for (verb, file) in [("lm", "llm/model.safetensors"), ("clap", "clap/clap.safetensors")] {
+        for rate in ["1.0e+30", "3.0e+38"] {
+            let (code, _, said) = train(verb, &format!("{verb}.optim.learning_rate={rate}"));
+            assert_eq!(code, 8, "{verb} {rate}: {said}");
+            assert!(said.contains("not finite") && said.contains(verb), "{said}");
+            assert!(!run.path("run").join(file).exists(), "{verb} {rate}");
+        }
+        let (code, _, said) = train(verb, "seed=8");
+        assert_eq!(code, 0, "{verb}: {said}");
+        assert!(run.path("run").join(file).exists());
+    }
+}
+
 #[test]
 fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     let run = Run::new();
@@ -623,7 +981,8 @@ fn an_earlier_runs_checkpoints_stay_and_are_not_gone_on_from() {
         .command(1, "run", &["stages.one.save.every=0"])
         .spawn()
         .unwrap();
-    run.wait_for("run", 42, &mut child);
+    run.wait_for_path("run/events/one/earlier-1", &mut child);
+    run.wait_for("run", 2, &mut child);
     signal(child.id(), "KILL");
     ended(child);
     let said = run.succeeds(1, "run", &["--resume", "auto"]);
@@ -638,6 +997,15 @@ fn an_earlier_runs_checkpoints_stay_and_are_not_gone_on_from() {
     rest.retain(|(step, ..)| *step > 8);
     assert!(rest.len() > 4);
     assert_eq!(run.losses("other"), rest);
+    // Each run has its own events, and what was made twice of the second is once in them.
+    for name in ["run/events/one/earlier-1", "run/events/one"] {
+        let events = read_events(&run.path(name).join("events.jsonl")).unwrap();
+        assert_eq!(events.iter().filter(|e| e.step == 1).count(), 4, "{name}");
+        assert_eq!(latest(events.clone()), events, "{name}");
+        let boards = fs::read_dir(run.path(name)).unwrap().flatten();
+        let boards = boards.filter(|f| f.file_name().to_string_lossy().contains("tfevents"));
+        assert_eq!(boards.count(), if name.ends_with("1") { 1 } else { 2 });
+    }
     let (code, said) = run.train(1, "none", &["--resume", "nowhere.pt"]);
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("nowhere.pt"), "{said}");

@@ -175,7 +175,7 @@ pub fn newest(folder: &Path, steps: &mut Steps) -> Result<()> {
             let model = folder.join("safe_ckpt/metadata.json");
             if damaged.is_empty() && steps.ranks.first() && model.exists() {
                 crate::say!(
-                    "resume: {} holds a model, but no checkpoint to go on from: {} begins anew",
+                    "note: {} holds a model, but no checkpoint to go on from: {} begins anew",
                     folder.display(),
                     steps.stage.name
                 );
