@@ -67,7 +67,10 @@ static CHOSEN: AtomicBool = AtomicBool::new(false);
 /// Gives libtorch its threads: what the command line says, else what the environment says, else the cores that may be used.
 pub fn give(threads: Option<usize>) {
     let said = ["OMP_NUM_THREADS", "MKL_NUM_THREADS"].map(std::env::var_os);
-    CHOSEN.store(threads.is_some() || said.iter().any(Option::is_some), Ordering::Relaxed);
+    CHOSEN.store(
+        threads.is_some() || said.iter().any(Option::is_some),
+        Ordering::Relaxed,
+    );
     match threads {
         None if CHOSEN.load(Ordering::Relaxed) => {}
         threads => set(threads.unwrap_or_else(allowed)),

@@ -27,6 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "load",
         &[
+            "cores",
             "error",
             "fsutil",
             "checkpoint",

@@ -263,6 +263,7 @@ pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) ->
         };
         preflight::evaluation(recipe, &folder).result()?;
         let model = load::open(&folder, &load::Options::new(device(recipe)?))?;
+        super::say(&model.notes);
         eval::run(recipe, section, &model, &predictions)?;
     }
     let results = score::score(&score::read_predictions(&predictions)?)?;

@@ -9,6 +9,7 @@ mod report;
 pub use report::{compare, Report, Rules};
 
 use crate::checkpoint::{self, hugging_face, items, names, Archive, Parts, ReleasedFolder, TorchFile};
+use crate::cores;
 use crate::error::{Error, Result};
 use crate::model::flamingo::{Config, Flamingo};
 use crate::model::params::{Lookup, Origin, Params, Store};
@@ -426,6 +427,7 @@ impl Source<'_> {
         let store = Store::new(origin, device);
         let model = Flamingo::new(&store.root(), config);
         let params = store.finish()?;
+        cores::at_most(cores::enough_for(params.count()));
         params.train_only(|_| false);
         Ok((model, params, report))
     }

@@ -1,36 +1,22 @@
 //! TensorBoard's event files: scalars, and where a run went on.
 //!
-//! A file is a row of TFRecords, each an `Event` message (tensorflow's `core/util/event.proto`, `core/framework/summary.proto`,
-//! `core/lib/io/record_writer.cc`).
+//! Records and messages are tensorboard-rs's. Its writer of whole files is not used: it names files by the second, so that one
+//! started twice in a second loses the first, and panics on a full disk.
 
 use crate::error::{Error, Result};
+use protobuf::Message;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+use tensorboard_proto::event::{Event, Event_oneof_what as What, SessionLog, SessionLog_SessionStatus};
+use tensorboard_proto::summary::{Summary, Summary_Value};
+use tensorboard_rs::record_writer::RecordWriter;
 
 /// In the name of every event file: TensorBoard goes by it.
 const MARK: &str = "tfevents";
 /// A host's name is no longer.
 const HOST_LETTERS: usize = 64;
-
-// Fields of the messages.
-const WALL_TIME: u64 = 1;
-const STEP: u64 = 2;
-const FILE_VERSION: u64 = 3;
-const SUMMARY: u64 = 5;
-const SESSION_LOG: u64 = 7;
-const SUMMARY_VALUE: u64 = 1;
-const VALUE_TAG: u64 = 1;
-const VALUE_SIMPLE: u64 = 2;
-/// `SessionLog { status: START }`.
-const STARTED: [u8; 2] = [1 << 3, 1];
-
-// How a field's value is written.
-const VARINT: u64 = 0;
-const EIGHT_BYTES: u64 = 1;
-const LENGTH: u64 = 2;
-const FOUR_BYTES: u64 = 5;
 
 /// One event file that is written to.
 pub struct Board {
@@ -54,40 +40,42 @@ impl Board {
             }
         };
         let mut board = Board { path, file };
-        board.write(0, FILE_VERSION, b"brain.Event:2")?;
+        board.write(0, What::file_version("brain.Event:2".into()))?;
         if let Some(step) = resumed {
             // TensorBoard then drops what it has of this step and of later ones.
-            board.write(step + 1, SESSION_LOG, &STARTED)?;
+            let mut log = SessionLog::new();
+            log.set_status(SessionLog_SessionStatus::START);
+            board.write(step + 1, What::session_log(log))?;
         }
         Ok(board)
     }
 
     /// One event. TensorBoard's values are `f32`.
     pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
-        let mut summary = Vec::new();
+        let mut summary = Summary::new();
         for (name, value) in values {
-            let mut own = Vec::with_capacity(name.len() + 8);
-            bytes(&mut own, VALUE_TAG, name.as_bytes());
-            varint(&mut own, VALUE_SIMPLE << 3 | FOUR_BYTES);
-            own.extend((*value as f32).to_le_bytes());
-            bytes(&mut summary, SUMMARY_VALUE, &own);
+            let mut own = Summary_Value::new();
+            own.set_tag((*name).to_owned());
+            own.set_simple_value(*value as f32);
+            summary.mut_value().push(own);
         }
         match values.is_empty() {
             true => Ok(()),
-            false => self.write(step, SUMMARY, &summary),
+            false => self.write(step, What::summary(summary)),
         }
     }
 
-    fn write(&mut self, step: u64, what: u64, content: &[u8]) -> Result<()> {
-        let mut event = Vec::with_capacity(content.len() + 32);
-        varint(&mut event, WALL_TIME << 3 | EIGHT_BYTES);
-        event.extend(now().to_le_bytes());
-        varint(&mut event, STEP << 3 | VARINT);
-        varint(&mut event, step);
-        bytes(&mut event, what, content);
-        // One write a record: a reader beside us sees whole ones.
+    fn write(&mut self, step: u64, what: What) -> Result<()> {
         let io = |e| Error::io(&self.path, e);
-        self.file.write_all(&record(&event)).map_err(io)
+        let mut event = Event::new();
+        event.set_wall_time(now());
+        event.set_step(i64::try_from(step).unwrap_or(i64::MAX));
+        event.what = Some(what);
+        let event = event.write_to_bytes().map_err(|e| io(e.into()))?;
+        // One write a record: a reader beside us sees whole ones.
+        let mut record = Vec::with_capacity(event.len() + 16);
+        RecordWriter::new(&mut record).write(&event).map_err(io)?;
+        self.file.write_all(&record).map_err(io)
     }
 
     /// Brings all records to the disk.
@@ -133,53 +121,13 @@ fn host() -> String {
     }
 }
 
-fn varint(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
-fn bytes(out: &mut Vec<u8>, field: u64, content: &[u8]) {
-    varint(out, field << 3 | LENGTH);
-    varint(out, content.len() as u64);
-    out.extend(content);
-}
-
-/// Length, its checksum, the event, its checksum.
-fn record(event: &[u8]) -> Vec<u8> {
-    let length = (event.len() as u64).to_le_bytes();
-    let mut out = Vec::with_capacity(event.len() + 16);
-    out.extend(length);
-    out.extend(masked(&length).to_le_bytes());
-    out.extend(event);
-    out.extend(masked(event).to_le_bytes());
-    out
-}
-
-/// CRC-32C, turned so that a checksum inside checked data does no harm.
-fn masked(data: &[u8]) -> u32 {
-    crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The event of PyTorch's `SummaryWriter` for `add_scalar("loss", 2.5, 300)`, and the check value of CRC-32C.
+    /// The event of PyTorch's `SummaryWriter` for `add_scalar("loss", 2.5, 300)`.
     #[test]
     fn records_are_tensorflows() {
-        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
-        let whole = record(b"abc");
-        assert_eq!(whole[..8], 3u64.to_le_bytes());
-        assert_eq!(whole[12..15], *b"abc");
-        let sum = u32::from_le_bytes([whole[15], whole[16], whole[17], whole[18]]);
-        // tensorflow's Unmask.
-        assert_eq!(
-            sum.wrapping_sub(0xa282_ead8).rotate_left(15),
-            crc32c::crc32c(b"abc")
-        );
         let folder = tempfile::tempdir().unwrap();
         let mut board = Board::create(folder.path(), None).unwrap();
         board.scalars(300, &[("loss", 2.5)]).unwrap();

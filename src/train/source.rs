@@ -71,9 +71,15 @@ pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Re
         Begin::Path(path) => load::open_parts(&preflight::parts(recipe, path), &options)?,
     };
     model.model.again = recipe.train.activation_checkpointing;
+    for note in model.notes.iter().filter(|_| ranks.first()) {
+        crate::say!("note: {note}");
+    }
     follow(recipe, &mut model.model, ranks);
     if ranks.many() {
-        ranks.agree(&format!("{}: its model", stage.name), &same::model(&model)?)?;
+        ranks.agree(
+            &format!("{}: its model", recipe.stages[index].name),
+            &same::model(&model)?,
+        )?;
     }
     // Every rank has read the same files; what was initialised is the first's.
     let all: Vec<_> = model.params.iter().map(|(_, e)| e.tensor.detach()).collect();
