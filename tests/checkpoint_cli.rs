@@ -358,6 +358,44 @@ fn a_gate_that_is_no_number_is_refused_by_name() {
     );
 }
 
+/// Its values are places in a table: libtorch would stop the program at one that is none.
+#[test]
+fn an_index_table_that_leads_out_of_its_table_is_refused_by_name() {
+    let d = tempfile::tempdir().unwrap();
+    let table = "layers.0.blocks.0.attn.relative_position_index";
+    changed(d.path(), |n, t| {
+        Some((n.clone(), if n.ends_with(table) { t + 200 } else { t }))
+    });
+    let e = open(d.path(), Rules::default()).err().unwrap();
+    assert_eq!(e.exit_code(), 7);
+    assert!(
+        e.to_string().contains(table) && e.to_string().contains("0 to 224"),
+        "{e}"
+    );
+}
+
+/// The zip writer ends its file when it is dropped, and said so on standard error before the error itself was told.
+#[test]
+fn a_disk_that_is_full_is_one_error() {
+    let d = tempfile::tempdir().unwrap();
+    let out = d.path().join("checkpoint_1.pt");
+    // Files may have 64 blocks, and to have more is an error, not a signal.
+    let limited =
+        "trap '' XFSZ; ulimit -f 64; exec \"$0\" checkpoint convert \"$1\" \"$2\" --layout reference --full";
+    let run = std::process::Command::new("sh")
+        .args(["-c", limited])
+        .arg(assert_cmd::cargo::cargo_bin("af2"))
+        .arg(golden("F_tiny"))
+        .arg(&out)
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&run.stderr);
+    assert_eq!(run.status.code(), Some(3), "{err}");
+    assert!(err.contains("checkpoint_1.pt: File too large"), "{err}");
+    assert!(!err.contains("ZipWriter"), "{err}");
+    assert_eq!(std::fs::read_dir(d.path()).unwrap().count(), 0);
+}
+
 /// LAION-CLAP's files: `module.`, a RoBERTa text branch with its position numbers or without, an encoder without fusion,
 /// and the trainer's plain values around it.
 #[test]

@@ -573,3 +573,94 @@ fn an_optimizers_numbers_are_checked() {
         assert!(e.contains(said) && e.contains("checkpoint_0.pt"), "{e}");
     }
 }
+
+/// What trainers save beside the weights: DeepSpeed's sets, the command line as a namespace, paths, dtypes. Protocol 2 and 4.
+#[test]
+fn plain_values_of_other_trainers_are_read_as_data() {
+    let d = folder();
+    let path = d.path().join("x.pt");
+    let text = |s: &str| -> Vec<u8> {
+        let mut o = vec![b'X'];
+        o.extend((s.len() as u32).to_le_bytes());
+        o.extend(s.bytes());
+        o
+    };
+    let global = |m: &str, n: &str| format!("c{m}\n{n}\n").into_bytes();
+    let cases: Vec<(Vec<Vec<u8>>, &str, &str)> = vec![
+        (
+            vec![global("__builtin__", "set"), b"](K\x01K\x02e\x85R".to_vec()],
+            "v",
+            "[1, 2]",
+        ),
+        (vec![global("builtins", "set"), b")R".to_vec()], "v", "[]"),
+        (
+            vec![global("builtins", "frozenset"), b"](K\x03e\x85R".to_vec()],
+            "v",
+            "[3]",
+        ),
+        (vec![b"\x8f(K\x01K\x02\x90".to_vec()], "v", "[1, 2]"),
+        (vec![b"(K\x01K\x02\x91".to_vec()], "v", "[1, 2]"),
+        (
+            vec![
+                global("argparse", "Namespace"),
+                b")\x81}(".to_vec(),
+                text("lr"),
+                b"K\x07ub".to_vec(),
+            ],
+            "v.lr",
+            "7",
+        ),
+        (
+            vec![
+                global("collections", "defaultdict"),
+                global("__builtin__", "list"),
+                b"\x85R(".to_vec(),
+                text("k"),
+                b"K\x07u".to_vec(),
+            ],
+            "v.k",
+            "7",
+        ),
+        (
+            vec![
+                global("pathlib", "PosixPath"),
+                b"(".to_vec(),
+                text("/"),
+                text("data"),
+                text("run"),
+                b"tR".to_vec(),
+            ],
+            "v",
+            "\"/data/run\"",
+        ),
+    ];
+    for (parts, key, value) in cases {
+        let mut pickle = vec![0x80, 2, b'}'];
+        pickle.extend(text("v"));
+        pickle.extend(parts.concat());
+        pickle.push(b's');
+        pickle.extend(text("w"));
+        let tensor = view(8, 0, &[8], &[1]);
+        // Of {"w": …} the value alone.
+        pickle.extend(&tensor[2 + 1 + 6..tensor.len() - 2]);
+        pickle.extend(b"s.");
+        zip(&path, &pickle, &[("data/0", &numbers(8))]);
+        let file = open_torch(&path).unwrap();
+        assert_eq!(file.plain.get(key).map(Plain::to_string).as_deref(), Some(value));
+        assert!(file.tensors.info("w").is_some());
+    }
+    // A dtype says nothing that is kept, and is no reason to refuse the file.
+    let mut pickle = vec![0x80, 2, b'}'];
+    pickle.extend(text("dtype"));
+    pickle.extend(global("torch", "bfloat16"));
+    pickle.extend(b"s.");
+    zip(&path, &pickle, &[]);
+    assert!(open_torch(&path).unwrap().plain.is_empty());
+    // Another class is refused, with the way out.
+    zip(&path, b"\x80\x02comegaconf.dictconfig\nDictConfig\n)\x81.", &[]);
+    let e = error(&path);
+    assert!(
+        e.contains("omegaconf.dictconfig.DictConfig") && e.contains("weights_only=False"),
+        "{e}"
+    );
+}

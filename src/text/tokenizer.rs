@@ -7,7 +7,7 @@ use crate::panics::caught;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
 /// Stands where the clip is heard.
@@ -40,6 +40,8 @@ pub struct Tokenizer {
     /// Things a user may want to know of the folder, one line each.
     pub notes: Vec<String>,
     len: usize,
+    /// For errors.
+    path: PathBuf,
 }
 
 impl Tokenizer {
@@ -75,6 +77,8 @@ impl Tokenizer {
             &known,
         )?);
         tokenizer.notes = notes;
+        // A broken table of characters shows only at a text: better now than at the first item.
+        tokenizer.encode("What is that? 音, é, \u{301}\n 12")?;
         Ok(tokenizer)
     }
 
@@ -130,6 +134,7 @@ impl Tokenizer {
             end_of_text,
             separator,
             notes: Vec::new(),
+            path: path.to_path_buf(),
         })
     }
 
@@ -162,21 +167,35 @@ impl Tokenizer {
     /// `tokenizer.json` with the added tokens.
     pub fn to_json(&self) -> Result<String> {
         library(|| self.inner.to_string(true))
-            .map_err(|e| Error::recipe("tokenizer.json", format!("cannot be written: {e}")))
+            .map_err(|e| Error::checkpoint(&self.path, "tokenizer", "one that can be written", e))
     }
 
     /// Special tokens in the text are recognised, none is added.
     pub fn encode(&self, text: &str) -> Result<Vec<i64>> {
-        let encoding = library(|| self.inner.encode(text, false))
-            .map_err(|e| Error::recipe("text", format!("cannot be tokenized: {e}")))?;
+        let encoding = library(|| self.inner.encode(text, false)).map_err(|e| {
+            let text: String = text.chars().take(40).collect();
+            Error::checkpoint(
+                &self.path,
+                "tokenizer",
+                format!("tokens for the text {text:?}"),
+                e,
+            )
+        })?;
         Ok(encoding.get_ids().iter().map(|i| i64::from(*i)).collect())
     }
 
     /// Ids outside of the vocabulary are left out, as transformers does.
     pub fn decode(&self, ids: &[i64], skip_special: bool) -> Result<String> {
         let ids: Vec<u32> = ids.iter().filter_map(|i| u32::try_from(*i).ok()).collect();
-        library(|| self.inner.decode(&ids, skip_special))
-            .map_err(|e| Error::recipe("text", format!("cannot be decoded: {e}")))
+        library(|| self.inner.decode(&ids, skip_special)).map_err(|e| {
+            let ids = &ids[..ids.len().min(8)];
+            Error::checkpoint(
+                &self.path,
+                "tokenizer",
+                format!("a text for the tokens {ids:?}"),
+                e,
+            )
+        })
     }
 }
 

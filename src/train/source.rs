@@ -70,6 +70,13 @@ pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Re
         Begin::Stage(before) => load::open(&recipe.stage_folder(&before.name), &options)?,
         Begin::Path(path) => load::open_parts(&preflight::parts(recipe, path), &options)?,
     };
+    // What a stage before has written holds copies of the same files.
+    let own = before.is_some_and(|name| recipe.stages.iter().any(|s| s.name == *name));
+    if ranks.first() && !own {
+        for note in &model.notes {
+            crate::say!("note: {note}");
+        }
+    }
     model.model.again = recipe.train.activation_checkpointing;
     for note in model.notes.iter().filter(|_| ranks.first()) {
         crate::say!("note: {note}");
