@@ -9,7 +9,8 @@ use super::{log_every, number};
 use crate::checkpoint::{items, write_safetensors};
 use crate::data::feed::{examples, Ears, Example};
 use crate::data::manifest::Manifest;
-use crate::error::{Error, Result};
+use crate::error::{self, Error, Result};
+use crate::model::bounds;
 use crate::model::clap::{Clap, Config, TEXT_TOKENS};
 use crate::model::htsat::TrainMode;
 use crate::model::params::{Origin, Store};
@@ -43,6 +44,12 @@ pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) ->
         text: clap.text.config(tokenizer.len() as i64),
         joint_dim: clap.joint_dim,
     };
+    let wrong = bounds::clap(&config).into_iter();
+    error::all(
+        wrong
+            .map(|w| Error::recipe(&recipe.name, w.to_string()))
+            .collect(),
+    )?;
     let store = Store::new(Origin::Fresh, device);
     let model = Clap::new(&store.root(), &config);
     let params = store.finish()?;

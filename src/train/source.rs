@@ -64,15 +64,17 @@ fn tell_passes(stage: &StageRecipe, pass: u64, world: usize) {
 
 /// The model with which stage number `index` begins: the same on every rank.
 pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Result<Loaded> {
+    let stage = &recipe.stages[index];
     let options = load::Options::new(device);
-    let mut model = match preflight::begin(recipe, index) {
+    let begin = preflight::begin(recipe, index);
+    // What a stage before has written holds copies of files that were told of then.
+    let told = matches!(begin, Begin::Stage(_));
+    let mut model = match begin {
         Begin::Recipe => load::start(recipe, device)?,
         Begin::Stage(before) => load::open(&recipe.stage_folder(&before.name), &options)?,
         Begin::Path(path) => load::open_parts(&preflight::parts(recipe, path), &options)?,
     };
-    // What a stage before has written holds copies of the same files.
-    let own = before.is_some_and(|name| recipe.stages.iter().any(|s| s.name == *name));
-    if ranks.first() && !own {
+    if ranks.first() && !told {
         for note in &model.notes {
             crate::say!("note: {note}");
         }
