@@ -64,7 +64,6 @@ fn tell_passes(stage: &StageRecipe, pass: u64, world: usize) {
 
 /// The model with which stage number `index` begins: the same on every rank.
 pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Result<Loaded> {
-    let stage = &recipe.stages[index];
     let options = load::Options::new(device);
     let begin = preflight::begin(recipe, index);
     // What a stage before has written holds copies of files that were told of then.
@@ -74,13 +73,8 @@ pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Re
         Begin::Stage(before) => load::open(&recipe.stage_folder(&before.name), &options)?,
         Begin::Path(path) => load::open_parts(&preflight::parts(recipe, path), &options)?,
     };
-    if ranks.first() && !told {
-        for note in &model.notes {
-            crate::say!("note: {note}");
-        }
-    }
     model.model.again = recipe.train.activation_checkpointing;
-    for note in model.notes.iter().filter(|_| ranks.first()) {
+    for note in model.notes.iter().filter(|_| ranks.first() && !told) {
         crate::say!("note: {note}");
     }
     follow(recipe, &mut model.model, ranks);
