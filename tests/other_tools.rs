@@ -116,6 +116,25 @@ fn leftovers_of_another_sharding_are_said_and_never_read() {
     }
 }
 
+#[test]
+fn a_chunk_that_no_list_names_is_said() {
+    let d = tempfile::tempdir().unwrap();
+    let at = |name: &str| d.path().join(name);
+    for (i, name) in [NORM, HEAD].iter().enumerate() {
+        save(&at(&format!("chunk_{i}.safetensors")), &[name], i as f64);
+    }
+    save(&at("mine.safetensors"), &["mine"], 0.0);
+    std::fs::write(at("metadata.json"), json!(["chunk_1"]).to_string()).unwrap();
+    let archive = Archive::open(d.path()).unwrap();
+    assert_eq!(archive.names().collect::<Vec<_>>(), [HEAD]);
+    assert_eq!(archive.notes().len(), 1);
+    let note = &archive.notes()[0];
+    assert!(
+        note.contains("chunk_0.safetensors") && !note.contains("mine"),
+        "{note}"
+    );
+}
+
 /// The tiny model's files, one of them replaced.
 fn tiny_with(name: &str, content: &[u8]) -> tempfile::TempDir {
     let d = tempfile::tempdir().unwrap();

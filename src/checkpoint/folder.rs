@@ -30,8 +30,9 @@ pub(super) fn open(path: &Path) -> Result<Archive> {
     for (index, single) in SHARDS {
         if let Some(file) = at(single) {
             let mut all = Archive::open(&file)?;
+            let read = BTreeSet::from([single.to_owned()]);
             all.notes
-                .extend(left_aside(path, single, &BTreeSet::from([single])));
+                .extend(left_aside(path, single, AS_TRANSFORMERS, &read, is_weights));
             return Ok(all);
         }
         if let Some(file) = at(index) {
@@ -70,13 +71,29 @@ pub(super) fn is_weights(name: &str) -> bool {
     })
 }
 
+const AS_TRANSFORMERS: &str = "is read, as transformers does";
+
+/// Whether a name is one that we give to a chunk.
+pub(super) fn is_chunk(name: &str) -> bool {
+    let number = name
+        .strip_prefix("chunk_")
+        .and_then(|n| n.strip_suffix(".safetensors"));
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// A line that names the weights beside those that are `read`, where there are others: of an earlier saving, another
 /// sharding, another format. Which of them is meant cannot be told.
-fn left_aside(folder: &Path, what: &str, read: &BTreeSet<&str>) -> Option<String> {
+fn left_aside(
+    folder: &Path,
+    what: &str,
+    how: &str,
+    read: &BTreeSet<String>,
+    is_weights: fn(&str) -> bool,
+) -> Option<String> {
     let mut others: Vec<String> = std::fs::read_dir(folder)
         .ok()?
         .filter_map(|f| f.ok()?.file_name().into_string().ok())
-        .filter(|n| is_weights(n) && !read.contains(n.as_str()))
+        .filter(|n| is_weights(n) && !read.contains(n))
         .collect();
     others.sort();
     if others.is_empty() {
@@ -88,7 +105,7 @@ fn left_aside(folder: &Path, what: &str, read: &BTreeSet<&str>) -> Option<String
     };
     others.truncate(MOST_NAMED);
     Some(format!(
-        "{}: {what} is read, as transformers does; other weights lie beside it and are left aside: {}{more}",
+        "{}: {what} {how}; other weights lie beside it and are left aside: {}{more}",
         folder.display(),
         others.join(", ")
     ))
@@ -181,13 +198,14 @@ pub(super) fn parse_index(path: &Path, bytes: &[u8]) -> Result<()> {
 
 fn chunks(folder: &Path, index: &Path) -> Result<Archive> {
     let mut all = Archive::new(folder);
+    let mut read = BTreeSet::new();
     for chunk in listed(index)? {
-        all = all.overlay(Archive::open(&inside(
-            folder,
-            index,
-            &format!("{chunk}.safetensors"),
-        )?)?);
+        let file = format!("{chunk}.safetensors");
+        all = all.overlay(Archive::open(&inside(folder, index, &file)?)?);
+        read.insert(file);
     }
+    let how = "names the chunks that are read";
+    all.notes.extend(left_aside(folder, CHUNKS, how, &read, is_chunk));
     Ok(all)
 }
 
@@ -222,9 +240,9 @@ fn shards(folder: &Path, index: &Path) -> Result<Archive> {
         ));
     }
     let name = index.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-    let mut read = files;
-    read.insert(name);
-    all.notes.extend(left_aside(folder, name, &read));
+    let read = files.iter().copied().chain([name]).map(str::to_owned).collect();
+    all.notes
+        .extend(left_aside(folder, name, AS_TRANSFORMERS, &read, is_weights));
     Ok(all)
 }
 

@@ -199,9 +199,7 @@ fn remove_other_chunks(folder: &Path, named: &IndexMap<String, Vec<&str>>) -> Re
         let file = file.map_err(|e| Error::io(folder, e))?;
         let name = file.file_name();
         let chunk = name.to_str().and_then(|n| n.strip_suffix(".safetensors"));
-        let number = chunk.and_then(|c| c.strip_prefix("chunk_"));
-        let ours = number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
-        if ours && !chunk.is_some_and(|c| named.contains_key(c)) {
+        if name.to_str().is_some_and(folder::is_chunk) && !chunk.is_some_and(|c| named.contains_key(c)) {
             std::fs::remove_file(file.path()).map_err(|e| Error::io(file.path(), e))?;
         }
     }
