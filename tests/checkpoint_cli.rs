@@ -156,7 +156,7 @@ fn verify_fits_what_fits_and_lists_what_does_not() {
     );
     says(
         &["checkpoint", "verify", &tiny, "--model", "af2-3"],
-        4,
+        2,
         &["did you mean `af2-3b`?"],
     );
     let training = text(&golden("F_tiny/train_ckpt/checkpoint_0_zeroed.pt"));

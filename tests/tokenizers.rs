@@ -98,7 +98,7 @@ fn ids_that_collide_or_leave_a_hole_are_refused_by_file_and_token() {
     holed
         .as_object_mut()
         .unwrap()
-        .insert("Ġlast".into(), (n + 1).into());
+        .insert("Ġbehind".into(), (n + 1).into());
     let mut twice = json_of(&golden("F_tiny/llm/vocab.json"));
     twice.as_object_mut().unwrap().insert("Ġtwice".into(), 7.into());
     const CONFIG: &str = "tokenizer_config.json";

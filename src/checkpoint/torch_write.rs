@@ -68,7 +68,7 @@ pub fn write(path: &Path, root: &Node) -> Result<()> {
     crate::fsutil::write_atomic(path, |out| {
         let io = |e: std::io::Error| Error::io(path, e);
         let broken = |e: zip::result::ZipError| Error::io(path, e.into());
-        let mut zip = ZipWriter::new(UntilItFails { out, failed: false });
+        let mut zip = ZipWriter::new(UntilItFails::new(out));
         let options = SimpleFileOptions::default()
             .compression_method(zip::CompressionMethod::Stored)
             .with_alignment(ALIGNMENT);
@@ -90,41 +90,64 @@ pub fn write(path: &Path, root: &Node) -> Result<()> {
     })
 }
 
-/// Takes everything once something could not be written: the zip writer ends its file when it is dropped, and would print
-/// that this failed before the error itself is told.
+/// Once something could not be written, takes everything and keeps nothing: the zip writer ends its file when it is dropped,
+/// and would print that this failed before the error itself is told.
 struct UntilItFails<'o> {
     out: &'o mut dyn Out,
     failed: bool,
+    /// Where the next byte goes: the zip writer counts by it.
+    at: u64,
 }
 
-impl UntilItFails<'_> {
-    fn once<T>(
-        &mut self,
-        instead: T,
-        f: impl FnOnce(&mut dyn Out) -> std::io::Result<T>,
-    ) -> std::io::Result<T> {
-        if self.failed {
-            return Ok(instead);
+impl<'o> UntilItFails<'o> {
+    fn new(out: &'o mut dyn Out) -> Self {
+        UntilItFails {
+            out,
+            failed: false,
+            at: 0,
         }
-        let result = f(self.out);
-        self.failed = result.is_err();
+    }
+
+    fn noted<T>(&mut self, result: std::io::Result<T>) -> std::io::Result<T> {
+        self.failed |= result.is_err();
         result
     }
 }
 
 impl Write for UntilItFails<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.once(bytes.len(), |out| out.write(bytes))
+        let written = match self.failed {
+            true => bytes.len(),
+            false => {
+                let result = self.out.write(bytes);
+                self.noted(result)?
+            }
+        };
+        self.at += written as u64;
+        Ok(written)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.once((), |out| out.flush())
+        if self.failed {
+            return Ok(());
+        }
+        let result = self.out.flush();
+        self.noted(result)
     }
 }
 
 impl Seek for UntilItFails<'_> {
     fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        self.once(0, |out| out.seek(to))
+        self.at = match (self.failed, to) {
+            (false, to) => {
+                let result = self.out.seek(to);
+                self.noted(result)?
+            }
+            (true, SeekFrom::Start(n)) => n,
+            (true, SeekFrom::Current(d)) => self.at.saturating_add_signed(d),
+            (true, SeekFrom::End(_)) => self.at,
+        };
+        Ok(self.at)
     }
 }
 
