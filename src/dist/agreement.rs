@@ -2,6 +2,7 @@
 //! that differ are named, with their keys.
 
 use super::meeting::{ask, names, Table};
+use super::words;
 use crate::error::short;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -62,7 +63,7 @@ pub(super) fn numbers(facts: &Facts) -> Vec<f64> {
 /// # Errors
 /// Who said nothing in time; a store that fails.
 pub(super) fn compare(table: Table, key: &str, facts: &Facts) -> Result<Option<String>, String> {
-    let failed = |e: tch::TchError| short(&e);
+    let failed = |e: tch::TchError| words(&e);
     let at = |rank: usize| format!("{key}/facts/{rank}");
     let text = serde_json::to_string(facts).map_err(|e| e.to_string())?;
     table.store.set(&at(table.rank), &text).map_err(failed)?;

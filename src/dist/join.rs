@@ -4,9 +4,9 @@
 use super::agreement::{self, Facts};
 use super::machine::{self, Machines};
 use super::meeting::{self, Table};
-use super::{Place, LEFT};
-use crate::error::{short, Error, Result};
-use crate::ffi::c10d::{Host, Meeting, ProcessGroup, Store};
+use super::{words, Place, LEFT};
+use crate::error::{Error, Result};
+use crate::ffi::c10d::{self, Host, Meeting, ProcessGroup, Store};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{mpsc, Arc, Mutex};
@@ -21,6 +21,9 @@ const NO_MEETING: &str =
     how long they wait; where a machine has several networks GLOO_SOCKET_IFNAME names the one to use";
 const DIFFERENT: &str =
     "give all ranks the same recipe, overrides and program; what may differ from machine to machine is left out of it";
+
+const NO_STORE: &str =
+    "what listens there does not answer as a store does: another program, or one that is frozen";
 
 /// What the ranks have when they have met.
 pub(super) struct Met {
@@ -73,12 +76,12 @@ fn meet(
     doing: &Mutex<&'static str>,
 ) -> Result<Met> {
     let failed = |why: String| no_meeting(place, timeout, why);
-    let refused = |e: tch::TchError| failed(short(&e));
+    let refused = |e: tch::TchError| failed(words(&e));
     let waits_for = |what: &'static str| *doing.lock().unwrap_or_else(|e| e.into_inner()) = what;
     let until = Instant::now() + timeout;
     let (rank, world) = (place.rank, place.world);
 
-    waits_for("what listens there does not answer as a store does: another program, or one that is frozen");
+    waits_for(NO_STORE);
     let loopback = place.loopback().filter(|_| !place.agent);
     let host = loopback.map_or(place.host.clone(), |address| address.to_string());
     let by = match (place.agent || rank > 0, loopback) {
@@ -86,7 +89,12 @@ fn meet(
         (false, Some(address)) => Host::UsAt(address),
         (false, None) => Host::Us,
     };
-    let store = Store::open(&host, place.port, by, timeout).map_err(refused)?;
+    // What libtorch logs here are its own frames around the words that our errors have.
+    let _quiet = c10d::Quiet::new();
+    let store = Store::open(&host, place.port, by, timeout).map_err(|e| match words(&e) {
+        text if text.starts_with("Ping failed") => failed(NO_STORE.into()),
+        text => failed(text),
+    })?;
     waits_for("the store that the ranks meet in does not answer any more");
     let table = Table {
         store: &store,

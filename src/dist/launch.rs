@@ -82,7 +82,7 @@ impl Launch {
         ] {
             command.env(name, value);
         }
-        let cores = super::machine::cores() / self.ranks;
+        let cores = crate::cores::allowed() / self.ranks;
         for (name, value) in [
             ("OMP_NUM_THREADS", cores.max(1).to_string()),
             // NCCL's own meeting, too, is this machine's alone.

@@ -77,11 +77,6 @@ fn allowed() -> String {
     list.unwrap_or_default().trim().to_owned()
 }
 
-/// Cores that this process may use: its affinity and its group's quota.
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

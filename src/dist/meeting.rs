@@ -1,7 +1,7 @@
 //! How ranks agree on which round of a run this is. A store may outlive many: torchrun's agents keep theirs over restarts, and do
 //! not count these alike on every node.
 
-use crate::error::short;
+use super::words;
 use crate::ffi::c10d::Store;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ pub(super) fn round(table: Table, again: bool) -> Result<String, String> {
         world,
         until,
     } = table;
-    let failed = |e: tch::TchError| short(&e);
+    let failed = |e: tch::TchError| words(&e);
     let word = format!("{:016x}", rand::random::<u64>());
     if rank > 0 {
         store.set(&format!("af2/knock/{rank}"), &word).map_err(failed)?;
@@ -104,7 +104,7 @@ pub(super) fn ask(
     let Table {
         store, rank, world, ..
     } = table;
-    let failed = |e: tch::TchError| short(&e);
+    let failed = |e: tch::TchError| words(&e);
     let reply = format!("{key}/answer");
     if rank > 0 {
         store.set(&format!("{key}/{rank}"), own).map_err(failed)?;
@@ -126,7 +126,7 @@ impl Table<'_> {
     /// What is under a key, as soon as something is; none where that is not in time.
     pub(super) fn wait(&self, key: &str) -> Result<Option<String>, String> {
         loop {
-            let found = self.store.get(key).map_err(|e| short(&e))?;
+            let found = self.store.get(key).map_err(|e| words(&e))?;
             if found.is_some() || Instant::now() >= self.until {
                 return Ok(found);
             }

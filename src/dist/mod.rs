@@ -107,7 +107,7 @@ impl Ranks {
 
     /// Cores for this rank: those that it may use, shared with the ranks that may use the same.
     pub fn cores(&self) -> usize {
-        (machine::cores() / self.machines.sharing).max(1)
+        (crate::cores::allowed() / self.machines.sharing).max(1)
     }
 
     /// Whether other ranks may run on the same cores.
@@ -412,12 +412,20 @@ fn within<T: Send + 'static>(
     receive.recv_timeout(limit).ok()?.ok()
 }
 
+/// The first line of what libtorch said.
+fn words(error: &tch::TchError) -> String {
+    match error {
+        tch::TchError::Torch(text) => short(text),
+        other => short(other),
+    }
+}
+
 /// Marks an error of talking to the others.
 const LOST: &str = "lost contact: ";
 
 fn lost<T>(result: std::result::Result<T, tch::TchError>) -> Result<T> {
     result.map_err(|e| Error::Ranks {
-        message: format!("{LOST}{}", short(&e)),
+        message: format!("{LOST}{}", words(&e)),
         hint: None,
     })
 }
@@ -445,3 +453,6 @@ fn is_loss(error: &Error) -> bool {
 pub fn zero(device: Device) -> Tensor {
     Tensor::zeros([0i64; 0], (Kind::Float, device))
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,7 @@ struct RawReducer {
 extern "C" {
     fn af2_store_serve(port: c_int, listens: c_int, err: ErrorSlot) -> *mut c_void;
     fn af2_store_free(store: *mut c_void);
+    fn af2_log_level(level: c_int) -> c_int;
     fn af2_store_open(
         host: *const c_char,
         port: c_int,
@@ -113,6 +114,28 @@ fn listening(address: IpAddr, port: u16) -> Result<(c_int, u16)> {
     let socket = TcpListener::bind((address, port)).map_err(wrong)?;
     let port = socket.local_addr().map_err(wrong)?.port();
     Ok((socket.into_raw_fd(), port))
+}
+
+/// While it lives, c10d writes no log of its own, unless TORCH_CPP_LOG_LEVEL asks for one.
+pub struct Quiet(Option<c_int>);
+
+impl Quiet {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        const FATAL: c_int = 3;
+        let asked = std::env::var_os("TORCH_CPP_LOG_LEVEL").is_some();
+        // SAFETY: sets an integer, and returns what it was.
+        Quiet((!asked).then(|| unsafe { af2_log_level(FATAL) }))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if let Some(before) = self.0 {
+            // SAFETY: as above.
+            unsafe { af2_log_level(before) };
+        }
+    }
 }
 
 /// Who hosts a store.

@@ -2,12 +2,15 @@
 // engine of DistributedDataParallel.
 #include "common.hpp"
 
+#include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <torch/csrc/distributed/c10d/logger.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
+
+#include <utility>
 
 using c10::intrusive_ptr;
 using c10::make_intrusive;
@@ -25,6 +28,9 @@ struct Reducer {
 using NcclFactory = intrusive_ptr<c10d::Backend>* (*)(const intrusive_ptr<c10d::Store>*, int, int, int64_t, int, char**);
 
 extern "C" {
+
+// The least severe level that libtorch logs from now on; returns what it was.
+int af2_log_level(int level) { return std::exchange(FLAGS_caffe2_log_level, level); }
 
 // ---- a store alone, for a launcher: what torchrun's agent hosts. `listens`: a socket that listens to this machine alone; the
 // store's own would listen to all networks.

@@ -1,0 +1,75 @@
+//! Two ranks in one process.
+
+use super::*;
+use crate::ffi::c10d::StoreServer;
+
+/// What each of two ranks makes of it.
+fn both<T: Send>(each: impl Fn(&Ranks) -> T + Sync) -> [T; 2] {
+    let server = StoreServer::start().unwrap();
+    let one = |rank: usize| {
+        let place = Place {
+            rank,
+            world: 2,
+            local: rank,
+            host: "127.0.0.1".into(),
+            port: server.port,
+            agent: true,
+            again: false,
+        };
+        each(&Ranks::join(&place, Device::Cpu, Duration::from_secs(20), &Facts::new()).unwrap())
+    };
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| one(1));
+        [one(0), second.join().unwrap()]
+    })
+}
+
+/// Gloo ends the process where messages differ in length.
+#[test]
+fn messages_of_other_lengths_are_an_error_of_both() {
+    for how in [Reduce::Sum, Reduce::Max] {
+        for lengths in [[1, 2], [3, 40], [40, 41]] {
+            let said = both(|ranks| {
+                let mut values = vec![1.0; lengths[ranks.rank]];
+                ranks.join_numbers(&mut values, how).unwrap_err()
+            });
+            for e in said {
+                assert_eq!(e.exit_code(), 11);
+                assert!(e.to_string().contains("not at the same place"), "{e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_are_joined_in_short_and_in_long_messages() {
+    for n in [1, SHORT, SHORT + 1, 100] {
+        for values in both(|ranks| {
+            let own: Vec<f64> = (0..n).map(|i| (i + ranks.rank * n) as f64).collect();
+            let (mut sum, mut most) = (own.clone(), own);
+            ranks.sum(&mut sum).unwrap();
+            ranks.max(&mut most).unwrap();
+            (sum, most)
+        }) {
+            let expected =
+                |f: fn(usize, usize) -> usize| -> Vec<f64> { (0..n).map(|i| f(i, n) as f64).collect() };
+            assert_eq!(values, (expected(|i, n| 2 * i + n), expected(|i, n| i + n)));
+        }
+    }
+}
+
+#[test]
+fn what_differs_between_ranks_is_told_to_both() {
+    let facts = |weights: &str| Facts::from([("weights".into(), weights.into())]);
+    let said = both(|ranks| {
+        ranks.agree("one: its model", &facts("12")).unwrap();
+        ranks
+            .agree("one: its data", &facts(["12", "13"][ranks.rank]))
+            .unwrap_err()
+            .to_string()
+    });
+    for (rank, text) in said.iter().enumerate() {
+        let expected = "one: its data: rank 1 differs from rank 0:\n  weights: 13 on rank 1, 12 on rank 0";
+        assert!(text.starts_with(&format!("rank {rank}: {expected}")), "{text}");
+    }
+}
