@@ -15,7 +15,6 @@ use crate::shapes::Seconds;
 use crate::text::prompt;
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tch::no_grad;
@@ -108,6 +107,10 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     let mut sampler = Sampler::new(rule, args.seed);
     let mut failed = Vec::new();
     for question in &questions {
+        // The answers are all there is: without a reader there is nothing left to do.
+        if crate::screen::lost() {
+            break;
+        }
         match answer(&model, &ears, question, windows, &options, &mut sampler) {
             Ok(a) if args.json => {
                 let line = serde_json::to_string(&a).map_err(|e| Error::recipe("answer", e.to_string()))?;
@@ -158,14 +161,12 @@ fn answer(
 }
 
 fn read_questions(file: &Path, root: Option<&Path>) -> Result<Vec<Question>> {
-    let open = std::fs::File::open(file).map_err(|e| Error::io(file, e))?;
     let mut all = Vec::new();
-    for (i, line) in std::io::BufReader::new(open).lines().enumerate() {
-        let line = line.map_err(|e| Error::io(file, e))?;
+    for (i, line) in crate::fsutil::read_text(file)?.lines().enumerate() {
         if line.trim().is_empty() {
             continue;
         }
-        let mut q: Question = serde_json::from_str(&line).map_err(|e| {
+        let mut q: Question = serde_json::from_str(line).map_err(|e| {
             Error::data(
                 file,
                 format!("line {}", i + 1),

@@ -225,8 +225,11 @@ impl Options {
         let goes_on = text.goes_on(i, &['"', '“', '«', '(', '\'']);
         match (goes_on, is_article(written)) {
             (true, false) => !MUSIC.contains(&next),
-            // "B or A because": a capital letter in the middle of a sentence.
-            (true, true) => written == "A" && text.gap(i).trim().is_empty() && !text.begins_line(i),
+            // "A or B", and "B or A because": a capital letter in the middle of a sentence.
+            (true, true) => {
+                let inside = text.gap(i).trim().is_empty() && !text.begins_line(i);
+                ["and", "or", "nor"].contains(&next) || (written == "A" && inside)
+            }
             (false, _) => true,
         }
     }

@@ -2,14 +2,13 @@
 
 use super::rules::{normalise, Rule, Verdict};
 use crate::error::{all, Error, Result};
-use crate::fsutil::{read_text, write_atomic};
+use crate::fsutil::{lfs_error, lfs_pointer, open_regular, read_text, write_atomic};
 use crate::metrics::accuracy::{balanced, Count};
 use crate::metrics::bootstrap::{Bootstrap, Interval};
 use crate::metrics::mean;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -131,7 +130,7 @@ impl Results {
 /// The first line, counted from 1, that is not a prediction, with what is wrong with it.
 pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>> {
     let io = |e| Error::io(path, e);
-    let mut reader = BufReader::new(File::open(path).map_err(io)?);
+    let mut reader = BufReader::new(open_regular(path)?);
     let mut predictions = Vec::new();
     let mut line = Vec::new();
     for number in 1.. {
@@ -148,7 +147,12 @@ pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>> {
             _ if line.trim_ascii().is_empty() => continue,
             _ => {}
         }
-        let prediction: Prediction = match serde_json::from_slice(&line) {
+        if let Some(says) = lfs_pointer(&line).filter(|_| number == 1) {
+            return Err(lfs_error(path, &says));
+        }
+        // What some editors put before the first line.
+        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&line);
+        let prediction: Prediction = match serde_json::from_slice(line) {
             Ok(prediction) => prediction,
             Err(e) => return bad("a prediction as JSON", e.to_string()),
         };
