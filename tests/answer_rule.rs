@@ -445,3 +445,74 @@ fn a_reference_may_be_the_letter_alone() {
     let fault = Rule::Label.judge("rain", "C", &labels, "q").unwrap_err();
     assert_eq!(fault.key, "reference");
 }
+
+/// Whatever is written: one option, or none, and no panic.
+#[test]
+fn any_text_names_one_option_or_none() {
+    use rand::{seq::SliceRandom, Rng};
+    use rand_chacha::{rand_core::SeedableRng, ChaCha8Rng};
+    let pieces = [
+        "a",
+        "A",
+        "b",
+        "B",
+        "c",
+        "C#",
+        "rain",
+        "bass",
+        "guitar",
+        "not",
+        "n't",
+        "'",
+        "’",
+        " ",
+        " ",
+        "\n",
+        ".",
+        ":",
+        ")",
+        "(",
+        "**",
+        "answer",
+        "is",
+        "the",
+        "or",
+        "日本",
+        "é",
+        "e\u{301}",
+        "４",
+        "/",
+        "4",
+        "-",
+        "&",
+        "İ",
+        "ß",
+        "\u{200b}",
+        "👍",
+        "\u{1f171}",
+        "°",
+        "ﬁ",
+        "\0",
+        "_",
+    ];
+    let sets: [&[&str]; 6] = [
+        &LETTERS,
+        &["(A) rain", "(B) bass guitar", "(C) guitar"],
+        &["rain", "bass guitar", "guitar"],
+        &["not rain", "rain", "日本"],
+        &["C", "C#", "4/4"],
+        &["İ", "ss", "é"],
+    ];
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let mut found = 0;
+    for _ in 0..20_000 {
+        let text: String = (0..rng.gen_range(0..12))
+            .map(|_| *pieces.choose(&mut rng).unwrap())
+            .collect();
+        let prompt = ["q", "(A) rain (B) bass guitar (C) guitar", "a. b. c."]
+            .choose(&mut rng)
+            .unwrap();
+        found += usize::from(named(&text, sets.choose(&mut rng).unwrap(), prompt).is_some());
+    }
+    assert!(found > 1000, "{found}");
+}

@@ -62,10 +62,7 @@ impl Source {
 /// [`Error::Io`], with a hint for pipes and devices, and where the same name is there in another Unicode form.
 pub(super) fn open(path: &Path) -> Result<File> {
     open_regular(path).map_err(|e| match &e {
-        Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => match other_form(path) {
-            Some(hint) => e.hint(hint),
-            None => e,
-        },
+        Error::Io { source, .. } if source.kind() == ErrorKind::NotFound => other_form(path).unwrap_or(e),
         Error::Io { source, .. } if source.kind() == ErrorKind::InvalidInput && !path.is_dir() => {
             e.hint("a sound is read from its middle, and more than once: write it into a file, for example: ffmpeg -i INPUT out.wav")
         }
@@ -73,8 +70,8 @@ pub(super) fn open(path: &Path) -> Result<File> {
     })
 }
 
-/// What to do about a name that is there in another Unicode form: looks the same, and is another to the file system.
-fn other_form(path: &Path) -> Option<String> {
+/// The error of a name that is there in another Unicode form: looks the same, and is another to the file system.
+fn other_form(path: &Path) -> Option<Error> {
     let (mut there, mut decomposed) = (PathBuf::new(), None);
     for part in path.components() {
         let asked = there.join(part);
@@ -95,9 +92,11 @@ fn other_form(path: &Path) -> Option<String> {
         true => ["composed (NFC)", "decomposed (NFD), as macOS writes it"],
         false => ["decomposed (NFD)", "composed (NFC)"],
     };
-    Some(format!(
-        "the same name is there in another Unicode form: on the disk it is {found}, asked for was {asked}; rename it, for \
-         example: convmv -f utf8 -t utf8 {} --notest FILE",
-        if decomposed? { "--nfc" } else { "--nfd" }
-    ))
+    let what = format!("no file of this name, which is {asked}; the same name is there, {found}");
+    let form = if decomposed? { "--nfc" } else { "--nfd" };
+    Some(
+        Error::io(path, std::io::Error::new(ErrorKind::NotFound, what)).hint(format!(
+            "another Unicode form is another name: rename it, for example: convmv -f utf8 -t utf8 {form} --notest FILE"
+        )),
+    )
 }

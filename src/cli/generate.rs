@@ -1,6 +1,7 @@
 //! `af2 generate`
 
 use super::parts::CheckpointArgs;
+use crate::audio::decode::Reader;
 use crate::data::feed::{Clip, Ears};
 use crate::error::{Error, Result};
 use crate::generate::{
@@ -89,10 +90,13 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     }
     // What is asked for is checked before the model is loaded, which may take minutes.
     let questions = match (&args.audio, &args.prompt, &args.input) {
-        (Some(path), Some(prompt), _) => vec![Question {
-            path: path.clone(),
-            prompt: prompt.clone(),
-        }],
+        (Some(path), Some(prompt), _) => {
+            Reader::open(path)?;
+            vec![Question {
+                path: path.clone(),
+                prompt: prompt.clone(),
+            }]
+        }
         (_, _, Some(file)) => read_questions(file, args.data_root.as_deref())?,
         _ => return Err(Error::usage("--audio with --prompt, or --input, is needed")),
     };
