@@ -251,7 +251,8 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     candidates
         .into_iter()
         .map(|c| (strsim::damerau_levenshtein(word, c), c))
-        .filter(|(d, c)| *d <= 2.max(c.len() / 4))
+        // Of a word of one letter every other one is near.
+        .filter(|(d, c)| *d <= 2.max(c.len() / 4) && *d < c.chars().count())
         .min()
         .map(|(_, c)| c)
 }
@@ -277,5 +278,6 @@ mod tests {
             Some("learning_rate")
         );
         assert_eq!(nearest("zebra", ["learning_rate", "warmup"]), None);
+        assert_eq!(nearest("c", ["a", "b"]), None);
     }
 }

@@ -121,7 +121,7 @@ fn the_verb_prints_the_references_own_yaml() {
         "2",
     ]);
     assert!(
-        code == 4 && err.contains("ranks of --world 2 are 0 to 1"),
+        code == 2 && err.contains("ranks of --world 2 are 0 to 1"),
         "{err}"
     );
     std::fs::write(

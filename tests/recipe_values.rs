@@ -15,9 +15,12 @@ const FULL: &[&str] = &[
     "train.peak_tflops=312",
     "eval.limit=5",
     "lm.optim.global_batch=32",
+    "lm.optim.schedule_steps=600",
     "clap.optim.global_batch=24",
+    "clap.optim.schedule_steps=600",
     "stages.stage1.batch_budget={windows: 30, tokens: 4000, items: 64, multiple: 4}",
     "stages.stage2.optim.global_batch=24",
+    "stages.stage2.optim.schedule_steps=450",
 ];
 
 fn demo(changes: &[&str]) -> Result<Recipe, Error> {
@@ -72,7 +75,11 @@ fn every_number_has_a_range_and_no_value_passes_it() {
     // What no value stands for here is no number.
     let (mut all, mut nothing) = (BTreeSet::new(), BTreeSet::new());
     keys(&serde_yaml::to_value(&full).unwrap(), "", &mut all, &mut nothing);
-    let elsewhere = ["stages.*.optim.global_batch", "stages.*.batch_budget"];
+    let elsewhere = [
+        "stages.*.optim.global_batch",
+        "stages.*.optim.schedule_steps",
+        "stages.*.batch_budget",
+    ];
     let texts = [
         "model.checkpoint",
         "model.lm",
@@ -238,7 +245,7 @@ fn a_list_in_the_place_of_a_mapping_is_refused_wherever_there_is_one() {
             assert_eq!(e.exit_code(), 2, "{said}");
         }
     }
-    // In a file, and in the settings beside a checkpoint.
+    // In a file.
     let e = file(&[(
         "  audio_transformer: {n_head: 2, n_layers: 3, d_inner: 256}",
         "  audio_transformer: [2, 3, 256]",
@@ -250,15 +257,87 @@ fn a_list_in_the_place_of_a_mapping_is_refused_wherever_there_is_one() {
             .contains("each value stands behind its key: `n_head`"),
         "{e}"
     );
+}
+
+#[test]
+fn a_list_is_no_question() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("af2.yaml");
-    for text in [
-        "cross_attention: [1, 8, 64, 4, all, 1]\n",
-        "audio_transformer: [8]\n",
-        "model: [1]\n",
+    let path = folder.path().join("questions.jsonl");
+    std::fs::write(&path, "[\"a.wav\", \"what?\"]\n").unwrap();
+    let path = path.display().to_string();
+    let (code, _, err) = af2(&["generate", "--checkpoint", "x", "--input", &path]);
+    assert!(
+        code == 6 && err.contains("line 1") && err.contains("found a list"),
+        "{code} {err}"
+    );
+}
+
+#[test]
+fn weights_that_make_no_epoch_of_these_manifests_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = "{\"name\": \"a.wav\", \"prompt\": \"what?\", \"output\": \"a dog\"}\n";
+    std::fs::create_dir_all(folder.path().join("A-AQA")).unwrap();
+    let write =
+        |items: usize| std::fs::write(folder.path().join("A-AQA/train.jsonl"), line.repeat(items)).unwrap();
+    let text = format!(
+        "name: x\noutput: out\nmodel: {{}}\ndata: {{root: '{}', sets: {{a: A-AQA/train.jsonl}}}}\nstages:\n  - name: one\n    \
+         train: [cross_attention]\n    windows: 1\n    sets: {{a: 1}}\n    \
+         optim: {{steps: 1, batch_size: 1, learning_rate: 0}}\n",
+        folder.path().display()
+    );
+    let blend = |change: &str| {
+        let recipe = Recipe::parse(&text, "r.yaml", &[change.to_owned()]).unwrap();
+        recipe
+            .blend(&recipe.stages[0], None)
+            .map(|_| ())
+            .map_err(|e| e.to_string())
+    };
+    write(20);
+    for change in [
+        "data.global_weight=1",
+        "data.global_weight=0.005",
+        "stages.one.sets.a=1000",
     ] {
+        blend(change).unwrap();
+    }
+    let e = blend("data.global_weight=1e-5").unwrap_err();
+    assert!(
+        e.contains("stages.one.sets: ") && e.contains("epochs of 0.0002 items"),
+        "{e}"
+    );
+    write(300_000);
+    let e = blend("stages.one.sets.a=1000").unwrap_err();
+    assert!(e.contains("epochs of 300000000.0 items"), "{e}");
+}
+
+#[test]
+fn weights_of_the_references_own_file_have_the_same_ranges() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pretrain.yaml");
+    let read = |all: &str, one: &str| {
+        let text = format!(
+            "data_config:\n  dataset_blending_global_weight: {all}\n  dataset_blending_config:\n    A-AQA/train: {{weight: {one}}}\n"
+        );
         std::fs::write(&path, text).unwrap();
-        assert_eq!(Settings::read(&path).unwrap_err().exit_code(), 4, "{text}");
+        af2::recipe::reference::Blending::read(&path)
+    };
+    assert!(read("0.005", "2.0").unwrap().is_some());
+    assert!(read("0.005", "'2.5'").unwrap().is_some());
+    for (all, one) in [
+        ("1", "1.0e9"),
+        ("1e300", "1"),
+        ("1", "-1"),
+        ("1", ".nan"),
+        ("1", ".inf"),
+        ("100", "100"),
+        ("1", "nan"),
+        ("1", "[1]"),
+    ] {
+        let e = read(all, one).unwrap_err();
+        assert!(
+            e.exit_code() == 4 && e.to_string().contains("weight"),
+            "{all} {one}: {e}"
+        );
     }
 }
 
@@ -329,7 +408,7 @@ fn what_is_no_recipe_is_neither_read_nor_a_base() {
         (&at("list.yaml"), "found a list"),
         (&at("text.yaml"), "found a plain value"),
         (&at("passwd"), "found a plain value"),
-        (&at("large.yaml"), "at most 4194304 bytes"),
+        (&at("large.yaml"), "at most 1048576 bytes"),
         (&at("binary.yaml"), "0xff"),
         (&at("other.yaml"), "unknown field `services`"),
         (&at("gone.yaml"), "No such file"),
@@ -387,11 +466,19 @@ fn a_spelling_is_read_right_or_named() {
             "in quotation marks it is a text: write 4e-4",
         ),
         (rate, "learning_rate: '4e-4'", "in quotation marks"),
-        (rate, "learning_rate: 0,0004", "write 0.0004"),
+        (
+            "  max_windows: 9",
+            "  max_windows: 1,0",
+            "write 10 or 1.0: a comma is neither",
+        ),
         (rate, "learning_rate: 4e-4f", "a number"),
         (rate, "learning_rate: 4 e-4", "a number"),
         (rate, "learning_rate: four", "expected a number"),
-        (rate, "learning_rate: ~", "found nothing, expected a number"),
+        (
+            rate,
+            "learning_rate: ~",
+            "invalid type: nothing, expected a number",
+        ),
         (rate, "learning_rate: .inf", "inf is not from 0 to 10"),
         (steps, "steps: 010", "write 10, or 8 if octal was meant"),
         (steps, "steps: 1_000", "write 1000"),
@@ -445,6 +532,11 @@ fn a_spelling_is_read_right_or_named() {
         ("  sets: [captions]", "  sets: captions", "[captions]"),
         ("eval:", "---\neval:", "a second document"),
         (
+            "  max_windows: 9",
+            "  max_windows: {a: ${HOME}/b}",
+            "the braces of `${…}` are YAML's own here",
+        ),
+        (
             "name: demo",
             "name: demo\n\u{1b}[2Jx: 1",
             "does not stand in a YAML file",
@@ -470,7 +562,6 @@ fn what_a_shell_would_replace_in_a_path_is_refused() {
         ("model.checkpoint", "~/af2"),
         ("model.lm", "${MODELS}/Qwen2.5-3B"),
         ("model.clap", "$CLAP"),
-        ("model.base", "~"),
         ("stages.stage2.from", "$HOME/checkpoint_1.pt"),
     ] {
         let e = demo(&[&format!("{key}={value}")]).unwrap_err();
@@ -738,6 +829,12 @@ fn every_key_that_a_message_or_a_page_names_is_one() {
     keys(&full, "", &mut all, &mut nothing);
     let known = |word: &str| {
         let mut parts: Vec<&str> = word.split('.').collect();
+        // What a message puts in: of a stage its name, elsewhere any key.
+        let open = parts
+            .iter()
+            .enumerate()
+            .position(|(i, p)| p.contains('{') && !(i == 1 && parts[0] == "stages"));
+        parts.truncate(open.unwrap_or(parts.len()));
         let own = ["optim", "save", "batch_budget", "clap_train"];
         if own.contains(&parts[0]) {
             parts.splice(0..0, ["stages", "*"]);
@@ -790,8 +887,9 @@ fn every_key_that_a_message_or_a_page_names_is_one() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let inside = path.strip_prefix(root).unwrap().display().to_string();
-            // Names of tensors stand there.
+            // Names of tensors and of a tokenizer's parts stand there.
             let tensors = [
+                "src/text",
                 "src/checkpoint",
                 "src/load",
                 "src/model",
@@ -836,11 +934,8 @@ fn every_key_that_a_message_or_a_page_names_is_one() {
             {
                 continue;
             }
-            let word = match word.split('.').next() {
-                Some("optim" | "save" | "batch_budget") => format!("stages.0.{word}"),
-                _ => word,
-            };
             let change = format!("{word}={value}");
+            // As it would be written behind a command.
             if let Err(e) = demo(&[&change]) {
                 assert_ne!(e.exit_code(), 2, "{file}: {change}: {e}");
             }
@@ -848,6 +943,36 @@ fn every_key_that_a_message_or_a_page_names_is_one() {
         }
     }
     assert!(seen > 40 && tried > 3, "{seen} keys, {tried} of them with values");
+}
+
+#[test]
+fn a_key_in_the_wrong_place_is_told_where_it_stands() {
+    for (change, said) in [
+        ("stages.0.steps=3", "`steps` stands under stages.NAME.optim"),
+        (
+            "stages.stage1.learning_rate=1",
+            "`learning_rate` stands under stages.NAME.optim",
+        ),
+        ("max_tokens=3", "`max_tokens` stands under data"),
+        ("optim={}", "`optim` stands under lm, clap, stages.NAME"),
+        ("data.windows=3", "`windows` stands under stages.NAME, eval"),
+        // Not a key anywhere.
+        ("stages.0.optim.stepss=3", "did you mean `steps`?"),
+    ] {
+        let e = demo(&[change]).unwrap_err().to_string();
+        assert!(e.contains(said), "{change}: {e}");
+    }
+    // In a file from its top, the command line before it.
+    let text = DEMO
+        .replace("name: demo", "nmae: demo")
+        .replace("  max_tokens: 64", "  max_tokens: few\n  windows: 3");
+    let all = told(Recipe::parse(&text, "r.yaml", &["zzz=1".into()]));
+    let line = |e: &String| e.split(':').nth(1).and_then(|n| n.parse::<usize>().ok());
+    let lines: Vec<_> = all.iter().map(line).collect();
+    assert!(
+        lines.len() > 3 && lines[0].is_none() && lines.is_sorted(),
+        "{all:#?}"
+    );
 }
 
 #[test]

@@ -1148,6 +1148,39 @@ fn an_import_says_how_the_references_training_differs() {
 }
 
 #[test]
+fn an_import_takes_both_names_of_the_encoder_and_another_of_the_stage() {
+    let method = |to: &'static str| imported(&[("method: afclap-large", to)]);
+    let (code, out, err) = method("method: nvclap-large");
+    assert_eq!((code, out.contains("frames: few_shot_mask")), (0, true), "{err}");
+    let (code, _, err) = method("method: microsoft-clap");
+    assert_eq!(code, 4);
+    assert!(
+        err.contains("found `microsoft-clap`") && err.contains("afclap-large and nvclap-large are one"),
+        "{err}"
+    );
+    // What its trainer does beside: under FSDP in bf16, and when it validates.
+    let bf16 = "reduces gradients and holds buffers in bf16";
+    for (changes, said) in [
+        (vec![], true),
+        (vec![("precision: amp_bf16", "precision: fp32")], false),
+        (vec![("fsdp: true", "fsdp: false")], false),
+    ] {
+        let (_, _, err) = imported(&changes);
+        assert_eq!(err.contains(bf16), said, "{changes:?}: {err}");
+        assert!(err.contains("after every fifth virtual epoch"), "{err}");
+    }
+    let folder = files(&[("sft.yaml", REFERENCE)]);
+    let import = |name: &str| in_folder(folder.path(), &["recipe", "import", "sft.yaml", "--stage", name]);
+    let (code, out, err) = import("tuned: 9");
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("- name: 'tuned: 9'"), "{out}");
+    for name in ["", "a/b", "7", "..", "\u{1b}[31m"] {
+        let (code, _, err) = import(name);
+        assert_eq!(code, 4, "{name:?}: {err}");
+    }
+}
+
+#[test]
 fn fine_tuning_goes_on_from_our_own_pre_training() {
     let folder = files(&[("sft.yaml", REFERENCE)]);
     let made = |path: &str| std::fs::create_dir_all(folder.path().join(path)).unwrap();

@@ -170,14 +170,14 @@ fn read_questions(file: &Path, root: Option<&Path>) -> Result<Vec<Question>> {
         if line.trim().is_empty() {
             continue;
         }
-        let mut q: Question = serde_json::from_str(line).map_err(|e| {
-            Error::data(
-                file,
-                format!("line {}", i + 1),
-                r#"{"path": "…", "prompt": "…"}"#,
-                e.to_string(),
-            )
-        })?;
+        let wrong = |found: String| {
+            let expected = r#"{"path": "…", "prompt": "…"}"#;
+            Error::data(file, format!("line {}", i + 1), expected, found)
+        };
+        if line.trim_start().starts_with('[') {
+            return Err(wrong("a list".into()));
+        }
+        let mut q: Question = serde_json::from_str(line).map_err(|e| wrong(e.to_string()))?;
         if let Some(root) = root {
             q.path = root.join(&q.path);
         }

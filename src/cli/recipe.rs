@@ -223,7 +223,8 @@ fn check(args: &CheckArgs) -> Result<()> {
 fn summary(file: &Path, recipe: &Recipe, looked: bool) -> String {
     let steps: usize = recipe.stages.iter().map(|s| s.optim.steps).sum();
     let stages = recipe.stages.len();
-    let s = if stages == 1 { "" } else { "s" };
+    let s = |n: usize| if n == 1 { "" } else { "s" };
+    let (s, t) = (s(stages), s(steps));
     let file = file.display();
     let eval = match recipe.eval {
         Some(_) => "",
@@ -231,9 +232,9 @@ fn summary(file: &Path, recipe: &Recipe, looked: bool) -> String {
     };
     let files = match looked {
         true => "",
-        false => "; the files that it names were not looked at",
+        false => "; the files that it names were not looked at (--files does)",
     };
-    format!("{file}: sound; {stages} stage{s}, {steps} optimizer steps{eval}{files}")
+    format!("{file}: sound; {stages} stage{s}, {steps} optimizer step{t}{eval}{files}")
 }
 
 fn import(args: &ImportArgs) -> Result<()> {
@@ -250,10 +251,15 @@ fn import(args: &ImportArgs) -> Result<()> {
         return Err(e.hint("its top keys are train_config, data_config, clap_config and model_config"));
     };
     super::say(&recipe.notes);
+    crate::say!("note: `af2 plan {file} --gpus N --memory 80G` says whether a GPU holds it as it is");
+    // A comment ends with its line.
+    let in_a_line = |text: &str| text.replace(char::is_control, " ");
+    let name = args.file.file_name().unwrap_or_default().to_string_lossy();
     let text = format!(
         "# {} of the reference as a recipe, in parity mode; behind each value the key it comes from, or why it is there.\n\
-         # Made by: af2 recipe import {file}\n{yaml}",
-        args.file.file_name().unwrap_or_default().to_string_lossy()
+         # Made by: af2 recipe import {}\n{yaml}",
+        in_a_line(&name),
+        in_a_line(&file)
     );
     // What is written must be readable as what it is.
     Recipe::parse(&text, &file, &[])?;

@@ -207,7 +207,9 @@ impl Order {
                 message: format!(
                     "the data cursor is behind {items} items, which batches of {own} do not reach"
                 ),
-                hint: Some(format!("optim.batch_size={theirs} goes on as the run was")),
+                hint: Some(format!(
+                    "`batch_size: {theirs}` in the stage's `optim` goes on as the run was"
+                )),
             });
         }
         Ok((items / own) as usize)

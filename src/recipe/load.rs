@@ -4,6 +4,7 @@ use super::import::Imported;
 use super::layers::Layers;
 use super::{texts, Recipe, Schedule, DEMO};
 use crate::error::{all, Error, Result};
+use serde_yaml::Value;
 use std::path::Path;
 
 /// A stage of so many steps that keeps no checkpoint is worth a word.
@@ -61,8 +62,13 @@ impl Recipe {
             checked.extend(recipe.without_steps(file));
         }
         checked.retain(|e| !understood.is_moot(e));
-        let mut errors = understood.faults;
+        let mut errors: Vec<Error> = understood.faults.into_iter().map(elsewhere).collect();
         errors.extend(checked.into_iter().map(|e| layers.placed(e)));
+        // As one reads: the command, then each file from its top.
+        errors.sort_by_key(|e| match e {
+            Error::Recipe { file, line, .. } => (1, file.clone(), line.unwrap_or((usize::MAX, 0))),
+            _ => (0, String::new(), (0, 0)),
+        });
         all(errors)?;
         let Some(mut recipe) = understood.value else {
             return Err(Error::recipe(file, "cannot be read"));
@@ -124,5 +130,55 @@ impl Recipe {
                 e.to_string().lines().next().unwrap_or_default()
             )),
         }
+    }
+}
+
+/// An unknown key that is one elsewhere: the error says where.
+fn elsewhere(mut error: Error) -> Error {
+    let (Error::Recipe { message, hint, .. } | Error::Usage { message, hint }) = &mut error else {
+        return error;
+    };
+    let Some((place, rest)) = message.split_once("unknown field `") else {
+        return error;
+    };
+    let key = rest.split('`').next().unwrap_or_default();
+    let whole = Recipe::demo(&[])
+        .ok()
+        .and_then(|demo| serde_yaml::to_value(demo).ok());
+    let mut above = Vec::new();
+    if let Some(whole) = &whole {
+        holders(whole, "", key, &mut above);
+    }
+    let of_stages = |place: &String| place.starts_with("stages");
+    if place.contains("stages") && above.iter().any(of_stages) {
+        above.retain(of_stages);
+    }
+    above.dedup();
+    if !above.is_empty() {
+        *hint = Some(format!("`{key}` stands under {}", above.join(", ")));
+    }
+    error
+}
+
+/// Where in a recipe a key stands.
+fn holders(value: &Value, place: &str, key: &str, above: &mut Vec<String>) {
+    match value {
+        // Names of sets are no keys.
+        Value::Mapping(map) if !place.ends_with("sets") => {
+            if map.contains_key(key) && !place.is_empty() {
+                above.push(place.to_owned());
+            }
+            for (own, value) in map {
+                let own = own.as_str().unwrap_or_default();
+                let joint = if place.is_empty() { "" } else { "." };
+                holders(value, &format!("{place}{joint}{own}"), key, above);
+            }
+        }
+        Value::Sequence(list) => {
+            for value in list {
+                holders(value, &format!("{place}.NAME"), key, above);
+            }
+        }
+        _ => {}
     }
 }

@@ -327,6 +327,7 @@ impl Recipe {
         if self.data.subset < 1.0 {
             blend.keep(self.data.subset, self.seed);
         }
+        sizes::epoch(self, stage, &blend)?;
         Ok(blend)
     }
 }

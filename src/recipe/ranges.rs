@@ -172,6 +172,7 @@ const OPTIM: &[(&str, Range)] = &[
     ("clap_rate", range(0.0, 1e4)),
     ("gate_rate", range(0.0, 1e4)),
     ("warmup", range(0.0, STEPS)),
+    ("schedule_steps", range(1.0, STEPS)),
     ("weight_decay", range(0.0, 10.0)),
     ("clip", range(0.0, 1e9).above().hint("1000000000 clips nothing")),
 ];

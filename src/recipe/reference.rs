@@ -4,6 +4,9 @@ use crate::error::{Error, Result};
 use serde_yaml::Value;
 use std::path::{Path, PathBuf};
 
+/// Passes over a set in one epoch.
+const MOST_PASSES: f64 = 1e3;
+
 /// What a reference configuration says of its training data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Blending {
@@ -35,8 +38,8 @@ impl Blending {
             value
                 .and_then(Value::as_f64)
                 .or(text)
-                .filter(|w: &f64| w.is_finite() && *w >= 0.0)
-                .ok_or_else(|| wrong(key, "a number, 0 or more", value))
+                .filter(|w: &f64| (0.0..=MOST_PASSES).contains(w))
+                .ok_or_else(|| wrong(key, &format!("a number from 0 to {MOST_PASSES}"), value))
         };
         let root = data.get("dataset_file_root");
         let map = sets
@@ -52,12 +55,19 @@ impl Blending {
                 Ok((name.to_owned(), number(&key, set.get("weight"))?))
             })
             .collect::<Result<Vec<_>>>()?;
+        let all = "dataset_blending_global_weight";
+        let global_weight = number(all, data.get(all))?;
+        if let Some((name, weight)) = sets.iter().find(|(_, w)| w * global_weight > MOST_PASSES) {
+            return Err(Error::recipe(
+                &file,
+                format!(
+                    "dataset_blending_config.{name}.weight: {weight} times {all} is more than {MOST_PASSES}"
+                ),
+            ));
+        }
         Ok(Some(Blending {
             sets,
-            global_weight: number(
-                "dataset_blending_global_weight",
-                data.get("dataset_blending_global_weight"),
-            )?,
+            global_weight,
             manifests: match root {
                 None => PathBuf::new(),
                 Some(v) => v

@@ -71,6 +71,9 @@ impl Layers {
                 Err(failure) => failure,
             };
             let mut path = failure.path();
+            if self.incomplete && failure.wants_list() && rest.at_mut(&path).is_some_and(Node::list_by_name) {
+                continue;
+            }
             let ours = failure.place().is_some_and(|p| p.is(&nowhere));
             let mut next = None;
             if let Some(key) = failure.missing() {

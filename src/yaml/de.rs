@@ -77,6 +77,11 @@ impl Failure {
         self.place.as_ref()
     }
 
+    /// Whether a list was wanted in the place of something else.
+    pub fn wants_list(&self) -> bool {
+        self.wanted == Some(scalar::LIST)
+    }
+
     /// The key that is not there.
     pub fn missing(&self) -> Option<&'static str> {
         self.missing

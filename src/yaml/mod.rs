@@ -19,7 +19,7 @@ use crate::error::{all, Result};
 use serde_yaml::Value;
 
 /// More bytes are no recipe and no configuration.
-pub const MOST_BYTES: u64 = 4 << 20;
+pub const MOST_BYTES: u64 = 1 << 20;
 
 /// A text as a plain value, for what is read key by key.
 ///

@@ -144,6 +144,32 @@ impl Node {
         }
     }
 
+    /// Makes a mapping of mappings, which would be laid over a list by the names of its elements, that list; whether it was one.
+    pub fn list_by_name(&mut self) -> bool {
+        let place = self.place.clone();
+        let Content::Map(map) = &mut self.content else {
+            return false;
+        };
+        if map
+            .values()
+            .any(|(_, node)| !node.is_null() && node.no_mapping().is_some())
+        {
+            return false;
+        }
+        let elements = std::mem::take(map)
+            .into_iter()
+            .filter(|(_, (_, node))| !node.is_null());
+        let named = elements.map(|(name, (at, mut node))| {
+            if let Content::Map(own) = &mut node.content {
+                let name = Node::plain(name, &place);
+                own.entry("name".into()).or_insert((at, name));
+            }
+            node
+        });
+        self.content = Content::List(named.collect());
+        true
+    }
+
     /// Puts a value under the last step of a path, a key of a mapping; whether there is that mapping.
     pub fn put(&mut self, path: &[Step], node: Node) -> bool {
         let Some((Step::Key(key), above)) = path.split_last() else {

@@ -58,9 +58,15 @@ pub fn parse(text: &str, file: &str) -> Result<Parsed> {
         let (event, span) = event.map_err(|e| {
             let place = at(e.marker().line(), e.marker().col() + 1);
             let error = place.error(e.info().to_owned());
-            match indented_by_tab(text, e.marker().line()) {
-                true => error.hint("lines are indented with blanks, not with tabs"),
-                false => error,
+            let line = e.marker().line();
+            if indented_by_tab(text, line) {
+                return error.hint("lines are indented with blanks, not with tabs");
+            }
+            match text.lines().nth(line.saturating_sub(1)) {
+                Some(line) if line.contains("${") => {
+                    error.hint("the braces of `${…}` are YAML's own here, and nothing is replaced: write out what it stands for")
+                }
+                _ => error,
             }
         })?;
         let place = at(span.start.line(), span.start.col() + 1);
