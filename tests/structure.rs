@@ -22,7 +22,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("synth", &["error", "shapes", "fsutil", "data"]),
     (
         "recipe",
-        &["error", "shapes", "fsutil", "yaml", "model", "synth", "data"],
+        &[
+            "error", "shapes", "fsutil", "yaml", "model", "synth", "data", "text",
+        ],
     ),
     (
         "load",

@@ -13,7 +13,6 @@ use crate::load::Loaded;
 use crate::model::flamingo::Audio;
 use crate::model::htsat::TrainMode;
 use crate::shapes::Seconds;
-use crate::text::prompt;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -151,9 +150,7 @@ fn answer(
     let mel = ears.mel(&Clip::new(question.path.clone(), Seconds(0.0), windows))?;
     let audio = Audio::from_mels([&*mel], model.device);
     let heard = no_grad(|| model.model.hear(&audio, TrainMode::default(), false));
-    let ids = model
-        .tokenizer
-        .encode(&prompt::question(&model.tokenizer, &question.prompt))?;
+    let ids = model.tokenizer.question(&question.prompt)?;
     let tokens = generate(&model.model, &heard, &ids, options, sampler);
     Ok(Answer {
         path: question.path.display().to_string(),

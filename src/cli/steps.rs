@@ -262,8 +262,9 @@ pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) ->
             (None, None) => return Err(missing(recipe, "stages").hint("--checkpoint names a model")),
         };
         preflight::evaluation(recipe, &folder).result()?;
-        let model = load::open(&folder, &load::Options::new(device(recipe)?))?;
+        let mut model = load::open(&folder, &load::Options::new(device(recipe)?))?;
         super::say(&model.notes);
+        model.tokenizer.special_tokens = recipe.data.special_tokens_in_texts;
         eval::run(recipe, section, &model, &predictions)?;
     }
     let results = score::score(&score::read_predictions(&predictions)?)?;

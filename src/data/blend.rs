@@ -8,8 +8,13 @@
 use super::item::Item;
 use super::manifest::Manifest;
 use super::numpy::{randperm, DefaultRng};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::path::Path;
+
+/// From here on doubles lie further apart than one.
+const MOST_POSITIONS: f64 = (1u64 << 53) as f64;
+/// Items of an epoch that are taken for a mistake.
+const MOST_ITEMS: f64 = (1u64 << 30) as f64;
 
 /// A data set with its share.
 pub struct Set {
@@ -51,6 +56,32 @@ impl Blend {
         picks
     }
 
+    /// Fails where an epoch cannot be made: so far away that double precision does not tell its positions apart, or with
+    /// more items than any run sees.
+    pub fn reaches(&self, epoch: u64) -> Result<()> {
+        let mut items = 0.0;
+        for (set, s) in self.sets.iter().enumerate() {
+            let (from, to) = self.positions(set, epoch);
+            // A NaN is not below either.
+            if !(to < MOST_POSITIONS && epoch < MOST_POSITIONS as u64) {
+                let each = self.positions(set, 0).1.max(1.0);
+                let most = ((MOST_POSITIONS / each) as u64).saturating_sub(1);
+                let expected = format!("a virtual epoch up to {most}");
+                return Err(
+                    Error::data(&s.manifest.path, "epoch", expected, epoch.to_string())
+                        .hint("the reference counts positions in double precision, which ends there"),
+                );
+            }
+            items += to - from;
+        }
+        if items > MOST_ITEMS {
+            let message = format!("an epoch of {items:.0} items, and at most {MOST_ITEMS:.0} are made");
+            return Err(Error::recipe("weights", message)
+                .hint("a set's weight times the global weight is how often an epoch passes over the set"));
+        }
+        Ok(())
+    }
+
     pub fn item(&self, pick: Pick) -> Result<Item> {
         self.sets[pick.set].manifest.item(pick.item)
     }
@@ -73,10 +104,16 @@ impl Blend {
 
     /// The positions of a set's endless row that a virtual epoch takes.
     pub(super) fn share(&self, set: usize, epoch: u64) -> std::ops::Range<u64> {
-        let n = self.sets[set].manifest.len() as f64;
+        let (from, to) = self.positions(set, epoch);
+        from as u64..to as u64
+    }
+
+    fn positions(&self, set: usize, epoch: u64) -> (f64, f64) {
+        let n = self.sets[set].manifest.len() as u128;
         let weight = self.global_weight * self.sets[set].weight;
-        // From left to right in double precision, as the reference computes it.
-        (epoch as f64 * n * weight) as u64..((epoch + 1) as f64 * n * weight) as u64
+        // From left to right, as the reference computes it: the first product is Python's, of whole numbers.
+        let at = |epoch: u128| (epoch * n) as f64 * weight;
+        (at(u128::from(epoch)), at(u128::from(epoch) + 1))
     }
 
     /// Keeps a random part of each set, for ablations of the amount of data: the same part for the same seed.
@@ -137,13 +174,13 @@ fn character_sum(name: &str) -> u64 {
 /// seed=0)`: a permutation by the epoch's number, filled up from its beginning to a multiple of `world`, dealt out in
 /// turn.
 pub fn sampled(n: usize, epoch: u64, rank: usize, world: usize) -> Vec<usize> {
-    let order = randperm(n, epoch);
-    let total = n.next_multiple_of(world.max(1));
-    let row = order
-        .iter()
-        .cycle()
-        .take(if order.is_empty() { 0 } else { total });
-    row.skip(rank).step_by(world.max(1)).copied().collect()
+    if n == 0 {
+        return Vec::new();
+    }
+    let (order, world) = (randperm(n, epoch), world.max(1));
+    // More ranks than can be counted to see an item each at most.
+    let total = n.checked_next_multiple_of(world).unwrap_or(usize::MAX);
+    (rank..total).step_by(world).map(|i| order[i % n]).collect()
 }
 
 #[cfg(test)]
@@ -161,5 +198,6 @@ mod tests {
         dealt.sort_unstable();
         assert_eq!(dealt, [0, 1, 2, 3, 4, 5, 6]);
         assert!(sampled(0, 0, 0, 2).is_empty());
+        assert_eq!(sampled(7, 5, 1, usize::MAX), randperm(7, 5)[1..2]);
     }
 }

@@ -2,9 +2,11 @@
 
 use super::item::{Item, Member};
 use super::manifest::Manifest;
+use super::nearby;
 use crate::audio::{self, LogMel, Source, Span};
 use crate::error::{Error, Result};
 use crate::shapes::{Seconds, WINDOW_SAMPLES, WINDOW_SECONDS};
+use crate::text::in_texts::SpecialTokens;
 use crate::text::labels::{self, Batch as TextBatch};
 use crate::text::tokenizer::Tokenizer;
 use ndarray::Array3;
@@ -104,6 +106,25 @@ impl Example {
     }
 }
 
+impl Example {
+    /// Fails where its texts hold special tokens and those are refused.
+    pub fn accepted(&self, tokenizer: &Tokenizer) -> Result<()> {
+        if tokenizer.special_tokens != SpecialTokens::Refuse {
+            return Ok(());
+        }
+        match tokenizer.example(&self.item.prompt, &self.item.output) {
+            Ok(_) => Ok(()),
+            Err(Error::Recipe { message, hint, .. }) => {
+                let expected = "texts without special tokens, as data.special_tokens_in_texts says";
+                let place = format!("item {}", self.item.key);
+                let e = Error::data(self.clip.path(), place, expected, message);
+                Err(e.hint(hint.unwrap_or_default()))
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
+
 /// The questions of a manifest, at most `limit`, from the front.
 pub fn examples(manifest: &Manifest, root: &Path, windows: usize, limit: usize) -> Result<Vec<Example>> {
     (0..manifest.len().min(limit))
@@ -150,7 +171,8 @@ impl Ears {
         if let Some(mel) = self.lock().mels.get(clip) {
             return Ok(mel.clone());
         }
-        let mel = Arc::new(self.front_end.batch(&clip.samples()?));
+        let samples = clip.samples().map_err(nearby::hinted)?;
+        let mel = Arc::new(self.front_end.batch(&samples));
         let size = mel.len() * std::mem::size_of::<f32>();
         let mut kept = self.lock();
         if kept.bytes + size <= self.most_bytes && kept.mels.insert(clip.clone(), mel.clone()).is_none() {

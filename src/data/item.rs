@@ -1,11 +1,11 @@
 //! Items and their JSON.
 
+use super::fields::Fields;
+use super::python::Odd;
 use crate::audio::Stretch;
 use crate::error::{Error, Result};
 use crate::shapes::Seconds;
-use serde::Deserialize;
-use serde_json::{Map, Value};
-use std::borrow::Cow;
+use serde_json::Value;
 use std::path::Path;
 
 /// Problems that are told before the rest is only counted.
@@ -39,54 +39,28 @@ pub struct Member {
     pub packed: Option<usize>,
 }
 
-/// Looks whether a text is an item without making one: what passes is read by [`parse`] without a problem. A manifest of
-/// millions of items is checked like this when it is opened.
-pub(super) fn passes(text: &[u8]) -> bool {
-    // In fields that are passed over, serde_json checks neither UTF-8 nor depth.
-    let shallow = text.iter().filter(|b| matches!(b, b'{' | b'[')).count() < 100;
-    let Ok(text) = std::str::from_utf8(text) else {
-        return false;
-    };
-    shallow && serde_json::from_str::<Lean>(text).is_ok_and(|l| l.is_item())
+/// The fields of an item that are read.
+pub(super) const FIELDS: &[&str] = &[
+    "name",
+    "path",
+    "prompt",
+    "output",
+    "duration",
+    "audio_start",
+    "labels",
+    "chance",
+];
+
+/// An item of its JSON text; what is wrong goes to `problems` under `place`.
+pub(super) fn read(key: &str, place: &str, text: &[u8], problems: &mut Problems) -> Option<Item> {
+    let fields = Fields::read(text, FIELDS, place, problems)?;
+    parse(key, place, &fields, problems)
 }
 
-/// An item's fields, borrowed. A field that stands twice does not pass, and is left to [`parse`].
-#[derive(Deserialize)]
-#[allow(dead_code)] // of some fields only the type is looked at
-struct Lean<'a> {
-    #[serde(borrow)]
-    name: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    path: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    prompt: Cow<'a, str>,
-    #[serde(borrow)]
-    output: Cow<'a, str>,
-    duration: Option<f64>,
-    audio_start: Option<f64>,
-    chance: Option<f64>,
-    #[serde(borrow)]
-    labels: Option<Vec<Cow<'a, str>>>,
-}
-
-impl Lean<'_> {
-    fn is_item(&self) -> bool {
-        let seconds = |s: Option<f64>| s.is_none_or(|s| s.is_finite() && s >= 0.0);
-        (self.name.is_some() || self.path.is_some())
-            && seconds(self.duration)
-            && seconds(self.audio_start)
-            && self.chance.is_none_or(|c| (0.0..=1.0).contains(&c))
-    }
-}
-
-/// An item of its JSON value; what is wrong goes to `problems` under `place`.
-pub(super) fn parse(key: &str, place: &str, value: Option<&Value>, problems: &mut Problems) -> Option<Item> {
-    let Some(Value::Object(fields)) = value else {
-        problems.add(place, "an object with name, prompt and output", value);
-        return None;
-    };
-    let named = fields.get("name").is_some_and(|v| !v.is_null());
-    let name_key = if named || !fields.contains_key("path") {
+/// An item of its fields.
+pub(super) fn parse(key: &str, place: &str, fields: &Fields, problems: &mut Problems) -> Option<Item> {
+    let named = fields.get("name").is_some_and(|v| !v.is_null()) || fields.odd("name").is_some();
+    let name_key = if named || fields.get("path").is_none() {
         "name"
     } else {
         "path"
@@ -96,24 +70,17 @@ pub(super) fn parse(key: &str, place: &str, value: Option<&Value>, problems: &mu
     let output = string(fields, place, "output", problems);
     let duration = seconds(fields, place, "duration", problems);
     let start = seconds(fields, place, "audio_start", problems);
-    let labels = match fields.get("labels") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::Array(a)) if a.iter().all(Value::is_string) => {
+    let labels = match (fields.odd("labels"), fields.get("labels")) {
+        (None, None | Some(Value::Null)) => Vec::new(),
+        (None, Some(Value::Array(a))) if a.iter().all(Value::is_string) => {
             a.iter().filter_map(Value::as_str).map(str::to_owned).collect()
         }
-        other => {
-            problems.add(&format!("{place}.labels"), "a list of strings", other);
+        _ => {
+            problems.field(place, "labels", "a list of strings", fields);
             Vec::new()
         }
     };
-    let chance = match fields.get("chance") {
-        None | Some(Value::Null) => None,
-        Some(v) if v.as_f64().is_some_and(|c| (0.0..=1.0).contains(&c)) => v.as_f64(),
-        other => {
-            problems.add(&format!("{place}.chance"), "a number from 0 to 1", other);
-            None
-        }
-    };
+    let chance = number(fields, place, "chance", "a number from 0 to 1", 1.0, problems);
     Some(Item {
         key: key.to_owned(),
         name: name?,
@@ -127,26 +94,52 @@ pub(super) fn parse(key: &str, place: &str, value: Option<&Value>, problems: &mu
     })
 }
 
-fn string(fields: &Map<String, Value>, place: &str, key: &str, problems: &mut Problems) -> Option<String> {
-    match fields.get(key) {
-        Some(Value::String(s)) => Some(s.clone()),
-        other => {
-            problems.add(&format!("{place}.{key}"), "a string", other);
+fn string(fields: &Fields, place: &str, key: &str, problems: &mut Problems) -> Option<String> {
+    match (fields.odd(key), fields.get(key)) {
+        (None, Some(Value::String(s))) => Some(s.clone()),
+        (Some(Odd::Half(_)), _) => {
+            problems.field(place, key, "whole characters", fields);
+            None
+        }
+        _ => {
+            problems.field(place, key, "a string", fields);
             None
         }
     }
 }
 
-fn seconds(fields: &Map<String, Value>, place: &str, key: &str, problems: &mut Problems) -> Option<Seconds> {
-    match fields.get(key) {
-        None | Some(Value::Null) => None,
-        Some(v) => match v.as_f64().filter(|s| s.is_finite() && *s >= 0.0) {
-            Some(s) => Some(Seconds(s)),
-            None => {
-                problems.add(&format!("{place}.{key}"), "seconds, 0 or more", Some(v));
-                None
-            }
-        },
+fn seconds(fields: &Fields, place: &str, key: &str, problems: &mut Problems) -> Option<Seconds> {
+    number(fields, place, key, "seconds, 0 or more", f64::MAX, problems).map(Seconds)
+}
+
+/// A number from 0 to `most` that may be left out. Python's NaN is how pandas leaves one out.
+fn number(
+    fields: &Fields,
+    place: &str,
+    key: &str,
+    expected: &str,
+    most: f64,
+    problems: &mut Problems,
+) -> Option<f64> {
+    match (fields.odd(key), fields.get(key)) {
+        (Some(Odd::Number("NaN")), Some(Value::Null)) | (None, None | Some(Value::Null)) => None,
+        (None, Some(v)) if v.as_f64().is_some_and(|n| (0.0..=most).contains(&n)) => v.as_f64(),
+        _ => {
+            problems.field(place, key, expected, fields);
+            None
+        }
+    }
+}
+
+/// The same errors, the last of them with something to try.
+pub(super) fn hinted(e: Error, hint: &str) -> Error {
+    match e {
+        Error::Many(mut all) => {
+            let last = all.pop().map(|e| e.hint(hint));
+            all.extend(last);
+            Error::Many(all)
+        }
+        e => e.hint(hint),
     }
 }
 
@@ -166,16 +159,32 @@ impl<'a> Problems<'a> {
         }
     }
 
-    pub fn add(&mut self, key: &str, expected: &str, found: Option<&Value>) {
-        if self.told.len() >= MOST_PROBLEMS {
-            self.more += 1;
-            return;
+    pub fn add(&mut self, key: &str, expected: &str, found: &str) {
+        self.push(Error::data(self.path, key, expected, found));
+    }
+
+    /// [`Problems::add`] with something to try.
+    pub fn hint(&mut self, key: &str, expected: &str, found: &str, hint: &str) {
+        self.push(Error::data(self.path, key, expected, found).hint(hint));
+    }
+
+    /// A field that is not what it should be.
+    pub fn field(&mut self, place: &str, key: &str, expected: &str, fields: &Fields) {
+        let e = Error::data(self.path, format!("{place}.{key}"), expected, fields.found(key));
+        self.push(match fields.odd(key) {
+            Some(Odd::Half(_)) => e.hint(
+                "a text that was cut in the middle of a character, or decoded with errors='surrogateescape': write it again",
+            ),
+            _ => e,
+        });
+    }
+
+    /// An error of another kind.
+    pub fn push(&mut self, e: Error) {
+        match self.told.len() < MOST_PROBLEMS {
+            true => self.told.push(e),
+            false => self.more += 1,
         }
-        let found = match found {
-            None => "nothing".to_owned(),
-            Some(v) => v.to_string().chars().take(80).collect(),
-        };
-        self.told.push(Error::data(self.path, key, expected, found));
     }
 
     pub fn finish(mut self) -> Result<()> {

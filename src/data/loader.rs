@@ -13,7 +13,6 @@ use crate::audio::{decode::Reader, windows};
 use crate::error::{Error, Result};
 use crate::shapes::{SAMPLE_RATE, WINDOW_SECONDS};
 use crate::text::labels::Batch as TextBatch;
-use crate::text::prompt;
 use crate::text::tokenizer::Tokenizer;
 use ndarray::Array3;
 use rayon::prelude::*;
@@ -177,10 +176,11 @@ impl Loader<'_> {
                 let Ok(example) = Example::read(manifest, pick.item, &self.root, self.windows) else {
                     return Ok(Length::default());
                 };
-                let text = prompt::example(self.tokenizer, &example.item.prompt, &example.item.output);
+                // Nor what is refused.
+                let ids = self.tokenizer.example(&example.item.prompt, &example.item.output);
                 Ok(Length {
                     windows: self.windows_of(&example),
-                    tokens: self.tokenizer.encode(&text)?.len().min(self.max_tokens),
+                    tokens: ids.map_or(0, |ids| ids.len().min(self.max_tokens)),
                 })
             })
             .collect()
@@ -234,6 +234,7 @@ impl Loader<'_> {
         let pick = epoch.picks[index];
         let manifest = &self.order.blend.sets[pick.set].manifest;
         let example = Example::read(manifest, pick.item, &self.root, self.windows)?;
+        example.accepted(self.tokenizer)?;
         let mel = match self.known.contains(&example.clip) {
             true => None,
             false => Some(self.ears.mel(&example.clip)?),

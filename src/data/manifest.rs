@@ -3,27 +3,14 @@
 //! A manifest that is open holds where its items are, not their texts: 16 bytes an item for JSON and JSON lines. An item
 //! is read when it is asked for; all of them are checked when the manifest is opened.
 
+use super::files::{self, Files};
 use super::item::{self, Item, Member, Problems};
-use super::shards;
+use super::kinds::{self, Kind};
+use super::{json, lines, nearby, shards};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
-use serde_json::Value;
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-/// A JSON manifest is read at once to be checked; JSON lines may be larger.
-const MOST_BYTES: u64 = 4 << 30;
-/// A line or an item that is longer is no question about a sound.
-const MOST_ITEM_BYTES: usize = 16 << 20;
-/// JSON lines are checked so many bytes at a time.
-const AT_ONCE: usize = 16 << 20;
 
 /// A data set's split.
 #[derive(Debug)]
@@ -36,7 +23,7 @@ pub struct Manifest {
     pub audio_folder: PathBuf,
     pub(super) form: Form,
     /// The file that holds the items, or the shards.
-    pub(super) files: Vec<(Arc<Path>, File)>,
+    pub(super) files: Files,
     pub(super) entries: Vec<Entry>,
     pub(super) keys: Keys,
     /// Of shards, each item's sound; else empty.
@@ -48,6 +35,8 @@ pub struct Manifest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Json,
+    /// A list of items.
+    List,
     Lines,
     Shards,
 }
@@ -70,28 +59,57 @@ pub(super) enum Keys {
 }
 
 impl Manifest {
-    /// Opens a manifest of any form: `.json`, `.jsonl`, a `.tar` shard or a folder of them. Everything that is wrong with
-    /// the file is told at once.
+    /// Opens a manifest of any form: the reference's JSON, a list of items, JSON lines, a tar shard or a folder of them.
+    /// Everything that is wrong with the file is told at once.
+    ///
+    /// # Errors
+    /// What is no regular file, and what is none of these, by its name where that is known.
     pub fn open(path: &Path) -> Result<Self> {
         let meta = std::fs::metadata(path)
-            .map_err(|e| Error::io(path, e).hint("data.sets names manifests relative to data.root"))?;
-        if meta.is_dir() || path.extension().is_some_and(|e| e == "tar") {
+            .map_err(|e| Error::io(path, e).hint("data.sets names manifests relative to data.root"))
+            .map_err(nearby::hinted)?;
+        if meta.is_dir() {
             return shards::open(path);
         }
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
-        if path.extension().is_some_and(|e| e == "jsonl") {
-            return Manifest::from_lines(path, file);
+        let file = files::open(path)?;
+        let first = kinds::first(path, &file)?;
+        let is = |extensions: &[&str]| {
+            let own = path.extension().map(|e| e.to_ascii_lowercase());
+            own.is_some_and(|e| extensions.iter().any(|x| e == *x))
+        };
+        let kind = match is(&["tar"]) {
+            true => Kind::Tar,
+            false => kinds::of(path, &first)?,
+        };
+        match kind {
+            Kind::Tar => shards::open(path),
+            kind if is(&["jsonl", "ndjson", "jsonlines"]) => lines::open(path, file, kind),
+            kind => json::open(path, file, kind),
         }
-        if meta.len() > MOST_BYTES {
-            return Err(Error::data(
-                path,
-                "size",
-                format!("at most {MOST_BYTES} bytes"),
-                meta.len().to_string(),
-            )
-            .hint("write it as JSON lines: one item a line, in a file that ends in .jsonl"));
+    }
+
+    /// A manifest without items that says nothing of itself: its names are those of its place.
+    pub(super) fn named(path: &Path) -> Manifest {
+        let name =
+            |p: Option<&std::ffi::OsStr>| p.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        Manifest {
+            path: path.to_path_buf(),
+            // Also of a file in the current folder.
+            task: name(
+                std::path::absolute(path)
+                    .unwrap_or_default()
+                    .parent()
+                    .and_then(Path::file_name),
+            ),
+            split: name(path.file_stem()),
+            audio_folder: PathBuf::new(),
+            form: Form::Lines,
+            files: Files::default(),
+            entries: Vec::new(),
+            keys: Keys::InOrder,
+            sounds: Vec::new(),
+            file_order: None,
         }
-        Manifest::from_json(path, file)
     }
 
     /// Number of items.
@@ -120,6 +138,7 @@ impl Manifest {
         let key = self.key(index);
         let place = match self.form {
             Form::Json => format!("data.{key}"),
+            Form::List => format!("[{key}]"),
             Form::Lines => format!("line {}", key.parse::<u64>().unwrap_or_default() + 1),
             Form::Shards => key.clone(),
         };
@@ -127,22 +146,19 @@ impl Manifest {
             let expected = format!("an item below {}", self.len());
             Error::data(&self.path, "items", expected, index.to_string())
         })?;
-        let (path, file) = &self.files[entry.file as usize];
-        let mut bytes = vec![0; entry.len as usize];
-        file.read_exact_at(&mut bytes, entry.at)
-            .map_err(|e| Error::io(&**path, e))?;
+        let path = self.files.path(entry.file);
+        let bytes = self.files.read(entry.file, entry.at, entry.len as usize)?;
         if let Some(sound) = self.sounds.get(index) {
             return shards::item(&key, path, sound, &bytes);
         }
-        let changed = |e: serde_json::Error| {
-            Error::data(&**path, &place, "the item that was there", e.to_string())
-                .hint("the file changed while it was open")
-        };
-        let value: Value = serde_json::from_slice(&bytes).map_err(changed)?;
         let mut problems = Problems::new(path);
-        let item = item::parse(&key, &place, Some(&value), &mut problems);
-        problems.finish()?;
-        item.ok_or_else(|| Error::data(&**path, place, "an item", "none"))
+        let item = item::read(&key, &place, &bytes, &mut problems);
+        match (item, problems.finish()) {
+            (Some(item), Ok(())) => Ok(item),
+            // It was looked at when the manifest was opened.
+            (_, Err(e)) => Err(item::hinted(e, "the file changed while it was open")),
+            (None, Ok(())) => Err(files::changed(path)),
+        }
     }
 
     /// All items, in the order of their keys.
@@ -195,238 +211,13 @@ impl Manifest {
             None => root.join(&self.audio_folder).join(&item.name),
         }
     }
-
-    fn from_json(path: &Path, mut file: File) -> Result<Self> {
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(|e| Error::io(path, e))?;
-        let top: HashMap<Cow<str>, &RawValue> = serde_json::from_str(&text).map_err(|e| {
-            Error::data(
-                path,
-                format!("line {} column {}", e.line(), e.column()),
-                "JSON with split, split_path, flamingo_task, total_num and data",
-                e.to_string(),
-            )
-        })?;
-        let mut problems = Problems::new(path);
-        let value = |key: &str| -> Option<Value> {
-            let short = top.get(key).filter(|raw| raw.get().len() < 1 << 16)?;
-            serde_json::from_str(short.get()).ok()
-        };
-        let text_of = |key: &str, problems: &mut Problems| match value(key) {
-            Some(Value::String(s)) => s,
-            other => {
-                problems.add(key, "a string", other.as_ref());
-                String::new()
-            }
-        };
-        let split = text_of("split", &mut problems);
-        let audio_folder = text_of("split_path", &mut problems);
-        let task = text_of("flamingo_task", &mut problems);
-        let data = match top
-            .get("data")
-            .map(|raw| serde_json::from_str::<Entries>(raw.get()))
-        {
-            Some(Ok(data)) => data.0,
-            _ => {
-                problems.add("data", "an object of items", value("data").as_ref());
-                Vec::new()
-            }
-        };
-        match value("total_num") {
-            Some(Value::Number(n)) if n.as_u64() == Some(data.len() as u64) => {}
-            other => problems.add(
-                "total_num",
-                &format!("{}, the number of items", data.len()),
-                other.as_ref(),
-            ),
-        }
-        // The reference's keys are numbers written as strings; "10" follows "9".
-        let number = |key: &str| key.parse::<u64>().ok().filter(|n| n.to_string() == key);
-        let rank = |i: &usize| (number(&data[*i].0).unwrap_or(u64::MAX), data[*i].0.as_ref());
-        let mut sorted: Vec<usize> = (0..data.len()).collect();
-        sorted.sort_by(|a, b| rank(a).cmp(&rank(b)));
-        let mut file_order = None;
-        if !sorted.iter().copied().eq(0..data.len()) {
-            let mut places = vec![0; data.len()];
-            for (place, i) in sorted.iter().enumerate() {
-                places[*i] = place;
-            }
-            file_order = Some(places);
-        }
-        for pair in sorted.windows(2).filter(|p| data[p[0]].0 == data[p[1]].0) {
-            let twice = Value::from("twice the same");
-            problems.add(
-                &format!("data.{}", data[pair[1]].0),
-                "each key once",
-                Some(&twice),
-            );
-        }
-        let start = text.as_ptr() as usize;
-        let entries = sorted.iter().map(|i| {
-            let raw = data[*i].1.get();
-            Entry {
-                at: (raw.as_ptr() as usize - start) as u64,
-                // Longer ones are refused below.
-                len: raw.len() as u32,
-                file: 0,
-            }
-        });
-        let entries = entries.collect();
-        let bad = |i: &&usize| !item::passes(data[**i].1.get().as_bytes());
-        for i in sorted.par_iter().filter(bad).collect::<Vec<_>>() {
-            let (key, raw) = &data[*i];
-            check(key, &format!("data.{key}"), raw.get().as_bytes(), &mut problems);
-        }
-        if let Some((key, raw)) = data.iter().find(|(_, raw)| raw.get().len() > MOST_ITEM_BYTES) {
-            let found = Value::from(format!("{} bytes", raw.get().len()));
-            problems.add(
-                &format!("data.{key}"),
-                &format!("at most {MOST_ITEM_BYTES} bytes"),
-                Some(&found),
-            );
-        }
-        problems.finish()?;
-        let numbers: Option<Vec<u64>> = sorted.iter().map(|i| number(&data[*i].0)).collect();
-        let keys = match numbers {
-            Some(n) if n.iter().copied().eq(0..n.len() as u64) => Keys::InOrder,
-            Some(n) => Keys::Numbers(n),
-            None => Keys::Texts(sorted.iter().map(|i| data[*i].0.as_ref().into()).collect()),
-        };
-        Ok(Manifest {
-            path: path.to_path_buf(),
-            task,
-            split,
-            audio_folder: audio_folder.into(),
-            form: Form::Json,
-            files: vec![(path.into(), file)],
-            entries,
-            keys,
-            sounds: Vec::new(),
-            file_order,
-        })
-    }
-
-    fn from_lines(path: &Path, mut file: File) -> Result<Self> {
-        let mut problems = Problems::new(path);
-        let (mut entries, mut numbers) = (Vec::new(), Vec::new());
-        let mut buffer = Vec::new();
-        // What was read so far: bytes before the buffer, and lines.
-        let (mut before, mut lines) = (0u64, 0u64);
-        loop {
-            let old = buffer.len();
-            let taken = (&mut file).take(AT_ONCE as u64).read_to_end(&mut buffer);
-            let last = taken.map_err(|e| Error::io(path, e))? == 0;
-            if last && !buffer.is_empty() && !buffer.ends_with(b"\n") {
-                buffer.push(b'\n');
-            }
-            let ends = memchr::memchr_iter(b'\n', &buffer[old..]).map(|i| old + i);
-            let mut begin = 0;
-            let mut found: Vec<(u64, std::ops::Range<usize>)> = Vec::new();
-            for end in ends {
-                if !buffer[begin..end].trim_ascii().is_empty() {
-                    found.push((lines, begin..end));
-                }
-                lines += 1;
-                begin = end + 1;
-            }
-            let bad = |(_, line): &&(u64, std::ops::Range<usize>)| {
-                line.len() > MOST_ITEM_BYTES || !item::passes(&buffer[line.clone()])
-            };
-            for (number, line) in found.par_iter().filter(bad).collect::<Vec<_>>() {
-                let place = format!("line {}", number + 1);
-                check(&number.to_string(), &place, &buffer[line.clone()], &mut problems);
-            }
-            for (number, line) in found {
-                entries.push(Entry {
-                    at: before + line.start as u64,
-                    len: line.len() as u32,
-                    file: 0,
-                });
-                numbers.push(number);
-            }
-            before += begin as u64;
-            buffer.drain(..begin);
-            if buffer.len() > MOST_ITEM_BYTES {
-                let found = Value::from("more, and no end");
-                problems.add(
-                    &format!("line {}", lines + 1),
-                    &format!("at most {MOST_ITEM_BYTES} bytes"),
-                    Some(&found),
-                );
-                break;
-            }
-            if last {
-                break;
-            }
-        }
-        problems.finish()?;
-        let keys = match numbers.iter().copied().eq(0..numbers.len() as u64) {
-            true => Keys::InOrder,
-            false => Keys::Numbers(numbers),
-        };
-        let name =
-            |p: Option<&std::ffi::OsStr>| p.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Manifest {
-            path: path.to_path_buf(),
-            task: name(path.parent().and_then(Path::file_name)),
-            split: name(path.file_stem()),
-            audio_folder: PathBuf::new(),
-            form: Form::Lines,
-            files: vec![(path.into(), file)],
-            entries,
-            keys,
-            sounds: Vec::new(),
-            file_order: None,
-        })
-    }
 }
-
-/// Says what is wrong with an item's text.
-fn check(key: &str, place: &str, text: &[u8], problems: &mut Problems) {
-    if text.len() > MOST_ITEM_BYTES {
-        let found = Value::from(format!("{} bytes", text.len()));
-        return problems.add(place, &format!("at most {MOST_ITEM_BYTES} bytes"), Some(&found));
-    }
-    match serde_json::from_slice::<Value>(text) {
-        Ok(value) => drop(item::parse(key, place, Some(&value), problems)),
-        Err(e) => problems.add(place, "a JSON object", Some(&Value::String(e.to_string()))),
-    }
-}
-
-/// The items of `data` in the file's order, as they are written.
-struct Entries<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Entries<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Entries<'de>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                f.write_str("an object of items")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Entries<'de>, A::Error> {
-                let mut all = Vec::new();
-                while let Some(Key(key)) = map.next_key()? {
-                    all.push((key, map.next_value()?));
-                }
-                Ok(Entries(all))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
-}
-
-/// A key, borrowed where it has no escapes.
-#[derive(serde::Deserialize)]
-struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::shapes::Seconds;
-    use serde_json::json;
+    use serde_json::{json, Value};
 
     fn open(name: &str, text: &str) -> Result<Manifest> {
         let folder = tempfile::tempdir().unwrap();

@@ -2,10 +2,11 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `item`, `manifest`, `shards` | what is asked about which sound: JSON, JSON lines, tar shards |
+//! | `item`, `manifest`, `json`, `lines`, `shards`, `samples`, `tar` | what is asked about which sound: JSON, JSON lines, tar shards |
+//! | `fields`, `python`, `kinds`, `files` | what other tools write into them, what a file is, how many are open |
 //! | `blend`, `numpy` | the reference's shares and shuffles |
 //! | `order`, `bucket` | an epoch's batches for a rank, from a cursor on |
-//! | `feed` | an item's clip, mel and tokens |
+//! | `feed`, `nearby` | an item's clip, mel and tokens; what is there under nearly its name |
 //! | `loader`, `skips` | batches on threads, and what happens to bad items |
 //! | `pack` | shards of sound that is ready to be heard |
 //! | `doctor` | what is wrong with manifests and audio |
@@ -14,11 +15,20 @@ pub mod blend;
 pub mod bucket;
 pub mod doctor;
 pub mod feed;
+mod fields;
+mod files;
 pub mod item;
+mod json;
+mod kinds;
+mod lines;
 pub mod loader;
 pub mod manifest;
+mod nearby;
 pub mod numpy;
 pub mod order;
 pub mod pack;
+mod python;
+mod samples;
 pub mod shards;
 pub mod skips;
+mod tar;

@@ -64,7 +64,7 @@ impl Cursor {
         if !path.exists() {
             return Ok(Cursor::default());
         }
-        let text = crate::fsutil::read_text(path)?;
+        let text = crate::fsutil::read_text_within(path, MOST_CURSOR)?;
         serde_json::from_str(&text)
             .map_err(|e| Error::data(path, format!("line {}", e.line()), "a cursor", e.to_string()))
     }
@@ -73,6 +73,11 @@ impl Cursor {
         crate::fsutil::write_json(path, &serde_json::json!(self))
     }
 }
+
+/// A cursor's file is a line.
+const MOST_CURSOR: u64 = 1 << 16;
+/// No run comes so far in anything.
+const MOST: u64 = 1 << 53;
 
 /// One rank's part of an epoch, from a cursor on.
 #[derive(Debug)]
@@ -131,6 +136,13 @@ impl Order {
             });
         }
         let epoch = from.epoch;
+        if epoch.max(from.batches).max(from.size) >= MOST {
+            return Err(Error::Training {
+                message: format!("the data cursor is at {from:?}, where no run comes"),
+                hint: Some("its file or checkpoint is damaged".into()),
+            });
+        }
+        self.blend.reaches(epoch)?;
         let (picks, batches) = match (self.mixing, &self.batching) {
             (Mixing::Reference, Batching::Fixed(size)) => {
                 let picks = self.blend.epoch(epoch);

@@ -6,26 +6,30 @@
 //! | `NAME.json` | an item (`prompt`, `output`, …), or a caption under `caption` or `text` |
 //! | `NAME.txt` | a caption |
 //!
+//! As in WebDataset a name ends at the first dot behind the last slash: `a.meta.json` is the member `meta.json` of `a`, and
+//! no item where `a.json` is one. Sounds that differ only behind that dot (`a.1.wav`, `a.2.wav`), each with a text of its own
+//! full name, are samples of their own here. Hidden files, folders and `__MACOSX` are passed over.
+//!
 //! Shards are never unpacked: a member's place is noted when they are opened, and its bytes are read from there.
 
+use super::fields::Fields;
 use super::item::{self, Item, Member, Problems};
 use super::manifest::{Entry, Form, Keys, Manifest};
+use super::samples::Shard;
 use crate::audio::Stretch;
 use crate::error::{Error, Result};
+use crate::fsutil;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What is asked about a sound that comes with a caption only.
 pub const CAPTION_PROMPT: &str = "Describe the sound in detail.";
-/// A sample's text is not longer.
-const MOST_TEXT: u64 = 1 << 20;
-const SOUNDS: &[&str] = &[
-    "wav", "flac", "mp3", "ogg", "oga", "m4a", "mp4", "aac", "aif", "aiff", "caf",
+/// Ends of names of shards that were packed once more.
+const PACKED: &[&str] = &[
+    ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.lz4",
 ];
 /// Beside the shards that [`super::pack`] writes.
 pub const INDEX: &str = "index.json";
@@ -56,38 +60,21 @@ pub(super) struct Sound {
 
 /// Opens one `.tar`, or all of a folder in the order of their names.
 pub(super) fn open(path: &Path) -> Result<Manifest> {
-    let mut shards = vec![path.to_path_buf()];
-    if path.is_dir() {
-        let listed = std::fs::read_dir(path).map_err(|e| Error::io(path, e))?;
-        shards = listed
-            .map(|f| Ok(f.map_err(|e| Error::io(path, e))?.path()))
-            .collect::<Result<_>>()?;
-        shards.retain(|p| p.extension().is_some_and(|e| e == "tar"));
-        shards.sort();
-    }
-    if shards.is_empty() {
-        return Err(Error::data(path, "folder", "shards, *.tar", "none")
-            .hint("a manifest is a .json or .jsonl file, or a folder of tar shards"));
-    }
+    let shards = match path.is_dir() {
+        true => listed(path)?,
+        false => vec![path.to_path_buf()],
+    };
     let read: Vec<Result<Shard>> = shards.par_iter().map(|p| Shard::read(p)).collect();
     let mut all = Manifest {
-        path: path.to_path_buf(),
-        task: name(path.parent().and_then(Path::file_name)),
-        split: name(path.file_stem()),
-        audio_folder: PathBuf::new(),
         form: Form::Shards,
-        files: Vec::new(),
-        entries: Vec::new(),
-        keys: Keys::InOrder,
-        sounds: Vec::new(),
-        file_order: None,
+        ..Manifest::named(path)
     };
     let (mut keys, mut errors) = (Vec::new(), Vec::new());
     for (number, shard) in read.into_iter().enumerate() {
         match shard {
             Err(e) => errors.push(e),
             Ok(shard) => {
-                all.files.push((shard.path, shard.file));
+                all.files.extend(shard.files);
                 for sample in shard.samples {
                     keys.push(sample.key);
                     all.sounds.push(sample.sound);
@@ -121,196 +108,88 @@ pub(super) fn open(path: &Path) -> Result<Manifest> {
     Ok(all)
 }
 
-fn name(part: Option<&std::ffi::OsStr>) -> String {
-    part.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// A shard's samples, in its order.
-struct Shard {
-    path: Arc<Path>,
-    file: File,
-    samples: Vec<Sample>,
-}
-
-struct Sample {
-    key: Box<str>,
-    sound: Sound,
-    /// First byte and number of bytes.
-    text: (u64, u64),
-}
-
-/// The members of one name.
-#[derive(Default)]
-struct Group {
-    key: String,
-    sound: Option<(String, u64, u64)>,
-    json: Option<(u64, u64)>,
-    plain: Option<(u64, u64)>,
-}
-
-impl Shard {
-    fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
-        let length = file.metadata().map_err(|e| Error::io(path, e))?.len();
-        let bad = |e: std::io::Error| {
-            Error::data(path, "member", "a whole tar file", e.to_string()).hint("copy or download it again")
-        };
-        let mut problems = Problems::new(path);
-        let mut samples = Vec::new();
-        let mut group = Group::default();
-        // The archive reads headers only: it seeks over what the members hold.
-        let mut archive = tar::Archive::new(file.try_clone().map_err(|e| Error::io(path, e))?);
-        for member in archive.entries_with_seek().map_err(bad)? {
-            let member = member.map_err(bad)?;
-            let kind = member.header().entry_type();
-            let named = String::from_utf8_lossy(&member.path_bytes()).into_owned();
-            if kind.is_dir() || file_name(&named).starts_with("._") {
-                continue;
-            }
-            if !kind.is_file() {
-                let found = Value::from(format!("{kind:?}"));
-                problems.add(&named, "a regular file", Some(&found));
-                continue;
-            }
-            let (at, len) = (member.raw_file_position(), member.size());
-            if at.checked_add(len).is_none_or(|end| end > length) {
-                let found = Value::from(format!("{}: the shard is cut off", length.saturating_sub(at)));
-                problems.add(&named, &format!("{len} bytes"), Some(&found));
-                break;
-            }
-            let (key, extension) = split(&named);
-            if key != group.key {
-                let done = std::mem::replace(
-                    &mut group,
-                    Group {
-                        key,
-                        ..Group::default()
-                    },
-                );
-                samples.extend(done.finish(&file, path, &mut problems));
-            }
-            let place = match extension.as_str() {
-                "json" => &mut group.json,
-                "txt" => &mut group.plain,
-                e if SOUNDS.contains(&e) => {
-                    if group.sound.replace((named.clone(), at, len)).is_some() {
-                        let found = Value::from("two");
-                        problems.add(&named, "one sound of a name", Some(&found));
-                    }
-                    continue;
-                }
-                _ => continue,
-            };
-            if len > MOST_TEXT {
-                let found = Value::from(format!("{len} bytes"));
-                problems.add(&named, &format!("at most {MOST_TEXT} bytes"), Some(&found));
-                continue;
-            }
-            *place = Some((at, len));
+/// The shards of a folder.
+fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
+    let io = |e| Error::io(folder, e);
+    let (mut shards, mut errors) = (Vec::new(), Vec::new());
+    for file in std::fs::read_dir(folder).map_err(io)? {
+        let path = file.map_err(io)?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_lowercase();
+        // What a Mac leaves, and what a writer that was killed leaves.
+        if name.starts_with('.') {
+            continue;
         }
-        samples.extend(group.finish(&file, path, &mut problems));
-        problems.finish()?;
-        Ok(Shard {
-            path: path.into(),
-            file,
-            samples,
-        })
-    }
-}
-
-impl Group {
-    fn finish(self, file: &File, path: &Path, problems: &mut Problems) -> Option<Sample> {
-        let found = |what: &str| Some(Value::from(what));
-        let (Some((name, at, len)), Some(text)) = (&self.sound, self.json.or(self.plain)) else {
-            // Members that are neither sound nor text are none of our business.
-            if self.sound.is_some() {
-                problems.add(
-                    &self.key,
-                    "a .json or .txt beside the sound",
-                    found("none").as_ref(),
-                );
-            } else if self.json.is_some() || self.plain.is_some() {
-                problems.add(&self.key, "a sound beside the text", found("none").as_ref());
-            }
-            return None;
-        };
-        let sound = Sound {
-            name: name.as_str().into(),
-            at: *at,
-            len: *len,
-            plain: self.json.is_none(),
-        };
-        let mut bytes = vec![0; text.1 as usize];
-        if let Err(e) = file.read_exact_at(&mut bytes, text.0) {
-            problems.add(&self.key, "a text that reads", found(&e.to_string()).as_ref());
-            return None;
+        if name.ends_with(".tar") {
+            shards.push(path);
+        } else if PACKED.iter().any(|end| name.ends_with(end)) {
+            let e = Error::data(&path, "file", "a tar shard", "one that is packed once more");
+            errors.push(e.hint("unpack it (gunzip, zstd -d, …): sounds are read from the middle of shards"));
         }
-        read(&self.key, &Arc::from(path), &sound, &bytes, problems)?;
-        Some(Sample {
-            key: self.key.into(),
-            sound,
-            text,
-        })
     }
-}
-
-fn file_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
-/// A member's sample and its kind: WebDataset's names end at the first dot behind the last slash.
-fn split(path: &str) -> (String, String) {
-    let base = path.len() - file_name(path).len();
-    let dot = path[base..].find('.').map_or(path.len(), |i| base + i);
-    let extension = path.rsplit_once('.').map_or("", |(_, e)| e);
-    (path[..dot].to_owned(), extension.to_ascii_lowercase())
+    errors.truncate(20);
+    crate::error::all(errors)?;
+    if shards.is_empty() {
+        return Err(Error::data(folder, "folder", "shards, *.tar", "none")
+            .hint("a manifest is a .json or .jsonl file, or a folder of tar shards"));
+    }
+    shards.sort();
+    Ok(shards)
 }
 
 /// The item that a sample's text says.
 pub(super) fn item(key: &str, shard: &Arc<Path>, sound: &Sound, text: &[u8]) -> Result<Item> {
     let mut problems = Problems::new(shard);
-    let item = read(key, shard, sound, text, &mut problems);
+    let named = format!("{key}.json");
+    let item = read(key, &named, shard, sound, text, &mut problems);
     problems.finish()?;
     item.ok_or_else(|| Error::data(&**shard, key, "a sample", "none"))
 }
 
-fn read(key: &str, shard: &Arc<Path>, sound: &Sound, text: &[u8], problems: &mut Problems) -> Option<Item> {
-    let mut value = if sound.plain {
-        let caption = String::from_utf8_lossy(text).trim().to_owned();
-        serde_json::json!({"prompt": CAPTION_PROMPT, "output": caption})
-    } else {
-        match serde_json::from_slice::<Value>(text) {
-            Ok(value) => value,
-            Err(e) => {
-                problems.add(
-                    &format!("{key}.json"),
-                    "a JSON object",
-                    Some(&Value::from(e.to_string())),
-                );
-                return None;
-            }
+/// The text `named` of the sample `key`.
+pub(super) fn read(
+    key: &str,
+    named: &str,
+    shard: &Arc<Path>,
+    sound: &Sound,
+    text: &[u8],
+    problems: &mut Problems,
+) -> Option<Item> {
+    let text = match fsutil::text_from_bytes(&shard.join(named), text.to_vec()) {
+        Ok(text) => text,
+        Err(e) => {
+            problems.push(e);
+            return None;
         }
     };
-    let mut packed = None;
     let mut own_key = key.to_owned();
-    if let Value::Object(fields) = &mut value {
-        if !fields.contains_key("output") {
-            let caption = ["caption", "text"].iter().find_map(|k| fields.get(*k));
-            let caption = match caption {
-                // Several captions of one sound: the first.
-                Some(Value::Array(all)) => all.first().cloned(),
-                other => other.cloned(),
-            };
-            if let Some(caption) = caption {
-                fields.insert("output".into(), caption);
-                fields.entry("prompt").or_insert(CAPTION_PROMPT.into());
+    let (mut packed, mut fields) = (None, Fields::default());
+    if sound.plain {
+        fields.set("prompt", CAPTION_PROMPT.into());
+        fields.set("output", text.trim().into());
+    } else {
+        let wanted = [item::FIELDS, &["caption", "text", "af2", "key"]].concat();
+        fields = Fields::read(text.as_bytes(), &wanted, named, problems)?;
+        let caption = ["caption", "text"].into_iter().find(|k| fields.get(k).is_some());
+        if let Some(caption) = caption.filter(|_| fields.get("output").is_none()) {
+            // Several captions of one sound: the first.
+            let first = fields
+                .get(caption)
+                .and_then(Value::as_array)
+                .and_then(|all| all.first());
+            match first.cloned().filter(|_| fields.odd(caption).is_none()) {
+                Some(first) => fields.set("output", first),
+                None => fields.copy(caption, "output"),
+            }
+            if fields.get("prompt").is_none() {
+                fields.set("prompt", CAPTION_PROMPT.into());
             }
         }
-        let windows = fields
-            .get("af2")
-            .and_then(|a| a.get("windows"))
-            .and_then(Value::as_u64);
-        packed = windows.map(|w| w as usize);
+        let windows = fields.get("af2").and_then(|a| a.get("windows"));
+        packed = windows.and_then(Value::as_u64).map(|w| w as usize);
         if let Some(k) = fields
             .get("key")
             .and_then(Value::as_str)
@@ -318,9 +197,9 @@ fn read(key: &str, shard: &Arc<Path>, sound: &Sound, text: &[u8], problems: &mut
         {
             own_key = k.to_owned();
         }
-        fields.insert("name".into(), Value::from(&*sound.name));
     }
-    let mut item = item::parse(&own_key, &format!("{key}.json"), Some(&value), problems)?;
+    fields.set("name", Value::from(&*sound.name));
+    let mut item = item::parse(&own_key, named, &fields, problems)?;
     item.sound = Some(Member {
         place: Stretch {
             file: shard.clone(),

@@ -18,7 +18,6 @@ use crate::model::flamingo::Audio;
 use crate::model::htsat::TrainMode;
 use crate::progress::Progress;
 use crate::recipe::{EvalRecipe, Recipe};
-use crate::text::prompt;
 use crate::train::batch::Encoded;
 use score::Prediction;
 use std::{collections::HashMap, path::Path, time::Instant};
@@ -33,6 +32,9 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Re
         let limit = eval.limit.unwrap_or(usize::MAX);
         let own = examples(&manifest, &recipe.data_root(), eval.windows, limit)?;
         asked.extend(own.into_iter().map(|e| (manifest.task.clone(), e)));
+    }
+    for (_, example) in &asked {
+        example.accepted(&model.tokenizer)?;
     }
     let ears = Ears::new(recipe.data.cache_mib);
     let (encoded, bad) = Encoded::of(
@@ -84,9 +86,7 @@ fn ask(
     let started = Instant::now();
     let audio = Audio::windows_only(&[features.size()[0] as usize], model.device);
     let heard = no_grad(|| model.model.hear_encoded(&features.unsqueeze(0), &audio, false));
-    let ids = model
-        .tokenizer
-        .encode(&prompt::question(&model.tokenizer, &example.item.prompt))?;
+    let ids = model.tokenizer.question(&example.item.prompt)?;
     let tokens = generate(
         &model.model,
         &heard,

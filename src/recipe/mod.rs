@@ -23,6 +23,7 @@ use crate::data::order::{Batching, Mixing, Order};
 use crate::error::Result;
 use crate::model::{audio_transformer, cross_attention, htsat, qwen2, t5};
 use crate::synth::CorpusSpec;
+use crate::text::in_texts::SpecialTokens;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -192,6 +193,10 @@ pub struct DataRecipe {
     /// What becomes of such an item: its batch goes without it, or another takes its place as in the reference.
     #[serde(default)]
     pub bad_items: BadItems,
+    /// How a text is read that holds a special token of the tokenizer (`<|endofchunk|>`): as its letters; not at all, the item
+    /// is a bad one; or as the token itself, as the reference.
+    #[serde(default)]
+    pub special_tokens_in_texts: SpecialTokens,
     /// What mixes an epoch's items: the run's seed, or the reference's own order (sets are then named by their manifests'
     /// paths, `Name-Task/split`).
     #[serde(default)]

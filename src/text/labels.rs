@@ -1,6 +1,5 @@
 //! Which tokens count in the loss, and batches of padded text.
 
-use super::prompt;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use ndarray::Array2;
@@ -53,7 +52,7 @@ pub fn collate(tokenizer: &Tokenizer, pairs: &[(&str, &str)], max_tokens: usize)
     let rows = pairs
         .iter()
         .map(|(p, a)| {
-            let mut ids = tokenizer.encode(&prompt::example(tokenizer, p, a))?;
+            let mut ids = tokenizer.example(p, a)?;
             ids.truncate(max_tokens);
             Ok(ids)
         })

@@ -2,6 +2,7 @@
 
 pub mod bpe;
 mod ends;
+pub mod in_texts;
 pub mod labels;
 pub mod prompt;
 mod special;

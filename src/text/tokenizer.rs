@@ -1,13 +1,15 @@
 //! A Hugging Face tokenizer folder with AF2's four added tokens.
 
 use super::ends;
+use super::in_texts::SpecialTokens;
 use super::special::Special;
 use crate::error::{short, Error, Result};
 use crate::panics::caught;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
 /// Stands where the clip is heard.
@@ -26,7 +28,13 @@ const MOST_ROWS: u32 = 1 << 24;
 
 /// The tokenizer and the ids that AF2 speaks of.
 pub struct Tokenizer {
-    inner: Inner,
+    pub(super) inner: Inner,
+    /// The same without added tokens, made when it is first asked for.
+    pub(super) literal: OnceLock<Inner>,
+    /// Ids of all added tokens.
+    pub(super) added: HashSet<i64>,
+    /// How texts of a data set that hold added tokens are read.
+    pub special_tokens: SpecialTokens,
     pub audio: i64,
     pub end_of_chunk: i64,
     pub pad: i64,
@@ -122,7 +130,11 @@ impl Tokenizer {
             let found = format!("the separator {separator} and the end of text {end_of_text}");
             return Err(Error::checkpoint(path, "special tokens", expected, found));
         }
+        let added = inner.get_added_tokens_decoder();
         Ok(Tokenizer {
+            literal: OnceLock::new(),
+            added: added.into_keys().map(i64::from).collect(),
+            special_tokens: SpecialTokens::default(),
             // Rows that an embedding needs: ids need not be dense.
             len: most as usize + 1,
             inner,
@@ -172,7 +184,12 @@ impl Tokenizer {
 
     /// Special tokens in the text are recognised, none is added.
     pub fn encode(&self, text: &str) -> Result<Vec<i64>> {
-        let encoding = library(|| self.inner.encode(text, false)).map_err(|e| {
+        self.ids(&self.inner, text)
+    }
+
+    /// [`Tokenizer::encode`] by this tokenizer or the one without added tokens.
+    pub(super) fn ids(&self, inner: &Inner, text: &str) -> Result<Vec<i64>> {
+        let encoding = library(|| inner.encode(text, false)).map_err(|e| {
             let text: String = text.chars().take(40).collect();
             Error::checkpoint(
                 &self.path,

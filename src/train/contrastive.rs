@@ -29,7 +29,8 @@ const MOST_SCALE: f64 = 100.0;
 
 /// Trains both towers and writes `clap.safetensors`.
 pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) -> Result<()> {
-    let tokenizer = Tokenizer::open(&recipe.lm_folder())?;
+    let mut tokenizer = Tokenizer::open(&recipe.lm_folder())?;
+    tokenizer.special_tokens = recipe.data.special_tokens_in_texts;
     let mut pairs = captions(recipe, clap, "train.json")?;
     let validation = captions(recipe, clap, "val.json")?;
     if pairs.is_empty() {
@@ -197,7 +198,7 @@ fn text_tokens(batch: &[Example], tokenizer: &Tokenizer, device: Device) -> Resu
     let mut ids = vec![tokenizer.pad; batch.len() * TEXT_TOKENS];
     let mut real = vec![0i64; ids.len()];
     for (b, e) in batch.iter().enumerate() {
-        let mut own = tokenizer.encode(&prompt::clean(&e.item.output))?;
+        let mut own = tokenizer.text(&prompt::clean(&e.item.output))?;
         own.truncate(TEXT_TOKENS - 1);
         own.push(tokenizer.eos);
         for (t, id) in own.into_iter().enumerate() {

@@ -32,14 +32,15 @@ pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device:
         });
     }
     let folder = recipe.lm_folder();
-    let tokenizer = bpe::train(texts.iter().map(String::as_str), lm.vocab_size, &folder)?;
+    let mut tokenizer = bpe::train(texts.iter().map(String::as_str), lm.vocab_size, &folder)?;
+    tokenizer.special_tokens = recipe.data.special_tokens_in_texts;
     // Ids from <audio> on are AF2's additions; the LM knows what is before them.
     let vocab = tokenizer.audio;
     let config = lm.config(vocab);
     let ids = texts
         .iter()
         .map(|t| {
-            let mut ids = tokenizer.encode(t)?;
+            let mut ids = tokenizer.text(t)?;
             ids.push(tokenizer.eos);
             ids.truncate(config.max_position_embeddings as usize);
             Ok(ids)

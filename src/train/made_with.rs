@@ -65,7 +65,7 @@ pub fn of(
     let d = &recipe.data;
     flatten(
         "data",
-        &json!({"max_tokens": d.max_tokens, "bad_items": d.bad_items}),
+        &json!({"max_tokens": d.max_tokens, "bad_items": d.bad_items, "special_tokens_in_texts": d.special_tokens_in_texts}),
         &mut all,
     );
     let config = &model.model.config;

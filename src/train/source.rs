@@ -77,6 +77,7 @@ pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Re
     for note in model.notes.iter().filter(|_| ranks.first() && !told) {
         crate::say!("note: {note}");
     }
+    model.tokenizer.special_tokens = recipe.data.special_tokens_in_texts;
     follow(recipe, &mut model.model, ranks);
     if ranks.many() {
         ranks.agree(
@@ -248,7 +249,18 @@ impl<'a> Source<'a> {
     /// Validation items on the device. As in training, those that cannot be heard are left out and named in the ledger; none
     /// where nothing is left.
     fn heard(&self, examples: &[Example]) -> Result<Option<Batch>> {
-        let (mut good, mut mels) = (examples.to_vec(), Vec::new());
+        let mut accepted = Vec::with_capacity(examples.len());
+        for example in examples {
+            match example.accepted(&self.model.tokenizer) {
+                Ok(()) => accepted.push(example.clone()),
+                Err(reason) => {
+                    let (path, key) = (example.clip.path(), &example.item.key);
+                    self.loader.ledger.skip(path, key, &reason, None)?;
+                }
+            }
+        }
+        let examples = accepted.as_slice();
+        let (mut good, mut mels) = (accepted.clone(), Vec::new());
         if !examples.iter().all(|e| self.encoded.get(&e.clip).is_some()) {
             let clips: Vec<&Clip> = examples.iter().map(|e| &e.clip).collect();
             good.clear();

@@ -1,7 +1,7 @@
 //! `af2 data blend`
 
 use super::stage_of;
-use crate::data::blend::{sampled, Blend, Set};
+use crate::data::blend::{sampled, Blend, Pick, Set};
 use crate::data::manifest::Manifest;
 use crate::error::{Error, Result};
 use crate::recipe::reference::Blending;
@@ -9,6 +9,9 @@ use crate::recipe::Recipe;
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+
+/// Text that is written at once.
+const AT_ONCE: usize = 1 << 16;
 
 #[derive(Args)]
 pub struct BlendArgs {
@@ -59,6 +62,7 @@ pub fn run(args: &BlendArgs) -> Result<()> {
     if args.subset < 1.0 {
         blend.keep(args.subset, args.seed);
     }
+    blend.reaches(args.epoch)?;
     let mut picks = blend.epoch(args.epoch);
     let counts: serde_json::Map<_, _> = blend
         .sets
@@ -66,36 +70,64 @@ pub fn run(args: &BlendArgs) -> Result<()> {
         .enumerate()
         .map(|(i, s)| (s.name.clone(), picks.iter().filter(|p| p.set == i).count().into()))
         .collect();
+    if picks.is_empty() {
+        let what = "the sets' weights give this epoch no item of any";
+        crate::say!("note: {what}: {}", json!(counts));
+    }
     if let (Some(rank), Some(world)) = (args.rank, args.world) {
         let own = sampled(picks.len(), args.epoch, rank, world);
         picks = own.into_iter().map(|i| picks[i]).collect();
     }
-    let text = if args.json {
-        let items: Vec<_> = picks
-            .iter()
-            .map(|p| {
-                let item = blend.item(*p)?;
-                Ok(
-                    json!({"set": blend.sets[p.set].name, "key": item.key, "line": blend.line(*p, &item),
-                       "prompt": item.prompt, "output": item.output}),
-                )
-            })
-            .collect::<Result<_>>()?;
-        format!(
-            "{}\n",
-            json!({"epoch": args.epoch, "sets": counts, "items": items})
-        )
-    } else {
-        let line = |p| Ok(blend.line(p, &blend.item(p)?) + "\n");
-        picks.iter().map(|p| line(*p)).collect::<Result<_>>()?
-    };
     match &args.out {
-        Some(out) => crate::fsutil::write_atomic_bytes(out, text.as_bytes()),
-        None => {
-            crate::screen::out(&text);
+        Some(out) => crate::fsutil::write_atomic(out, |w| {
+            list(&blend, &picks, args, &counts, |text| {
+                w.write_all(text.as_bytes()).map_err(|e| Error::io(out, e))
+            })
+        }),
+        None => list(&blend, &picks, args, &counts, |text| {
+            crate::screen::out(text);
             Ok(())
+        }),
+    }
+}
+
+/// Writes the items, a piece at a time: an epoch may have millions.
+fn list(
+    blend: &Blend,
+    picks: &[Pick],
+    args: &BlendArgs,
+    counts: &serde_json::Map<String, serde_json::Value>,
+    mut write: impl FnMut(&str) -> Result<()>,
+) -> Result<()> {
+    let mut text = String::new();
+    if args.json {
+        let head = json!({"epoch": args.epoch, "sets": counts}).to_string();
+        text = format!("{},\"items\":[", head.strip_suffix('}').unwrap_or_default());
+    }
+    for (i, pick) in picks.iter().enumerate() {
+        let item = blend.item(*pick)?;
+        let line = blend.line(*pick, &item);
+        if args.json {
+            let comma = if i > 0 { "," } else { "" };
+            let item = json!({"set": blend.sets[pick.set].name, "key": item.key, "line": line,
+                              "prompt": item.prompt, "output": item.output});
+            text += &format!("{comma}{item}");
+        } else {
+            text += &line;
+            text.push('\n');
+        }
+        if text.len() > AT_ONCE {
+            write(&text)?;
+            text.clear();
+        }
+        if args.out.is_none() && crate::screen::lost() {
+            return Ok(());
         }
     }
+    if args.json {
+        text += "]}\n";
+    }
+    write(&text)
 }
 
 fn open(args: &BlendArgs) -> Result<Blend> {

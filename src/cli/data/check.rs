@@ -1,15 +1,17 @@
 //! `af2 data check`
 
 use crate::data::doctor::{self, Checks, Diagnosis, Fault};
-use crate::data::item::Item;
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 use crate::report::table::Table;
-use crate::text::prompt;
+use crate::text::in_texts::SpecialTokens;
 use crate::text::tokenizer::Tokenizer;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
+
+const TOKENS: usize = 512;
+const WINDOWS: usize = 30;
 
 #[derive(Args)]
 pub struct CheckArgs {
@@ -19,22 +21,22 @@ pub struct CheckArgs {
     /// Audio paths are relative to this; default: the recipe's data root, or the current folder.
     #[arg(long, value_name = "DIR")]
     data_root: Option<PathBuf>,
-    /// An LM's folder, whose tokenizer counts the tokens of each item.
+    /// An LM's folder, whose tokenizer counts the tokens of each item; default: the one that the recipe trains with.
     #[arg(long, value_name = "DIR")]
     llm: Option<PathBuf>,
-    /// Most text tokens of an item.
-    #[arg(long, default_value_t = 512)]
-    max_tokens: usize,
-    /// Most windows of 10 s of an item.
-    #[arg(long, default_value_t = 30)]
-    windows: usize,
+    /// Most text tokens of an item; default: the recipe's, or 512.
+    #[arg(long)]
+    max_tokens: Option<usize>,
+    /// Most windows of 10 s of an item; default: the most of the recipe's stages, or 30.
+    #[arg(long)]
+    windows: Option<usize>,
     /// Items of a batch, for the padding estimate.
     #[arg(long, default_value_t = 16)]
     batch: usize,
     /// Read headers only: no duplicates, no leaks.
     #[arg(long)]
     no_hash: bool,
-    /// Findings that are printed of each kind; --json has all.
+    /// Findings that are printed of each kind; --json has 100,000 of each, and all are counted.
     #[arg(long, default_value_t = 10)]
     show: usize,
     #[arg(long)]
@@ -42,48 +44,70 @@ pub struct CheckArgs {
 }
 
 pub fn run(args: &CheckArgs) -> Result<()> {
-    let (mut manifests, mut root) = (Vec::new(), args.data_root.clone());
+    let (mut manifests, mut recipes) = (Vec::new(), Vec::new());
     for file in &args.files {
         if file.extension().is_some_and(|e| e == "yaml" || e == "yml") {
             let recipe = Recipe::load(file, &[])?;
             manifests.extend(recipe.data.sets.keys().map(|set| recipe.manifest(set)));
-            root = root.or_else(|| Some(recipe.data_root()));
+            recipes.push(recipe);
         } else {
             manifests.push(file.clone());
         }
     }
-    let tokenizer = args.llm.as_deref().map(Tokenizer::open).transpose()?;
+    let recipe = recipes.first();
+    let root = args.data_root.clone().or(recipe.map(Recipe::data_root));
+    let tokenizer = match (recipe, &args.llm) {
+        (None, None) => None,
+        (None, Some(folder)) => Some(Tokenizer::open(folder)?),
+        (Some(recipe), Some(folder)) => Some(super::tokenizer(recipe, None, Some(folder))?),
+        (Some(recipe), None) => match super::tokenizer(recipe, recipe.stages.first(), None) {
+            Ok(tokenizer) => Some(tokenizer),
+            Err(e) => {
+                crate::say!("note: tokens are not counted, the recipe's tokenizer does not open: {e}");
+                None
+            }
+        },
+    };
     for note in tokenizer.iter().flat_map(|t| &t.notes) {
         crate::say!("note: {note}");
     }
-    let count = |item: &Item| match &tokenizer {
-        None => Ok(0),
-        Some(t) => Ok(t.encode(&prompt::example(t, &item.prompt, &item.output))?.len()),
-    };
+    let tokenizer = tokenizer.map(|mut t| {
+        // The doctor names such texts; it does not end at the first.
+        if t.special_tokens == SpecialTokens::Refuse {
+            t.special_tokens = SpecialTokens::Text;
+        }
+        t
+    });
+    let stages = recipe.map(|r| r.stages.iter().map(|s| s.windows).max());
+    let most = args.max_tokens.or(recipe.map(|r| r.data.max_tokens));
     let root = root.unwrap_or_default();
     let found = doctor::examine(
         &manifests,
         &Checks {
             root: &root,
-            windows: args.windows,
+            windows: args.windows.or(stages.flatten()).unwrap_or(WINDOWS),
             batch: args.batch,
             hash: !args.no_hash,
-            tokens: tokenizer.is_some().then_some((&count, args.max_tokens)),
+            tokenizer: tokenizer.as_ref().map(|t| (t, most.unwrap_or(TOKENS))),
         },
     )?;
     if args.json {
-        crate::out!(
-            "{}",
-            json!({"manifests": found.manifests, "counts": found.counts(), "findings": found.findings})
-        );
+        let mut all = json!({"manifests": found.manifests, "counts": found.counts});
+        if !found.left_out().is_empty() {
+            all["findings_left_out"] = json!(found.left_out());
+        }
+        // Many of them are better not held a second time.
+        let text = all.to_string();
+        crate::screen::out(text.strip_suffix('}').unwrap_or_default());
+        print_list(&found);
     } else {
         print_diagnosis(&found, args.show);
     }
-    match found.findings.len() {
+    match found.counts.values().sum::<usize>() {
         0 => Ok(()),
         n => {
             let kinds: Vec<String> = found
-                .counts()
+                .counts
                 .iter()
                 .map(|(k, n)| format!("{n} {}", name(*k)))
                 .collect();
@@ -92,10 +116,20 @@ pub fn run(args: &CheckArgs) -> Result<()> {
                 place,
                 "data",
                 "nothing wrong",
-                format!("{n} faults: {}", kinds.join(", ")),
+                format!("{n} fault{}: {}", if n == 1 { "" } else { "s" }, kinds.join(", ")),
             ))
         }
     }
+}
+
+/// The end of the JSON object: all findings.
+fn print_list(found: &Diagnosis) {
+    crate::screen::out(",\"findings\":[");
+    for (i, finding) in found.findings.iter().enumerate() {
+        let comma = if i > 0 { "," } else { "" };
+        crate::screen::out(&format!("{comma}{}", json!(finding)));
+    }
+    crate::out!("]}}");
 }
 
 /// A fault's name, as `--json` writes it.
@@ -134,10 +168,17 @@ fn print_diagnosis(found: &Diagnosis, show: usize) {
         let answers: Vec<String> = s.answers.iter().map(|(a, n)| format!("{a} ({n})")).collect();
         crate::out!("answers of {}/{}: {}", s.task, s.split, answers.join(", "));
     }
-    for (fault, n) in found.counts() {
+    for (fault, n) in found.counts.clone() {
         crate::out!("{}: {n}", name(fault));
+        if fault == Fault::SpecialTokens {
+            crate::out!("  (how they are read: data.special_tokens_in_texts, text | refuse | as_tokens)");
+        }
         for f in found.findings.iter().filter(|f| f.fault == fault).take(show) {
-            crate::out!("  {} item {}: {}", f.manifest.display(), f.item, f.what);
+            match f.item.as_str() {
+                // What is wrong with a manifest names it itself.
+                "" => crate::out!("  {}", f.what),
+                item => crate::out!("  {} item {item}: {}", f.manifest.display(), f.what),
+            }
         }
         if n > show {
             crate::out!("  … {} more", n - show);

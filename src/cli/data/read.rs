@@ -1,13 +1,12 @@
 //! `af2 data read`
 
-use super::stage_of;
+use super::{stage_of, tokenizer};
 use crate::data::feed::Ears;
 use crate::data::loader::{Loader, Prepared};
 use crate::data::order::Cursor;
 use crate::data::skips::Ledger;
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
-use crate::text::tokenizer::Tokenizer;
 use clap::Args;
 use serde_json::json;
 use std::collections::HashSet;
@@ -15,6 +14,9 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+/// More ranks than any machine has.
+const MOST_RANKS: usize = 1 << 20;
 
 #[derive(Args)]
 pub struct ReadArgs {
@@ -65,15 +67,16 @@ struct Sums {
 }
 
 pub fn run(args: &ReadArgs) -> Result<()> {
-    if args.rank >= args.world {
-        return Err(Error::usage(format!(
-            "--rank {}: ranks of --world {} are below it",
+    if args.rank >= args.world || args.world > MOST_RANKS {
+        let message = format!(
+            "--rank {}: ranks of --world {} are below it, and at most {MOST_RANKS}",
             args.rank, args.world
-        )));
+        );
+        return Err(Error::usage(message));
     }
     let recipe = Recipe::load(&args.recipe, &args.overrides)?;
     let stage = stage_of(&recipe, &args.recipe, args.stage.as_deref())?;
-    let tokenizer = Tokenizer::open(&args.llm.clone().unwrap_or_else(|| recipe.lm_folder()))?;
+    let tokenizer = tokenizer(&recipe, Some(stage), args.llm.as_deref())?;
     let order = recipe.order(stage, args.rank, args.world)?;
     let ears = Ears::new(recipe.data.cache_mib);
     let log = args

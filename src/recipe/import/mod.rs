@@ -267,6 +267,11 @@ impl Import<'_> {
             "replace",
             "item (i - 42) % 99, then (i - 84) % 99",
         );
+        self.habit(
+            "data.special_tokens_in_texts",
+            "as_tokens",
+            "its tokenizer reads them wherever they stand",
+        );
         let root = self.text("data_config.data_root").unwrap_or_default();
         let manifests = self.text("data_config.dataset_file_root").unwrap_or(root.clone());
         // A set's path is relative to data.root, theirs to the current folder.
