@@ -156,3 +156,134 @@ fn a_manifest_that_is_none_is_a_finding_and_not_the_end() {
     assert_eq!(found["counts"], json!({"manifest": 3}));
     assert_eq!(found["manifests"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn special_tokens_in_texts_are_counted_by_item() {
+    let d = root();
+    let good = write(
+        d.path(),
+        "train",
+        &[
+            (
+                "speech.wav",
+                "what?",
+                "one <|endofchunk|> two <|endofchunk|>",
+                3.7,
+            ),
+            ("tones.wav", "<audio>what <SEP>?", "a tone <|im_end|>", 10.0),
+            ("flac.flac", "a < b?", "a tone", 1.1),
+        ],
+    );
+    let llm = golden("F_tiny/llm");
+    for more in [&[][..], &["--llm", llm.to_str().unwrap()]] {
+        let (code, found, err) = check(d.path(), &[&good], more);
+        assert_eq!(
+            (code, &found["counts"]),
+            (6, &json!({"special_tokens": 2})),
+            "{err}"
+        );
+        let what: Vec<&str> = (0..2)
+            .map(|i| found["findings"][i]["what"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            what,
+            [
+                "output holds <|endofchunk|> 2 times",
+                "prompt holds <SEP>, prompt holds <audio>, output holds <|im_end|>"
+            ]
+        );
+        assert_eq!(found["findings"][1]["item"], "1");
+    }
+    let (_, out, _) = af2(&["data", "check", "--data-root", d.path().to_str().unwrap(), &good]);
+    assert!(
+        out.contains("special tokens: 2") && out.contains("data.special_tokens_in_texts"),
+        "{out}"
+    );
+}
+
+/// Names of another system, and names that a Mac wrote.
+#[test]
+fn a_missing_sound_that_nearly_is_there_says_how() {
+    let d = root();
+    fs::copy(
+        d.path().join("wavs/tones.wav"),
+        d.path().join("wavs/e\u{301}te.wav"),
+    )
+    .unwrap();
+    let cases = [
+        ("sub\\speech.wav", "Windows"),
+        ("\u{e9}te.wav", "Unicode form"),
+        ("Tones.WAV", "in other letters"),
+        ("tones.wav ", "white space"),
+    ];
+    let items: Vec<_> = cases.iter().map(|(name, _)| (*name, "p", "o", 1.0)).collect();
+    let (_, found, _) = check(d.path(), &[&write(d.path(), "train", &items)], &[]);
+    assert_eq!(found["counts"], json!({"missing_audio": 4}));
+    for (i, (_, words)) in cases.iter().enumerate() {
+        let what = found["findings"][i]["what"].as_str().unwrap();
+        assert!(what.contains(words), "{what}");
+    }
+}
+
+/// The tokenizer, the limits and the sets are those that training takes.
+#[test]
+fn a_recipe_is_checked_as_it_trains() {
+    let d = root();
+    write(
+        d.path(),
+        "train",
+        &[(
+            "tones.wav",
+            "what is it?",
+            "a tone of ten seconds and no more",
+            10.0,
+        )],
+    );
+    let recipe = d.path().join("recipe.yaml");
+    let text = |model: &str, stage: &str| {
+        let text = format!(
+            "name: check\noutput: {}\nmodel: {{{model}}}\ndata: {{root: {root}, max_tokens: 20, sets: {{a: toy-AQA/train.json}}}}\n\
+             stages:\n  - {{name: one, train: [audio_transformer], windows: 3, sets: {{a: 1.0}}, {stage}\n     \
+             optim: {{steps: 1, batch_size: 4, learning_rate: 1e-4}}}}\n",
+            d.path().join("run").display(),
+            root = d.path().display()
+        );
+        fs::write(&recipe, text).unwrap();
+    };
+    let file = recipe.to_str().unwrap();
+    let tiny = golden("F_tiny").display().to_string();
+    for (model, stage) in [
+        (format!("lm: {tiny}/llm"), String::new()),
+        (format!("checkpoint: {tiny}"), String::new()),
+        (String::new(), format!("from: {tiny}, ")),
+    ] {
+        text(&model, &stage);
+        let (code, out, err) = af2(&["data", "check", "--json", file]);
+        let found: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+        assert_eq!(
+            (code, &found["counts"]),
+            (6, &json!({"long_text": 1})),
+            "{model} {stage} {err}"
+        );
+        assert!(
+            found["findings"][0]["what"]
+                .as_str()
+                .unwrap()
+                .contains("at most 20"),
+            "{out}"
+        );
+        let (code, out, err) = af2(&["-q", "data", "read", file]);
+        assert!(
+            code == 0 && out.contains("1 items in 1 batches"),
+            "{model} {stage} {out}{err}"
+        );
+    }
+    text("lm: nowhere", "");
+    let (code, _, err) = af2(&["data", "check", file]);
+    assert!(
+        code == 0 && err.contains("note: tokens are not counted"),
+        "{code} {err}"
+    );
+    let (code, _, err) = af2(&["data", "read", file]);
+    assert!(code == 3 && err.contains("nowhere"), "{code} {err}");
+}

@@ -620,3 +620,131 @@ fn mixing_is_the_references_or_the_seeds() {
     both.sort();
     assert_eq!(both, (0..11).collect::<Vec<_>>());
 }
+
+#[test]
+fn an_item_with_a_special_token_is_text_or_refused() {
+    let d = data(&[("a", 1.0, &[1_000; 6])], "");
+    let path = d.path("a/train.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let answer = "a sound a sound a sound ";
+    assert_eq!(text.matches(&format!("\"{answer}\"")).count(), 1);
+    fs::write(
+        &path,
+        text.replace(&format!("\"{answer}\""), "\"a <|endofchunk|> sound\""),
+    )
+    .unwrap();
+    for (more, code, items, skipped) in [
+        (&[][..], 0, 6, 0),
+        (&["data.special_tokens_in_texts=as_tokens"], 0, 6, 0),
+        (&["data.special_tokens_in_texts=refuse"], 0, 5, 1),
+        (
+            &[
+                "data.special_tokens_in_texts=refuse",
+                "stages.0.batch_budget={windows: 8, tokens: 200}",
+            ],
+            0,
+            5,
+            1,
+        ),
+        (
+            &["data.special_tokens_in_texts=refuse", "data.skip_budget=0"],
+            10,
+            0,
+            0,
+        ),
+        (&["data.special_tokens_in_texts=words"], 2, 0, 0),
+    ] {
+        let (found, out, err) = d.read(&[&["--json"], more].concat());
+        assert_eq!(found, code, "{more:?}: {out}{err}");
+        if code == 0 {
+            let sums: Value = serde_json::from_str(&out).unwrap();
+            assert_eq!(
+                (&sums["items"], &sums["skipped"]),
+                (&json!(items), &json!(skipped)),
+                "{more:?}"
+            );
+        } else if code == 10 {
+            assert!(err.contains("item 2") && err.contains("<|endofchunk|>"), "{err}");
+        }
+    }
+    let ledger = fs::read_to_string(d.path("run/skipped.jsonl")).unwrap();
+    assert!(
+        ledger.contains("<|endofchunk|>") && ledger.contains("data.special_tokens_in_texts"),
+        "{ledger}"
+    );
+    let (_, out, _) = af2(&["recipe", "show", d.recipe.to_str().unwrap()]);
+    assert!(out.contains("special_tokens_in_texts: text"), "{out}");
+}
+
+/// Numbers at the ends of what can be written: the right items, or a bound in words.
+#[test]
+fn epochs_and_ranks_beyond_reason() {
+    let d = data(&[("a", 1.0, &[400; 7])], "");
+    let recipe = d.recipe.display().to_string();
+    let blend = |more: &[&str]| af2(&[&["data", "blend", &recipe], more].concat());
+    let lines = |more: &[&str]| {
+        let (code, out, err) = blend(more);
+        assert_eq!(code, 0, "{err}");
+        out.lines().count()
+    };
+    let last = "1286742750677283"; // (last + 1) x 7 stays below 2^53
+    for (more, items) in [
+        (&["--epoch", "1000000000000"][..], 7),
+        (&["--epoch", last], 7),
+        (&["--rank", "5", "--world", "18446744073709551615"], 1),
+        (
+            &[
+                "--rank",
+                "18446744073709551614",
+                "--world",
+                "18446744073709551615",
+            ],
+            1,
+        ),
+        (&["--rank", "2", "--world", "4"], 2),
+    ] {
+        assert_eq!(lines(more), items, "{more:?}");
+    }
+    for epoch in [
+        "1286742750677284",
+        "9007199254740992",
+        "18446744073709551614",
+        "18446744073709551615",
+    ] {
+        let (code, out, err) = blend(&["--epoch", epoch]);
+        assert_eq!((code, out.as_str()), (6, ""), "{err}");
+        assert!(
+            err.contains(&format!("expected a virtual epoch up to {last}, found {epoch}")),
+            "{err}"
+        );
+    }
+    let world = ["--rank", "0", "--world", "18446744073709551615"];
+    let (code, _, err) = d.read(&world);
+    assert!(code == 2 && err.contains("at most 1048576"), "{code} {err}");
+    for cursor in [
+        r#"{"epoch": 18446744073709551614, "batches": 0}"#,
+        r#"{"epoch": 0, "batches": 18446744073709551615}"#,
+        r#"{"epoch": 0, "batches": 1, "size": 18446744073709551615}"#,
+    ] {
+        fs::write(d.path("cursor"), cursor).unwrap();
+        let epochs = ["--epochs", "18446744073709551615", "--cursor", &d.path("cursor")].map(str::to_owned);
+        let (code, _, err) = d.read(&epochs.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(code == 8 && err.contains("where no run comes"), "{code} {err}");
+    }
+    fs::write(
+        d.path("weights.yaml"),
+        "dataset_blending_global_weight: 1.0e15\ndataset_blending_config: {a/train: {weight: 1.0}}\n",
+    )
+    .unwrap();
+    let (code, _, err) = af2(&[
+        "data",
+        "blend",
+        &d.path("weights.yaml"),
+        "--manifests",
+        &d.path(""),
+    ]);
+    assert!(
+        code == 4 && err.contains("at most 1073741824 are made"),
+        "{code} {err}"
+    );
+}
