@@ -65,22 +65,25 @@ pub fn curriculum(recipe: &Recipe, ranks: &Rc<Ranks>, device: tch::Device, resum
         }
     }
     source::look(recipe, &left, ranks)?;
-    let mut looked = false;
-    for (i, stage) in recipe.stages.iter().enumerate().skip(first) {
-        if *resume == Resume::Auto && resume::is_done(recipe, stage, ranks)? {
-            continue;
-        }
+    let run = Run {
+        recipe,
+        ears: &ears,
+        ranks,
+        signals: &signals,
+    };
+    for (n, i) in left.iter().copied().enumerate() {
+        let stage = &recipe.stages[i];
         // A file is gone on from in its own stage only.
         let resume = match resume {
             Resume::From(_) if i > first => &Resume::No,
             resume => resume,
         };
         let model = source::start(recipe, i, ranks, device)?;
-        let texts = match std::mem::replace(&mut looked, true) {
-            false => look_at_texts(recipe, i, &model, ranks)?,
-            true => None,
+        let texts = match n {
+            0 => look_at_texts(recipe, &left, &model, ranks)?,
+            _ => None,
         };
-        run_stage(recipe, stage, &model, texts, &ears, ranks, &signals, resume)?;
+        run_stage(&run, stage, &model, texts, resume)?;
         let folder = recipe.stage_folder(&stage.name);
         finite::check(&folder.display().to_string(), &model.params)?;
         if ranks.first() {
@@ -93,16 +96,16 @@ pub fn curriculum(recipe: &Recipe, ranks: &Rc<Ranks>, device: tch::Device, resum
     Ok(())
 }
 
-/// Says before the first step of all which items of this stage and of later ones teach nothing. Returns what the first rank
-/// found in this one.
-fn look_at_texts(recipe: &Recipe, first: usize, model: &Loaded, ranks: &Ranks) -> Result<Option<Texts>> {
+/// Says before the first step of all which items of the stages that are left teach nothing. Returns what the first rank found in
+/// the first of them.
+fn look_at_texts(recipe: &Recipe, left: &[usize], model: &Loaded, ranks: &Ranks) -> Result<Option<Texts>> {
     let look = || {
         let mut own = None;
-        for stage in recipe.stages[first..].iter().filter(|_| ranks.first()) {
-            // What cannot be opened is told when its stage begins.
-            if let Ok(texts) = Texts::of(recipe, stage, &model.tokenizer) {
-                texts.tell()?;
-                own.get_or_insert(texts);
+        for (n, i) in left.iter().enumerate().filter(|_| ranks.first()) {
+            let texts = Texts::of(recipe, &recipe.stages[*i], &model.tokenizer)?;
+            texts.tell()?;
+            if n == 0 {
+                own = Some(texts);
             }
         }
         Ok(own)
@@ -119,16 +122,28 @@ fn look_at_texts(recipe: &Recipe, first: usize, model: &Loaded, ranks: &Ranks) -
     }
 }
 
+/// What all stages of a run share.
+struct Run<'a> {
+    recipe: &'a Recipe,
+    ears: &'a Ears,
+    ranks: &'a Rc<Ranks>,
+    signals: &'a Signals,
+}
+
+/// `texts`: those of the stage, where they were looked at.
 fn run_stage(
-    recipe: &Recipe,
+    run: &Run,
     stage: &StageRecipe,
     model: &Loaded,
     texts: Option<Texts>,
-    ears: &Ears,
-    ranks: &Rc<Ranks>,
-    signals: &Signals,
     resume: &Resume,
 ) -> Result<()> {
+    let Run {
+        recipe,
+        ears,
+        ranks,
+        signals,
+    } = *run;
     let mut steps = Steps::new(model, stage, &recipe.train, ranks)?;
     stage::hold_frozen(&model.params, recipe.train.frozen, ranks.first())?;
     let folder = recipe.stage_folder(&stage.name);
