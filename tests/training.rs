@@ -912,7 +912,7 @@ fn weights_that_are_not_finite_are_not_written() {
     let recipe = run.path("diverging.yaml").display().to_string();
     let train = |verb: &str, change: &str| common::af2(&[verb, &recipe, change, "--quiet"]);
     for (verb, file) in [("lm", "llm/model.safetensors"), ("clap", "clap/clap.safetensors")] {
-        for rate in ["1.0e+30", "3.0e+38"] {
+        for rate in ["1.0e+30", "1.0e+38"] {
             let (code, _, said) = train(verb, &format!("{verb}.optim.learning_rate={rate}"));
             assert_eq!(code, 8, "{verb} {rate}: {said}");
             assert!(said.contains("not finite") && said.contains(verb), "{said}");
