@@ -27,7 +27,7 @@ use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
-use tch::{no_grad, Device, Kind, Tensor};
+use tch::{no_grad, Device, Kind};
 
 pub const LEARNING_RATE: f64 = 1e-4;
 

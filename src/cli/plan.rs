@@ -26,10 +26,11 @@ pub struct PlanArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u64).range(1..=1 << 50))]
     samples: Option<u64>,
-    /// Text tokens of an average item: an assumption that operations and time go by. Memory goes by data.max_tokens.
-    #[arg(long, visible_alias = "tokens", default_value_t = MEAN_TEXT_TOKENS as u32, value_name = "N",
-        allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
-    text_tokens: u32,
+    /// Text tokens of an average item: an assumption that operations and time go by; default: 80, the paper's own figure, or
+    /// data.max_tokens where that is less. Memory goes by data.max_tokens.
+    #[arg(long, visible_alias = "tokens", value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    text_tokens: Option<u32>,
     /// Everything as JSON, in bytes and plain numbers.
     #[arg(long)]
     json: bool,
@@ -80,7 +81,11 @@ impl PlanArgs {
             memory: self.memory * GIB,
             days: self.days,
             samples: self.samples,
-            text_tokens: self.text_tokens as usize,
+            text_tokens: self
+                .text_tokens
+                .map_or(MEAN_TEXT_TOKENS.min(recipe.data.max_tokens.max(1)), |n| {
+                    n as usize
+                }),
         };
         let plan = plan::plan(&recipe, &request)?;
         if self.json {
@@ -268,7 +273,7 @@ fn notes(plan: &Plan, recipe: &Recipe, say: &mut dyn FnMut(String)) {
         100.0 * MOST
     ));
     say(format!(
-        "disk: {} GB are left in {}; at most {} GB while it runs, one checkpoint beside those that stay",
+        "disk: {} GB are left in {}; at most {} GB while it runs",
         gigabytes(plan.disk_left),
         recipe.output.display(),
         gigabytes(plan.disk_most)

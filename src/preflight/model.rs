@@ -233,7 +233,8 @@ fn small_files(recipe: &Recipe, llm: &Path, by: &[String], report: &mut Report) 
     if !there("config.json") {
         lack(&llm.join("config.json"), "not there".into(), false);
     }
-    if !there("tokenizer.json") && !(there("vocab.json") && there("merges.txt")) {
+    let whole = there("tokenizer.json") || there("vocab.json") && there("merges.txt");
+    if !whole {
         let found = "not there, nor vocab.json with merges.txt";
         lack(&llm.join("tokenizer.json"), found.into(), false);
     }

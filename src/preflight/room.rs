@@ -19,14 +19,16 @@ pub(super) fn look(recipe: &Recipe, stages: &[usize], ranks: usize, report: &mut
         gb(free)
     );
     let mut get = Vec::new();
-    for stage in stages.iter().filter_map(|i| recipe.stages.get(*i)) {
-        let save = stage.save;
-        if save.every > 0 && (save.keep_every > 0 || save.keep_last > 1) {
-            get.push(format!(
-                "stages.{}.save.keep_every=0 keeps the newest alone",
-                stage.name
-            ));
+    let mut fewer = recipe.clone();
+    let mut keys = Vec::new();
+    for (i, stage) in fewer.stages.iter_mut().enumerate() {
+        if stages.contains(&i) && stage.save.every > 0 && stage.save.keep_every > 0 {
+            stage.save.keep_every = 0;
+            keys.push(format!("stages.{}.save.keep_every=0", stage.name));
         }
+    }
+    if let Some(n) = needed(&fewer, stages, ranks).filter(|_| !keys.is_empty()) {
+        get.push(format!("{}: the newest alone stay, {}", keys.join(" "), gb(n)));
     }
     get.push("output=DIR, on a larger disk; `af2 plan RECIPE` says what takes how much".into());
     get.push("train.check_room=false starts all the same".into());
@@ -39,8 +41,15 @@ pub(super) fn look(recipe: &Recipe, stages: &[usize], ranks: usize, report: &mut
     }
 }
 
-/// Bytes that these stages need beside what they have written already, and bytes that are free, where those are fewer.
+/// Bytes that these stages need, and bytes that are free, where those are fewer.
 fn short_of(recipe: &Recipe, stages: &[usize], ranks: usize) -> Option<(u64, u64)> {
+    let need = needed(recipe, stages, ranks)?;
+    let free = free(&recipe.output)?;
+    (need > free).then_some((need, free))
+}
+
+/// Bytes that these stages need beside what they have written already.
+fn needed(recipe: &Recipe, stages: &[usize], ranks: usize) -> Option<u64> {
     let (config, _) = plan::config(recipe).ok()?;
     let shapes = Shapes::of(&config).ok()?;
     let mut written = 0u64;
@@ -55,9 +64,7 @@ fn short_of(recipe: &Recipe, stages: &[usize], ranks: usize) -> Option<(u64, u64
         written += bytes_in(&folder) + bytes_in(&folder.join("safe_ckpt"));
     }
     let (_, most) = disk::run(disks);
-    let need = most.saturating_sub(written);
-    let free = free(&recipe.output)?;
-    (need > free).then_some((need, free))
+    Some(most.saturating_sub(written))
 }
 
 /// Bytes of the files in a folder.

@@ -173,7 +173,6 @@ const OPTIM: &[(&str, Range)] = &[
     ("gate_rate", range(0.0, 1e4)),
     ("schedule_steps", range(1.0, STEPS)),
     ("warmup", range(0.0, STEPS)),
-    ("schedule_steps", range(1.0, STEPS)),
     ("weight_decay", range(0.0, 10.0)),
     ("clip", range(0.0, 1e9).above().hint("1000000000 clips nothing")),
 ];
