@@ -188,7 +188,7 @@ fn what_this_run_writes_itself_is_not_missing_and_stages_that_are_done_need_noth
     }
     assert_eq!((&disk["written"], &disk["kept"]), (&json!(2), &json!(2)));
 
-    // The first stage is done: its data may be gone, what it has written may not.
+    // The first stage is done: its data may be gone. Without what it has written it is not done, and needs its data.
     fs::remove_file(place.path("run/checkpoints/two/done.json")).unwrap();
     let only_b = "stages.two.sets={b: 1}";
     fs::rename(place.path("a/train.json"), place.path("a/away.json")).unwrap();
@@ -200,7 +200,11 @@ fn what_this_run_writes_itself_is_not_missing_and_stages_that_are_done_need_noth
     assert!([3, 7].contains(&code), "{code}: {err}");
     says(
         &err,
-        &["what stage one has written: run/checkpoints/one", "safe_ckpt"],
+        &[
+            "one is marked as done, but its model cannot be used: run/checkpoints/one",
+            "safe_ckpt",
+            "./a/train.json: not there (one)",
+        ],
     );
 }
 
@@ -369,6 +373,10 @@ fn a_run_that_cannot_fit_on_the_disk_is_told_what_takes_the_room() {
 fn other_verbs_list_what_they_lack_too() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let demo = root.join("recipes/demo.yaml").display().to_string();
+    let wav = root
+        .join("tests/golden/wavs/short_16k_mono_0p2s.wav")
+        .display()
+        .to_string();
     let empty = tempfile::tempdir().unwrap();
     let manifest = |name: &str| format!("experiments/demo/corpus/manifests/demo-{name}/");
     for (arguments, pieces) in [
@@ -402,7 +410,7 @@ fn other_verbs_list_what_they_lack_too() {
                 "--checkpoint",
                 "audio-flamingo-2",
                 "--audio",
-                "x.wav",
+                &wav,
                 "--prompt",
                 "what?",
             ],

@@ -52,7 +52,7 @@ fn folder() -> tempfile::TempDir {
         "a.jsonl",
         "{\"name\": \"a.wav\", \"prompt\": \"q\", \"output\": \"x\"}\n",
     );
-    let asked = r#"{"set":"a","task":"t","item":"0","audio":"a.wav","prompt":"q\n(A) x.\n(B) y.","output":"x","text":"x","text_without_audio":"y"}"#;
+    let asked = r#"{"id":"0","task":"t","path":"a.wav","prompt":"q","reference":"x","prediction":"x"}"#;
     write("run/predictions.jsonl", &format!("{asked}\n"));
     let wav = golden("wavs/short_16k_mono_0p2s.wav");
     let question = format!(

@@ -600,13 +600,25 @@ fn heard(command: &mut Command) -> (Child, std::sync::mpsc::Receiver<String>) {
 }
 
 /// Ctrl-C and a closed terminal throw nothing away: also where they reach a launcher and its ranks at once.
+/// Whoever runs the tests may do it under nohup, which its children would inherit.
+fn hears_hangups(command: &mut Command) -> &mut Command {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec, one system call that allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        })
+    }
+}
+
 #[test]
 fn the_first_interrupt_saves_and_the_second_ends_at_once() {
     let run = Run::new();
     run.recipe(&unsaved_stage().replace("steps: 40", "steps: 4000"));
     for (ranks, name) in [(1, "INT"), (1, "HUP"), (2, "INT"), (2, "HUP")] {
         let out = format!("{name}{ranks}");
-        let mut child = run.command(ranks, &out, &[]).spawn().unwrap();
+        let mut child = hears_hangups(&mut run.command(ranks, &out, &[])).spawn().unwrap();
         run.wait_for(&out, 3, &mut child);
         let all = match ranks {
             1 => Vec::new(),

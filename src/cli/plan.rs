@@ -257,8 +257,8 @@ fn notes(plan: &Plan, recipe: &Recipe, say: &mut dyn FnMut(String)) {
         .map(|s| format!("{:.1}", s.flops_at_longest_texts))
         .collect();
     say(format!(
-        "      {tokens} text tokens an item: an assumption (--text-tokens), no bound; with {most}, the longest that \
-         data.max_tokens\n      lets through, operations and time are {} times as many",
+        "      {tokens} text tokens an item: an assumption (--text-tokens), no bound; with {most}, the longest that\n      \
+         data.max_tokens lets through, operations and time are {} times as many",
         times.join(", ")
     ));
     if let Some(hours) = &plan.a100_hours {

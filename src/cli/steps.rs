@@ -119,8 +119,8 @@ pub fn synth(recipe: &Recipe) -> Result<()> {
 /// Trains tokenizer and LM on the texts of all training manifests.
 pub fn lm(recipe: &Recipe) -> Result<()> {
     let lm = recipe.lm.as_ref().ok_or_else(|| missing(recipe, "lm"))?;
-    preflight::language_model(recipe).result()?;
     let _held = run_folder::hold(&recipe.output, false)?;
+    preflight::language_model(recipe).result()?;
     let stages = recipe.stages.iter().flat_map(|s| s.sets.keys());
     let captions = recipe.clap.iter().flat_map(|c| &c.sets);
     let sets: BTreeSet<&String> = stages.chain(captions).collect();
@@ -135,8 +135,8 @@ pub fn lm(recipe: &Recipe) -> Result<()> {
 /// Trains AF-CLAP.
 pub fn clap(recipe: &Recipe) -> Result<()> {
     let clap = recipe.clap.as_ref().ok_or_else(|| missing(recipe, "clap"))?;
-    preflight::clap(recipe).result()?;
     let _held = run_folder::hold(&recipe.output, false)?;
+    preflight::clap(recipe).result()?;
     let ears = Ears::new(recipe.data.cache_mib);
     train::contrastive::train(recipe, clap, &ears, device(recipe)?)
 }

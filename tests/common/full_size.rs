@@ -62,6 +62,15 @@ pub fn write(preset: &str, golden_llm: &Path, out: &Path) {
     }
     std::fs::write(llm.join("vocab.json"), serde_json::to_vec(&vocab).unwrap()).unwrap();
     std::fs::copy(golden_llm.join("merges.txt"), llm.join("merges.txt")).unwrap();
+    // Without this list only the end of text would follow the vocabulary, as in transformers.
+    let special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+    let listed = special.iter().enumerate().map(|(i, content)| {
+        let token = serde_json::json!({"content": content, "special": true});
+        ((VOCAB + i).to_string(), token)
+    });
+    let listed: serde_json::Map<String, serde_json::Value> = listed.collect();
+    let config = serde_json::json!({"added_tokens_decoder": listed, "eos_token": "<|endoftext|>"});
+    std::fs::write(llm.join("tokenizer_config.json"), config.to_string()).unwrap();
 }
 
 /// The same tensors as one safetensors file.
