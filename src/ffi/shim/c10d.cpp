@@ -10,6 +10,7 @@
 #include <torch/csrc/distributed/c10d/logger.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
+#include <mutex>
 #include <utility>
 
 using c10::intrusive_ptr;
@@ -131,6 +132,10 @@ int af2_group_abort(Group* g, char** err) {
     return 0;);
 }
 
+// libtorch's recorder of collectives, one a process, enters the group of each without a lock: two ranks in one process, as in
+// tests, would write into one map at once.
+static std::mutex entering;
+
 int af2_group_all_reduce(Group* g, Tensor* const* t, size_t n, int op, char** err) {
   API(-1,
     at::NoGradGuard no_grad;
@@ -138,7 +143,12 @@ int af2_group_all_reduce(Group* g, Tensor* const* t, size_t n, int op, char** er
     options.reduceOp = c10d::ReduceOp(static_cast<c10d::ReduceOp::RedOpType>(op));
     for (auto& x : tensors(t, n)) {
       std::vector<Tensor> one{x};
-      g->group->allreduce(one, options)->wait();
+      c10::intrusive_ptr<c10d::Work> work;
+      {
+        std::lock_guard<std::mutex> alone(entering);
+        work = g->group->allreduce(one, options);
+      }
+      work->wait();
     }
     return 0;);
 }
@@ -152,7 +162,14 @@ int af2_group_broadcast(Group* g, Tensor* const* t, size_t n, int root, char** e
 }
 // `out` and `in` are flat; out holds `world` times as much.
 int af2_group_all_gather(Group* g, Tensor* out, Tensor* in, char** err) {
-  API(-1, g->group->_allgather_base(*out, *in, {})->wait(); return 0;);
+  API(-1,
+    c10::intrusive_ptr<c10d::Work> work;
+    {
+      std::lock_guard<std::mutex> alone(entering);
+      work = g->group->_allgather_base(*out, *in, {});
+    }
+    work->wait();
+    return 0;);
 }
 
 // ---- the Reducer. All of `params` require gradients, get one in every backward pass, and stand in the same order on
