@@ -14,6 +14,8 @@ use crate::say;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
@@ -38,7 +40,7 @@ pub fn allowed() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
-/// Starts this program again with a bounded spin, unless the user has chosen one, or works with one thread; returns where that is so.
+/// Starts this program again with a bounded spin, unless the user has chosen one, or works with one thread: then it returns.
 pub fn bound_the_spin(threads: Option<usize>) {
     let one = |n: OsString| n == "1";
     let alone =
@@ -50,15 +52,12 @@ pub fn bound_the_spin(threads: Option<usize>) {
         return;
     };
     let mut arguments = std::env::args_os();
-    let mut again = std::process::Command::new(program);
-    {
-        use std::os::unix::process::CommandExt;
-        if let Some(name) = arguments.next() {
-            again.arg0(name);
-        }
-        // Returns only where it cannot be done: then the work is done as it is.
-        let _ = again.args(arguments).env(USERS[0], SPIN).env(OURS, "1").exec();
+    let mut again = Command::new(program);
+    if let Some(name) = arguments.next() {
+        again.arg0(name);
     }
+    // Returns only where it cannot be done: then the work is done as it is.
+    let _ = again.args(arguments).env(USERS[0], SPIN).env(OURS, "1").exec();
 }
 
 /// The user has said how many threads libtorch has.

@@ -23,7 +23,7 @@ pub fn describe(recipe: &Recipe, device: Device) -> Result<()> {
         "libtorch": env!("AF2_LIBTORCH"),
         "device": format!("{device:?}"),
         "threads": tch::get_num_threads(),
-        "cpus": std::thread::available_parallelism().map_or(0, |n| n.get()),
+        "cpus": crate::cores::allowed(),
         "cpu": cpu_model(),
         "os": std::env::consts::OS,
         "arch": std::env::consts::ARCH,

@@ -1,29 +1,14 @@
 //! Files that promise more than they hold must not cost more memory than they are worth. Alone in its process: every
 //! allocation of Rust is counted.
 
+#[path = "common/counting.rs"]
+mod counting;
+
 use af2::checkpoint::{read_bytes, Format};
-use std::alloc::{GlobalAlloc, Layout, System};
+use counting::{Counting, NOW, PEAK};
 use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came; only sizes are added up.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        System.alloc(layout)
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        System.dealloc(at, layout);
-    }
-}
+use std::sync::atomic::Ordering;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;

@@ -40,7 +40,7 @@ fn a_snapshot_is_of_its_step_and_the_folder_keeps_what_the_recipe_says() {
         constant_gradients(&model.params, 0.01 * (i + 1) as f64);
         steps.step(false).unwrap();
         steps.cursor.batches = 7 + i;
-        saver.after_step(&steps).unwrap();
+        saver.save(&steps).unwrap();
         // The next step moves the weights while the thread writes: the file must not see it.
         history.push(model.params.get(watched).unwrap().detach().copy());
     }
@@ -67,7 +67,7 @@ fn a_snapshot_is_of_its_step_and_the_folder_keeps_what_the_recipe_says() {
     }
     // A second run goes on behind the first: its checkpoint is the newest.
     let mut saver = Saver::new(folder.path().into(), stage.save).unwrap();
-    saver.after_step(&steps).unwrap();
+    saver.save(&steps).unwrap();
     saver.finish().unwrap();
     assert_eq!(
         numbered(folder.path()).unwrap().into_keys().collect::<Vec<_>>(),

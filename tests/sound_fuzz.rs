@@ -1,31 +1,16 @@
 //! Every kind of sound file, cut and with changed bytes: a sound or an error, and no more memory than a sound of that length
 //! is worth. Alone in its process: every allocation of Rust is counted.
 
+#[path = "common/counting.rs"]
+mod counting;
+
 use af2::audio::{self, Span};
 use af2::shapes::Seconds;
+use counting::{Counting, NOW, PEAK};
 use rand::Rng;
 use rand_chacha::{rand_core::SeedableRng, ChaCha8Rng};
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-struct Counting;
-
-static NOW: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came; only sizes are added up.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(now, Ordering::Relaxed);
-        System.alloc(layout)
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        NOW.fetch_sub(layout.size(), Ordering::Relaxed);
-        System.dealloc(at, layout);
-    }
-}
+use std::sync::atomic::Ordering;
 
 #[global_allocator]
 static COUNTING: Counting = Counting;

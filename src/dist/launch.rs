@@ -18,7 +18,7 @@ const FAREWELL: Duration = Duration::from_secs(15);
 /// A rank's exit code where it lost others.
 const RANKS_LOST: i32 = 11;
 /// What a shell says of a program that SIGINT has ended.
-const INTERRUPTED: i32 = 130;
+pub const INTERRUPTED: i32 = 130;
 
 /// What is started, and how.
 pub struct Launch {

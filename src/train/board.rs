@@ -3,6 +3,7 @@
 //! Records and messages are tensorboard-rs's. Its writer of whole files is not used: it names files by the second, so that one
 //! started twice in a second loses the first, and panics on a full disk.
 
+use crate::dist::machine;
 use crate::error::{Error, Result};
 use protobuf::Message;
 use std::fs::{self, File, OpenOptions};
@@ -111,10 +112,10 @@ fn now() -> f64 {
     since.map_or(0.0, |d| d.as_secs_f64())
 }
 
+/// The machine's name as a part of a file's.
 fn host() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-' || *c == '_';
-    let name: String = name.trim().chars().filter(plain).take(HOST_LETTERS).collect();
+    let name: String = machine::host().chars().filter(plain).take(HOST_LETTERS).collect();
     match name.is_empty() {
         true => "host".into(),
         false => name,

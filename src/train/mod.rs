@@ -115,7 +115,7 @@ fn look_at_texts(recipe: &Recipe, left: &[usize], model: &Loaded, ranks: &Ranks)
     ranks.from_first(&mut failed)?;
     match failed[0] > 0.0 && !ranks.first() {
         true => Err(Error::Training {
-            message: "a stage has no item with a counted token: rank 0 names them".into(),
+            message: "rank 0 tells what is wrong with a stage's texts".into(),
             hint: None,
         }),
         false => own,

@@ -1,7 +1,7 @@
 //! What schedulers, terminals and patient users send. SIGTERM, SIGHUP and the first SIGINT save and end, SIGUSR1 saves and goes
 //! on; a second SIGINT ends at once.
 
-use crate::dist::Ranks;
+use crate::dist::{launch::INTERRUPTED, Ranks};
 use crate::error::{Error, Result};
 use crate::ffi;
 use libc::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -10,8 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a shell says of a program that SIGINT has ended.
-pub const INTERRUPTED: i32 = 130;
 /// A second SIGINT that comes sooner is the first once more: `timeout` sends it to a process and then to its group.
 const TWICE: Duration = Duration::from_millis(30);
 

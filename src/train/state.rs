@@ -389,17 +389,6 @@ impl Saver {
         self.settings.every > 0 && steps.done.is_multiple_of(self.settings.every)
     }
 
-    /// Saves where that is so.
-    ///
-    /// # Errors
-    /// As [`Saver::save`].
-    pub fn after_step(&mut self, steps: &Steps) -> Result<()> {
-        match self.due(steps) {
-            true => self.save(steps),
-            false => Ok(()),
-        }
-    }
-
     /// Copies the state off the device and writes it while training goes on. All ranks come together for it; the first writes.
     ///
     /// # Errors

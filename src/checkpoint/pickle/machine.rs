@@ -459,20 +459,14 @@ impl Machine<'_> {
                 | "builtins.set"
                 | "builtins.frozenset"
                 | "builtins.list",
-                [Value::List(items) | Value::Tuple(items)],
-            ) => Ok(Value::List(*items)),
-            (
-                "__builtin__.set"
-                | "__builtin__.frozenset"
-                | "__builtin__.list"
-                | "builtins.set"
-                | "builtins.frozenset"
-                | "builtins.list",
-                [],
-            ) => {
-                self.nodes.push(Vec::new());
-                Ok(Value::List(self.nodes.len() - 1))
-            }
+                of @ ([] | [Value::List(_) | Value::Tuple(_)]),
+            ) => match of {
+                [Value::List(items) | Value::Tuple(items)] => Ok(Value::List(*items)),
+                _ => {
+                    self.nodes.push(Vec::new());
+                    Ok(Value::List(self.nodes.len() - 1))
+                }
+            },
             ("collections.defaultdict", [Value::Global(_) | Value::None] | []) => {
                 self.nodes.push(Vec::new());
                 Ok(Value::Dict(self.nodes.len() - 1))
