@@ -60,21 +60,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "text",
         ],
     ),
-    (
-        "preflight",
-        &[
-            "error",
-            "fsutil",
-            "screen",
-            "text",
-            "data",
-            "checkpoint",
-            "model",
-            "load",
-            "recipe",
-            "plan",
-        ],
-    ),
     ("dist", &["error", "fsutil", "screen", "cores", "ffi"]),
     ("report", &["error", "fsutil", "metrics", "eval", "train"]),
 ];
