@@ -82,6 +82,9 @@ pub enum Error {
     /// Ranks that could not be joined, or one that does not answer any more.
     #[error("{message}{}", hint_text(.hint))]
     Ranks { message: String, hint: Option<String> },
+    /// A device that was asked for, or should be used, and cannot be.
+    #[error("device: {message}{}", hint_text(.hint))]
+    Device { message: String, hint: Option<String> },
     /// A signal ended the run; its state is saved.
     #[error("{0}")]
     Stopped(String),
@@ -161,6 +164,13 @@ impl Error {
         }
     }
 
+    pub fn device(message: impl Into<String>) -> Self {
+        Error::Device {
+            message: message.into(),
+            hint: None,
+        }
+    }
+
     pub fn usage(message: impl Into<String>) -> Self {
         Error::Usage {
             message: message.into(),
@@ -178,7 +188,8 @@ impl Error {
             | Error::Data { hint, .. }
             | Error::Checkpoint { hint, .. }
             | Error::Training { hint, .. }
-            | Error::Ranks { hint, .. } => *hint = Some(text.into()),
+            | Error::Ranks { hint, .. }
+            | Error::Device { hint, .. } => *hint = Some(text.into()),
             Error::Many(_)
             | Error::Missing { .. }
             | Error::Mismatch(_)
@@ -190,7 +201,7 @@ impl Error {
     }
 
     /// 1 libtorch, 2 usage (clap's own end so too), 3 files, 4 recipe, 5 audio, 6 data, 7 checkpoint, 8 training, 9 mismatch,
-    /// 10 too many skips, 11 ranks, 12 stopped by a signal.
+    /// 10 too many skips, 11 ranks, 12 stopped by a signal, 13 a device that cannot be used.
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::Torch(_) => 1,
@@ -205,6 +216,7 @@ impl Error {
             Error::Skips { .. } => 10,
             Error::Ranks { .. } => 11,
             Error::Stopped(_) => 12,
+            Error::Device { .. } => 13,
             Error::Missing { code, .. } => *code,
             Error::Many(all) => all.first().map_or(1, Error::exit_code),
         }

@@ -31,6 +31,7 @@ pub mod dist;
 
 pub mod checkpoint;
 pub mod cores;
+pub mod device;
 pub mod ffi;
 pub mod model;
 

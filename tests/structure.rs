@@ -9,6 +9,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("screen", &["error"]),
     ("shapes", &[]),
     ("cores", &["ffi", "screen"]),
+    ("device", &["error", "ffi", "screen"]),
     ("yaml", &["error"]),
     ("fsutil", &["error", "yaml"]),
     ("progress", &["screen"]),
@@ -172,5 +173,22 @@ fn unsafe_is_only_where_libtorch_or_a_map_needs_it() {
         let allowed = inside.starts_with("ffi") || inside == "checkpoint/bytes.rs";
         let has = std::fs::read_to_string(&file).unwrap().contains("unsafe {");
         assert!(!has || allowed, "{inside}");
+    }
+}
+
+/// tch's names a device, of which libtorch warns twice at each call; `kernels::pinned` does not.
+#[test]
+fn memory_is_locked_without_naming_a_device() {
+    let mut files = Vec::new();
+    for folder in ["src", "benches"] {
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut files);
+    }
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(
+            !text.contains(".pin_memory(") && !text.contains(".f_pin_memory("),
+            "{}",
+            file.display()
+        );
     }
 }

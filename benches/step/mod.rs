@@ -5,7 +5,7 @@
 
 use af2::cores::Yielding;
 use af2::dist::Ranks;
-use af2::ffi::{cuda, kernels};
+use af2::ffi::kernels;
 use af2::generate::{generate, sampling, Options};
 use af2::load::{Loaded, Report};
 use af2::model::flamingo::{Audio, Config, Flamingo};
@@ -80,7 +80,7 @@ pub struct Measured {
 pub fn measure(job: &Job) -> Measured {
     tch::set_num_threads(job.threads as i32);
     let _yielding = Yielding::begin();
-    let device = cuda::device(&job.device).expect("a device that is there");
+    let device = af2::device::of(&job.device).expect("a device that is there");
     let empty_mib = process_mib("VmRSS:");
     let mut loaded = model(job, device);
     loaded.model.again = job.again;

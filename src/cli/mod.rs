@@ -26,7 +26,7 @@ use std::path::PathBuf;
 #[command(name = "af2", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done, 1 libtorch, 2 usage (also KEY=VALUE of no key), 3 files, 4 recipe, 5 audio, 6 data, \
-    7 checkpoint, 8 training, 9 comparison past its tolerance, 10 too many items skipped, 11 ranks, 12 stopped by a signal after saving, 130 interrupted twice."
+    7 checkpoint, 8 training, 9 comparison past its tolerance, 10 too many items skipped, 11 ranks, 12 stopped by a signal after saving, 13 a device that cannot be used, 130 interrupted twice."
 )]
 struct Cli {
     #[command(subcommand)]

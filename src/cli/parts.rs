@@ -1,8 +1,8 @@
 //! The options that name a checkpoint, shared by the verbs that open one.
 
 use crate::checkpoint::Parts;
+use crate::device;
 use crate::error::{Error, Result};
-use crate::ffi;
 use crate::load::{self, Loaded, Options, Rules};
 use crate::preflight;
 use clap::Args;
@@ -62,7 +62,7 @@ impl OpenArgs {
 
     pub fn options(&self) -> Result<Options> {
         Ok(Options {
-            device: ffi::cuda::device(&self.device)?,
+            device: device::of(&self.device)?,
             config: self.config.clone(),
             few_shot_mask: self.few_shot_mask,
             rules: Rules::new(self.strict, &self.allow_missing, self.allow_unexpected)?,

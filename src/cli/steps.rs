@@ -3,6 +3,7 @@
 use super::{same, RecipeArgs};
 use crate::data::feed::Ears;
 use crate::data::manifest::Manifest;
+use crate::device;
 use crate::dist::{launch::Launch, note_alone, Place, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::score;
@@ -11,7 +12,7 @@ use crate::progress::{self, Progress};
 use crate::recipe::Recipe;
 use crate::report;
 use crate::train::Resume;
-use crate::{cores, eval, ffi, load, run_folder, synth, train};
+use crate::{cores, eval, load, run_folder, synth, train};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -86,7 +87,7 @@ impl ReportArgs {
 }
 
 fn device(recipe: &Recipe) -> Result<Device> {
-    ffi::cuda::device(&recipe.device)
+    device::of(&recipe.device)
 }
 
 fn missing(recipe: &Recipe, section: &str) -> Error {
@@ -148,14 +149,12 @@ pub fn train(recipe: &Recipe) -> Result<()> {
 
 /// Trains the stages as the rank in this place, or alone; `verify` shows instead that a run goes on from its checkpoints exactly.
 fn train_as(place: Option<&Place>, recipe: &Recipe, resume: &Resume, verify: bool) -> Result<()> {
-    let device = match place {
-        None => device(recipe)?,
-        Some(place) => ffi::cuda::device_of_rank(&recipe.device, place.local)?,
-    };
-    let ranks = match place {
-        None => Ranks::alone(),
+    let (ranks, device) = match place {
+        None => (Ranks::alone(), device(recipe)?),
         Some(place) => {
             let same = same::facts(recipe, resume, verify)?;
+            // A rank without one meets the others all the same, to tell them.
+            let device = device::of_rank(&recipe.device, place.local);
             Ranks::join(place, device, Duration::from_secs(recipe.train.timeout), &same)?
         }
     };

@@ -32,8 +32,12 @@ struct State {
 pub struct Guarded<'g>(&'g State);
 
 impl Guardian {
-    /// `give_up` frees the device where one guarded stretch lasts longer than `timeout`.
-    pub fn new(timeout: Duration, give_up: impl Fn() + Send + 'static) -> Self {
+    /// `give_up` frees the device where one guarded stretch lasts longer than `timeout`; `begin` is the thread's first work.
+    pub fn new(
+        timeout: Duration,
+        begin: impl FnOnce() + Send + 'static,
+        give_up: impl Fn() + Send + 'static,
+    ) -> Self {
         let state = Arc::new(State {
             since: Mutex::default(),
             mark: Mutex::default(),
@@ -43,6 +47,7 @@ impl Guardian {
         let own = state.clone();
         let look = (timeout / 20).min(Duration::from_secs(1));
         let thread = std::thread::spawn(move || {
+            begin();
             while !own.ended.load(Ordering::SeqCst) {
                 std::thread::sleep(look);
                 let hangs = lock(&own.since).is_some_and(|since| since.elapsed() > timeout);
@@ -122,9 +127,13 @@ mod tests {
     fn only_a_stretch_that_hangs_is_given_up_and_once() {
         let given_up = Arc::new(AtomicUsize::new(0));
         let count = given_up.clone();
-        let guardian = Guardian::new(Duration::from_millis(200), move || {
-            count.fetch_add(1, Ordering::SeqCst);
-        });
+        let guardian = Guardian::new(
+            Duration::from_millis(200),
+            || {},
+            move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            },
+        );
         for _ in 0..5 {
             let _guarded = guardian.guarded();
             std::thread::sleep(Duration::from_millis(60));

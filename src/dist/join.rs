@@ -4,8 +4,8 @@
 use super::agreement::{self, Facts};
 use super::machine::{self, Machines};
 use super::meeting::{self, Table};
-use super::{words, Place, LEFT};
-use crate::error::{Error, Result};
+use super::{words, Place, LEFT, NCCL};
+use crate::error::{short, Error, Result};
 use crate::ffi::c10d::{self, Host, Meeting, ProcessGroup, Store};
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -34,7 +34,12 @@ pub(super) struct Met {
 }
 
 /// Meets the others, or gives up when the timeout is over.
-pub(super) fn meet_within(place: &Place, device: Device, timeout: Duration, same: &Facts) -> Result<Met> {
+pub(super) fn meet_within(
+    place: &Place,
+    device: Result<Device>,
+    timeout: Duration,
+    same: &Facts,
+) -> Result<(Met, Device)> {
     let doing = Arc::new(Mutex::new(""));
     let (send, receive) = mpsc::channel();
     let (own, facts, at) = (place.clone(), same.clone(), doing.clone());
@@ -54,6 +59,7 @@ pub(super) fn meet_within(place: &Place, device: Device, timeout: Duration, same
 }
 
 fn no_meeting(p: &Place, timeout: Duration, why: String) -> Error {
+    let nccl = why.contains("NCCL");
     Error::Ranks {
         message: format!(
             "rank {} of {}: no meeting at {}:{} within {} s: {why}",
@@ -63,18 +69,18 @@ fn no_meeting(p: &Place, timeout: Duration, why: String) -> Error {
             p.port,
             timeout.as_secs()
         ),
-        hint: Some(NO_MEETING.into()),
+        hint: Some(if nccl { NCCL.into() } else { NO_MEETING.into() }),
     }
 }
 
 /// Everything that waits for the others. `doing` says what for.
 fn meet(
     place: &Place,
-    device: Device,
+    device: Result<Device>,
     timeout: Duration,
     mut facts: Facts,
     doing: &Mutex<&'static str>,
-) -> Result<Met> {
+) -> Result<(Met, Device)> {
     let failed = |why: String| no_meeting(place, timeout, why);
     let refused = |e: tch::TchError| failed(words(&e));
     let waits_for = |what: &'static str| *doing.lock().unwrap_or_else(|e| e.into_inner()) = what;
@@ -104,15 +110,12 @@ fn meet(
     };
     let round = meeting::round(table, place.again).map_err(failed)?;
     let machines = machine::count(table, &format!("{round}/machine")).map_err(failed)?;
-    let cuda = match device {
-        Device::Cuda(n) => Some(n),
-        _ => None,
+    let kind = match &device {
+        Ok(Device::Cuda(_)) => "cuda".into(),
+        Ok(_) => "cpu".into(),
+        Err(why) => format!("none ({})", short(why)),
     };
-    let kind = if cuda.is_some() { "cuda" } else { "cpu" };
-    facts.extend([
-        ("device".into(), kind.into()),
-        ("WORLD_SIZE".into(), world.to_string()),
-    ]);
+    facts.extend([("device".into(), kind), ("WORLD_SIZE".into(), world.to_string())]);
     facts.extend(crate::ffi::program());
     if let Some(what) = agreement::compare(table, &format!("{round}/run"), &facts).map_err(failed)? {
         return Err(Error::Ranks {
@@ -121,6 +124,11 @@ fn meet(
         });
     }
 
+    let device = device?;
+    let cuda = match device {
+        Device::Cuda(n) => Some(n),
+        _ => None,
+    };
     waits_for("the ranks do not reach each other");
     let group = ProcessGroup::join(
         &store,
@@ -133,12 +141,13 @@ fn meet(
             cuda,
         },
     );
-    Ok(Met {
+    let met = Met {
         group: group.map_err(refused)?,
         store,
         round,
         machines,
-    })
+    };
+    Ok((met, device))
 }
 
 /// Where only this machine's ranks can be met, Gloo need not listen to others either.

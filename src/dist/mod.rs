@@ -16,6 +16,7 @@ pub use place::{note_alone, Place};
 
 use crate::error::{short, Error, Result};
 use crate::ffi::c10d::{ProcessGroup, Reduce, Reducer, Store};
+use crate::ffi::kernels::Mark;
 use guardian::Guardian;
 use machine::Machines;
 use meeting::Table;
@@ -72,26 +73,35 @@ impl Ranks {
         }
     }
 
-    /// Meets the other ranks, all of which must bring the same.
+    /// Meets the other ranks, all of which must bring the same. A rank whose device cannot be used brings its error: all must have
+    /// one of the same kind before NCCL waits for them. Returns this rank's device, too.
     ///
     /// # Errors
-    /// Not all of them came within the timeout; one that brings something else, by name; NCCL that is not there.
-    pub fn join(place: &Place, device: Device, timeout: Duration, same: &Facts) -> Result<Self> {
-        let met = join::meet_within(place, device, timeout, same)?;
+    /// Not all of them came within the timeout; one that brings something else, by name; NCCL that is not there; the device's error
+    /// where it is every rank's.
+    pub fn join(
+        place: &Place,
+        device: Result<Device>,
+        timeout: Duration,
+        same: &Facts,
+    ) -> Result<(Self, Device)> {
+        let (met, device) = join::meet_within(place, device, timeout, same)?;
         let group = Arc::new(met.group);
         let guardian = match device {
             Device::Cuda(n) => {
-                // The other thread's was set by NCCL.
-                crate::ffi::cuda::make_current(n)?;
                 let group = group.clone();
+                let begin = move || {
+                    // It asks for marks: without a device of its own it would set the first GPU up, too.
+                    let _ = crate::ffi::cuda::make_current(n);
+                };
                 // What waits for other hosts alone ends by itself before.
-                Some(Guardian::new(timeout + ANSWER, move || {
+                Some(Guardian::new(timeout + ANSWER, begin, move || {
                     let _ = group.abort();
                 }))
             }
             _ => None,
         };
-        Ok(Ranks {
+        let ranks = Ranks {
             group: Some(group),
             store: Some((Arc::new(met.store), met.round)),
             guardian,
@@ -102,7 +112,8 @@ impl Ranks {
             machines: met.machines,
             compared: Cell::default(),
             timeout,
-        })
+        };
+        Ok((ranks, device))
     }
 
     /// Cores for this rank: those that it may use, shared with the ranks that may use the same.
@@ -268,6 +279,20 @@ impl Ranks {
         self.guardian.as_ref().map(Guardian::guarded)
     }
 
+    /// Waits until the device has done what it was asked, so that nothing after has to wait for other ranks in it: before the
+    /// first step, where that costs nothing. To be guarded, as it may hang.
+    ///
+    /// # Errors
+    /// What the device says of what it was asked.
+    pub fn settled(&self, device: Device) -> Result<()> {
+        if let Some(mark) = Mark::behind(device)?.filter(|_| self.many()) {
+            while !mark.reached()? {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+
     /// A whole step was asked of the device.
     pub fn step_queued(&self, device: Device) -> Result<()> {
         match &self.guardian {
@@ -364,8 +389,10 @@ impl Ranks {
         let error = Error::Ranks {
             message: format!("rank {}, step {step}: {what} ({})", self.rank, short(&error)),
             hint: Some(
-                "what it wrote last says why; `af2 train … --resume auto` goes on from the last checkpoint"
-                    .into(),
+                match own.join(" ").contains("NCCL") || error.to_string().contains("NCCL") {
+                    true => format!("{RESUME}; {NCCL}"),
+                    false => RESUME.into(),
+                },
             ),
         };
         // The first that is left; where nobody can tell, the heirs: both know the same.
@@ -412,13 +439,39 @@ fn within<T: Send + 'static>(
     receive.recv_timeout(limit).ok()?.ok()
 }
 
-/// The first line of what libtorch said.
+/// The first line of what libtorch said; NCCL's reason stands behind it.
 fn words(error: &tch::TchError) -> String {
-    match error {
-        tch::TchError::Torch(text) => short(text),
-        other => short(other),
+    let text = match error {
+        tch::TchError::Torch(text) => text,
+        other => return short(other),
+    };
+    let mut rest = text
+        .lines()
+        .map(str::trim)
+        .skip_while(|l| !l.starts_with("Last error"));
+    let reason = rest.next().map(|first| {
+        match first
+            .trim_start_matches("Last error")
+            .trim_start_matches(':')
+            .trim()
+        {
+            "" => rest.next().unwrap_or_default(),
+            same_line => same_line,
+        }
+    });
+    match reason {
+        Some(reason) if !reason.is_empty() => format!("{}; its last error: {reason}", short(text)),
+        _ => short(text),
     }
 }
+
+/// What helps where it was NCCL that said something.
+const NCCL: &str = "NCCL_DEBUG=INFO makes NCCL say more; NCCL_SOCKET_IFNAME names the network it may use (one to begin with `eth` or \
+    `ib`, not `docker` or `lo`), NCCL_IB_DISABLE=1 leaves InfiniBand out";
+
+/// What helps where a rank is gone.
+const RESUME: &str =
+    "what it wrote last says why; `af2 train … --resume auto` goes on from the last checkpoint";
 
 /// Marks an error of talking to the others.
 const LOST: &str = "lost contact: ";

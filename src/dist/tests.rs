@@ -16,7 +16,8 @@ fn both<T: Send>(each: impl Fn(&Ranks) -> T + Sync) -> [T; 2] {
             agent: true,
             again: false,
         };
-        each(&Ranks::join(&place, Device::Cpu, Duration::from_secs(20), &Facts::new()).unwrap())
+        let ranks = Ranks::join(&place, Ok(Device::Cpu), Duration::from_secs(20), &Facts::new());
+        each(&ranks.unwrap().0)
     };
     std::thread::scope(|scope| {
         let second = scope.spawn(|| one(1));
@@ -72,4 +73,71 @@ fn what_differs_between_ranks_is_told_to_both() {
         let expected = "one: its data: rank 1 differs from rank 0:\n  weights: 13 on rank 1, 12 on rank 0";
         assert!(text.starts_with(&format!("rank {rank}: {expected}")), "{text}");
     }
+}
+
+/// What each of two ranks hears that bring these devices.
+fn devices(of: [fn() -> Result<Device>; 2]) -> [Error; 2] {
+    let server = StoreServer::start().unwrap();
+    let port = server.port;
+    let one = |rank: usize| {
+        let place = Place {
+            rank,
+            world: 2,
+            local: rank,
+            host: "127.0.0.1".into(),
+            port,
+            agent: true,
+            again: false,
+        };
+        Ranks::join(&place, of[rank](), Duration::from_secs(20), &Facts::new())
+            .err()
+            .unwrap()
+    };
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| one(1));
+        [one(0), second.join().unwrap()]
+    })
+}
+
+#[test]
+fn a_rank_without_its_gpu_is_told_to_all_before_nccl_waits() {
+    const WHY: &str = "`auto`: this machine has a GPU, but CUDA does not answer: too old";
+    let began = Instant::now();
+    for e in devices([|| Ok(Device::Cuda(0)), || Err(Error::device(WHY))]) {
+        let text = e.to_string();
+        assert!(text.contains("cuda on rank 0") && text.contains(WHY), "{text}");
+        assert_eq!(e.exit_code(), 11);
+    }
+    for e in devices([|| Ok(Device::Cuda(0)), || Ok(Device::Cpu)]) {
+        assert!(
+            e.to_string().contains("device: cpu on rank 1, cuda on rank 0"),
+            "{e}"
+        );
+    }
+    // The same on all is no difference between them.
+    for e in devices([|| Err(Error::device(WHY)), || Err(Error::device(WHY))]) {
+        assert!(e.to_string().contains(WHY), "{e}");
+        assert_eq!(e.exit_code(), 13);
+    }
+    assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn the_reason_behind_nccls_first_line_is_kept() {
+    let text = "NCCL error in: NCCLUtils.cpp:94, unhandled system error (run with NCCL_DEBUG=INFO for details), NCCL version 2.28.9\n\
+                ncclSystemError: System call (e.g. socket, malloc) or external library call failed or device error.\n\
+                Last error:\nsocketPollConnect: connect to 10.0.0.1<1234> returned Connection refused";
+    let said = words(&tch::TchError::Torch(text.into()));
+    assert!(
+        said.starts_with("NCCL error in") && said.ends_with("returned Connection refused"),
+        "{said}"
+    );
+    assert!(!said.contains('\n'), "{said}");
+    // Where it has none, as where the reason stands on the same line.
+    let none = words(&tch::TchError::Torch("NCCL error: x\nLast error:\n".into()));
+    assert_eq!(none, "NCCL error: x");
+    let same = words(&tch::TchError::Torch("NCCL error: x\nLast error: y".into()));
+    assert_eq!(same, "NCCL error: x; its last error: y");
+    let other = words(&tch::TchError::Torch("Connection closed\nmore".into()));
+    assert_eq!(other, "Connection closed");
 }

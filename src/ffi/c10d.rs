@@ -347,8 +347,10 @@ fn nccl() -> Result<*mut c_void> {
         let why = "this program was built without its headers; `make setup CUDA=1 && make build` has them";
         return Err(wrong(why.into()));
     }
-    if !super::cuda::load() {
-        return Err(wrong("libtorch_cuda.so is not there".into()));
+    use super::cuda::{state, State};
+    // Its symbols are found there.
+    if let State::Absent | State::Unopened(_) = state() {
+        return Err(wrong("libtorch_cuda.so is not open".into()));
     }
     // SAFETY: a new file of our own, and a library that was built with this program; it is never unloaded.
     unsafe {

@@ -44,6 +44,8 @@ extern "C" {
     fn af2_mark(index: c_int, err: ErrorSlot) -> *mut c_void;
     fn af2_mark_reached(mark: *mut c_void, err: ErrorSlot) -> c_int;
     fn af2_mark_free(mark: *mut c_void);
+    fn af2_pinned(t: *mut C_tensor, err: ErrorSlot) -> *mut C_tensor;
+    fn af2_deterministic(err: ErrorSlot) -> c_int;
     fn af2_device_memory(index: c_int, now: *mut i64, peak: *mut i64, err: ErrorSlot) -> c_int;
 }
 
@@ -298,12 +300,58 @@ pub fn set_rng_state(device: Device, state: &Tensor) -> Result<(), TchError> {
     call(|e| unsafe { af2_set_rng_state(index(device), state.as_ptr().cast_mut(), e) }).map(|_| ())
 }
 
+/// A copy of a CPU tensor in page-locked memory, from which a GPU reads while the host goes on. Needs CUDA. tch's own
+/// `pin_memory` names a device, of which libtorch warns at each call.
+///
+/// # Errors
+/// No CUDA; no room that may be locked.
+pub fn pinned(tensor: &Tensor) -> Result<Tensor, TchError> {
+    // SAFETY: a live tensor; returns a new one.
+    call(|e| unsafe { af2_pinned(tensor.as_ptr().cast_mut(), e) }).map(owned)
+}
+
+/// For the rest of this process: kernels that give the same bits each time, where libtorch has them. It warns of those that do not.
+///
+/// # Errors
+/// None that is known.
+pub fn deterministic() -> Result<(), TchError> {
+    // cuBLAS, too, wants its work space fixed; it is asked when its first product is made.
+    if std::env::var_os(CUBLAS_SPACE).is_none() {
+        std::env::set_var(CUBLAS_SPACE, ":4096:8");
+    }
+    // SAFETY: switches.
+    call(|e| unsafe { af2_deterministic(e) }).map(|_| ())
+}
+
+const CUBLAS_SPACE: &str = "CUBLAS_WORKSPACE_CONFIG";
+
 /// Bytes that tensors take on a CUDA device: now, and at most so far.
 pub fn device_memory(device: Device) -> Result<(i64, i64), TchError> {
     let (mut now, mut peak) = (0, 0);
     // SAFETY: two integers to write to.
     call(|e| unsafe { af2_device_memory(index(device), &mut now, &mut peak, e) })?;
     Ok((now, peak))
+}
+
+/// libtorch's meta device, which knows shapes and no numbers: what would be left on the CPU of a GPU's tensors shows there.
+#[cfg(test)]
+pub mod meta {
+    use super::*;
+
+    extern "C" {
+        fn af2_meta(t: *mut C_tensor, err: ErrorSlot) -> *mut C_tensor;
+        fn af2_is_meta(t: *mut C_tensor) -> c_int;
+    }
+
+    pub fn on_meta(tensor: &Tensor) -> Tensor {
+        // SAFETY: a live tensor; returns a new one.
+        owned(call(|e| unsafe { af2_meta(tensor.as_ptr().cast_mut(), e) }).unwrap())
+    }
+
+    pub fn is_meta(tensor: &Tensor) -> bool {
+        // SAFETY: a live tensor.
+        unsafe { af2_is_meta(tensor.as_ptr().cast_mut()) != 0 }
+    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,18 @@
 //! The small layers that every architecture here shares.
 
 use super::params::{Init, Scope};
+use crate::ffi::kernels;
 use tch::{Device, Kind, Tensor};
 
 /// A CPU tensor on the device. To a GPU it goes from page-locked memory while the host goes on: it is in its place before
 /// any kernel that is started later reads it.
 pub(super) fn onto(tensor: Tensor, device: Device) -> Tensor {
+    let kind = tensor.kind();
     match device {
-        Device::Cuda(_) => tensor
-            .pin_memory(device)
-            .to_device_(device, tensor.kind(), true, false),
+        // Where no memory may be locked the copy is made all the same.
+        Device::Cuda(_) => kernels::pinned(&tensor)
+            .unwrap_or(tensor)
+            .to_device_(device, kind, true, false),
         _ => tensor.to_device(device),
     }
 }

@@ -148,18 +148,27 @@ impl AdamW {
     /// As `torch.nn.utils.clip_grad_norm_`, without looking at the value on the host.
     pub fn clip(&self, most: f64) -> Result<Tensor> {
         let grads = self.grads();
-        let total = norm(&grads)?;
+        let total = self.norm(&grads)?;
         let factor = ((&total + 1e-6).reciprocal() * most).clamp_max(1.0);
         kernels::foreach_mul(&grads, &factor)?;
         Ok(total)
     }
-}
 
-/// The joint norm of gradients, on their device; 0 of none.
-pub fn norm(grads: &[Tensor]) -> Result<Tensor> {
-    match grads {
-        [] => Ok(Tensor::from(0f32)),
-        _ => Ok(kernels::total_norm(grads)?),
+    /// The joint norm of gradients, on the weights' device; 0 of none.
+    pub fn norm(&self, grads: &[Tensor]) -> Result<Tensor> {
+        match grads {
+            [] => Ok(self.zero()),
+            _ => Ok(kernels::total_norm(grads)?),
+        }
+    }
+
+    /// 0 as one float where the weights are: what is logged together must be on one device.
+    pub fn zero(&self) -> Tensor {
+        match self.params().next() {
+            // The sum of nothing of it.
+            Some((_, p)) => p.detach().reshape([-1]).narrow(0, 0, 0).sum(Kind::Float),
+            None => Tensor::from(0f32),
+        }
     }
 }
 
@@ -209,6 +218,26 @@ pub fn groups(
 mod tests {
     use super::*;
     use tch::Device;
+
+    #[test]
+    fn of_a_step_without_gradients_all_is_where_the_weights_are() {
+        use crate::ffi::kernels::meta::{is_meta, on_meta};
+        let weight = on_meta(&Tensor::from_slice(&[1f32, 2.0])).set_requires_grad(true);
+        let adam = AdamW::new(vec![Group {
+            params: vec![("w".into(), weight)],
+            weight_decay: 0.0,
+            rate: 1.0,
+        }]);
+        let norm = adam.clip(1.0).unwrap();
+        assert!(is_meta(&norm) && is_meta(&adam.zero()));
+        // Of weights with numbers it is 0, whatever they are.
+        let adam = AdamW::new(vec![Group {
+            params: vec![("w".into(), Tensor::from(f32::NAN).set_requires_grad(true))],
+            weight_decay: 0.0,
+            rate: 1.0,
+        }]);
+        assert_eq!(f64::try_from(adam.clip(1.0).unwrap()).unwrap(), 0.0);
+    }
 
     fn recipe(schedule: Schedule) -> OptimRecipe {
         OptimRecipe {

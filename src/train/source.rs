@@ -87,7 +87,9 @@ pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Re
     }
     // Every rank has read the same files; what was initialised is the first's.
     let all: Vec<_> = model.params.iter().map(|(_, e)| e.tensor.detach()).collect();
+    let _guarded = ranks.guarded();
     ranks.broadcast(&all, 0)?;
+    ranks.settled(device)?;
     Ok(model)
 }
 

@@ -1,7 +1,7 @@
 //! Optimizer steps: micro-steps, gradients over the ranks, clipping, the update. Nothing in here waits for the device.
 
 use super::batch::Batch;
-use super::optim::{learning_rate, norm, not_finite, AdamW};
+use super::optim::{learning_rate, not_finite, AdamW};
 use super::stage::{self, EmbeddingMask};
 use super::state;
 use super::watch::{Clock, Phase};
@@ -128,6 +128,8 @@ impl<'a> Steps<'a> {
         if !self.ranks.many() {
             return Ok(());
         }
+        let ranks = self.ranks.clone();
+        let _guarded = ranks.guarded();
         let before = self.now()?;
         let silence = Batch::silence(ears, self.model)?;
         self.backward(&silence, 0.0)?;
@@ -157,7 +159,8 @@ impl<'a> Steps<'a> {
         self.backward(&silence, 0.0)?;
         self.optimizer.zero_grad(true)?;
         self.silence = Some(silence);
-        self.back_to(&before)
+        self.back_to(&before)?;
+        ranks.settled(self.model.device)
     }
 
     /// A forward and backward pass whose gradients are reduced where there is a reducer; `counts` weighs the loss.
@@ -218,7 +221,7 @@ impl<'a> Steps<'a> {
         }
         let grad_norm = match self.stage.clip_at {
             ClipAt::MicroStep => self.optimizer.clip(self.stage.optim.clip)?,
-            ClipAt::Step => Tensor::from(0f32),
+            ClipAt::Step => self.optimizer.zero(),
         };
         self.clipped_norm = Some(grad_norm.shallow_clone());
         self.clock.after(Phase::Optimizer);
@@ -265,9 +268,9 @@ impl<'a> Steps<'a> {
             false => Vec::new(),
         };
         let grad_norm = match self.stage.clip_at {
-            ClipAt::MicroStep => self.clipped_norm.take().unwrap_or_else(|| Tensor::from(0f32)),
+            ClipAt::MicroStep => self.clipped_norm.take().unwrap_or_else(|| self.optimizer.zero()),
             ClipAt::Step => {
-                let norm = norm(&grads)? * scale;
+                let norm = self.optimizer.norm(&grads)? * scale;
                 let factor = ((&norm + 1e-6).reciprocal() * self.stage.optim.clip).clamp_max(1.0) * scale;
                 kernels::foreach_mul(&grads, &factor)?;
                 norm
@@ -380,7 +383,7 @@ impl<'a> Steps<'a> {
         }
         let norms = parts
             .iter()
-            .map(|(part, grads)| Ok((*part, no_grad(|| norm(grads))? * scale)));
+            .map(|(part, grads)| Ok((*part, no_grad(|| self.optimizer.norm(grads))? * scale)));
         norms.collect()
     }
 }

@@ -195,6 +195,12 @@ int af2_set_rng_state(int index, Tensor* state, char** err) {
     return 0;);
 }
 
+// Shape and kind of a tensor without its numbers, on libtorch's meta device: where a test needs a device that is not the CPU.
+Tensor* af2_meta(Tensor* t, char** err) {
+  API(nullptr, return new Tensor(t->detach().to(at::kMeta).set_requires_grad(t->requires_grad())););
+}
+int af2_is_meta(Tensor* t) { return t->is_meta(); }
+
 // A mark behind everything that was queued on a CUDA device so far.
 void* af2_mark(int index, char** err) {
   API(nullptr,
@@ -212,6 +218,30 @@ void af2_mark_free(void* mark) {
     delete static_cast<c10::Event*>(mark);
   } catch (...) {
   }
+}
+
+// libtorch's start on CUDA, once its library is loaded. Returns the number of devices; the error says why there is none, which
+// asking for their number alone would log and forget.
+int af2_cuda_begin(char** err) {
+  API(-1,
+    at::globalContext().setSDPUseCuDNN(false);
+    at::globalContext().lazyInitDevice(at::kCUDA);
+    return c10::impl::VirtualGuardImpl(at::kCUDA).deviceCount(););
+}
+int af2_cudnn_attention() { return at::globalContext().userEnabledCuDNNSDP(); }
+
+// A copy in page-locked memory, from which a device reads while the host goes on.
+Tensor* af2_pinned(Tensor* t, char** err) {
+  API(nullptr, at::NoGradGuard no_grad; return new Tensor(t->pin_memory()););
+}
+
+// From now on kernels that give the same bits each time, where libtorch has them; of others it warns.
+int af2_deterministic(char** err) {
+  API(-1,
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);
+    at::globalContext().setDeterministicCuDNN(true);
+    at::globalContext().setBenchmarkCuDNN(false);
+    return 0;);
 }
 
 // The CUDA device of this thread, where none is named.
