@@ -336,6 +336,19 @@ impl Drop for Reducer {
     }
 }
 
+/// How libtorch's own watchdog over NCCL is held back. A lost rank is found out, named and saved after by us: the watchdog would
+/// end the process without a word, or give up a reduction and let the update that is queued behind it run on half of a
+/// gradient. torchrun sets the first; an error of CUDA's is thrown again whatever that says, unless the fourth says not to. Behind
+/// a failed reduction the watchdog sleeps four times as long as the last, with the lock that an abort needs: by default a minute, and a
+/// launcher's grace is over before.
+pub const WATCHDOG: [(&str, &str); 5] = [
+    ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0"),
+    ("TORCH_NCCL_ENABLE_MONITORING", "0"),
+    ("TORCH_NCCL_DUMP_ON_TIMEOUT", "0"),
+    ("TORCH_NCCL_RETHROW_CUDA_ERRORS", "0"),
+    ("TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC", "100"),
+];
+
 /// NCCL's half, which travels inside the program: from memory, so that there is no path to keep.
 fn nccl() -> Result<*mut c_void> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
@@ -348,6 +361,9 @@ fn nccl() -> Result<*mut c_void> {
         return Err(wrong(why.into()));
     }
     use super::cuda::{state, State};
+    for (name, value) in WATCHDOG {
+        std::env::set_var(name, value);
+    }
     // Its symbols are found there.
     if let State::Absent | State::Unopened(_) = state() {
         return Err(wrong("libtorch_cuda.so is not open".into()));
