@@ -76,24 +76,29 @@ impl AudioTransformer {
     }
 
     /// # Shapes
-    /// `x_bld` (B, L, D) features of all windows in a row; `real_bl` (B, L) bool, false on padded windows;
-    /// returns (B, L, D). `train` turns the configured attention dropout on; with `again` layers are computed again in
+    /// `x_bld` (B, L, D) features of all windows in a row; `real_bl` (B, L) bool, false on padded windows, none where there
+    /// are none: a mask of zeros changes no bit, but shuts flash attention out on CUDA. Returns (B, L, D). `train` turns the configured attention dropout on; with `again` layers are computed again in
     /// the backward pass.
-    pub fn forward(&self, x_bld: &Tensor, real_bl: &Tensor, train: bool, again: bool) -> Tensor {
+    pub fn forward(&self, x_bld: &Tensor, real_bl: Option<&Tensor>, train: bool, again: bool) -> Tensor {
         let positions = Tensor::arange(x_bld.size()[1], (Kind::Float, x_bld.device()));
         let tables = Shared::new(rotary_tables(&positions, &self.inv_freq));
         // Reference: masked_fill(−1e9). Adding −1e9 in float32 gives the same softmax, an all-masked row included.
-        let mask = real_bl.logical_not().to_kind(Kind::Float) * -1e9;
-        let mask_b11l = mask.unsqueeze(1).unsqueeze(1);
+        let mask_b11l = real_bl.map(|real_bl| {
+            let mask = real_bl.logical_not().to_kind(Kind::Float) * -1e9;
+            mask.unsqueeze(1).unsqueeze(1)
+        });
         let dropout = if train { self.attention_dropout } else { 0.0 };
         let mut x = self.layer_norm.forward(&(x_bld * (self.width as f64).sqrt()));
         for layer in &self.layers {
             x = match again {
-                false => layer.get().forward(&x, &tables.get(), &mask_b11l, dropout),
+                false => layer
+                    .get()
+                    .forward(&x, &tables.get(), mask_b11l.as_ref(), dropout),
                 true => {
-                    let (layer, tables, mask) = (layer.clone(), tables.clone(), mask_b11l.shallow_clone());
+                    let (layer, tables) = (layer.clone(), tables.clone());
+                    let mask = mask_b11l.as_ref().map(Tensor::shallow_clone);
                     recompute(&[x], move |t| {
-                        layer.get().forward(&t[0], &tables.get(), &mask, dropout)
+                        layer.get().forward(&t[0], &tables.get(), mask.as_ref(), dropout)
                     })
                 }
             };
@@ -131,21 +136,14 @@ impl Layer {
         }
     }
 
-    fn forward(&self, x: &Tensor, tables: &(Tensor, Tensor), mask: &Tensor, dropout: f64) -> Tensor {
+    fn forward(&self, x: &Tensor, tables: &(Tensor, Tensor), mask: Option<&Tensor>, dropout: f64) -> Tensor {
         let (b, l, d) = x.size3().unwrap_or((0, 0, 0));
         let heads = |t: Tensor| t.reshape([b, l, self.heads, d / self.heads]).transpose(1, 2);
         let q_bhld = rotate(&heads(self.w_qs.forward(x)), tables);
         let k_bhld = rotate(&heads(self.w_ks.forward(x)), tables);
         let v_bhld = heads(self.w_vs.forward(x));
         let out = Tensor::scaled_dot_product_attention(
-            &q_bhld,
-            &k_bhld,
-            &v_bhld,
-            Some(mask),
-            dropout,
-            false,
-            None,
-            false,
+            &q_bhld, &k_bhld, &v_bhld, mask, dropout, false, None, false,
         );
         let out = self.fc.forward(&out.transpose(1, 2).reshape([b, l, d]));
         let x = self.attn_norm.forward(&(out + x));

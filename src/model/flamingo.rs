@@ -6,7 +6,7 @@ use super::audio_transformer::{self, AudioTransformer};
 use super::cross_attention::{self, frame_mask, GatedCrossAttention, KeyValue};
 use super::htsat::{self, Htsat, TrainMode};
 use super::params::Scope;
-use super::qwen2::{self, Cache, Context, DecoderLayer, Naming, Qwen2};
+use super::qwen2::{self, Cache, Context, DecoderLayer, Naming, Padding, Qwen2};
 use crate::ffi::kernels::{recompute, Shared};
 use crate::shapes::TOKENS_PER_WINDOW;
 use serde::{Deserialize, Serialize};
@@ -43,12 +43,25 @@ impl Audio {
     }
 }
 
-/// The text of a batch, padded on the right.
+/// The text of a batch; [`Text::from_arrays`] makes it.
 pub struct Text {
     /// (B, T) int64.
     pub ids_bt: Tensor,
     /// (B, T), 0 on padding.
     pub mask_bt: Tensor,
+    /// Whether no row has a token behind padding, known on the host.
+    pub(super) padded_behind: bool,
+}
+
+impl Text {
+    /// What attention must be told where real positions alone are read: nothing, but where a mask from outside has padding
+    /// before a text or in it.
+    pub fn padding(&self) -> Padding<'_> {
+        match self.padded_behind {
+            true => Padding::Behind,
+            false => Padding::Masked(&self.mask_bt),
+        }
+    }
 }
 
 /// The joined audio as the LM's blocks see it: keys and values per block, computed once.
@@ -146,12 +159,16 @@ impl Flamingo {
     }
 
     /// Joins encoded windows in time. (B, W, 64, D) → (B, L = 64·W, D).
-    pub fn join(&self, clap_out: &Tensor, windows_bw: &Tensor, train: bool) -> Tensor {
-        let real_bl = windows_bw
-            .repeat_interleave_self_int(TOKENS_PER_WINDOW, Some(1), None)
-            .ne(0.0);
+    pub fn join(&self, clap_out: &Tensor, audio: &Audio, train: bool) -> Tensor {
+        let real_bl = (!audio.full()).then(|| {
+            let windows_bw = &audio.windows_bw;
+            windows_bw
+                .repeat_interleave_self_int(TOKENS_PER_WINDOW, Some(1), None)
+                .ne(0.0)
+        });
+        let again = train && self.again;
         self.audio_transformer_clap
-            .forward(&clap_out.flatten(1, 2), &real_bl, train, train && self.again)
+            .forward(&clap_out.flatten(1, 2), real_bl.as_ref(), train, again)
     }
 
     /// Keys and values of every cross-attention block for joined audio (B, L, D).
@@ -176,18 +193,26 @@ impl Flamingo {
 
     /// [`Flamingo::hear`] on features that [`Flamingo::encode`] gave before.
     pub fn hear_encoded(&self, clap_out: &Tensor, audio: &Audio, train: bool) -> Heard {
-        self.listen(&self.join(clap_out, &audio.windows_bw, train), audio, train)
+        self.listen(&self.join(clap_out, audio, train), audio, train)
     }
 
-    /// The LM's normed states (B, T, D) for whole texts.
+    /// The LM's normed states (B, T, D) for whole texts. Those of padded positions are finite and mean nothing, see
+    /// [`Padding::Behind`].
     pub fn states(&self, text: &Text, heard: &Heard) -> Tensor {
-        self.run(&text.ids_bt, Some(&text.mask_bt), heard, None, None, &mut |_| {})
+        self.run(&text.ids_bt, text.padding(), heard, None, None, &mut |_| {})
     }
 
     /// Logits (B, T_new, V) of new tokens after those that `cache` holds; nothing may be padded.
     /// `seen_b1` (B, 1) counts the `<audio>` tokens before.
     pub fn decode(&self, ids_bt: &Tensor, heard: &Heard, cache: &mut Cache, seen_b1: &Tensor) -> Tensor {
-        let x = self.run(ids_bt, None, heard, Some(cache), Some(seen_b1), &mut |_| {});
+        let x = self.run(
+            ids_bt,
+            Padding::Behind,
+            heard,
+            Some(cache),
+            Some(seen_b1),
+            &mut |_| {},
+        );
         // Only the last token's logits are ever read: at V = 151,669 the others would cost more than the model.
         let last = x.narrow(1, x.size()[1] - 1, 1);
         self.lang_encoder.logits(&last)
@@ -241,15 +266,15 @@ impl Flamingo {
         Tensor::stack(&parts, 0).sum(Kind::Float)
     }
 
-    /// One evaluation pass that keeps what is between.
+    /// One evaluation pass that keeps what is between, at padded positions too: a comparison may read them.
     pub fn trace(&self, audio: &Audio, text: &Text) -> Traced {
         let clap_out = self.encode(audio, TrainMode::default(), true);
-        let audio_transformer_out = self.join(&clap_out, &audio.windows_bw, false);
+        let audio_transformer_out = self.join(&clap_out, audio, false);
         let heard = self.listen(&audio_transformer_out, audio, false);
         let mut layers = Vec::new();
         let states = self.run(
             &text.ids_bt,
-            Some(&text.mask_bt),
+            Padding::Masked(&text.mask_bt),
             &heard,
             None,
             None,
@@ -266,14 +291,14 @@ impl Flamingo {
     fn run(
         &self,
         ids_bt: &Tensor,
-        mask_bt: Option<&Tensor>,
+        padding: Padding,
         heard: &Heard,
         mut cache: Option<&mut Cache>,
         seen_b1: Option<&Tensor>,
         each_layer: &mut dyn FnMut(&Tensor),
     ) -> Tensor {
         let past = cache.as_ref().map_or(0, |c| c.len());
-        let context = Shared::new(self.lang_encoder.context(ids_bt.size()[1], past, mask_bt));
+        let context = Shared::new(self.lang_encoder.context(ids_bt.size()[1], past, padding));
         let few_shot = self.config.cross_attention.frames == cross_attention::Frames::FewShotMask;
         let mask = (few_shot || !heard.full).then(|| {
             let mut seen_bt = ids_bt.eq(self.config.audio_token).cumsum(1, Kind::Int64);

@@ -75,9 +75,11 @@ impl Audio {
 impl Text {
     /// (B, T) ids and mask.
     pub fn from_arrays(ids: &Array2<i64>, mask: &Array2<u8>, device: Device) -> Text {
+        let mut rows = mask.outer_iter();
         Text {
             ids_bt: onto(matrix(ids), device),
             mask_bt: onto(matrix(mask), device),
+            padded_behind: rows.all(|row| row.windows(2).into_iter().all(|w| w[0] != 0 || w[1] == 0)),
         }
     }
 }
@@ -119,6 +121,19 @@ mod tests {
         let (targets, positions) = targets(&labels, Device::Cpu);
         assert_eq!(Vec::<i64>::try_from(targets).unwrap(), [7, 8, 9]);
         assert_eq!(Vec::<i64>::try_from(positions).unwrap(), [1, 2, 4]);
+    }
+
+    #[test]
+    fn a_mask_is_dropped_only_where_all_padding_stands_behind() {
+        use crate::model::qwen2::Padding;
+        let behind = |rows: [[u8; 3]; 2]| {
+            let text = Text::from_arrays(&Array2::zeros((2, 3)), &ndarray::arr2(&rows), Device::Cpu);
+            matches!(text.padding(), Padding::Behind)
+        };
+        assert!(behind([[1, 1, 1], [1, 0, 0]]));
+        assert!(behind([[1, 1, 0], [0, 0, 0]]));
+        assert!(!behind([[1, 1, 1], [0, 1, 1]]), "padded before the text");
+        assert!(!behind([[1, 0, 1], [1, 1, 0]]), "a hole");
     }
 
     #[test]

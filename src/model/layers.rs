@@ -87,9 +87,10 @@ impl RmsNorm {
         }
     }
 
+    /// `x` float32, as what runs through the blocks is under autocast too. In bf16 libtorch would round once, behind the
+    /// weight, where the reference rounds before it; in float32 both are the same, on the CPU to the last bit.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let variance = x.to_kind(Kind::Float).square().mean_dim(-1i64, true, Kind::Float);
-        (x * (variance + self.eps).rsqrt()).to_kind(x.kind()) * &self.weight
+        x.rms_norm(self.weight.size(), Some(&self.weight), self.eps)
     }
 }
 

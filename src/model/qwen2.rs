@@ -94,6 +94,26 @@ impl Cache {
     }
 }
 
+/// What attention is told of padding, beside that no token sees what comes after it.
+///
+/// What libtorch 2.11 runs where (its `sdp_utils`; on CUDA with cuDNN's attention off), the LM's heads being grouped
+/// (`enable_gqa`):
+///
+/// | | CUDA, bf16 | CUDA, fp32 | CPU |
+/// |---|---|---|---|
+/// | [`Padding::Behind`] | flash: takes groups, no mask | math: flash has no fp32, the memory-efficient kernel no groups | flash |
+/// | [`Padding::Masked`] | math, in fp32: flash takes no mask, the memory-efficient kernel no groups | math | flash |
+///
+/// The math path keeps (B, H, T, T) in fp32 for the backward pass, flash the output and one number a head and token.
+#[derive(Clone, Copy)]
+pub enum Padding<'a> {
+    /// None, or all of it behind the text: no mask is needed. What real tokens compute is the same to the last bit as if they
+    /// had one; padded positions see the text before them and themselves, which is finite, and which nobody may read.
+    Behind,
+    /// (B, past + T), 0 where nobody may look, wherever that is; padded positions come out as the reference's do.
+    Masked(&'a Tensor),
+}
+
 /// What all layers of one forward pass share.
 pub struct Context {
     cos: Tensor,
@@ -163,9 +183,8 @@ impl Qwen2 {
         Tensor::embedding(&self.embed_tokens, ids_bt, -1, false, false).to_kind(Kind::Float)
     }
 
-    /// Positions and the attention mask for `tokens` new tokens after `past` cached ones.
-    /// `attention_mask_bt` (B, past + tokens) is 0 on right padding; without it nothing is padded.
-    pub fn context(&self, tokens: i64, past: i64, attention_mask_bt: Option<&Tensor>) -> Context {
+    /// Positions and what attention needs for `tokens` new tokens after `past` cached ones.
+    pub fn context(&self, tokens: i64, past: i64, padding: Padding) -> Context {
         let device = self.embed_tokens.device();
         let positions = Tensor::arange_start(past, past + tokens, (Kind::Int64, device));
         let (cos, sin) = rotary_tables(&positions, &self.inv_freq);
@@ -173,11 +192,11 @@ impl Qwen2 {
             let keys = Tensor::arange(past + tokens, (Kind::Int64, device));
             keys.le_tensor(&positions.unsqueeze(-1))
         };
-        let mask = match attention_mask_bt {
-            Some(real) => Some(causal_tk().logical_and(&real.ne(0).unsqueeze(1)).unsqueeze(1)),
+        let mask = match padding {
+            Padding::Masked(real) => Some(causal_tk().logical_and(&real.ne(0).unsqueeze(1)).unsqueeze(1)),
             // A block of new tokens after cached ones needs its own triangle; one token sees everything.
-            None if past > 0 && tokens > 1 => Some(causal_tk()),
-            None => None,
+            Padding::Behind if past > 0 && tokens > 1 => Some(causal_tk()),
+            Padding::Behind => None,
         };
         Context {
             causal: mask.is_none() && past == 0 && tokens > 1,
@@ -202,9 +221,9 @@ impl Qwen2 {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
     }
 
-    /// The LM alone: token ids (B, T) → logits (B, T, V).
-    pub fn forward(&self, ids_bt: &Tensor, attention_mask_bt: Option<&Tensor>) -> Tensor {
-        let context = self.context(ids_bt.size()[1], 0, attention_mask_bt);
+    /// The LM alone: token ids (B, T), padded at most behind each text → logits (B, T, V).
+    pub fn forward(&self, ids_bt: &Tensor) -> Tensor {
+        let context = self.context(ids_bt.size()[1], 0, Padding::Behind);
         let mut x = self.embed(ids_bt);
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.get().forward(&x, &context, None, i);
@@ -268,7 +287,8 @@ impl DecoderLayer {
     fn attention(&self, x: &Tensor, context: &Context, cache: Option<&mut Cache>, index: usize) -> Tensor {
         let (b, t, _) = x.size3().unwrap_or((0, 0, 0));
         let heads = |y: Tensor, n: i64| y.reshape([b, t, n, self.head_dim]).transpose(1, 2);
-        let turn = |y: Tensor| &y * &context.cos + rotate_half(&y) * &context.sin;
+        // Under autocast attention would cast what is turned in fp32: cast here, the cache holds it as it is used.
+        let turn = |y: Tensor| (&y * &context.cos + rotate_half(&y) * &context.sin).to_kind(y.kind());
         let q_bhtd = turn(heads(self.q_proj.forward(x), self.heads));
         let k_bhtd = turn(heads(self.k_proj.forward(x), self.kv_heads));
         let v_bhtd = heads(self.v_proj.forward(x), self.kv_heads);
@@ -287,5 +307,86 @@ impl DecoderLayer {
             self.heads != self.kv_heads,
         );
         self.o_proj.forward(&out.transpose(1, 2).reshape([b, t, -1]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::params::{Origin, Store};
+    use tch::Device;
+
+    fn lm() -> Qwen2 {
+        tch::manual_seed(1);
+        let config = Config {
+            vocab_size: 50,
+            hidden_size: 32,
+            intermediate_size: 64,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            max_position_embeddings: 64,
+            rms_norm_eps: 1e-6,
+            rope_theta: 1e6,
+            tie_word_embeddings: true,
+        };
+        let store = Store::new(Origin::Fresh, Device::Cpu);
+        let lm = Qwen2::new(&store.root(), &config, 50, Naming::Plain);
+        store.finish().unwrap();
+        lm
+    }
+
+    /// A mask would shut flash attention out on CUDA, which its own rules say (`check_for_attn_mask`).
+    #[test]
+    fn padding_behind_the_text_needs_no_mask_but_a_block_after_a_cache_and_a_hole_do() {
+        let lm = lm();
+        let context = lm.context(7, 0, Padding::Behind);
+        assert!(context.mask.is_none() && context.causal);
+        let next = lm.context(1, 7, Padding::Behind);
+        assert!(next.mask.is_none() && !next.causal);
+        let block = lm.context(3, 7, Padding::Behind);
+        assert_eq!(block.mask.unwrap().size(), [3, 10]);
+        let real = Tensor::from_slice(&[0u8, 1, 1, 0, 1]).unsqueeze(0);
+        let masked = lm.context(5, 0, Padding::Masked(&real));
+        assert_eq!(masked.mask.unwrap().size(), [1, 1, 5, 5]);
+        assert!(!masked.causal);
+    }
+
+    /// The kernel that libtorch says it would choose for what a layer hands over: 1 is flash.
+    #[test]
+    fn causal_grouped_attention_is_a_fused_kernels() {
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let heads = |n: i64| Tensor::randn([2, n, 9, 8], (kind, Device::Cpu)).set_requires_grad(true);
+            let (q, k, v) = (heads(4), heads(2), heads(2));
+            let choice =
+                Tensor::internal_fused_sdp_choice(&q, &k, &v, None::<&Tensor>, 0.0, true, None, true);
+            assert_eq!(choice, 1, "{kind:?}");
+        }
+    }
+
+    /// The LM's own part of what `tests/golden_flamingo.rs` shows of the whole model; rows without a text are finite, too.
+    #[test]
+    fn real_tokens_are_the_same_with_and_without_a_mask() {
+        let lm = lm();
+        let ids = Tensor::randint(50, [3, 6], (Kind::Int64, Device::Cpu));
+        let real = Tensor::from_slice2(&[[1u8, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]);
+        let run = |padding: Padding| {
+            let context = lm.context(6, 0, padding);
+            let mut x = lm.embed(&ids);
+            for (i, layer) in lm.layers.iter().enumerate() {
+                x = layer.get().forward(&x, &context, None, i);
+            }
+            lm.normed(&x)
+        };
+        let (with, without) = (run(Padding::Masked(&real)), run(Padding::Behind));
+        assert!(without.isfinite().all().int64_value(&[]) == 1);
+        let read = real.ne(0).unsqueeze(-1);
+        assert!(with
+            .masked_select(&read)
+            .allclose(&without.masked_select(&read), 0.0, 1e-6, false));
+        assert!(
+            !with.allclose(&without, 0.0, 1e-3, false),
+            "padded positions differ"
+        );
     }
 }

@@ -73,7 +73,7 @@ pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device:
                 batch.extend(order.pop().map(|i| ids[i].as_slice()));
             }
             let (input, targets) = next_tokens(&batch, tokenizer.eos, device);
-            let logits = model.forward(&input, None).flatten(0, 1);
+            let logits = model.forward(&input).flatten(0, 1);
             let loss = logits.cross_entropy_loss::<Tensor>(&targets, None, tch::Reduction::Mean, -100, 0.0);
             (&loss / o.accumulate as f64).f_backward()?;
             loss_sum += loss.detach();
