@@ -3,7 +3,7 @@
 # The targets share one target/ folder, and cargo parallelises by itself.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-interop bench bench-busy bench-data bench-train fuzz fmt lint clean distclean
+.PHONY: help setup build install uninstall demo test test-interop bench bench-busy bench-data bench-train fuzz fmt lint clean distclean
 
 # Recipes start where this file lies, also under `make -f` and where the path holds spaces.
 export AF2_ROOT := $(shell cd -P "$$(dirname "$$(echo '$(MAKEFILE_LIST)' | sed 's/^ *//')")" && pwd)
@@ -19,6 +19,12 @@ setup: ## check the tools, install libtorch into .venv (CUDA=1 or CUDA=0 to choo
 
 build: setup ## compile ./target/release/af2
 	@$(HERE) $(CARGO) build --release --locked
+
+install: build ## put af2 and its completions into PREFIX (/usr/local), where PATH finds it
+	@$(HERE) PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install.sh
+
+uninstall: ## take it away again
+	@$(HERE) PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install.sh --remove
 
 demo: build ## the main job on a small corpus made on the spot (ARGS='...' goes to af2 demo)
 	@$(HERE) $(CARGO) run --release --locked --quiet -- demo $(ARGS)

@@ -14,7 +14,7 @@ mod trace;
 
 use crate::cores;
 use crate::error::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 
 /// Research training toolkit for Audio Flamingo 2.
@@ -72,6 +72,8 @@ enum Verb {
     Data(data::DataVerb),
     /// Run manifest items as one batch and write every tensor between; compare with a dump.
     Trace(trace::TraceArgs),
+    /// Print what a shell needs to complete af2's verbs and options; `make install` puts it in place.
+    Completions { shell: clap_complete::Shell },
 }
 
 impl Verb {
@@ -81,7 +83,7 @@ impl Verb {
             Verb::Demo(_) | Verb::Lm(_) | Verb::Clap(_) | Verb::Train(_) | Verb::Eval(_) => true,
             Verb::Generate(_) | Verb::Trace(_) => true,
             Verb::Synth(_) | Verb::Launch(_) | Verb::Report(_) | Verb::Plan(_) | Verb::Recipe(_) => false,
-            Verb::Checkpoint(_) | Verb::Data(_) => false,
+            Verb::Checkpoint(_) | Verb::Data(_) | Verb::Completions { .. } => false,
         }
     }
 }
@@ -150,6 +152,12 @@ pub fn main() -> i32 {
     }
 }
 
+fn completions(shell: clap_complete::Shell) -> Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "af2", &mut text);
+    out(&String::from_utf8_lossy(&text))
+}
+
 /// Runs a verb; returns the exit code where it is another program's.
 fn run(verb: &Verb) -> Result<i32> {
     match verb {
@@ -167,6 +175,7 @@ fn run(verb: &Verb) -> Result<i32> {
         Verb::Checkpoint(verb) => checkpoint::run(verb),
         Verb::Data(verb) => data::run(verb),
         Verb::Trace(args) => trace::run(args),
+        Verb::Completions { shell } => completions(*shell),
     }
     .map(|()| 0)
 }
