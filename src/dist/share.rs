@@ -20,9 +20,9 @@ pub(super) struct Allowed {
     /// Cores by number, as the kernel lists them: `0-3,8`. Empty where the system does not say.
     pub cpus: String,
     /// Each control group with a quota that it is in: which it is, and how many thousandths of a core its processes get together.
-    quotas: Vec<(String, u64)>,
+    pub quotas: Vec<(String, u64)>,
     /// How many cores these are for a rank that is there alone.
-    alone: usize,
+    pub alone: usize,
 }
 
 impl Allowed {

@@ -195,7 +195,7 @@ fn exchange(
     let windows = |f: &Option<Tensor>| f.as_ref().map_or(0.0, |f| f.size()[0] as f64);
     let mut sizes: Vec<f64> = features.iter().flatten().map(windows).collect();
     let own = features.iter().flatten().flatten().next();
-    // Behind the last kind there is one that nobody has, for a rank without features of its own the least.
+    // A rank without features of its own takes the others' kind.
     let mut kind = [own.map_or(-1.0, |f| {
         KINDS.iter().position(|k| *k == f.kind()).unwrap_or(KINDS.len()) as f64
     })];

@@ -195,6 +195,15 @@ int af2_set_rng_state(int index, Tensor* state, char** err) {
     return 0;);
 }
 
+// A copy in page-locked memory, under way on the device's current stream.
+Tensor* af2_page_locked_copy(Tensor* from, char** err) {
+  API(nullptr,
+    at::NoGradGuard no_grad;
+    auto to = at::empty(from->sizes(), from->options().device(at::kCPU).pinned_memory(true));
+    to.copy_(*from, /*non_blocking=*/true);
+    return new Tensor(to););
+}
+
 // A mark behind everything that was queued on a CUDA device so far.
 void* af2_mark(int index, char** err) {
   API(nullptr,
