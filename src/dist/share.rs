@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_rank_alone_has_all_that_this_process_may_use() {
         let own = Allowed::here();
-        assert_eq!(share(&[own.clone()], 0), crate::cores::allowed());
+        assert_eq!(share(std::slice::from_ref(&own), 0), crate::cores::allowed());
         #[cfg(target_os = "linux")]
         assert!(
             numbers(&own.cpus).is_some_and(|m| m.len() >= crate::cores::allowed()),
