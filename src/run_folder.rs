@@ -4,6 +4,7 @@ mod lock;
 
 pub use lock::{hold, Held};
 
+use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
 use crate::recipe::Recipe;
@@ -15,7 +16,7 @@ use tch::Device;
 /// A run folder holds: `plan.yaml`, `environment.json`, `corpus/` (when synthesised), `llm/`, `clap/`,
 /// `events/STEP/` (JSON lines and TensorBoard), `checkpoints/STAGE/`, `predictions.jsonl`, `results.json`,
 /// `table.md`, the curves, and while a run has it `run.lock`, which says who.
-pub fn describe(recipe: &Recipe, device: Device) -> Result<()> {
+pub fn describe(recipe: &Recipe, device: Device, ranks: &Ranks) -> Result<()> {
     let plan = serde_yaml::to_string(recipe).map_err(|e| Error::recipe("plan.yaml", e.to_string()))?;
     write_atomic_bytes(&recipe.output.join("plan.yaml"), plan.as_bytes())?;
     let environment = serde_json::json!({
@@ -24,6 +25,7 @@ pub fn describe(recipe: &Recipe, device: Device) -> Result<()> {
         "device": format!("{device:?}"),
         "threads": tch::get_num_threads(),
         "cpus": crate::cores::allowed(),
+        "ranks": ranks.seats(),
         "cpu": cpu_model(),
         "os": std::env::consts::OS,
         "arch": std::env::consts::ARCH,

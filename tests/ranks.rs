@@ -83,6 +83,10 @@ impl Run {
 
     /// One of several ranks that nobody starts together.
     fn rank(&self, rank: usize, world: usize, address: SocketAddr, more: &[&str]) -> Child {
+        self.as_rank(rank, world, address, more).spawn().unwrap()
+    }
+
+    fn as_rank(&self, rank: usize, world: usize, address: SocketAddr, more: &[&str]) -> Command {
         let mut command = self.command(&[], more);
         for (name, value) in [
             ("RANK", rank.to_string()),
@@ -92,7 +96,21 @@ impl Run {
         ] {
             command.env(name, value);
         }
-        command.spawn().unwrap()
+        command
+    }
+
+    /// What the first rank has written of where the ranks are.
+    fn environment(&self) -> serde_json::Value {
+        serde_json::from_slice(&fs::read(self.path("run/environment.json")).unwrap()).unwrap()
+    }
+
+    /// The losses that it has logged.
+    fn losses(&self) -> Vec<f64> {
+        let events = fs::read_to_string(self.path("run/events/one/events.jsonl")).unwrap();
+        let lines = events
+            .lines()
+            .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+        lines.filter_map(|l| l["loss"].as_f64()).collect()
     }
 
     /// Waits until the run has made a step.
@@ -328,5 +346,121 @@ fn half_an_environment_is_refused_by_its_variables() {
         assert_eq!(code, 11, "{said}");
         assert!(said.contains(expected), "`{expected}` is not in {said}");
         assert!(!Path::new(&run.path("run")).exists());
+    }
+}
+
+/// Threads of a process that decode.
+fn loaders(process: u32) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).unwrap().flatten();
+    let names = tasks.filter_map(|t| fs::read_to_string(t.path().join("comm")).ok());
+    names.filter(|n| n.starts_with("loader-")).count()
+}
+
+/// Binds what a command starts to one core.
+fn bind(command: &mut Command, core: usize) {
+    use std::os::unix::process::CommandExt;
+    let only = move || {
+        // SAFETY: a mask on the stack, all zero but for one core.
+        let bound = unsafe {
+            let mut mask: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(core, &mut mask);
+            libc::sched_setaffinity(0, size_of_val(&mask), &mask)
+        };
+        match bound {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: one system call, which may be made between fork and exec.
+    unsafe { command.pre_exec(only) };
+}
+
+/// The environment's OMP_NUM_THREADS=1 is libtorch's matter: the threads that decode are as many as the cores.
+#[test]
+fn a_rank_decodes_on_its_share_of_the_cores() {
+    let run = Run::new();
+    let all = af2::cores::allowed();
+    for (more, expected) in [(&[][..], all), (&["data.threads=3"], 3)] {
+        let _ = fs::remove_dir_all(run.path("run"));
+        let mut alone = run.command(&[], more).spawn().unwrap();
+        run.wait_for_a_step(&mut alone);
+        let (found, told) = (loaders(alone.id()), run.environment());
+        kill(alone);
+        assert_eq!(found, expected, "{more:?}");
+        assert_eq!(
+            (&told["threads"], &told["ranks"][0]["cores"]),
+            (&json!(1), &json!(all))
+        );
+    }
+    // Two ranks, each with all cores, then each with one of its own.
+    let cores: Vec<usize> = (0..1024).filter(|n| may_use(*n)).take(2).collect();
+    let [first, second] = cores[..] else {
+        return;
+    };
+    for bound in [false, true] {
+        let _ = fs::remove_dir_all(run.path("run"));
+        let address = free();
+        let mut ranks = [first, second].map(|core| {
+            let rank = usize::from(core == second);
+            let mut command = run.as_rank(rank, 2, address, &[]);
+            if bound {
+                bind(&mut command, core);
+            }
+            command.spawn().unwrap()
+        });
+        run.wait_for_a_step(&mut ranks[0]);
+        let told = run.environment();
+        let found = [0, 1].map(|rank: usize| loaders(ranks[rank].id()));
+        ranks.into_iter().for_each(kill);
+        let expected = if bound { 1 } else { (all / 2).max(1) };
+        assert_eq!(found, [expected; 2], "{bound}");
+        for (rank, core) in [first, second].iter().enumerate() {
+            let told = &told["ranks"][rank];
+            assert_eq!(told["cores"], json!(expected), "{told}");
+            assert_eq!(told["cpus"] == json!(core.to_string()), bound, "{told}");
+        }
+    }
+}
+
+fn may_use(core: usize) -> bool {
+    // SAFETY: a mask on the stack to write to.
+    unsafe {
+        let mut mask: libc::cpu_set_t = std::mem::zeroed();
+        libc::sched_getaffinity(0, size_of_val(&mask), &mut mask) == 0 && libc::CPU_ISSET(core, &mask)
+    }
+}
+
+#[test]
+fn clips_whose_features_are_kept_are_encoded_once_by_all_ranks_together() {
+    let run = Run::new();
+    run.data("data", 19);
+    fs::write(run.path("data/a/7.wav"), "no sound").unwrap();
+    let train = |world: &str, keep: bool| {
+        let _ = fs::remove_dir_all(run.path("run"));
+        let keep = format!("stages.one.cache_features={keep}");
+        let more = [&keep, "stages.one.optim.steps=4", "data.skip_budget=1"];
+        let (code, said) = ended(
+            run.command(&["launch", "-n", world, "--"], &more)
+                .spawn()
+                .unwrap(),
+        );
+        assert_eq!(code, 0, "{said}");
+        (run.losses(), said)
+    };
+    for (world, encoded) in [
+        ("2", "18 encoded by 2 ranks, 8 to 10 by each"),
+        ("3", "18 encoded by 3 ranks, 2 to 8 by each"),
+    ] {
+        let (losses, said) = train(world, true);
+        assert!(
+            said.contains("one: encode: 19/19 (100%)") && said.contains(encoded),
+            "{said}"
+        );
+        let (plain, said) = train(world, false);
+        assert!(!said.contains("encode"), "{said}");
+        assert_eq!((losses.len(), plain.len()), (4, 4));
+        for (kept, plain) in losses.iter().zip(&plain) {
+            assert!((kept - plain).abs() < 1e-5 * plain, "{losses:?} {plain}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use unicode_normalization::UnicodeNormalization;
 
 /// A file of its own, or a stretch of another file such as a tar shard.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source {
     /// What messages call it; the extension tells mp3 files from others.
     pub name: PathBuf,
@@ -17,7 +17,7 @@ pub struct Source {
 }
 
 /// Bytes of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stretch {
     pub file: std::sync::Arc<Path>,
     pub at: u64,

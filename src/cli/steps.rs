@@ -158,9 +158,7 @@ fn train_as(place: Option<&Place>, recipe: &Recipe, resume: &Resume, verify: boo
             Ranks::join(place, device, Duration::from_secs(recipe.train.timeout), &same)?
         }
     };
-    if ranks.shares_cores() {
-        cores::at_most(ranks.cores());
-    }
+    cores::at_most(ranks.cores());
     let ranks = Rc::new(ranks);
     if !ranks.first() {
         progress::set_quiet(true);
@@ -180,7 +178,7 @@ fn run_as(recipe: &Recipe, ranks: &Rc<Ranks>, device: Device, resume: &Resume, v
         false => None,
     };
     if ranks.first() {
-        run_folder::describe(recipe, device)?;
+        run_folder::describe(recipe, device, ranks)?;
     }
     match verify {
         true => train::verify_resume(recipe, ranks, device),

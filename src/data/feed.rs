@@ -10,7 +10,7 @@ use crate::text::in_texts::SpecialTokens;
 use crate::text::labels::{self, Batch as TextBatch};
 use crate::text::tokenizer::Tokenizer;
 use ndarray::Array3;
-use rayon::prelude::*;
+use rayon::{prelude::*, ThreadPool, ThreadPoolBuilder};
 use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
@@ -19,7 +19,8 @@ use std::{
 };
 
 /// One piece of audio: file, start, and how many windows of it are heard.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// Ordered by the name first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Clip {
     pub source: Source,
     /// Start in microseconds, so that a clip can be a key.
@@ -138,6 +139,8 @@ pub struct Ears {
     front_end: LogMel,
     kept: Mutex<Kept>,
     most_bytes: usize,
+    /// Threads that hear several clips at once; none for those of the whole program.
+    pool: Option<ThreadPool>,
 }
 
 #[derive(Default)]
@@ -153,7 +156,14 @@ impl Ears {
             front_end: LogMel::new(),
             kept: Mutex::default(),
             most_bytes: cache_mib << 20,
+            pool: None,
         }
+    }
+
+    /// Hears several clips at once on so many threads, for a process that may not take all cores.
+    pub fn on_threads(mut self, threads: usize) -> Result<Self> {
+        self.pool = Some(pool("ears", threads)?);
+        Ok(self)
     }
 
     /// # Shapes
@@ -197,13 +207,31 @@ impl Ears {
 
     /// [`Ears::mels`] with an error of its own for each clip.
     pub fn each(&self, clips: &[&Clip]) -> Vec<Result<Arc<Array3<f32>>>> {
-        clips.par_iter().map(|clip| self.mel(clip)).collect()
+        let all = || clips.par_iter().map(|clip| self.mel(clip)).collect();
+        match &self.pool {
+            Some(pool) => pool.install(all),
+            None => all(),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
         // A panic while holding the lock cannot leave the map half changed.
         self.kept.lock().unwrap_or_else(|e| e.into_inner())
     }
+}
+
+/// Threads that decode; 0 for one a core.
+pub(super) fn pool(name: &'static str, threads: usize) -> Result<ThreadPool> {
+    let threads = match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    };
+    let pool = ThreadPoolBuilder::new().num_threads(threads);
+    let pool = pool.thread_name(move |i| format!("{name}-{i}")).build();
+    pool.map_err(|e| Error::Training {
+        message: format!("{threads} {name} threads do not start: {e}"),
+        hint: Some("lower data.threads".into()),
+    })
 }
 
 /// Prompts and answers of a batch as padded ids, mask and labels.

@@ -6,7 +6,7 @@
 
 use super::blend::{Blend, Pick};
 use super::bucket::Length;
-use super::feed::{texts, Clip, Ears, Example};
+use super::feed::{pool, texts, Clip, Ears, Example};
 use super::order::{Cursor, Epoch, Order};
 use super::skips::Ledger;
 use crate::audio::{decode::Reader, windows};
@@ -96,18 +96,7 @@ impl Loader<'_> {
                 hint: Some("raise a weight, or name a larger manifest".into()),
             });
         }
-        let threads = match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            n => n,
-        };
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("loader-{i}"))
-            .build()
-            .map_err(|e| Error::Training {
-                message: format!("{threads} loader threads do not start: {e}"),
-                hint: Some("lower data.threads".into()),
-            })?;
+        let pool = pool("loader", self.threads)?;
         let (send, receive) = mpsc::sync_channel::<Turn>(self.ahead.max(1));
         std::thread::scope(|scope| {
             scope.spawn(|| self.produce(&pool, from, send));

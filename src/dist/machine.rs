@@ -1,48 +1,88 @@
-//! Which ranks are on one machine, and which of them share its cores.
+//! Which ranks are on one machine, and how they share its cores.
 
 use super::meeting::{ask, Table};
+use super::share::{share, Allowed};
+use serde::{Deserialize, Serialize};
 
 /// How the ranks lie on machines.
 pub(super) struct Machines {
-    /// Ranks that may run on the same cores as this one, itself too.
-    pub sharing: usize,
+    /// Where each rank is.
+    pub seats: Vec<Seat>,
     /// Whether this rank saves where rank 0 and its store are gone: the next on its machine, and the first of another, do, as
     /// either may be gone with it.
     pub heir: bool,
 }
 
-/// Asks all ranks where they run. The kernel's own name for this start of it is the machine's; the cores are those that this
-/// process may run on: `srun` gives each task its own.
+/// Where a rank is, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Seat {
+    pub host: String,
+    /// The cores that it may run on, as the kernel lists them.
+    pub cpus: String,
+    /// How many it keeps busy: its share of those, and of its control groups' quotas.
+    pub cores: usize,
+}
+
+/// What a rank says of where it is.
+#[derive(Default, Serialize, Deserialize)]
+struct Word {
+    host: String,
+    process: u32,
+    allowed: Allowed,
+}
+
+impl Word {
+    fn own() -> Self {
+        Word {
+            host: host(),
+            process: std::process::id(),
+            allowed: Allowed::here(),
+        }
+    }
+}
+
+impl Machines {
+    /// One process.
+    pub fn alone() -> Self {
+        of(vec![Word::own()], 0)
+    }
+}
+
+/// Asks all ranks where they run. The kernel's own name for this start of it is the machine's.
 ///
 /// # Errors
 /// Another process that says it is this rank.
 pub(super) fn count(table: Table, key: &str) -> Result<Machines, String> {
-    let own = format!(
-        "{}\t{}\tprocess {} on {}",
-        boot(),
-        allowed(),
-        std::process::id(),
-        host()
-    );
+    let own = serde_json::to_string(&Word::own()).map_err(|e| e.to_string())?;
     let all = ask(table, key, &own, |words| Ok(words.join("\n")))?;
-    let all: Vec<&str> = all.lines().collect();
-    match all.get(table.rank) {
-        Some(word) if *word == own => Ok(of(&all, table.rank)),
-        word => Err(format!(
+    let same = all.lines().nth(table.rank) == Some(&own);
+    // A rank of another program may say something else: it is refused by its version, later.
+    let read = |word| serde_json::from_str::<Word>(word).unwrap_or_default();
+    let all: Vec<Word> = all.lines().map(read).collect();
+    match same {
+        true => Ok(of(all, table.rank)),
+        false => Err(format!(
             "two processes say that they are rank {}: this one and {}",
             table.rank,
-            word.and_then(|w| w.split('\t').nth(2)).unwrap_or("another")
+            all.get(table.rank).map_or("another".into(), |w| format!(
+                "process {} on {}",
+                w.process, w.host
+            ))
         )),
     }
 }
 
-fn of(all: &[&str], rank: usize) -> Machines {
-    let parts = |rank: usize, n: usize| all.get(rank).map(|w| w.split('\t').take(n).collect::<Vec<_>>());
-    let beside = (1..all.len()).find(|r| parts(*r, 1) == parts(0, 1));
-    let elsewhere = (1..all.len()).find(|r| parts(*r, 1) != parts(0, 1));
-    let same = (0..all.len()).filter(|r| parts(*r, 2) == parts(rank, 2));
+fn of(words: Vec<Word>, rank: usize) -> Machines {
+    let (hosts, all): (Vec<String>, Vec<Allowed>) = words.into_iter().map(|w| (w.host, w.allowed)).unzip();
+    let beside = (1..all.len()).find(|r| all[*r].boot == all[0].boot);
+    let elsewhere = (1..all.len()).find(|r| all[*r].boot != all[0].boot);
+    let seats = hosts.into_iter().enumerate().map(|(r, host)| Seat {
+        host,
+        cpus: all[r].cpus.clone(),
+        cores: share(&all, r),
+    });
     Machines {
-        sharing: same.count().max(1),
+        seats: seats.collect(),
         heir: [beside, elsewhere].contains(&Some(rank)),
     }
 }
@@ -70,27 +110,25 @@ pub fn host() -> String {
     }
 }
 
-/// Cores that this process may run on, as a list of the kernel's.
-fn allowed() -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let list = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
-    list.unwrap_or_default().trim().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn cores_are_shared_by_ranks_of_one_machine_that_may_run_on_the_same() {
-        let two_nodes = ["a\t0-7\t1", "a\t0-7\t2", "b\t0-7\t1", "b\t0-7\t2", "b\t0-7\t3"];
-        let sharing: Vec<usize> = (0..5).map(|r| of(&two_nodes, r).sharing).collect();
-        assert_eq!(sharing, [2, 2, 3, 3, 3]);
-        let heirs: Vec<usize> = (0..5).filter(|r| of(&two_nodes, *r).heir).collect();
-        assert_eq!(heirs, [1, 2]);
-        // Each task has its own, as Slurm binds them.
-        let bound = ["a\t0-3", "a\t4-7", "b\t0-3"];
-        assert!((0..3).all(|r| of(&bound, r).sharing == 1));
-        assert_eq!(of(&["a\t0-3"], 0).sharing, 1);
+    fn the_heirs_are_the_next_on_rank_0s_machine_and_the_first_of_another() {
+        let on = |boot: &str| Word {
+            allowed: Allowed {
+                boot: boot.into(),
+                ..Allowed::default()
+            },
+            ..Word::default()
+        };
+        let heirs = |boots: &[&str]| -> Vec<usize> {
+            let all = || boots.iter().map(|b| on(b)).collect();
+            (0..boots.len()).filter(|r| of(all(), *r).heir).collect()
+        };
+        assert_eq!(heirs(&["a", "a", "b", "b", "b"]), [1, 2]);
+        assert_eq!(heirs(&["a", "b", "a"]), [1, 2]);
+        assert_eq!(heirs(&["a", "a", "a"]), [1]);
     }
 }

@@ -10,6 +10,7 @@ pub mod launch;
 pub mod machine;
 mod meeting;
 mod place;
+mod share;
 
 pub use agreement::{flatten, Facts};
 pub use place::{note_alone, Place};
@@ -18,7 +19,7 @@ use crate::error::{short, Error, Result};
 use crate::ffi::c10d::{ProcessGroup, Reduce, Reducer, Store};
 use crate::ffi::kernels::Mark;
 use guardian::Guardian;
-use machine::Machines;
+use machine::{Machines, Seat};
 use meeting::Table;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,10 +65,7 @@ impl Ranks {
             apart: Cell::default(),
             rank: 0,
             world: 1,
-            machines: Machines {
-                sharing: 1,
-                heir: true,
-            },
+            machines: Machines::alone(),
             compared: Cell::default(),
             timeout: Duration::ZERO,
         }
@@ -116,14 +114,14 @@ impl Ranks {
         Ok((ranks, device))
     }
 
-    /// Cores for this rank: those that it may use, shared with the ranks that may use the same.
+    /// Cores that this rank keeps busy: its share of those that it may use.
     pub fn cores(&self) -> usize {
-        (crate::cores::allowed() / self.machines.sharing).max(1)
+        self.machines.seats.get(self.rank).map_or(1, |s| s.cores)
     }
 
-    /// Whether other ranks may run on the same cores.
-    pub fn shares_cores(&self) -> bool {
-        self.machines.sharing > 1
+    /// Where each rank is.
+    pub fn seats(&self) -> &[Seat] {
+        &self.machines.seats
     }
 
     /// All ranks must have the same: `what` names it. A barrier.

@@ -7,6 +7,7 @@ mod words;
 
 use crate::data::feed::{examples, Ears, Example};
 use crate::data::manifest::Manifest;
+use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::generate::{
     generate,
@@ -41,6 +42,7 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Re
         model,
         &ears,
         asked.iter().map(|(_, e)| &e.clip),
+        &Ranks::alone(),
         "evaluate: encode",
     )?;
     // A score over fewer questions than the benchmark has is another score.

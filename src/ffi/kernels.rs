@@ -41,6 +41,7 @@ extern "C" {
     fn af2_autocast(device: c_int, on: c_int, dtype: c_int, err: ErrorSlot) -> c_int;
     fn af2_rng_state(index: c_int, err: ErrorSlot) -> *mut C_tensor;
     fn af2_set_rng_state(index: c_int, state: *mut C_tensor, err: ErrorSlot) -> c_int;
+    fn af2_page_locked_copy(from: *mut C_tensor, err: ErrorSlot) -> *mut C_tensor;
     fn af2_mark(index: c_int, err: ErrorSlot) -> *mut c_void;
     fn af2_mark_reached(mark: *mut c_void, err: ErrorSlot) -> c_int;
     fn af2_mark_free(mark: *mut c_void);
@@ -325,6 +326,16 @@ pub fn deterministic() -> Result<(), TchError> {
 
 const CUBLAS_SPACE: &str = "CUBLAS_WORKSPACE_CONFIG";
 
+/// A copy of a GPU's tensor in page-locked memory, contiguous, which the device makes while this thread goes on: to be read only
+/// when what was queued there is done.
+///
+/// # Errors
+/// No such memory, or no accelerator.
+pub fn page_locked_copy(tensor: &Tensor) -> Result<Tensor, TchError> {
+    // SAFETY: a live tensor; returns a new one.
+    call(|e| unsafe { af2_page_locked_copy(tensor.as_ptr().cast_mut(), e) }).map(owned)
+}
+
 /// Bytes that tensors take on a CUDA device: now, and at most so far.
 pub fn device_memory(device: Device) -> Result<(i64, i64), TchError> {
     let (mut now, mut peak) = (0, 0);
@@ -423,6 +434,15 @@ mod tests {
         let failed = std::panic::catch_unwind(|| recompute(&[x.shallow_clone()], |t| t[0].matmul(&t[0])));
         let text = crate::panics::words(&*failed.unwrap_err());
         assert!(text.contains("cannot be multiplied"), "{text}");
+    }
+
+    #[test]
+    fn page_locked_memory_is_refused_with_words_where_nothing_has_it() {
+        let t = Tensor::randn([3, 4], (Kind::Float, Device::Cpu));
+        match page_locked_copy(&t) {
+            Ok(copy) => assert!(copy.equal(&t) && copy.data_ptr() != t.data_ptr()),
+            Err(e) => assert!(!tch::Cuda::is_available() && !e.to_string().is_empty(), "{e}"),
+        }
     }
 
     #[test]

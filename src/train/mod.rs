@@ -55,7 +55,7 @@ pub enum Resume {
 /// Runs every stage of the recipe, each from what it names, else from what the one before wrote.
 pub fn curriculum(recipe: &Recipe, ranks: &Rc<Ranks>, device: tch::Device, resume: &Resume) -> Result<()> {
     recipe.ready(ranks.world)?;
-    let ears = Ears::new(recipe.data.cache_mib);
+    let ears = source::ears(recipe, ranks)?;
     let signals = Signals::listen(ranks.first())?;
     let first = resume::first_stage(recipe, resume)?;
     let mut left = Vec::new();

@@ -1,7 +1,7 @@
 //! What a stage starts from, and where its batches come from.
 
 use super::batch::{Batch, Encoded};
-use super::{number, same, Steps};
+use super::{guard, number, same, Steps};
 use crate::data::feed::{examples, texts, Clip, Ears, Example};
 use crate::data::loader::{Loader, Prepared};
 use crate::data::manifest::Manifest;
@@ -119,6 +119,19 @@ pub fn seed(recipe: &Recipe, stage: &StageRecipe, ranks: &Ranks) {
     tch::manual_seed(i64::from_le_bytes(bytes) & i64::MAX);
 }
 
+/// Threads of this rank that decode: what the recipe says, else one for each of its cores.
+fn threads(recipe: &Recipe, ranks: &Ranks) -> usize {
+    match recipe.data.threads {
+        0 => ranks.cores(),
+        n => n,
+    }
+}
+
+/// What hears a rank's clips.
+pub fn ears(recipe: &Recipe, ranks: &Ranks) -> Result<Ears> {
+    Ears::new(recipe.data.cache_mib).on_threads(threads(recipe, ranks))
+}
+
 /// A stage's data.
 pub struct Source<'a> {
     pub loader: Loader<'a>,
@@ -157,7 +170,11 @@ impl<'a> Source<'a> {
                 }
                 // What cannot be heard is found again, and noted, when its batch comes.
                 let clips = all.iter().map(|e| &e.clip);
-                Encoded::of(model, ears, clips, &format!("{}: encode", stage.name))?.0
+                let label = format!("{}: encode", stage.name);
+                guard::catch(recipe, &stage.name, || {
+                    Encoded::of(model, ears, clips, ranks, &label)
+                })?
+                .0
             }
             false => Encoded::default(),
         };
@@ -179,10 +196,7 @@ impl<'a> Source<'a> {
                 ledger,
                 bad_items: recipe.data.bad_items,
                 known: encoded.clips(),
-                threads: match recipe.data.threads {
-                    0 => ranks.cores(),
-                    n => n,
-                },
+                threads: threads(recipe, ranks),
                 ahead: recipe.data.ahead,
             },
             encoded,

@@ -1,16 +1,19 @@
 //! A stage's state as a file of the reference's trainer, and back.
 
 use super::finite;
+use super::number;
 use super::optim::{learning_rate, Moments, BETA1, BETA2, EPS};
 use super::steps::Steps;
 use crate::checkpoint::{self, names, training, Item, Keep, TorchFile, Writer};
 use crate::data::order::Cursor;
-use crate::error::{Error, Result};
+use crate::dist;
+use crate::error::{short, Error, Result};
 use crate::ffi::kernels;
 use crate::recipe::SaveRecipe;
 use indexmap::IndexMap;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use tch::{Device, Kind, Tensor};
 
 /// A copy of everything that a checkpoint holds, off the device: training may go on while it is written.
@@ -25,35 +28,44 @@ impl Snapshot {
     pub fn of(steps: &Steps, epoch: i64, full: bool) -> Result<Option<Self>> {
         let _guarded = steps.ranks.guarded();
         let random = random_of_all(steps)?;
-        let moments = moments_of_all(steps)?;
-        let first = steps.ranks.first();
-        Ok(first.then(|| Snapshot {
-            model: weights(steps, full, &[]),
+        let mut copies = Copies::new(steps.model.device);
+        let moments = moments_of_all(steps, &mut copies)?;
+        if !steps.ranks.first() {
+            return Ok(None);
+        }
+        let model = weights(steps, full, &[], &mut copies);
+        copies.wait()?;
+        Ok(Some(Snapshot {
+            model,
             training: training_state(steps, epoch, moments, random, &steps.cursor),
         }))
     }
 
     /// What this rank alone can save when a step is not made: the state after the last whole one, without the other ranks' random
     /// numbers. None where they keep a part of the optimizer's state.
-    pub fn alone(steps: &Steps, epoch: i64, full: bool) -> Option<Self> {
-        if steps.optimizer.owners().is_some() {
-            return None;
-        }
-        let whole = steps.whole.as_ref()?;
+    pub fn alone(steps: &Steps, epoch: i64, full: bool) -> Result<Option<Self>> {
+        let Some(whole) = steps
+            .whole
+            .as_ref()
+            .filter(|_| steps.optimizer.owners().is_none())
+        else {
+            return Ok(None);
+        };
         // Numbered from the first rank: where that is gone, nobody's are kept.
         let first = steps.ranks.first();
         let own = first.then(|| whole.random.iter().map(Tensor::shallow_clone).collect());
-        let moments = steps.optimizer.moments().map(|(i, m)| (i as i64, copied(m)));
-        Some(Snapshot {
-            model: weights(steps, full, &whole.buffers),
-            training: training_state(
-                steps,
-                epoch,
-                moments.collect(),
-                own.into_iter().collect(),
-                &whole.cursor,
-            ),
-        })
+        let mut copies = Copies::new(steps.model.device);
+        let mut moments = Kept::default();
+        for (i, m) in steps.optimizer.moments() {
+            moments.add(i, m, &mut copies);
+        }
+        let model = weights(steps, full, &whole.buffers, &mut copies);
+        let moments = moments.read()?;
+        copies.wait()?;
+        Ok(Some(Snapshot {
+            model,
+            training: training_state(steps, epoch, moments, own.into_iter().collect(), &whole.cursor),
+        }))
     }
 
     /// Writes the file.
@@ -63,7 +75,12 @@ impl Snapshot {
 }
 
 /// `then`: tensors as they were, in place of what they are.
-fn weights(steps: &Steps, full: bool, then: &[(String, Tensor)]) -> Vec<(String, Item<'static>)> {
+fn weights(
+    steps: &Steps,
+    full: bool,
+    then: &[(String, Tensor)],
+    off_device: &mut Copies,
+) -> Vec<(String, Item<'static>)> {
     let then: HashMap<&str, &Tensor> = then.iter().map(|(n, t)| (n.as_str(), t)).collect();
     let lm = &steps.model.model.config.lm;
     let mut copies: HashMap<usize, Tensor> = HashMap::new();
@@ -71,7 +88,7 @@ fn weights(steps: &Steps, full: bool, then: &[(String, Tensor)]) -> Vec<(String,
     for (name, entry) in steps.model.params.iter() {
         let trains = entry.tensor.requires_grad();
         if full || names::saved_by_trainer(name, trains, lm.tie_word_embeddings) {
-            let copy = off_device(then.get(name).copied().unwrap_or(&entry.tensor));
+            let copy = off_device.copy(then.get(name).copied().unwrap_or(&entry.tensor));
             copies.insert(entry.tensor.data_ptr() as usize, copy.shallow_clone());
             model.push((names::in_training_tree(name), Item::Here(copy)));
         }
@@ -86,36 +103,107 @@ fn weights(steps: &Steps, full: bool, then: &[(String, Tensor)]) -> Vec<(String,
     model
 }
 
-fn off_device(tensor: &Tensor) -> Tensor {
-    tensor.detach().to_device(Device::Cpu).copy()
+/// Copies on the CPU, one of each tensor and no other between.
+///
+/// From a GPU they go into page-locked memory, which the device itself writes to: all are under way before any is waited for.
+/// That is as much memory as all that is saved: the weights that train with their two moments, the embeddings and the
+/// buffers. libtorch rounds each tensor up to a power of two, and keeps the memory for the next time. Where the system gives no
+/// more of it, what is left goes into ordinary memory, tensor by tensor.
+struct Copies {
+    device: Device,
+    page_locked: bool,
 }
 
-type Kept = IndexMap<i64, training::Moments<'static>>;
+impl Copies {
+    fn new(device: Device) -> Self {
+        Copies {
+            device,
+            page_locked: device != Device::Cpu,
+        }
+    }
 
-fn copied(m: &Moments) -> training::Moments<'static> {
-    training::Moments {
-        steps: f64::try_from(&m.steps).unwrap_or(0.0) as i64,
-        exp_avg: Item::Here(off_device(&m.exp_avg)),
-        exp_avg_sq: Item::Here(off_device(&m.exp_avg_sq)),
+    /// Not to be read before [`Copies::wait`].
+    fn copy(&mut self, tensor: &Tensor) -> Tensor {
+        let tensor = tensor.detach();
+        if tensor.device() == Device::Cpu {
+            let mut copy = tensor.empty_like();
+            copy.copy_(&tensor);
+            return copy;
+        }
+        if self.page_locked {
+            match kernels::page_locked_copy(&tensor) {
+                Ok(copy) => return copy,
+                Err(e) => {
+                    static TOLD: Once = Once::new();
+                    TOLD.call_once(|| {
+                        crate::say!(
+                            "note: checkpoints take longer: no page-locked memory for them: {}",
+                            short(&e)
+                        );
+                    });
+                    self.page_locked = false;
+                }
+            }
+        }
+        tensor.to_device(Device::Cpu)
+    }
+
+    /// Waits until all copies are whole.
+    fn wait(self) -> Result<()> {
+        match self.device {
+            Device::Cpu => Ok(()),
+            // What is read is behind them.
+            device => number(&dist::zero(device)).map(|_| ()),
+        }
+    }
+}
+
+/// The optimizer's state, weight by weight in their order; how many steps each has made is still on the device.
+#[derive(Default)]
+struct Kept {
+    moments: IndexMap<i64, training::Moments<'static>>,
+    steps: Vec<Tensor>,
+}
+
+impl Kept {
+    fn add(&mut self, weight: usize, m: &Moments, off_device: &mut Copies) {
+        let kept = training::Moments {
+            steps: 0,
+            exp_avg: Item::Here(off_device.copy(&m.exp_avg)),
+            exp_avg_sq: Item::Here(off_device.copy(&m.exp_avg_sq)),
+        };
+        self.moments.insert(weight as i64, kept);
+        self.steps.push(m.steps.shallow_clone());
+    }
+
+    /// Reads the steps, of all weights at once: each time waits for the device.
+    fn read(mut self) -> Result<IndexMap<i64, training::Moments<'static>>> {
+        if !self.steps.is_empty() {
+            let steps = Vec::<f32>::try_from(Tensor::f_stack(&self.steps, 0)?)?;
+            for (m, steps) in self.moments.values_mut().zip(steps) {
+                m.steps = steps as i64;
+            }
+        }
+        Ok(self.moments)
     }
 }
 
 /// The optimizer's state, on the first rank: under ZeRO each weight's comes from the rank that keeps it, one after another.
-fn moments_of_all(steps: &Steps) -> Result<Kept> {
+fn moments_of_all(
+    steps: &Steps,
+    off_device: &mut Copies,
+) -> Result<IndexMap<i64, training::Moments<'static>>> {
     let first = steps.ranks.first();
-    let own: HashMap<usize, &Moments> = steps.optimizer.moments().collect();
+    let mut all = Kept::default();
     let Some(owners) = steps.optimizer.owners() else {
-        let all = own
-            .into_iter()
-            .filter(|_| first)
-            .map(|(i, m)| (i as i64, copied(m)));
-        let mut all: Kept = all.collect();
-        all.sort_unstable_keys();
-        return Ok(all);
+        for (i, m) in steps.optimizer.moments().filter(|_| first) {
+            all.add(i, m, off_device);
+        }
+        return all.read();
     };
+    let own: HashMap<usize, &Moments> = steps.optimizer.moments().collect();
     let mut there: Vec<f64> = (0..owners.len()).map(|i| own.contains_key(&i).into()).collect();
     steps.ranks.max(&mut there)?;
-    let mut all = Kept::new();
     for (i, (_, param)) in steps.optimizer.params().enumerate() {
         if there[i] == 0.0 {
             continue;
@@ -135,10 +223,10 @@ fn moments_of_all(steps: &Steps) -> Result<Kept> {
         let parts = [&m.exp_avg, &m.exp_avg_sq, &m.steps].map(Tensor::shallow_clone);
         steps.ranks.broadcast(&parts, owners[i])?;
         if first {
-            all.insert(i as i64, copied(&m));
+            all.add(i, &m, off_device);
         }
     }
-    Ok(all)
+    all.read()
 }
 
 /// The random numbers' state of this rank, now.
@@ -172,7 +260,7 @@ fn random_of_all(steps: &Steps) -> Result<Vec<Vec<Tensor>>> {
 fn training_state(
     steps: &Steps,
     epoch: i64,
-    state: Kept,
+    state: IndexMap<i64, training::Moments<'static>>,
     random: Vec<Vec<Tensor>>,
     cursor: &Cursor,
 ) -> training::Training<'static> {
@@ -427,7 +515,7 @@ impl Saver {
         let last = checkpoint::numbered(&self.folder)?.into_keys().next_back();
         let number = last.map_or(self.next, |n| (n + 1).max(self.next));
         finite::check(&self.name(number), &steps.model.params)?;
-        let snapshot = Snapshot::alone(steps, number as i64, self.settings.full);
+        let snapshot = Snapshot::alone(steps, number as i64, self.settings.full)?;
         let snapshot = snapshot.ok_or_else(|| Error::Training {
             message: "other ranks keep a part of its state".into(),
             hint: None,
@@ -462,5 +550,44 @@ impl Saver {
     /// Waits for the last checkpoint.
     pub fn finish(&mut self) -> Result<()> {
         self.writer.wait()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_copied_is_no_longer_what_trains() {
+        let mut weight = Tensor::randn([3, 5], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let mut copies = Copies::new(Device::Cpu);
+        let all = [&weight, &weight.tr()].map(|t| (copies.copy(t), t.detach().copy()));
+        copies.wait().unwrap();
+        let _ = tch::no_grad(|| weight.zero_());
+        for (copy, then) in &all {
+            assert!(copy.equal(then) && !copy.requires_grad());
+            assert_eq!(copy.size(), then.size());
+            assert_ne!(copy.data_ptr(), weight.data_ptr());
+        }
+    }
+
+    #[test]
+    fn each_weight_keeps_its_own_steps() {
+        let moments = |n: f32| Moments {
+            exp_avg: Tensor::from_slice(&[n]),
+            exp_avg_sq: Tensor::from_slice(&[n, n]),
+            steps: Tensor::from(10.0 * n),
+        };
+        let mut copies = Copies::new(Device::Cpu);
+        let mut kept = Kept::default();
+        for (weight, n) in [(4, 1.0), (7, 3.0), (9, 2.0)] {
+            kept.add(weight, &moments(n), &mut copies);
+        }
+        let read = kept.read().unwrap();
+        let found: Vec<(i64, i64)> = read.iter().map(|(i, m)| (*i, m.steps)).collect();
+        assert_eq!(found, [(4, 10), (7, 30), (9, 20)]);
+        let sizes = |m: &training::Moments| [&m.exp_avg, &m.exp_avg_sq].map(|i| i.tensor().unwrap().size());
+        assert_eq!(sizes(&read[&7]), [[1], [2]]);
+        assert!(Kept::default().read().unwrap().is_empty());
     }
 }

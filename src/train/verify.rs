@@ -35,7 +35,7 @@ pub fn verify_resume(recipe: &Recipe, ranks: &Rc<Ranks>, device: Device) -> Resu
     recipe.ready(ranks.world)?;
     let all: Vec<usize> = (0..recipe.stages.len()).collect();
     source::look(recipe, &all, ranks)?;
-    let ears = Ears::new(recipe.data.cache_mib);
+    let ears = source::ears(recipe, ranks)?;
     let folder = recipe.output.join("verify-resume");
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
     for stage in &recipe.stages {

@@ -201,6 +201,15 @@ Tensor* af2_meta(Tensor* t, char** err) {
 }
 int af2_is_meta(Tensor* t) { return t->is_meta(); }
 
+// A copy in page-locked memory, under way on the device's current stream.
+Tensor* af2_page_locked_copy(Tensor* from, char** err) {
+  API(nullptr,
+    at::NoGradGuard no_grad;
+    auto to = at::empty(from->sizes(), from->options().device(at::kCPU).pinned_memory(true));
+    to.copy_(*from, /*non_blocking=*/true);
+    return new Tensor(to););
+}
+
 // A mark behind everything that was queued on a CUDA device so far.
 void* af2_mark(int index, char** err) {
   API(nullptr,
