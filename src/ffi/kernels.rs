@@ -39,6 +39,8 @@ extern "C" {
     fn af2_forget_grads(p: Handles, n: usize, err: ErrorSlot) -> c_int;
     fn af2_foreach_zero(g: Handles, n: usize, err: ErrorSlot) -> c_int;
     fn af2_autocast(device: c_int, on: c_int, dtype: c_int, err: ErrorSlot) -> c_int;
+    fn af2_allow_tf32(on: c_int, err: ErrorSlot) -> c_int;
+    fn af2_tf32(err: ErrorSlot) -> c_int;
     fn af2_rng_state(index: c_int, err: ErrorSlot) -> *mut C_tensor;
     fn af2_set_rng_state(index: c_int, state: *mut C_tensor, err: ErrorSlot) -> c_int;
     fn af2_mark(index: c_int, err: ErrorSlot) -> *mut c_void;
@@ -287,6 +289,20 @@ pub fn autocast_bf16<T>(device: Device, f: impl FnOnce() -> T) -> Result<T, TchE
     Ok(f())
 }
 
+/// TensorFloat-32 for this process: whether CUDA may compute fp32 matrix products and convolutions with 10 bits of mantissa, much
+/// faster. libtorch's own default is products without it and convolutions with it.
+pub fn allow_tf32(on: bool) -> Result<(), TchError> {
+    // SAFETY: switches.
+    call(|e| unsafe { af2_allow_tf32(c_int::from(on), e) }).map(|_| ())
+}
+
+/// Whether matrix products and convolutions may be TensorFloat-32 now.
+pub fn tf32() -> Result<(bool, bool), TchError> {
+    // SAFETY: reads switches.
+    let both = call(|e| unsafe { af2_tf32(e) })?;
+    Ok((both & 1 != 0, both & 2 != 0))
+}
+
 /// The state of the device's random numbers, as bytes on the CPU.
 pub fn rng_state(device: Device) -> Result<Tensor, TchError> {
     // SAFETY: returns a new tensor.
@@ -423,6 +439,16 @@ mod tests {
         let failed = std::panic::catch_unwind(|| recompute(&[x.shallow_clone()], |t| t[0].matmul(&t[0])));
         let text = crate::panics::words(&*failed.unwrap_err());
         assert!(text.contains("cannot be multiplied"), "{text}");
+    }
+
+    #[test]
+    fn tf32_is_off_or_on_for_products_and_convolutions_alike() {
+        // libtorch's own default, which the program does not leave at that.
+        assert_eq!(tf32().unwrap(), (false, true));
+        for on in [true, false, true, false] {
+            allow_tf32(on).unwrap();
+            assert_eq!(tf32().unwrap(), (on, on));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::model::flamingo::{Audio, Flamingo, Text};
 use crate::model::htsat::TrainMode;
 use crate::model::input;
 use crate::progress::Progress;
-use crate::recipe::{Part, StageRecipe};
+use crate::recipe::{Part, Precision, StageRecipe};
 use crate::text::labels::{self, Batch as TextBatch};
 use ndarray::Array3;
 use std::{
@@ -34,11 +34,12 @@ impl Size {
 }
 
 impl Encoded {
-    /// Encodes each distinct clip once. Clips that cannot be heard are left out, and returned with their errors.
+    /// Encodes each distinct clip once, in this precision, and keeps it in fp32. Clips that cannot be heard are left out, and returned with their errors.
     pub fn of<'a>(
         model: &Loaded,
         ears: &Ears,
         clips: impl Iterator<Item = &'a Clip>,
+        precision: Precision,
         label: &str,
     ) -> Result<(Self, Vec<Error>)> {
         let mut distinct: Vec<&Clip> = clips.collect::<HashSet<_>>().into_iter().collect();
@@ -62,7 +63,8 @@ impl Encoded {
                 continue;
             }
             let audio = Audio::from_mels(mels.iter().map(|m| &**m), model.device);
-            let features = no_grad(|| model.model.encode(&audio, TrainMode::default(), false));
+            let encode = || no_grad(|| model.model.encode(&audio, TrainMode::default(), false));
+            let features = model.compute(precision, encode)?.to_kind(Kind::Float);
             for (i, (clip, mel)) in good.into_iter().zip(&mels).enumerate() {
                 let own = features.get(i as i64).narrow(0, 0, mel.shape()[0] as i64);
                 map.insert((*clip).clone(), own.copy());

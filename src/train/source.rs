@@ -8,12 +8,11 @@ use crate::data::manifest::Manifest;
 use crate::data::skips::Ledger;
 use crate::dist::{self, Ranks};
 use crate::error::{Error, Result};
-use crate::ffi::kernels;
 use crate::load::{self, Loaded};
 use crate::model::flamingo::Flamingo;
 use crate::plan;
 use crate::preflight::{self, Begin};
-use crate::recipe::{Precision, Recipe, StageRecipe};
+use crate::recipe::{Recipe, StageRecipe};
 use tch::{no_grad, Device};
 
 /// The loader's source of batches.
@@ -157,7 +156,8 @@ impl<'a> Source<'a> {
                 }
                 // What cannot be heard is found again, and noted, when its batch comes.
                 let clips = all.iter().map(|e| &e.clip);
-                Encoded::of(model, ears, clips, &format!("{}: encode", stage.name))?.0
+                let precision = recipe.train.encode_precision;
+                Encoded::of(model, ears, clips, precision, &format!("{}: encode", stage.name))?.0
             }
             false => Encoded::default(),
         };
@@ -224,10 +224,7 @@ impl<'a> Source<'a> {
                 };
                 let loss =
                     || no_grad(|| batch.loss_sum(&self.model.model, steps.stage, false, train.loss_chunk));
-                sum += match train.precision {
-                    Precision::Fp32 => loss(),
-                    Precision::AmpBf16 => kernels::autocast_bf16(self.model.device, loss)?,
-                };
+                sum += self.model.compute(train.precision, loss)?;
                 sums[2 * set + 1] += batch.tokens as f64;
             }
             let _guarded = ranks.guarded();
