@@ -18,7 +18,8 @@ use af2::model::cost;
 use af2::model::input::matrix;
 use af2::plan;
 use af2::report::table::Table;
-use af2::train::batch::{Batch, Encoded};
+use af2::train::batch::Batch;
+use af2::train::encoded::Encoded;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use step::{

@@ -123,6 +123,37 @@ fn one_question_and_many_get_the_references_answers() {
 }
 
 #[test]
+fn the_precision_of_an_answer_is_named_and_fp32_is_what_it_was() {
+    let file = golden("wavs/speech_16k_mono_3p7s.wav");
+    let asked = |more: &[&str]| {
+        let mut arguments = generate(&file);
+        arguments[8] = "What is the emotion of the speaker?".into();
+        arguments.extend(more.iter().map(|a| (*a).to_owned()));
+        af2(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    for more in [
+        &["--precision", "fp32"][..],
+        &["--tf32"],
+        &["--precision", "amp_bf16"],
+    ] {
+        // This answer is far enough from any other for bf16, too.
+        let (code, out, err) = asked(more);
+        assert_eq!(
+            (code, out.trim()),
+            (0, "the speaker is angry."),
+            "{more:?}: {err}"
+        );
+    }
+    for verb in [
+        &["generate", "--checkpoint", "x", "--input", "y"][..],
+        &["eval", "r.yaml"],
+    ] {
+        let pieces = ["amp_bf61", "--precision", "a similar value exists: 'amp_bf16'"];
+        fails(&[verb, &["--precision", "amp_bf61"]].concat(), 2, &pieces);
+    }
+}
+
+#[test]
 fn trace_writes_every_tensor_and_compares_with_a_dump() {
     let folder = tempfile::tempdir().unwrap();
     let out = text(&folder.path().join("t.safetensors"));

@@ -5,8 +5,9 @@ mod common;
 use af2::data::feed::{Clip, Ears};
 use af2::dist::{Facts, Place, Ranks};
 use af2::ffi::c10d::StoreServer;
+use af2::recipe::Precision;
 use af2::shapes::Seconds;
-use af2::train::batch::Encoded;
+use af2::train::encoded::Encoded;
 use common::tiny;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,8 @@ fn ranks<T: Send>(world: usize, each: impl Fn(&Ranks) -> T + Sync) -> Vec<T> {
             agent: true,
             again: false,
         };
-        each(&Ranks::join(&place, Device::Cpu, Duration::from_secs(60), &Facts::new()).unwrap())
+        let ranks = Ranks::join(&place, Ok(Device::Cpu), Duration::from_secs(60), &Facts::new());
+        each(&ranks.unwrap().0)
     };
     std::thread::scope(|scope| {
         let one = &one;
@@ -40,7 +42,7 @@ type Heard = (Vec<Option<(Vec<i64>, Vec<f32>)>>, usize);
 
 fn heard(clips: &[Clip], ranks: &Ranks) -> af2::Result<Heard> {
     let (model, ears) = (tiny(), Ears::new(0).on_threads(1)?);
-    let (encoded, bad) = Encoded::of(&model, &ears, clips.iter(), ranks, "test")?;
+    let (encoded, bad) = Encoded::of(&model, &ears, clips.iter(), Precision::Fp32, ranks, "test")?;
     let features = clips.iter().map(|clip| {
         let found = encoded.get(clip)?;
         Some((found.size(), Vec::try_from(found.flatten(0, -1)).unwrap()))

@@ -6,6 +6,8 @@ mod common;
 use af2::checkpoint::{names, open_torch, Archive, Parts, Plain};
 use af2::data::feed::{examples, texts, Ears, Example};
 use af2::data::manifest::Manifest;
+use af2::dist::Ranks;
+use af2::eval;
 use af2::generate::{
     generate,
     sampling::{Sampler, Sampling},
@@ -13,11 +15,12 @@ use af2::generate::{
 };
 use af2::load::{self, Loaded};
 use af2::model::{cross_attention::Frames, flamingo::Audio, htsat::TrainMode, input};
-use af2::recipe::StageRecipe;
+use af2::recipe::{Precision, Recipe, StageRecipe};
 use af2::text::prompt;
 use af2::trace;
 use af2::train::{
-    batch::{Batch, Encoded},
+    batch::Batch,
+    encoded::Encoded,
     state::{self, Snapshot},
 };
 use common::{golden, new_steps, scalar, tiny_options};
@@ -645,6 +648,89 @@ fn greedy_answers_with_the_cache_and_without() {
                 case["decoded"].as_str().unwrap()
             );
         }
+    }
+}
+
+/// Asked under `amp_bf16`: a prompt's logits and those of three more tokens, with the caches.
+///
+/// The bounds: a bf16 number has 8 bits, 4e-3 of its size, and passes some forty products on its way here; the reference's own
+/// autocast logits are 8e-3 from its float32 ones. Seen: 4e-3 of logits, 1.2e-2 of features.
+#[test]
+fn asked_in_bf16_the_model_answers_nearly_the_same_and_in_fp32_exactly() {
+    let model = open(false);
+    let example = examples(&manifest(), &golden(""), WINDOWS, 1).unwrap();
+    let mel = Ears::new(0).mel(&example[0].clip).unwrap();
+    let ids = model.tokenizer.question(&example[0].item.prompt).unwrap();
+    let logits = || {
+        no_grad(|| {
+            let audio = Audio::from_mels([&*mel], Device::Cpu);
+            let heard = model.model.hear(&audio, TrainMode::default(), false);
+            let mut cache = af2::model::qwen2::Cache::default();
+            let mut seen = tch::Tensor::zeros([1, 1], (tch::Kind::Int64, Device::Cpu));
+            let mut all = Vec::new();
+            for new in [&ids[..], &[11], &[12], &[13]] {
+                let new = tch::Tensor::from_slice(new).unsqueeze(0);
+                all.push(model.model.decode(&new, &heard, &mut cache, &seen));
+                seen += model.model.audio_tokens(&new);
+            }
+            tch::Tensor::cat(&all, 1)
+        })
+    };
+    let encoded = |precision| {
+        let clips = example.iter().map(|e| &e.clip);
+        let (encoded, bad) =
+            Encoded::of(&model, &Ears::new(0), clips, precision, &Ranks::alone(), "encode").unwrap();
+        assert!(bad.is_empty());
+        encoded.get(&example[0].clip).unwrap().shallow_clone()
+    };
+    let (exact, features) = (logits(), encoded(Precision::Fp32));
+    model.ask_in(Precision::Fp32).unwrap();
+    assert!(model.compute(Precision::Fp32, logits).unwrap().equal(&exact));
+    let cast = model.compute(Precision::AmpBf16, logits).unwrap();
+    assert_eq!(
+        (exact.kind(), cast.kind()),
+        (tch::Kind::Float, tch::Kind::BFloat16)
+    );
+    let apart = common::relative(&cast, &exact);
+    let small = encoded(Precision::AmpBf16);
+    assert_eq!(small.kind(), tch::Kind::Float);
+    let features = common::relative(&small, &features);
+    println!("bf16: logits {apart:.1e}, features {features:.1e}");
+    assert!(apart > 0.0 && apart <= 2e-2, "{apart}");
+    assert!(features > 0.0 && features <= 3e-2, "{features}");
+
+    // What is cast once and held is what autocast casts each time.
+    model.ask_in(Precision::AmpBf16).unwrap();
+    let kind = |name: &str| model.params.get(name).unwrap().kind();
+    assert_eq!(
+        kind("lang_encoder.model.layers.0.decoder_layer.mlp.up_proj.weight"),
+        tch::Kind::BFloat16
+    );
+    assert_eq!(kind("lang_encoder.model.embed_tokens.weight"), tch::Kind::Float);
+    assert!(model.compute(Precision::AmpBf16, logits).unwrap().equal(&cast));
+    assert!(encoded(Precision::AmpBf16).equal(&small));
+}
+
+#[test]
+fn an_evaluation_in_bf16_asks_every_question() {
+    let folder = tempfile::tempdir().unwrap();
+    let changes = [
+        format!("data.root={}", golden("").display()),
+        "data.sets.test_order=F_tiny/manifests/tiny-AQA/train.json".to_owned(),
+        "eval={sets: [test_order], windows: 3, max_new_tokens: 4, limit: 3}".to_owned(),
+    ];
+    let answers = |precision: &str| {
+        let changes = [&changes[..], &[format!("eval.precision={precision}")]].concat();
+        let recipe = Recipe::demo(&changes).unwrap();
+        let out = folder.path().join(precision);
+        eval::run(&recipe, recipe.eval.as_ref().unwrap(), &open(false), &out).unwrap();
+        eval::score::read_predictions(&out).unwrap()
+    };
+    let (exact, fast) = (answers("fp32"), answers("amp_bf16"));
+    assert_eq!((exact.len(), fast.len()), (6, 6), "each with its silence");
+    for (a, b) in exact.iter().zip(&fast) {
+        assert_eq!((&a.id, a.control), (&b.id, b.control));
+        assert!((1..=4).contains(&b.tokens.len()));
     }
 }
 

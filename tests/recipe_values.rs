@@ -2,7 +2,7 @@
 
 mod common;
 
-use af2::recipe::{ranges, Recipe, DEMO};
+use af2::recipe::{ranges, Precision, Recipe, DEMO};
 use af2::settings::Settings;
 use af2::Error;
 use common::{af2, af2_in};
@@ -992,4 +992,36 @@ fn a_check_says_what_it_did_not_look_at() {
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("steps, no evaluation; the files"), "{out}");
     assert!(err.contains("eval: {sets: [NAME, …], windows: N}"), "{err}");
+}
+
+#[test]
+fn what_is_computed_in_is_one_of_two_words_and_tf32_is_off_or_on() {
+    let recipe = demo(&[
+        "eval.precision=amp_bf16",
+        "train.encode_precision=amp_bf16",
+        "train.tf32=true",
+    ]);
+    let recipe = recipe.unwrap();
+    let eval = recipe.eval.as_ref().unwrap();
+    assert_eq!((eval.precision, eval.tf32), (Precision::AmpBf16, false));
+    let train = &recipe.train;
+    assert_eq!(
+        (train.precision, train.encode_precision, train.tf32),
+        (Precision::Fp32, Precision::AmpBf16, true)
+    );
+    for (change, said) in [
+        ("eval.precision=amp_bf61", "did you mean `amp_bf16`?"),
+        ("train.encode_precision=pf32", "did you mean `fp32`?"),
+        ("eval.precision=fp16", "fp32"),
+        ("train.tf32=on", "expected"),
+        ("eval.tf23=true", "did you mean `tf32`?"),
+    ] {
+        let e = demo(&[change]).unwrap_err();
+        let (key, _) = change.split_once('=').unwrap();
+        let key = key.replace("tf23", "tf");
+        assert!(
+            e.to_string().contains(said) && e.to_string().contains(&key),
+            "{change}: {e}"
+        );
+    }
 }

@@ -34,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "error",
             "fsutil",
             "checkpoint",
+            "ffi",
             "model",
             "recipe",
             "settings",

@@ -756,6 +756,7 @@ fn what_is_another_than_in_the_run_that_is_resumed_is_named() {
         "stages.one.windows=2",
         "stages.one.optim.global_batch=4",
         "train.precision=amp_bf16",
+        "train.tf32=true",
         "train.loss=mean_of_means",
         "data.max_tokens=64",
         "model.audio_transformer={n_head: 2, n_layers: 3, d_inner: 80, attention_dropout: 0.3}",
@@ -768,6 +769,7 @@ fn what_is_another_than_in_the_run_that_is_resumed_is_named() {
         "stages.one.optim: items of a step: 4 now, it was 8",
         "stages.one.optim.steps: 4 now, it was nothing",
         "train.precision: amp_bf16 now, it was fp32",
+        "train.tf32: true now, it was false",
         "train.loss: mean_of_means now, it was tokens",
         "data.max_tokens: 64 now, it was 512",
         "model.audio_transformer.attention_dropout: 0.3 now, it was ",
@@ -778,7 +780,7 @@ fn what_is_another_than_in_the_run_that_is_resumed_is_named() {
             "`{line}` is not in {said}"
         );
     }
-    assert_eq!(said.matches(" now, it was ").count(), 10, "{said}");
+    assert_eq!(said.matches(" now, it was ").count(), 11, "{said}");
     // The same once more: nothing to say.
     let said = run.succeeds(
         1,

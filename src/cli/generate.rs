@@ -1,9 +1,10 @@
 //! `af2 generate`
 
-use super::parts::CheckpointArgs;
+use super::parts::{ArithmeticArgs, CheckpointArgs};
 use crate::audio::decode::Reader;
 use crate::data::feed::{Clip, Ears};
 use crate::error::{Error, Result};
+use crate::ffi::kernels;
 use crate::generate::{
     generate,
     sampling::{Sampler, Sampling},
@@ -58,6 +59,8 @@ pub struct GenerateArgs {
     /// Most windows of 10 s that are heard; default: what the configuration says, 12 without one.
     #[arg(long)]
     windows: Option<usize>,
+    #[command(flatten)]
+    arithmetic: ArithmeticArgs,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +103,9 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         _ => return Err(Error::usage("--audio with --prompt, or --input, is needed")),
     };
     let model = args.checkpoint.open()?;
+    let precision = args.arithmetic.precision.unwrap_or_default();
+    kernels::allow_tf32(args.arithmetic.tf32)?;
+    model.ask_in(precision)?;
     let options = Options {
         max_new_tokens: args.max_new_tokens,
         eos: model.tokenizer.eos,
@@ -114,7 +120,8 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
         if crate::screen::lost() {
             break;
         }
-        match answer(&model, &ears, question, windows, &options, &mut sampler) {
+        let answer = || answer(&model, &ears, question, windows, &options, &mut sampler);
+        match model.compute(precision, answer)? {
             Ok(a) if args.json => {
                 let line = serde_json::to_string(&a).map_err(|e| Error::recipe("answer", e.to_string()))?;
                 crate::out!("{line}");

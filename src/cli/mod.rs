@@ -14,6 +14,7 @@ mod trace;
 
 use crate::cores;
 use crate::error::Result;
+use crate::ffi::kernels;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -160,6 +161,10 @@ fn completions(shell: clap_complete::Shell) -> Result<()> {
 
 /// Runs a verb; returns the exit code where it is another program's.
 fn run(verb: &Verb) -> Result<i32> {
+    if verb.computes() {
+        // Off unless a recipe or an option turns it on, whatever libtorch begins with.
+        kernels::allow_tf32(false)?;
+    }
     match verb {
         Verb::Demo(args) => demo::run(args),
         Verb::Synth(args) => args.load().and_then(|r| steps::synth(&r)),

@@ -5,6 +5,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::load::{self, Loaded, Options, Rules};
 use crate::preflight;
+use crate::recipe::Precision;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -48,6 +49,17 @@ pub struct OpenArgs {
     allow_unexpected: bool,
     #[arg(long, default_value = "auto")]
     device: String,
+}
+
+/// In what a model that is asked computes.
+#[derive(Args)]
+pub struct ArithmeticArgs {
+    /// amp_bf16: matrix products in bf16, faster on a GPU; an answer may be another. Default: fp32, or a recipe's eval.precision.
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
+    /// On CUDA: fp32 matrix products and convolutions with 10 bits of mantissa.
+    #[arg(long)]
+    pub tf32: bool,
 }
 
 impl OpenArgs {

@@ -82,6 +82,8 @@ mod tests {
             ),
             ("stages.stage1.windows=1", "stages.stage1.windows"),
             ("train.precision=amp_bf16", "train.precision"),
+            ("train.encode_precision=amp_bf16", "train.encode_precision"),
+            ("train.tf32=true", "train.tf32"),
             ("train.zero=true", "train.zero"),
             ("data.max_tokens=99", "data.max_tokens"),
             ("data.subset=0.5", "data.subset"),

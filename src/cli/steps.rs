@@ -1,12 +1,13 @@
 //! `af2 synth`, `lm`, `clap`, `train`, `eval`, `report`: the steps of a recipe, one by one.
 
-use super::{same, RecipeArgs};
+use super::{parts::ArithmeticArgs, same, RecipeArgs};
 use crate::data::feed::Ears;
 use crate::data::manifest::Manifest;
 use crate::device;
 use crate::dist::{launch::Launch, note_alone, Place, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::score;
+use crate::ffi::kernels;
 use crate::preflight;
 use crate::progress::{self, Progress};
 use crate::recipe::Recipe;
@@ -30,6 +31,8 @@ pub struct EvalArgs {
     /// Score the predictions that are there, without a model.
     #[arg(long)]
     score_only: bool,
+    #[command(flatten)]
+    arithmetic: ArithmeticArgs,
 }
 
 #[derive(Args)]
@@ -70,7 +73,11 @@ pub struct ReportArgs {
 
 impl EvalArgs {
     pub fn run(&self) -> Result<()> {
-        let recipe = self.recipe.load()?;
+        let mut recipe = self.recipe.load()?;
+        if let Some(section) = &mut recipe.eval {
+            section.precision = self.arithmetic.precision.unwrap_or(section.precision);
+            section.tf32 |= self.arithmetic.tf32;
+        }
         evaluate(&recipe, self.checkpoint.as_deref(), self.score_only)
     }
 }
@@ -130,6 +137,7 @@ pub fn lm(recipe: &Recipe) -> Result<()> {
         let manifest = Manifest::open(&recipe.manifest(set))?;
         pairs.extend(manifest.items()?.into_iter().map(|i| (i.prompt, i.output)));
     }
+    kernels::allow_tf32(recipe.train.tf32)?;
     train::lm::train(recipe, lm, &pairs, device(recipe)?)
 }
 
@@ -139,6 +147,7 @@ pub fn clap(recipe: &Recipe) -> Result<()> {
     let _held = run_folder::hold(&recipe.output, false)?;
     preflight::clap(recipe).result()?;
     let ears = Ears::new(recipe.data.cache_mib);
+    kernels::allow_tf32(recipe.train.tf32)?;
     train::contrastive::train(recipe, clap, &ears, device(recipe)?)
 }
 
@@ -149,6 +158,7 @@ pub fn train(recipe: &Recipe) -> Result<()> {
 
 /// Trains the stages as the rank in this place, or alone; `verify` shows instead that a run goes on from its checkpoints exactly.
 fn train_as(place: Option<&Place>, recipe: &Recipe, resume: &Resume, verify: bool) -> Result<()> {
+    kernels::allow_tf32(recipe.train.tf32)?;
     let (ranks, device) = match place {
         None => (Ranks::alone(), device(recipe)?),
         Some(place) => {
@@ -259,6 +269,7 @@ pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) ->
             (None, None) => return Err(missing(recipe, "stages").hint("--checkpoint names a model")),
         };
         preflight::evaluation(recipe, &folder).result()?;
+        kernels::allow_tf32(section.tf32)?;
         let mut model = load::open(&folder, &load::Options::new(device(recipe)?))?;
         super::say(&model.notes);
         model.tokenizer.special_tokens = recipe.data.special_tokens_in_texts;

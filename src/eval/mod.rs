@@ -18,14 +18,15 @@ use crate::load::Loaded;
 use crate::model::flamingo::Audio;
 use crate::model::htsat::TrainMode;
 use crate::progress::Progress;
-use crate::recipe::{EvalRecipe, Recipe};
-use crate::train::batch::Encoded;
+use crate::recipe::{EvalRecipe, Precision, Recipe};
+use crate::train::encoded::Encoded;
 use score::Prediction;
 use std::{collections::HashMap, path::Path, time::Instant};
-use tch::{no_grad, Tensor};
+use tch::{no_grad, Kind, Tensor};
 
 /// Asks every question of the recipe's evaluation sets, with the clip and, where wanted, with silence in its place;
-/// writes one JSON object a line to `out`.
+/// writes one JSON object a line to `out`. Under `eval.precision: amp_bf16` the model can only be asked afterwards, see
+/// [`Loaded::ask_in`].
 pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Result<()> {
     let mut asked = Vec::new();
     for set in &eval.sets {
@@ -37,17 +38,19 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Re
     for (_, example) in &asked {
         example.accepted(&model.tokenizer)?;
     }
+    model.ask_in(eval.precision)?;
     let ears = Ears::new(recipe.data.cache_mib);
     let (encoded, bad) = Encoded::of(
         model,
         &ears,
         asked.iter().map(|(_, e)| &e.clip),
+        eval.precision,
         &Ranks::alone(),
         "evaluate: encode",
     )?;
     // A score over fewer questions than the benchmark has is another score.
     crate::error::all(bad)?;
-    let mut silence = Silence::new(&ears);
+    let mut silence = Silence::new(&ears, eval.precision);
     let controls = if eval.silence_control { 2 } else { 1 };
     let progress = Progress::new("evaluate: ask", (asked.len() * controls) as u64);
     let options = Options {
@@ -60,10 +63,11 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Re
             for control in [false, true].into_iter().take(controls) {
                 let features = match (control, encoded.get(&example.clip)) {
                     (false, Some(f)) => f.shallow_clone(),
-                    (true, Some(f)) => silence.features(model, f.size()[0] as usize),
+                    (true, Some(f)) => silence.features(model, f.size()[0] as usize)?,
                     (_, None) => return Err(Error::audio(example.clip.path(), "an encoded clip", "none")),
                 };
-                let answer = ask(model, &features, example, task, control, &options)?;
+                let ask = || ask(model, &features, example, task, control, &options);
+                let answer = model.compute(eval.precision, ask)??;
                 let line = serde_json::to_string(&answer)
                     .map_err(|e| Error::data(out, "prediction", "JSON", e.to_string()))?;
                 writeln!(w, "{line}").map_err(|e| Error::io(out, e))?;
@@ -114,26 +118,29 @@ fn ask(
 /// Features of silence, by the number of windows.
 struct Silence<'a> {
     ears: &'a Ears,
+    precision: Precision,
     known: HashMap<usize, Tensor>,
 }
 
 impl<'a> Silence<'a> {
-    fn new(ears: &'a Ears) -> Self {
+    fn new(ears: &'a Ears, precision: Precision) -> Self {
         Silence {
             ears,
+            precision,
             known: HashMap::new(),
         }
     }
 
     /// (W, 64, D)
-    fn features(&mut self, model: &Loaded, windows: usize) -> Tensor {
-        self.known
-            .entry(windows)
-            .or_insert_with(|| {
-                let mel = self.ears.silence(windows);
-                let audio = Audio::from_mels([&mel], model.device);
-                no_grad(|| model.model.encode(&audio, TrainMode::default(), false)).squeeze_dim(0)
-            })
-            .shallow_clone()
+    fn features(&mut self, model: &Loaded, windows: usize) -> Result<Tensor> {
+        if let Some(known) = self.known.get(&windows) {
+            return Ok(known.shallow_clone());
+        }
+        let audio = Audio::from_mels([&self.ears.silence(windows)], model.device);
+        let encode = || no_grad(|| model.model.encode(&audio, TrainMode::default(), false));
+        let features = model.compute(self.precision, encode)?.squeeze_dim(0);
+        let features = features.to_kind(Kind::Float);
+        self.known.insert(windows, features.shallow_clone());
+        Ok(features)
     }
 }

@@ -11,10 +11,11 @@ pub use report::{compare, Report, Rules};
 use crate::checkpoint::{self, hugging_face, items, names, Archive, Parts, ReleasedFolder, TorchFile};
 use crate::cores;
 use crate::error::{Error, Result};
+use crate::ffi::kernels;
 use crate::model::flamingo::{Config, Flamingo};
-use crate::model::params::{Lookup, Origin, Params, Store};
+use crate::model::params::{Lookup, Origin, Params, Role, Store};
 use crate::model::{audio_transformer, bounds, cross_attention, htsat, infer, qwen2, swin};
-use crate::recipe::{Part, Recipe};
+use crate::recipe::{Part, Precision, Recipe};
 use crate::settings::Settings;
 use crate::text::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,39 @@ pub struct Loaded {
     pub torch: Option<TorchFile>,
     /// Things a user may want to know, one line each.
     pub notes: Vec<String>,
+}
+
+impl Loaded {
+    /// Runs `f`, a forward pass on this model, in a precision.
+    pub fn compute<T>(&self, precision: Precision, f: impl FnOnce() -> T) -> Result<T> {
+        Ok(match precision {
+            Precision::Fp32 => f(),
+            Precision::AmpBf16 => kernels::autocast_bf16(self.device, f)?,
+        })
+    }
+
+    /// Makes the model ready to be asked in a precision, and for nothing else: under `amp_bf16` the matrices that autocast would
+    /// cast at every use, for each token of an answer again, are held in bf16. The answers are the same.
+    ///
+    /// Embeddings stay as they are unless they are exactly bf16, as a published LM's: not only products read them.
+    pub fn ask_in(&self, precision: Precision) -> Result<()> {
+        if precision == Precision::Fp32 {
+            return Ok(());
+        }
+        for (name, entry) in self.params.iter() {
+            let mut t = entry.tensor.shallow_clone();
+            let matrix = entry.role == Role::Weight && t.dim() >= 2 && t.kind() == Kind::Float;
+            if !matrix || name.ends_with("relative_position_bias_table") {
+                continue;
+            }
+            let small = no_grad(|| t.to_kind(Kind::BFloat16));
+            let exact = || no_grad(|| small.to_kind(Kind::Float).equal(&t));
+            if !name.ends_with("embed_tokens.weight") || exact() {
+                t.f_set_data(&small)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How to open a checkpoint.

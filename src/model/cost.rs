@@ -273,14 +273,15 @@ pub fn activations(
     let c = &config.cross_attention;
     let inner = (c.heads * c.head_dim) as f64;
 
-    // Audio encoder: norms in and out, qkv three times over, the attention's weights per head, the MLP.
+    // Audio encoder: norms in and out, qkv three times over, the MLP. Its attention is the memory-efficient kernel's, which
+    // keeps one number a head and patch; its bias and the shift's mask are one image's, and kept in both kinds.
     let htsat_block = |i: usize| {
         let (l, d) = (
             PATCHES / 4f64.powi(i as i32),
             (config.htsat.embed_dim << i) as f64,
         );
         let heads = config.htsat.num_heads.get(i).copied().unwrap_or(1) as f64;
-        w * l * (2.0 * d * full + 18.0 * d * s + 3.0 * heads * ATTENTION_WINDOW * s)
+        w * l * (2.0 * d * full + 18.0 * d * s + heads * full) + l * heads * ATTENTION_WINDOW * (full + s)
     };
     let depths = &config.htsat.depths;
     let sum = |f: &dyn Fn(usize) -> f64| {
@@ -302,15 +303,19 @@ pub fn activations(
     let over_text = b * t * ((4.0 + 2.0 * c.ff_mult as f64) * d * s + 2.0 * inner * s + 2.0 * d * full);
     let blocks = (lm.num_hidden_layers / c.every.max(1)) as f64;
 
-    // Decoder layer: norms, q, k, v, out, attention weights (a mask and grouped heads take libtorch's plain path), the MLP.
+    // Decoder layer: norms, q, k, v, out, the MLP. In bf16 attention is flash, which keeps one number a head and token of
+    // (B, H, T, T); in fp32 grouped heads take libtorch's plain path, which keeps it all: see `qwen2::Padding`.
     let trained = if trains.lm {
         3.0 * d + lm.intermediate_size as f64
     } else {
         0.0
     };
-    let weights = 3.0 * lm.num_attention_heads as f64 * t;
+    let weights = match memory.amp || lm.num_attention_heads == lm.num_key_value_heads {
+        true => lm.num_attention_heads as f64 * full,
+        false => 3.0 * lm.num_attention_heads as f64 * t * full,
+    };
     let decoder =
-        b * t * (4.0 * d * full + (4.0 * d + weights + 3.0 * lm.intermediate_size as f64 + trained) * s);
+        b * t * (4.0 * d * full + weights + (4.0 * d + 3.0 * lm.intermediate_size as f64 + trained) * s);
     let layers = lm.num_hidden_layers as f64;
 
     // A frozen encoder runs under no_grad: a block's tensors at a time.
@@ -445,7 +450,27 @@ mod tests {
             again.total()
         };
         assert!(bytes(8, true, true) < 0.5 * bytes(8, true, false));
-        assert!((bytes(8, true, false) / bytes(4, true, false) - 2.0).abs() < 1e-9);
+        // All but the masks of HTSAT's windows, which a batch shares.
+        assert!((bytes(8, true, false) / bytes(4, true, false) - 2.0).abs() < 1e-2);
         assert!(bytes(8, true, false) < bytes(8, false, false));
+    }
+
+    /// Flash attention keeps nothing that grows with the square of the text; the plain path of fp32 does.
+    #[test]
+    fn the_lm_keeps_no_attention_weights_in_bf16() {
+        let config = preset("af2-3b").unwrap();
+        let lm = |amp, text_tokens| {
+            let memory = Memory {
+                amp,
+                checkpointing: false,
+                checkpointing_clap: false,
+            };
+            activations(&config, 8, 3, text_tokens, ALL, memory).lm
+        };
+        assert!((lm(true, 1024) / lm(true, 512) - 2.0).abs() < 1e-12);
+        // 3 · (B, H, T, T) · fp32 of each layer.
+        let (b, h, t, layers) = (8.0, 16.0, 512.0, 36.0);
+        let grown = lm(false, 1024) - 2.0 * lm(false, 512);
+        assert!((grown / (3.0 * b * h * 2.0 * t * t * 4.0 * layers) - 1.0).abs() < 1e-9);
     }
 }

@@ -232,6 +232,12 @@ pub struct EvalRecipe {
     pub silence_control: bool,
     /// Only so many items of each set, from the front.
     pub limit: Option<usize>,
+    /// In what clips are encoded and answers computed: `amp_bf16` is faster on a GPU and may answer otherwise.
+    #[serde(default)]
+    pub precision: Precision,
+    /// As `train.tf32`.
+    #[serde(default)]
+    pub tf32: bool,
 }
 
 fn one() -> u64 {

@@ -7,11 +7,16 @@ use crate::model::htsat;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-/// How every stage runs. Nothing in here changes what is learned but `precision`, `loss` and `frozen`.
+/// How every stage runs. Nothing in here changes what is learned but `precision`, `encode_precision`, `tf32`, `loss` and `frozen`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainRecipe {
     pub precision: Precision,
+    /// In what a frozen encoder's features are computed that `cache_features` keeps; they are kept in fp32.
+    pub encode_precision: Precision,
+    /// TensorFloat-32 on CUDA, for matrix products and convolutions alike: what is fp32 is multiplied with 10 bits of mantissa,
+    /// much faster. Off, they are the reference's fp32; libtorch by itself would have convolutions with it.
+    pub tf32: bool,
     /// In what frozen matrices are held: `bf16` halves their memory. Only those are cast that lose nothing by it (a Qwen2.5
     /// folder's own weights are bf16); the others stay, and how many is said.
     pub frozen: Held,
@@ -44,6 +49,8 @@ impl Default for TrainRecipe {
     fn default() -> Self {
         TrainRecipe {
             precision: Precision::default(),
+            encode_precision: Precision::default(),
+            tf32: false,
             frozen: Held::default(),
             loss: LossMean::default(),
             activation_checkpointing: false,
@@ -61,8 +68,9 @@ impl Default for TrainRecipe {
 }
 
 /// In what the forward and backward pass compute. Trained weights and the optimizer's state are fp32 in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum Precision {
     #[default]
     Fp32,

@@ -56,7 +56,7 @@ pub fn of(
     let (t, d, m) = (&recipe.train, &recipe.data, &recipe.model);
     let config = &model.model.config;
     let others = json!({
-        "train": {"precision": t.precision, "frozen": t.frozen, "loss": t.loss},
+        "train": {"precision": t.precision, "encode_precision": t.encode_precision, "tf32": t.tf32, "frozen": t.frozen, "loss": t.loss},
         "data": {"max_tokens": d.max_tokens, "bad_items": d.bad_items, "special_tokens_in_texts": d.special_tokens_in_texts},
         "model": {
             "audio_transformer": config.audio_transformer,

@@ -3,6 +3,7 @@
 pub mod batch;
 mod board;
 pub mod contrastive;
+pub mod encoded;
 mod events;
 mod finite;
 mod guard;

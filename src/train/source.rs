@@ -1,6 +1,7 @@
 //! What a stage starts from, and where its batches come from.
 
-use super::batch::{Batch, Encoded};
+use super::batch::Batch;
+use super::encoded::Encoded;
 use super::{guard, number, same, Steps};
 use crate::data::feed::{examples, texts, Clip, Ears, Example};
 use crate::data::loader::{Loader, Prepared};
@@ -8,12 +9,11 @@ use crate::data::manifest::Manifest;
 use crate::data::skips::Ledger;
 use crate::dist::{self, Ranks};
 use crate::error::{Error, Result};
-use crate::ffi::kernels;
 use crate::load::{self, Loaded};
 use crate::model::flamingo::Flamingo;
 use crate::plan;
 use crate::preflight::{self, Begin};
-use crate::recipe::{Precision, Recipe, StageRecipe};
+use crate::recipe::{Recipe, StageRecipe};
 use tch::{no_grad, Device};
 
 /// The loader's source of batches.
@@ -170,9 +170,9 @@ impl<'a> Source<'a> {
                 }
                 // What cannot be heard is found again, and noted, when its batch comes.
                 let clips = all.iter().map(|e| &e.clip);
-                let label = format!("{}: encode", stage.name);
+                let (precision, label) = (recipe.train.encode_precision, format!("{}: encode", stage.name));
                 guard::catch(recipe, &stage.name, || {
-                    Encoded::of(model, ears, clips, ranks, &label)
+                    Encoded::of(model, ears, clips, precision, ranks, &label)
                 })?
                 .0
             }
@@ -238,10 +238,7 @@ impl<'a> Source<'a> {
                 };
                 let loss =
                     || no_grad(|| batch.loss_sum(&self.model.model, steps.stage, false, train.loss_chunk));
-                sum += match train.precision {
-                    Precision::Fp32 => loss(),
-                    Precision::AmpBf16 => kernels::autocast_bf16(self.model.device, loss)?,
-                };
+                sum += self.model.compute(train.precision, loss)?;
                 sums[2 * set + 1] += batch.tokens as f64;
             }
             let _guarded = ranks.guarded();

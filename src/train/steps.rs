@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::ffi::{c10d::Reducer, kernels};
 use crate::load::Loaded;
 use crate::model::params::Role;
-use crate::recipe::{ClipAt, LossMean, Part, Precision, StageRecipe, TrainRecipe};
+use crate::recipe::{ClipAt, LossMean, Part, StageRecipe, TrainRecipe};
 use std::collections::HashMap;
 use std::rc::Rc;
 use tch::{no_grad, Kind, Tensor};
@@ -235,10 +235,7 @@ impl<'a> Steps<'a> {
     fn loss_sum(&self, batch: &Batch) -> Result<Tensor> {
         let (model, chunk) = (&self.model.model, self.train.loss_chunk);
         let forward = || batch.loss_sum(model, self.stage, true, chunk);
-        match self.train.precision {
-            Precision::Fp32 => Ok(forward()),
-            Precision::AmpBf16 => Ok(kernels::autocast_bf16(self.model.device, forward)?),
-        }
+        self.model.compute(self.train.precision, forward)
     }
 
     /// Moves the weights and forgets the gradients. `in_parts`: the gradient's norm by part is wanted.

@@ -180,6 +180,19 @@ int af2_autocast(int device, int on, int dtype, char** err) {
     return 0;);
 }
 
+// TensorFloat-32 on CUDA: products and convolutions of fp32 with 10 bits of mantissa. Through the one pair of setters: libtorch
+// refuses to answer where these and setFloat32Precision are mixed.
+int af2_allow_tf32(int on, char** err) {
+  API(-1,
+    at::globalContext().setAllowTF32CuBLAS(on);
+    at::globalContext().setAllowTF32CuDNN(on);
+    return 0;);
+}
+// 1: products, 2: convolutions, 3: both.
+int af2_tf32(char** err) {
+  API(-1, return (at::globalContext().allowTF32CuBLAS() ? 1 : 0) | (at::globalContext().allowTF32CuDNN() ? 2 : 0););
+}
+
 // The state of a device's generator (uint8), to be saved and given back. index -1: CPU.
 Tensor* af2_rng_state(int index, char** err) {
   API(nullptr,
