@@ -31,7 +31,7 @@ const OURS: &str = "AF2_BOUNDED_SPIN";
 /// How often the threads are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// So much of the time, added up over all threads, may be waiting for a core before they sleep at once.
-const WAITING: f64 = 0.25;
+pub const WAITING: f64 = 0.25;
 /// When it is looked whether the cores are free again: first so long after, then twice as long each time.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
 
@@ -155,6 +155,14 @@ impl Drop for Yielding {
             let _ = thread.join();
         }
     }
+}
+
+/// How much of the time that a function takes this process's threads are ready to run and have no core, added up over those that
+/// there were before; none where the system does not say.
+pub fn waiting<T>(f: impl FnOnce() -> T) -> (T, Option<f64>) {
+    let before = waited().map(|waited| (Instant::now(), waited));
+    let value = f();
+    (value, before.map(|before| share(&before)))
 }
 
 /// What part of the time since then threads were ready to run and had no core, added up over the threads.

@@ -79,7 +79,7 @@ fn chosen(name: &str, local: Option<usize>, machine: &Machine) -> Result<Device>
         State::Answers(devices) => *devices,
         state if name == "auto" => return without_cuda(state, machine).map(|()| Device::Cpu),
         state => {
-            let hint = hint(state, machine);
+            let hint = hint(state, visible);
             return Err(Error::device(format!("`{name}` was asked for, but {}", words(state))).hint(hint));
         }
     };
@@ -115,7 +115,10 @@ fn without_cuda(state: &State, machine: &Machine) -> Result<()> {
     }
     if machine.has_gpu {
         let message = format!("`auto`: this machine has a GPU, but {}", words(state));
-        let hint = format!("{}; `device: cpu` computes without it", hint(state, machine));
+        let hint = format!(
+            "{}; `device: cpu` computes without it",
+            hint(state, machine.visible.as_deref())
+        );
         return Err(Error::device(message).hint(hint));
     }
     match state {
@@ -129,13 +132,13 @@ fn without_cuda(state: &State, machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// The user, or a scheduler, has said that no GPU is to be seen.
-fn is_hidden(visible: Option<&str>) -> bool {
+/// CUDA_VISIBLE_DEVICES, where it is set: the user, or a scheduler, has said that no GPU is to be seen.
+pub fn is_hidden(visible: Option<&str>) -> bool {
     visible.is_some_and(|v| matches!(v.trim(), "" | "-1" | "NoDevFiles"))
 }
 
 /// Why CUDA is not there.
-fn words(state: &State) -> String {
+pub fn words(state: &State) -> String {
     match state {
         State::Absent => "this libtorch is the CPU set".into(),
         State::Unopened(why) => format!("libtorch_cuda.so does not open: {why}"),
@@ -144,11 +147,12 @@ fn words(state: &State) -> String {
     }
 }
 
-fn hint(state: &State, machine: &Machine) -> String {
+/// What to do about it.
+pub fn hint(state: &State, visible: Option<&str>) -> String {
     match state {
         State::Absent => INSTALL.into(),
         State::Unopened(_) => format!("the install may not be whole: {INSTALL} anew"),
-        _ if is_hidden(machine.visible.as_deref()) => "CUDA_VISIBLE_DEVICES hides every GPU".into(),
+        _ if is_hidden(visible) => "CUDA_VISIBLE_DEVICES hides every GPU".into(),
         _ => "CUDA 13 needs an NVIDIA driver of 580 or newer, and a container that passes the GPU on; `nvidia-smi` says \
               whether the driver works, `af2 doctor` what else is missing"
             .into(),

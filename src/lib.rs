@@ -45,6 +45,8 @@ pub mod synth;
 pub mod trace;
 pub mod train;
 
+pub mod doctor;
+
 pub mod eval;
 pub mod generate;
 pub mod metrics;

@@ -62,6 +62,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "text",
         ],
     ),
+    ("doctor", &["error", "cores", "device", "ffi", "preflight"]),
     ("dist", &["error", "fsutil", "screen", "cores", "ffi"]),
     ("report", &["error", "fsutil", "metrics", "eval", "train"]),
 ];

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod data;
 mod demo;
+mod doctor;
 mod files;
 mod generate;
 mod parts;
@@ -27,7 +28,7 @@ use std::path::PathBuf;
 #[command(name = "af2", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done, 1 libtorch, 2 usage (also KEY=VALUE of no key), 3 files, 4 recipe, 5 audio, 6 data, \
-    7 checkpoint, 8 training, 9 comparison past its tolerance, 10 too many items skipped, 11 ranks, 12 stopped by a signal after saving, 13 a device that cannot be used, 130 interrupted twice."
+    7 checkpoint, 8 training, 9 comparison past its tolerance, 10 too many items skipped, 11 ranks, 12 stopped by a signal after saving, 13 a device that cannot be used, 14 slow (`af2 doctor --strict`), 130 interrupted twice."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -62,6 +63,8 @@ enum Verb {
     Generate(generate::GenerateArgs),
     /// What a recipe costs, before anything runs: memory, steps, FLOPs, time.
     Plan(plan::PlanArgs),
+    /// What this machine offers a run: CUDA, cores, memory, disk; each thing ok, slow or broken.
+    Doctor(doctor::DoctorArgs),
     /// Look at recipes, check them, take over the reference's.
     #[command(subcommand)]
     Recipe(recipe::RecipeVerb),
@@ -83,6 +86,8 @@ impl Verb {
         match self {
             Verb::Demo(_) | Verb::Lm(_) | Verb::Clap(_) | Verb::Train(_) | Verb::Eval(_) => true,
             Verb::Generate(_) | Verb::Trace(_) => true,
+            // It measures what those would have.
+            Verb::Doctor(_) => true,
             Verb::Synth(_) | Verb::Launch(_) | Verb::Report(_) | Verb::Plan(_) | Verb::Recipe(_) => false,
             Verb::Checkpoint(_) | Verb::Data(_) | Verb::Completions { .. } => false,
         }
@@ -138,7 +143,7 @@ pub fn main() -> i32 {
         cores::Yielding::begin()
     });
     // A panic has said its line. Whoever waits for a code gets one of ours.
-    let result = std::panic::catch_unwind(|| run(&cli.verb));
+    let result = std::panic::catch_unwind(|| run(&cli.verb, threads));
     let (code, result) = match result {
         Ok(Ok(code)) => (code, Ok(())),
         Ok(Err(e)) => (0, Err(e)),
@@ -159,8 +164,8 @@ fn completions(shell: clap_complete::Shell) -> Result<()> {
     out(&String::from_utf8_lossy(&text))
 }
 
-/// Runs a verb; returns the exit code where it is another program's.
-fn run(verb: &Verb) -> Result<i32> {
+/// Runs a verb; returns the exit code where it is another program's, or what was found is in it.
+fn run(verb: &Verb, threads: Option<usize>) -> Result<i32> {
     if verb.computes() {
         // Off unless a recipe or an option turns it on, whatever libtorch begins with.
         kernels::allow_tf32(false)?;
@@ -176,6 +181,7 @@ fn run(verb: &Verb) -> Result<i32> {
         Verb::Report(args) => args.run(),
         Verb::Generate(args) => generate::run(args),
         Verb::Plan(args) => args.run(),
+        Verb::Doctor(args) => return args.run(threads),
         Verb::Recipe(verb) => recipe::run(verb),
         Verb::Checkpoint(verb) => checkpoint::run(verb),
         Verb::Data(verb) => data::run(verb),

@@ -349,12 +349,27 @@ pub const WATCHDOG: [(&str, &str); 5] = [
     ("TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC", "100"),
 ];
 
-/// NCCL's half, which travels inside the program: from memory, so that there is no path to keep.
+/// NCCL's half, which travels inside the program; empty where its headers were not there when it was built.
+static PLUGIN: &[u8] = include_bytes!(env!("AF2_NCCL"));
+
+/// Whether this program was built with NCCL's half: ranks on GPUs need it.
+pub fn has_nccl() -> bool {
+    !PLUGIN.is_empty()
+}
+
+/// Whether NCCL's half finds all that it needs in the libraries that are open.
+///
+/// # Errors
+/// Built without it, libtorch's CUDA half not open, or the loader's words.
+pub fn nccl_opens() -> Result<()> {
+    nccl().map(|_| ())
+}
+
+/// Opens NCCL's half from memory, so that there is no path to keep.
 fn nccl() -> Result<*mut c_void> {
     use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
     use std::io::Write;
     use std::os::fd::{AsRawFd, FromRawFd};
-    static PLUGIN: &[u8] = include_bytes!(env!("AF2_NCCL"));
     let wrong = |what: String| TchError::Torch(format!("NCCL: {what}"));
     if PLUGIN.is_empty() {
         let why = "this program was built without its headers; `make setup CUDA=1 && make build` has them";

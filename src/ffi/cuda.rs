@@ -1,6 +1,6 @@
 //! CUDA on request: one binary for machines with and without a GPU. What is made of it is [`crate::device`]'s.
 
-use super::{call, ErrorSlot};
+use super::{call, nvml, ErrorSlot};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::path::{Path, PathBuf};
@@ -70,11 +70,7 @@ fn open(path: &Path) -> Result<(), String> {
             std::mem::forget(library);
             Ok(())
         }
-        Err(e) => {
-            // libloading's own words are around the loader's.
-            let source = std::error::Error::source(&e).map(ToString::to_string);
-            Err(source.unwrap_or_else(|| e.to_string()))
-        }
+        Err(e) => Err(nvml::words(&e)),
     }
 }
 

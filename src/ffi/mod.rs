@@ -4,6 +4,7 @@
 pub mod c10d;
 pub mod cuda;
 pub mod kernels;
+pub mod nvml;
 pub mod openmp;
 
 use std::ffi::{c_char, CStr};

@@ -12,6 +12,7 @@ pub use data::Passes;
 pub use listing::{Kind, Lack, Report};
 pub use model::{begin, parts, Begin};
 pub use published::checkpoint as published;
+pub use room::{free, needed};
 
 use crate::recipe::Recipe;
 use indexmap::IndexMap;
@@ -93,7 +94,8 @@ pub fn whole(recipe: &Recipe) -> (Report, Vec<Passes>) {
     (report, passes.collect())
 }
 
-fn all(recipe: &Recipe) -> Vec<usize> {
+/// The numbers of all stages.
+pub fn all(recipe: &Recipe) -> Vec<usize> {
     (0..recipe.stages.len()).collect()
 }
 

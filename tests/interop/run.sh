@@ -8,4 +8,4 @@ venv=$(scripts/python_env.sh interop tests/interop/requirements.txt)
 export AF2_INTEROP_PYTHON=$venv/bin/python
 # Nothing is fetched: every model is made on the spot.
 export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TRANSFORMERS_OFFLINE=1 TRANSFORMERS_VERBOSITY=error
-exec env -u MAKEFLAGS -u MFLAGS cargo test --release --locked --test interop --test cuda_set --test training -- --ignored --test-threads=1 "$@"
+exec env -u MAKEFLAGS -u MFLAGS cargo test --release --locked --test interop --test cuda_set --test doctor --test training -- --ignored --test-threads=1 "$@"
