@@ -319,7 +319,7 @@ fn weights_of_the_references_own_file_have_the_same_ranges() {
             "data_config:\n  dataset_blending_global_weight: {all}\n  dataset_blending_config:\n    A-AQA/train: {{weight: {one}}}\n"
         );
         std::fs::write(&path, text).unwrap();
-        af2::recipe::reference::Blending::read(&path)
+        af2::reference::Blending::read(&path)
     };
     assert!(read("0.005", "2.0").unwrap().is_some());
     assert!(read("0.005", "'2.5'").unwrap().is_some());

@@ -62,7 +62,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("dist", &["error", "fsutil", "screen", "cores", "ffi"]),
-    ("report", &["error", "fsutil", "metrics", "eval", "train"]),
+    ("report", &["error", "fsutil", "metrics", "eval", "run"]),
 ];
 
 fn sources(folder: &Path, out: &mut Vec<PathBuf>) {

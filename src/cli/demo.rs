@@ -58,7 +58,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     overrides.extend(args.output.iter().map(|o| format!("output={}", o.display())));
     overrides.extend(args.overrides.iter().cloned());
     let recipe = Recipe::demo(&overrides)?;
-    let _held = crate::run_folder::hold(&recipe.output, false)?;
+    let _held = crate::lock::hold(&recipe.output, false)?;
     let started = Instant::now();
     let steps: [(&str, Step); 5] = [
         ("corpus", steps::synth),

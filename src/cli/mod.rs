@@ -3,6 +3,7 @@
 mod checkpoint;
 mod data;
 mod demo;
+mod environment;
 mod files;
 mod generate;
 mod parts;

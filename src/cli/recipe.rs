@@ -2,7 +2,8 @@
 
 use super::RecipeArgs;
 use crate::error::{all, Error, Result};
-use crate::recipe::{layers::Layers, Recipe, DEMO};
+use crate::recipe::{Recipe, DEMO};
+use crate::recipe_file::Layers;
 use clap::{Args, Subcommand};
 use serde_yaml::Value;
 use std::path::{Path, PathBuf};

@@ -12,7 +12,7 @@ use crate::progress::{self, Progress};
 use crate::recipe::Recipe;
 use crate::report;
 use crate::train::Resume;
-use crate::{cores, eval, load, run_folder, synth, train};
+use crate::{cores, eval, load, lock, synth, train};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -98,7 +98,7 @@ fn missing(recipe: &Recipe, section: &str) -> Error {
 /// Writes the corpus.
 pub fn synth(recipe: &Recipe) -> Result<()> {
     let spec = recipe.corpus.as_ref().ok_or_else(|| missing(recipe, "corpus"))?;
-    let _held = run_folder::hold(&recipe.output, false)?;
+    let _held = lock::hold(&recipe.output, false)?;
     let bar = std::sync::Mutex::new(None);
     let corpus = synth::write(&recipe.data_root(), spec, &|done, total| {
         let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
@@ -120,7 +120,7 @@ pub fn synth(recipe: &Recipe) -> Result<()> {
 /// Trains tokenizer and LM on the texts of all training manifests.
 pub fn lm(recipe: &Recipe) -> Result<()> {
     let lm = recipe.lm.as_ref().ok_or_else(|| missing(recipe, "lm"))?;
-    let _held = run_folder::hold(&recipe.output, false)?;
+    let _held = lock::hold(&recipe.output, false)?;
     preflight::language_model(recipe).result()?;
     let stages = recipe.stages.iter().flat_map(|s| s.sets.keys());
     let captions = recipe.clap.iter().flat_map(|c| &c.sets);
@@ -136,7 +136,7 @@ pub fn lm(recipe: &Recipe) -> Result<()> {
 /// Trains AF-CLAP.
 pub fn clap(recipe: &Recipe) -> Result<()> {
     let clap = recipe.clap.as_ref().ok_or_else(|| missing(recipe, "clap"))?;
-    let _held = run_folder::hold(&recipe.output, false)?;
+    let _held = lock::hold(&recipe.output, false)?;
     preflight::clap(recipe).result()?;
     let ears = Ears::new(recipe.data.cache_mib);
     train::contrastive::train(recipe, clap, &ears, device(recipe)?)
@@ -176,11 +176,11 @@ fn train_as(place: Option<&Place>, recipe: &Recipe, resume: &Resume, verify: boo
 fn run_as(recipe: &Recipe, ranks: &Rc<Ranks>, device: Device, resume: &Resume, verify: bool) -> Result<()> {
     // Of all ranks the first writes.
     let _held = match ranks.first() {
-        true => Some(run_folder::hold(&recipe.output, ranks.again())?),
+        true => Some(lock::hold(&recipe.output, ranks.again())?),
         false => None,
     };
     if ranks.first() {
-        run_folder::describe(recipe, device)?;
+        super::environment::describe(recipe, device)?;
     }
     match verify {
         true => train::verify_resume(recipe, ranks, device),
@@ -252,7 +252,7 @@ impl LaunchArgs {
 /// Asks and scores.
 pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) -> Result<()> {
     let section = recipe.eval.as_ref().ok_or_else(|| missing(recipe, "eval"))?;
-    let _held = run_folder::hold(&recipe.output, false)?;
+    let _held = lock::hold(&recipe.output, false)?;
     let predictions = recipe.output.join("predictions.jsonl");
     if !score_only {
         let folder = match (checkpoint, recipe.stages.last()) {

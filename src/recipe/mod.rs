@@ -3,16 +3,10 @@
 //! Every key that is left out of a file has its default here, beside its meaning.
 
 mod check;
-pub mod import;
-pub mod layers;
-mod load;
 pub mod ranges;
-pub mod reference;
 mod sizes;
 mod stage;
-mod texts;
-mod understand;
-mod write;
+pub(crate) mod texts;
 
 pub use stage::*;
 

@@ -5,7 +5,7 @@ pub mod plot;
 pub mod table;
 
 use crate::error::{Error, Result};
-use crate::train::record::{latest, read_events, Event, EVENTS};
+use crate::run::events::{latest, read_events, Event, EVENTS};
 use indexmap::IndexMap;
 use plot::{Boundary, Chart, Series};
 use std::collections::HashSet;

@@ -3,7 +3,6 @@
 pub mod batch;
 mod board;
 pub mod contrastive;
-mod events;
 mod finite;
 mod guard;
 pub mod lm;

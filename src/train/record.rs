@@ -1,9 +1,8 @@
 //! What a run says about itself while it trains: `events.jsonl` for us, TensorBoard's event files for the browser.
 
 use super::board::{self, Board};
-use super::events::supersede;
-pub use super::events::{latest, read_events, At, Event, Value, EVENTS, SUPERSEDED};
 use crate::error::{Error, Result};
+use crate::run::events::{supersede, Event, Value, EVENTS, SUPERSEDED};
 use indexmap::IndexMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
@@ -13,6 +12,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Before the number of a folder for what an earlier run wrote.
 const EARLIER: &str = "earlier-";
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct At {
+    pub step: u64,
+    pub micro_step: Option<u64>,
+    pub epoch: Option<u64>,
+}
+
 /// Writes both forms into one folder.
 ///
 /// Every record reaches the operating system before [`Recorder::record`] returns; a crash of the process loses none.
@@ -179,6 +187,7 @@ fn set_aside(folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::events::read_events;
 
     fn steps(events: &[Event]) -> Vec<u64> {
         events.iter().map(|e| e.step).collect()

@@ -1,9 +1,14 @@
 //! From files and changes to a checked recipe.
 
-use super::import::Imported;
-use super::layers::Layers;
-use super::{texts, Recipe, Schedule, DEMO};
+mod layers;
+mod understand;
+mod write;
+
+pub use layers::Layers;
+
 use crate::error::{all, Error, Result};
+use crate::recipe::{texts, Recipe, Schedule, DEMO};
+use crate::reference::Imported;
 use serde_yaml::Value;
 use std::path::Path;
 
@@ -12,7 +17,7 @@ const MANY_STEPS: usize = 1000;
 
 impl Recipe {
     /// Reads a file over its bases; `overrides` are `key=value` from the command line. The reference's own `pretrain.yaml`
-    /// and `sft.yaml` are taken as they are, see [`super::import`]; their epochs are those of one rank.
+    /// and `sft.yaml` are taken as they are, see [`crate::reference`]; their epochs are those of one rank.
     ///
     /// # Errors
     /// Files that cannot be read, and everything that is wrong with the recipe at once.

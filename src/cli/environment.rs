@@ -1,9 +1,5 @@
 //! What a run's folder says about the run itself.
 
-mod lock;
-
-pub use lock::{hold, Held};
-
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
 use crate::recipe::Recipe;

@@ -1,10 +1,14 @@
 //! The reference's own YAML (`pretrain.yaml`, `sft.yaml`) as one of our recipes, in parity mode: what its trainer does without
 //! being told is written out, and what has no counterpart here is said.
 
+mod blending;
 mod reading;
 
-use super::{Recipe, Set, StageRecipe};
+pub use blending::Blending;
+
+use crate::data::blend::Set;
 use crate::error::{all, Result};
+use crate::recipe::{Recipe, StageRecipe};
 use crate::shapes::WINDOW_SECONDS;
 use crate::yaml::{Content, Node, Place};
 use indexmap::IndexMap;
@@ -13,7 +17,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Optimizer steps.
-pub(super) struct Counted {
+pub(crate) struct Counted {
     /// In all.
     pub steps: usize,
     /// Of one virtual epoch.
@@ -34,7 +38,7 @@ pub struct Imported {
 }
 
 /// Whether this is a file of the reference's trainer: by its top keys.
-pub(super) fn is_reference(root: &Node) -> bool {
+pub(crate) fn is_reference(root: &Node) -> bool {
     let sections = ["train_config", "data_config", "model_config", "clap_config"];
     sections.iter().filter(|s| root.get(s).is_some()).count() >= 2
 }
@@ -43,7 +47,7 @@ pub(super) fn is_reference(root: &Node) -> bool {
 ///
 /// # Errors
 /// Keys that a recipe needs and the file lacks, and values that mean something that cannot be done here.
-pub(super) fn convert(root: &Node) -> Result<(Node, Imported)> {
+pub(crate) fn convert(root: &Node) -> Result<(Node, Imported)> {
     let mut to = Node::map(&root.place);
     let mut stage = Node::map(&root.place);
     stage.content = Content::List(vec![stage.clone()]);
@@ -400,7 +404,7 @@ impl Imported {
     ///
     /// # Errors
     /// A manifest that cannot be opened.
-    pub(super) fn steps(&self, recipe: &Recipe, stage: &StageRecipe, ranks: usize) -> Result<Counted> {
+    pub(crate) fn steps(&self, recipe: &Recipe, stage: &StageRecipe, ranks: usize) -> Result<Counted> {
         let blend = recipe.blend(stage, None)?;
         let (batch, accumulate) = (stage.optim.batch_size.max(1), stage.optim.accumulate.max(1));
         let ranks = ranks.max(1);

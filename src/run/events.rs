@@ -36,14 +36,6 @@ pub struct Event {
     pub values: IndexMap<String, Value>,
 }
 
-/// What an event is about.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct At {
-    pub step: u64,
-    pub micro_step: Option<u64>,
-    pub epoch: Option<u64>,
-}
-
 /// A number as it stands in `events.jsonl`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Value(pub f64);
@@ -140,7 +132,7 @@ struct Step {
 }
 
 /// Takes the lines of later steps out of `events.jsonl`, and what a crash cut short; they are kept beside it.
-pub(super) fn supersede(folder: &Path, step: u64) -> Result<()> {
+pub(crate) fn supersede(folder: &Path, step: u64) -> Result<()> {
     let (path, aside) = (folder.join(EVENTS), folder.join(SUPERSEDED));
     if !path.exists() {
         return Ok(());
