@@ -35,6 +35,7 @@ pub mod device;
 pub mod ffi;
 pub mod model;
 
+pub mod curriculum;
 pub mod load;
 pub mod lock;
 pub mod plan;

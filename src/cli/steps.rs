@@ -10,6 +10,7 @@ use crate::eval::score;
 use crate::preflight;
 use crate::progress::{self, Progress};
 use crate::recipe::Recipe;
+use crate::recipe_file;
 use crate::report;
 use crate::train::Resume;
 use crate::{cores, eval, load, lock, synth, train};
@@ -78,7 +79,7 @@ impl EvalArgs {
 impl ReportArgs {
     pub fn run(&self) -> Result<()> {
         let folder = if self.run.is_file() {
-            Recipe::load(&self.run, &[])?.output
+            recipe_file::load(&self.run, &[])?.output
         } else {
             self.run.clone()
         };

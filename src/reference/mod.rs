@@ -6,9 +6,7 @@ mod reading;
 
 pub use blending::Blending;
 
-use crate::data::blend::Set;
 use crate::error::{all, Result};
-use crate::recipe::{Recipe, StageRecipe};
 use crate::shapes::WINDOW_SECONDS;
 use crate::yaml::{Content, Node, Place};
 use indexmap::IndexMap;
@@ -400,30 +398,31 @@ fn own_stages(folder: &Path) -> Vec<PathBuf> {
 }
 
 impl Imported {
-    /// What the reference's epochs make of the manifests.
-    ///
-    /// # Errors
-    /// A manifest that cannot be opened.
-    pub(crate) fn steps(&self, recipe: &Recipe, stage: &StageRecipe, ranks: usize) -> Result<Counted> {
-        let blend = recipe.blend(stage, None)?;
-        let (batch, accumulate) = (stage.optim.batch_size.max(1), stage.optim.accumulate.max(1));
-        let ranks = ranks.max(1);
+    /// What the reference's epochs make of its sets (items, and the share of them in an epoch), on so many ranks.
+    pub(crate) fn steps(
+        &self,
+        sets: &[(usize, f64)],
+        batch: usize,
+        accumulate: usize,
+        ranks: usize,
+    ) -> Counted {
+        let [batch, accumulate, ranks] = [batch, accumulate, ranks].map(|n| n.max(1));
         let items = |epoch: u64| -> usize {
-            let share = |s: &Set| {
-                let (n, w) = (s.manifest.len() as f64, blend.global_weight * s.weight);
+            let share = |&(n, w): &(usize, f64)| {
+                let n = n as f64;
                 ((epoch + 1) as f64 * n * w) as u64 - (epoch as f64 * n * w) as u64
             };
-            blend.sets.iter().map(share).sum::<u64>() as usize
+            sets.iter().map(share).sum::<u64>() as usize
         };
         // The last step of an epoch may hold fewer micro-steps.
         let of = |epoch| items(epoch).div_ceil(ranks).div_ceil(batch).div_ceil(accumulate);
         let steps: usize = (0..self.epochs).map(of).sum();
         let epochs = self.epochs.max(1) as usize;
-        Ok(Counted {
+        Counted {
             steps,
             an_epoch: steps / epochs,
             schedule: items(0) / (batch * ranks) * epochs,
-        })
+        }
     }
 
     /// Virtual epochs of the file.

@@ -2,6 +2,7 @@
 
 use super::batch::{Batch, Encoded};
 use super::{number, same, Steps};
+use crate::curriculum;
 use crate::data::feed::{examples, texts, Clip, Ears, Example};
 use crate::data::loader::{Loader, Prepared};
 use crate::data::manifest::Manifest;
@@ -69,7 +70,7 @@ pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Re
     // What a stage before has written holds copies of files that were told of then.
     let told = matches!(begin, Begin::Stage(_));
     let mut model = match begin {
-        Begin::Recipe => load::start(recipe, device)?,
+        Begin::Recipe => load::start(&preflight::start(recipe), device)?,
         Begin::Stage(before) => load::open(&recipe.stage_folder(&before.name), &options)?,
         Begin::Path(path) => load::open_parts(&preflight::parts(recipe, path), &options)?,
     };
@@ -136,7 +137,7 @@ impl<'a> Source<'a> {
         ears: &'a Ears,
         ranks: &Ranks,
     ) -> Result<Self> {
-        let order = recipe.order(stage, ranks.rank, ranks.world)?;
+        let order = curriculum::order(recipe, stage, ranks.rank, ranks.world)?;
         if ranks.first() {
             tell_passes(stage, plan::pass_items(&order.blend), ranks.world);
         }
