@@ -1,34 +1,31 @@
-//! What a run's folder says about the run itself.
+//! What a run says of itself when it begins.
 
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
 use crate::recipe::Recipe;
+use crate::run::{self, environment::Environment};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tch::Device;
 
 /// Writes `plan.yaml`, the recipe with every default and override in it, and `environment.json`, where it ran.
-///
-/// A run folder holds: `plan.yaml`, `environment.json`, `corpus/` (when synthesised), `llm/`, `clap/`,
-/// `events/STEP/` (JSON lines and TensorBoard), `checkpoints/STAGE/`, `predictions.jsonl`, `results.json`,
-/// `table.md`, the curves, and while a run has it `run.lock`, which says who.
 pub fn describe(recipe: &Recipe, device: Device) -> Result<()> {
     let plan = serde_yaml::to_string(recipe).map_err(|e| Error::recipe("plan.yaml", e.to_string()))?;
-    write_atomic_bytes(&recipe.output.join("plan.yaml"), plan.as_bytes())?;
-    let environment = serde_json::json!({
-        "af2": env!("CARGO_PKG_VERSION"),
-        "libtorch": env!("AF2_LIBTORCH"),
-        "device": format!("{device:?}"),
-        "threads": tch::get_num_threads(),
-        "cpus": crate::cores::allowed(),
-        "cpu": cpu_model(),
-        "os": std::env::consts::OS,
-        "arch": std::env::consts::ARCH,
-        "started_unix": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-        "command": std::env::args().skip(1).collect::<Vec<_>>(),
-    });
-    let text = serde_json::to_vec_pretty(&environment)
-        .map_err(|e| Error::recipe("environment.json", e.to_string()))?;
-    write_atomic_bytes(&recipe.output.join("environment.json"), &text)
+    write_atomic_bytes(&run::plan(&recipe.output), plan.as_bytes())?;
+    let environment = Environment {
+        af2: env!("CARGO_PKG_VERSION"),
+        libtorch: env!("AF2_LIBTORCH"),
+        device: format!("{device:?}"),
+        threads: tch::get_num_threads(),
+        cpus: crate::cores::allowed(),
+        cpu: cpu_model(),
+        os: std::env::consts::OS,
+        arch: std::env::consts::ARCH,
+        started_unix: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs()),
+        command: std::env::args().skip(1).collect(),
+    };
+    environment.write(&recipe.output)
 }
 
 fn cpu_model() -> String {

@@ -13,7 +13,7 @@ use crate::recipe::Recipe;
 use crate::recipe_file;
 use crate::report;
 use crate::train::Resume;
-use crate::{cores, eval, load, lock, synth, train};
+use crate::{cores, eval, load, lock, run, synth, train};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -254,7 +254,7 @@ impl LaunchArgs {
 pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) -> Result<()> {
     let section = recipe.eval.as_ref().ok_or_else(|| missing(recipe, "eval"))?;
     let _held = lock::hold(&recipe.output, false)?;
-    let predictions = recipe.output.join("predictions.jsonl");
+    let predictions = run::predictions::path(&recipe.output);
     if !score_only {
         let folder = match (checkpoint, recipe.stages.last()) {
             (Some(folder), _) => folder.to_path_buf(),
@@ -267,19 +267,20 @@ pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) ->
         model.tokenizer.special_tokens = recipe.data.special_tokens_in_texts;
         eval::run(recipe, section, &model, &predictions)?;
     }
-    let results = score::score(&score::read_predictions(&predictions)?)?;
-    results.write(&recipe.output.join("results.json"))?;
+    let results = score::score(&run::predictions::read(&predictions)?)?;
+    results.write(&run::results::path(&recipe.output))?;
     report_run(&recipe.output)
 }
 
 /// Prints the table; writes table.md and curves.svg.
 pub fn report_run(folder: &Path) -> Result<()> {
-    let results = score::Results::read(&folder.join("results.json"))?;
+    let results = run::results::Results::read(&run::results::path(folder))?;
     crate::out!("{}", report::table::results(&results).terminal());
     let markdown = report::table::results(&results).markdown();
-    crate::fsutil::write_atomic_bytes(&folder.join("table.md"), markdown.as_bytes())?;
+    let table = run::table(folder);
+    crate::fsutil::write_atomic_bytes(&table, markdown.as_bytes())?;
     let drawn = report::curves(folder)?;
-    crate::out!("table: {}", folder.join("table.md").display());
+    crate::out!("table: {}", table.display());
     for file in drawn {
         crate::out!("curve: {}", file.display());
     }

@@ -18,8 +18,8 @@ use crate::model::flamingo::Audio;
 use crate::model::htsat::TrainMode;
 use crate::progress::Progress;
 use crate::recipe::{EvalRecipe, Recipe};
+use crate::run::predictions::Prediction;
 use crate::train::batch::Encoded;
-use score::Prediction;
 use std::{collections::HashMap, path::Path, time::Instant};
 use tch::{no_grad, Tensor};
 
@@ -62,9 +62,10 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Re
                     (_, None) => return Err(Error::audio(example.clip.path(), "an encoded clip", "none")),
                 };
                 let answer = ask(model, &features, example, task, control, &options)?;
-                let line = serde_json::to_string(&answer)
+                let line = answer
+                    .line()
                     .map_err(|e| Error::data(out, "prediction", "JSON", e.to_string()))?;
-                writeln!(w, "{line}").map_err(|e| Error::io(out, e))?;
+                w.write_all(line.as_bytes()).map_err(|e| Error::io(out, e))?;
                 progress.inc(1);
             }
         }

@@ -13,6 +13,7 @@ pub use stage::*;
 use crate::data::loader::BadItems;
 use crate::data::order::Mixing;
 use crate::model::{audio_transformer, cross_attention, htsat, qwen2, t5};
+use crate::run;
 use crate::synth::CorpusSpec;
 use crate::text::in_texts::SpecialTokens;
 use indexmap::IndexMap;
@@ -261,23 +262,20 @@ impl Recipe {
         self.data
             .root
             .clone()
-            .unwrap_or_else(|| self.output.join("corpus"))
+            .unwrap_or_else(|| run::corpus(&self.output))
     }
 
     pub fn lm_folder(&self) -> PathBuf {
-        self.model.lm.clone().unwrap_or_else(|| self.output.join("llm"))
+        self.model.lm.clone().unwrap_or_else(|| run::llm(&self.output))
     }
 
     pub fn clap_file(&self) -> PathBuf {
-        self.model
-            .clap
-            .clone()
-            .unwrap_or_else(|| self.output.join("clap").join("clap.safetensors"))
+        self.model.clap.clone().unwrap_or_else(|| run::clap(&self.output))
     }
 
     /// Where a stage's model is written, in the released layout.
     pub fn stage_folder(&self, stage: &str) -> PathBuf {
-        self.output.join("checkpoints").join(stage)
+        run::checkpoints(&self.output).join(stage)
     }
 
     /// The manifest of a set.

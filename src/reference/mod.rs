@@ -3,10 +3,12 @@
 
 mod blending;
 mod reading;
+pub(crate) mod sizes;
 
 pub use blending::Blending;
 
 use crate::error::{all, Result};
+use crate::run;
 use crate::shapes::WINDOW_SECONDS;
 use crate::yaml::{Content, Node, Place};
 use indexmap::IndexMap;
@@ -181,7 +183,7 @@ impl Import<'_> {
             }
         };
         let named = Path::new(&path).join(name);
-        let ours = Path::new(&path).join("checkpoints");
+        let ours = run::checkpoints(Path::new(&path));
         let mut start = named.clone();
         if !named.exists() {
             let gone = format!("{file}: `{}` is not there", named.display());

@@ -29,6 +29,7 @@ use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::load::{self, Loaded};
 use crate::recipe::{Recipe, StageRecipe};
+use crate::run::events;
 use record::Recorder;
 use signals::Signals;
 use source::Source;
@@ -166,7 +167,7 @@ fn run_stage(
     steps.meet(ears)?;
     steps.remember()?;
     let source = Source::open(recipe, stage, model, ears, ranks)?;
-    let events = recipe.output.join("events").join(&stage.name);
+    let events = events::folder(&recipe.output, &stage.name);
     let record = match (ranks.first(), resume) {
         (false, _) => None,
         (true, Resume::No) => Some(Recorder::create(&events)?),

@@ -2,7 +2,7 @@
 
 use super::board::{self, Board};
 use crate::error::{Error, Result};
-use crate::run::events::{supersede, Event, Value, EVENTS, SUPERSEDED};
+use crate::run::events::{supersede, Event, Value, EVENTS, SUPERSEDED, TAKEN};
 use indexmap::IndexMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
@@ -95,7 +95,7 @@ impl Recorder {
     /// One line and one TensorBoard scalar a value. TensorBoard's values are `f32`.
     ///
     /// # Errors
-    /// A name that is empty, given twice, or one of `step`, `stage`, `time`; a disk that is full.
+    /// A name that is empty, given twice, or one of the line's own (`step`, `stage`, `time`, …); a disk that is full.
     pub fn record(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
         let at = At {
             step,
@@ -122,7 +122,7 @@ impl Recorder {
     fn line(&mut self, at: At, values: &[(&str, f64)]) -> Result<()> {
         let mut map = IndexMap::with_capacity(values.len());
         for (name, value) in values {
-            let taken = ["", "step", "micro_step", "epoch", "stage", "time"].contains(name);
+            let taken = name.is_empty() || TAKEN.contains(name);
             if taken || map.insert((*name).to_owned(), Value(*value)).is_some() {
                 return Err(Error::data(
                     &self.path,
@@ -142,8 +142,7 @@ impl Recorder {
                 .map_or(0.0, |d| d.as_secs_f64()),
             values: map,
         };
-        let mut line = serde_json::to_vec(&event).map_err(|e| Error::io(&self.path, e.into()))?;
-        line.push(b'\n');
+        let line = event.line().map_err(|e| Error::io(&self.path, e.into()))?;
         // One write a line: a reader beside us sees whole lines.
         self.file.write_all(&line).map_err(|e| Error::io(&self.path, e))
     }

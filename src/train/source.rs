@@ -15,6 +15,7 @@ use crate::model::flamingo::Flamingo;
 use crate::plan;
 use crate::preflight::{self, Begin};
 use crate::recipe::{Precision, Recipe, StageRecipe};
+use crate::run;
 use tch::{no_grad, Device};
 
 /// The loader's source of batches.
@@ -164,7 +165,7 @@ impl<'a> Source<'a> {
         };
         let items = order.blend.len();
         let ledger = Ledger::new(
-            &recipe.output.join("skipped.jsonl"),
+            &run::skipped::path(&recipe.output),
             &stage.name,
             items,
             recipe.data.skip_budget,

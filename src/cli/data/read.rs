@@ -8,6 +8,7 @@ use crate::data::order::Cursor;
 use crate::data::skips::Ledger;
 use crate::error::{Error, Result};
 use crate::recipe_file;
+use crate::run::skipped;
 use clap::Args;
 use serde_json::json;
 use std::collections::HashSet;
@@ -83,7 +84,7 @@ pub fn run(args: &ReadArgs) -> Result<()> {
     let log = args
         .skipped
         .clone()
-        .unwrap_or_else(|| recipe.output.join("skipped.jsonl"));
+        .unwrap_or_else(|| skipped::path(&recipe.output));
     let ledger = Ledger::new(&log, &stage.name, order.blend.len(), recipe.data.skip_budget);
     let loader = Loader {
         order,
