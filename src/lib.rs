@@ -37,7 +37,7 @@ pub mod model;
 
 pub mod curriculum;
 pub mod load;
-pub mod lock;
+mod lock;
 pub mod plan;
 pub mod preflight;
 pub mod recipe;

@@ -321,7 +321,7 @@ fn mels(recipe: &Recipe) -> BTreeMap<String, (String, Vec<u32>)> {
     let tokenizer = Tokenizer::open(&golden("F_tiny/llm")).unwrap();
     let ears = Ears::new(0);
     let log = recipe.output.join("skipped.jsonl");
-    let order = curriculum::order(&recipe, stage, 0, 1).unwrap();
+    let order = curriculum::order(recipe, stage, 0, 1).unwrap();
     let ledger = Ledger::new(&log, "one", order.blend.len(), 0.0);
     let loader = Loader {
         order,

@@ -8,7 +8,7 @@ use af2::data::manifest::Manifest;
 use af2::load;
 use af2::model::cross_attention::Frames;
 use af2::preflight;
-use af2::recipe::{Part, Recipe};
+use af2::recipe::Part;
 use af2::recipe_file;
 use af2::run::events::{latest, read_events};
 use af2::train::batch::{Batch, Encoded};

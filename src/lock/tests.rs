@@ -42,6 +42,20 @@ fn a_folder_is_one_runs_and_its_own_process_may_hold_it_twice() {
 }
 
 #[test]
+fn a_newer_versions_file_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = run::lock::path(folder.path());
+    let text = "{\"version\": 2, \"owner\": {\"host\": \"node7\"}}";
+    fs::write(&path, text).unwrap();
+    let e = take(&path, false).err().unwrap().to_string();
+    assert!(
+        e.contains("run.lock: version: ") && e.contains("found version 2"),
+        "{e}"
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
 fn what_a_crash_leaves_is_nobodys() {
     let folder = tempfile::tempdir().unwrap();
     let path = run::lock::path(folder.path());

@@ -19,7 +19,7 @@ const KEYS: &str = "such as `name: mine`, each in a line of its own; recipes/ ha
 pub struct Layers {
     pub(super) root: Node,
     /// Set where the lowest file is the reference's own.
-    pub imported: Option<Imported>,
+    pub(super) imported: Option<Imported>,
     /// What is wrong with the files and the changes, as far as they could be merged all the same.
     pub(super) faults: Vec<Error>,
     /// A base could not be read: what is missing may stand in it.

@@ -28,7 +28,7 @@ pub(crate) struct Counted {
 
 /// What a reference file gave beside the recipe.
 #[derive(Debug, Clone)]
-pub struct Imported {
+pub(crate) struct Imported {
     /// What has no counterpart, one line each.
     pub notes: Vec<String>,
     /// Virtual epochs.
@@ -428,12 +428,12 @@ impl Imported {
     }
 
     /// Virtual epochs of the file.
-    pub fn epochs(&self) -> u64 {
+    pub(crate) fn epochs(&self) -> u64 {
         self.epochs
     }
 
     /// Where our key's value is from, in words.
-    pub fn comment(&self, key: &str) -> Option<&str> {
+    pub(crate) fn comment(&self, key: &str) -> Option<&str> {
         self.comments.get(key).map(String::as_str)
     }
 }

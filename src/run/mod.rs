@@ -17,55 +17,55 @@
 //! Each format of ours says its version. A file that says none is from before they did, and of version 1; a version that is
 //! newer than this program knows is refused.
 
-pub mod begun;
-pub mod done;
-pub mod environment;
+pub(crate) mod begun;
+pub(crate) mod done;
+pub(crate) mod environment;
 pub mod events;
-pub mod lock;
-pub mod nonfinite;
+pub(crate) mod lock;
+pub(crate) mod nonfinite;
 pub mod predictions;
 pub mod results;
-pub mod skipped;
+pub(crate) mod skipped;
 mod version;
 
 use std::path::{Path, PathBuf};
 
 /// The recipe with all its defaults.
-pub fn plan(run: &Path) -> PathBuf {
+pub(crate) fn plan(run: &Path) -> PathBuf {
     run.join("plan.yaml")
 }
 
 /// A corpus that the run synthesises.
-pub fn corpus(run: &Path) -> PathBuf {
+pub(crate) fn corpus(run: &Path) -> PathBuf {
     run.join("corpus")
 }
 
 /// A tokenizer and an LM that the run trains.
-pub fn llm(run: &Path) -> PathBuf {
+pub(crate) fn llm(run: &Path) -> PathBuf {
     run.join("llm")
 }
 
 /// AF-CLAP that the run trains.
-pub fn clap(run: &Path) -> PathBuf {
+pub(crate) fn clap(run: &Path) -> PathBuf {
     run.join("clap").join("clap.safetensors")
 }
 
 /// The stages' folders.
-pub fn checkpoints(run: &Path) -> PathBuf {
+pub(crate) fn checkpoints(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
 
 /// Where `--verify-resume` writes.
-pub fn verify_resume(run: &Path) -> PathBuf {
+pub(crate) fn verify_resume(run: &Path) -> PathBuf {
     run.join("verify-resume")
 }
 
 /// The table of its results, as Markdown.
-pub fn table(run: &Path) -> PathBuf {
+pub(crate) fn table(run: &Path) -> PathBuf {
     run.join("table.md")
 }
 
 /// A drawing of learning curves: `suffix` says of what.
-pub fn curves(run: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn curves(run: &Path, suffix: &str) -> PathBuf {
     run.join(format!("curves{suffix}.svg"))
 }

@@ -11,7 +11,7 @@ mod place;
 mod scalar;
 
 pub use de::{Failure, Step};
-pub use fields::Fields;
+pub(crate) use fields::Fields;
 pub use node::{Content, Node};
 pub use parse::{parse, Parsed};
 pub use place::{Place, Source};
