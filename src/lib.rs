@@ -35,11 +35,15 @@ pub mod device;
 pub mod ffi;
 pub mod model;
 
+pub mod curriculum;
 pub mod load;
+mod lock;
 pub mod plan;
 pub mod preflight;
 pub mod recipe;
-pub mod run_folder;
+pub mod recipe_file;
+pub mod reference;
+pub mod run;
 pub mod settings;
 pub mod synth;
 pub mod trace;

@@ -1,11 +1,12 @@
 //! The sizes that a checkpoint's tensors do not tell, in our form or in the reference's own YAML.
 
-use crate::error::{nearest, short, Error, Result};
+use crate::error::{Error, Result};
 use crate::model::bounds;
 use crate::model::cross_attention::{self, Frames};
 use crate::model::flamingo::Config;
+use crate::reference::sizes::{Sizes, MODEL};
+use crate::yaml::Fields;
 use serde_yaml::{Mapping, Value};
-use std::ops::RangeInclusive;
 use std::path::Path;
 
 /// Windows that the released inference code gives the model (2 minutes).
@@ -53,7 +54,7 @@ impl Settings {
     /// No YAML mapping; a size that is none or out of its bounds, by its key; in our sections a key that is unknown.
     pub fn read(path: &Path) -> Result<Self> {
         let top = crate::fsutil::read_yaml(path)?;
-        let file = File(path.display().to_string());
+        let file = Fields(path.display().to_string());
         let whole = match top {
             // An empty file says nothing.
             Value::Null => Mapping::new(),
@@ -61,7 +62,7 @@ impl Settings {
             other => return Err(file.wrong("the file", "a mapping of keys to values", &other)),
         };
         let section = |name: &str| file.section(&whole, name);
-        let model = match (section("model")?, section("model_config")?) {
+        let model = match (section("model")?, section(MODEL)?) {
             (Some(own), _) => own,
             (None, Some(reference)) => reference,
             (None, None) => &whole,
@@ -75,11 +76,11 @@ impl Settings {
                 file.only(name, part, keys)?;
             }
         }
-        let (own, reference) = (part("audio_transformer")?, part("audio_transformer_kwargs")?);
-        let audio = own.or(reference);
+        let audio = part("audio_transformer")?;
+        let reference = Sizes::of(&file, model, &whole)?;
         let mut cross = cross_attention::Config::default();
         let ours = part("cross_attention")?;
-        let mut every = file.size(Some(model), "cross_attn_every_n_layers", bounds::EVERY)?;
+        let mut every = reference.every()?;
         if let Some(map) = ours {
             let size = |key: &str, bounds| {
                 let named = format!("cross_attention.{key}");
@@ -106,24 +107,26 @@ impl Settings {
         if let Some(every) = every {
             cross.every = every as usize;
         }
-        if let Some(frames) = file.size(audio, "max_window_per_audio", bounds::FRAMES)? {
+        // What a section of ours has in its place is not looked at.
+        let frames = match audio {
+            Some(_) => None,
+            None => reference.max_window_per_audio()?,
+        };
+        if let Some(frames) = frames {
             cross.max_window_per_audio = frames;
         }
-        let few_shot = model.get("few_shot_mask").or(whole.get("few_shot_mask"));
-        match few_shot.map(|v| (v, v.as_bool())) {
-            Some((_, Some(true))) => cross.frames = Frames::FewShotMask,
-            Some((other, None)) if !other.is_null() => {
-                return Err(file.wrong("few_shot_mask", "true or false", other));
-            }
-            _ => {}
+        if reference.few_shot_mask()? {
+            cross.frames = Frames::FewShotMask;
         }
         let windows = |map: Option<&Mapping>, key: &str| file.size(map, key, bounds::WINDOWS);
         let max_windows = windows(Some(model), "max_windows")?
             .or(windows(Some(&whole), "max_windows")?)
-            .or(windows(part("clap_config")?, "max_num_window")?)
-            .or(windows(Some(&whole), "max_num_window")?);
+            .or(reference.max_windows()?);
         Ok(Settings {
-            n_head: file.size(audio, "n_head", bounds::HEADS)?,
+            n_head: match audio {
+                Some(own) => file.size(Some(own), "n_head", bounds::HEADS)?,
+                None => reference.n_head()?,
+            },
             every: every.map(|n| n as usize),
             cross_attention: cross,
             max_windows: max_windows.map(|n| n as usize),
@@ -151,65 +154,6 @@ impl Settings {
             "max_windows": self.max_windows(),
         });
         serde_yaml::to_string(&value).map_err(|e| Error::recipe("af2.yaml", e.to_string()))
-    }
-}
-
-/// The file, for errors.
-struct File(String);
-
-impl File {
-    fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
-        let found = serde_yaml::to_string(found).unwrap_or_default();
-        let found = short(&found);
-        Error::recipe(&self.0, format!("{key}: expected {expected}, found {found}"))
-    }
-
-    /// A part that is a mapping; nothing where it is missing or empty.
-    fn section<'m>(&self, map: &'m Mapping, name: &str) -> Result<Option<&'m Mapping>> {
-        match map.get(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::Mapping(part)) => Ok(Some(part)),
-            Some(other) => Err(self.wrong(name, "a mapping of keys to values", other)),
-        }
-    }
-
-    /// Fails at a key that a section of ours does not have.
-    fn only(&self, section: &str, map: &Mapping, keys: &[&str]) -> Result<()> {
-        for key in map.keys() {
-            let name = key.as_str().unwrap_or_default();
-            if !keys.contains(&name) {
-                let shown = short(&serde_yaml::to_string(key).unwrap_or_default());
-                let e = Error::recipe(&self.0, format!("{section}: unknown key `{shown}`"));
-                return Err(match nearest(name, keys.iter().copied()) {
-                    Some(near) => e.hint(format!("did you mean `{near}`?")),
-                    None => e.hint(format!("known are {}", keys.join(", "))),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn size(&self, map: Option<&Mapping>, key: &str, bounds: RangeInclusive<i64>) -> Result<Option<i64>> {
-        self.size_as(map, key, key, bounds)
-    }
-
-    fn size_as(
-        &self,
-        map: Option<&Mapping>,
-        key: &str,
-        shown: &str,
-        bounds: RangeInclusive<i64>,
-    ) -> Result<Option<i64>> {
-        let Some(value) = map.and_then(|m| m.get(key)).filter(|v| !v.is_null()) else {
-            return Ok(None);
-        };
-        match value.as_i64().filter(|n| bounds.contains(n)) {
-            Some(size) => Ok(Some(size)),
-            None => {
-                let expected = format!("a number from {} to {}", bounds.start(), bounds.end());
-                Err(self.wrong(shown, &expected, value))
-            }
-        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! What counts as an answer to a question with options.
 
-use af2::eval::rules::{Rule, Verdict};
+use af2::eval::rules::{judge, Verdict};
+use af2::run::results::Rule;
 
 /// The option that a prediction names, by its place; None where it is no answer.
 fn named(prediction: &str, options: &[&str], prompt: &str) -> Option<usize> {
     let labels: Vec<String> = options.iter().map(|o| o.to_string()).collect();
     let verdicts: Vec<Verdict> = options
         .iter()
-        .map(|o| Rule::Label.judge(prediction, o, &labels, prompt).unwrap())
+        .map(|o| judge(Rule::Label, prediction, o, &labels, prompt).unwrap())
         .collect();
     let right = verdicts.iter().position(|v| *v == Verdict::Right);
     // One option is right and the rest are wrong, or all are unparsed.
@@ -437,12 +438,12 @@ fn options_of_other_scripts_notes_and_numbers() {
 #[test]
 fn a_reference_may_be_the_letter_alone() {
     let labels: Vec<String> = ["(A) wind", "(B) rain"].map(String::from).to_vec();
-    let judge = |prediction: &str| Rule::Label.judge(prediction, "B", &labels, "q").unwrap();
+    let judged = |prediction: &str| judge(Rule::Label, prediction, "B", &labels, "q").unwrap();
     assert_eq!(
-        (judge("rain"), judge("(a)"), judge("snow")),
+        (judged("rain"), judged("(a)"), judged("snow")),
         (Verdict::Right, Verdict::Wrong, Verdict::Unparsed)
     );
-    let fault = Rule::Label.judge("rain", "C", &labels, "q").unwrap_err();
+    let fault = judge(Rule::Label, "rain", "C", &labels, "q").unwrap_err();
     assert_eq!(fault.key, "reference");
 }
 

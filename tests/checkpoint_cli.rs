@@ -4,7 +4,8 @@ mod common;
 
 use af2::checkpoint::{names, open_released, write_released, write_torch, Archive, Item, Node, Parts};
 use af2::load::{self, Options, Rules};
-use af2::recipe::Recipe;
+use af2::preflight;
+use af2::recipe_file;
 use common::{af2, golden, tiny, tiny_options};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -457,7 +458,8 @@ fn a_recipe_and_a_checkpoint_that_disagree_on_a_size() {
         let text = format!(
             "name: r\noutput: out\nmodel: {{checkpoint: {checkpoint}, {model}}}\ndata: {{sets: {{}}}}\n"
         );
-        load::start(&Recipe::parse(&text, "r.yaml", &[]).unwrap(), Device::Cpu)
+        let recipe = recipe_file::parse(&text, "r.yaml", &[]).unwrap();
+        load::start(&preflight::start(&recipe), Device::Cpu)
     };
     assert!(start("max_windows: 3").is_ok());
     assert!(start("audio_transformer: {n_head: 2, n_layers: 3, d_inner: 80}").is_ok());

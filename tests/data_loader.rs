@@ -2,12 +2,14 @@
 
 mod common;
 
+use af2::curriculum;
 use af2::data::feed::Ears;
 use af2::data::loader::{BadItems, Loader};
 use af2::data::manifest::Manifest;
 use af2::data::order::{Cursor, Mixing};
 use af2::data::skips::Ledger;
 use af2::recipe::Recipe;
+use af2::recipe_file;
 use af2::text::tokenizer::Tokenizer;
 use common::{af2, golden, wav};
 use serde_json::{json, Value};
@@ -278,12 +280,12 @@ fn the_references_replacement_is_a_switch() {
         some[bad] = 0;
     }
     let d = data(&[("a", 1.0, &some)], "");
-    let recipe = Recipe::load(
+    let recipe = recipe_file::load(
         &d.recipe,
         &["data.order=reference".into(), "data.bad_items=replace".into()],
     )
     .unwrap();
-    let order = recipe.order(&recipe.stages[0], 0, 1).unwrap();
+    let order = curriculum::order(&recipe, &recipe.stages[0], 0, 1).unwrap();
     let epoch = order.blend.epoch(0);
     let is_bad = |i: usize| [5, 50, 51].contains(&epoch[i].item);
     let expected: BTreeMap<String, Option<String>> = (0..120usize)
@@ -319,7 +321,7 @@ fn mels(recipe: &Recipe) -> BTreeMap<String, (String, Vec<u32>)> {
     let tokenizer = Tokenizer::open(&golden("F_tiny/llm")).unwrap();
     let ears = Ears::new(0);
     let log = recipe.output.join("skipped.jsonl");
-    let order = recipe.order(stage, 0, 1).unwrap();
+    let order = curriculum::order(recipe, stage, 0, 1).unwrap();
     let ledger = Ledger::new(&log, "one", order.blend.len(), 0.0);
     let loader = Loader {
         order,
@@ -369,7 +371,7 @@ fn packed_sound_is_heard_bit_for_bit_and_read_shard_by_shard() {
     }
     let recipe = |overrides: &[&str]| {
         let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
-        Recipe::load(&d.recipe, &overrides).unwrap()
+        recipe_file::load(&d.recipe, &overrides).unwrap()
     };
     let expected = mels(&recipe(&[]));
     let (manifest, out) = (d.path("a/train.json"), d.path("shards/a/train"));
@@ -401,7 +403,7 @@ fn packed_sound_is_heard_bit_for_bit_and_read_shard_by_shard() {
     assert_eq!(mels(&recipe(&["data.sets.a=shards/a/long"])), expected);
 
     // Several shards, each read from front to back.
-    let order = packed.order(&packed.stages[0], 0, 1).unwrap();
+    let order = curriculum::order(&packed, &packed.stages[0], 0, 1).unwrap();
     let manifest = &order.blend.sets[0].manifest;
     assert_eq!((manifest.task.as_str(), manifest.split.as_str()), ("a", "train"));
     let epoch = order.epoch(&Cursor::default(), |_, _| unreachable!()).unwrap();
@@ -587,8 +589,8 @@ fn mixing_is_the_references_or_the_seeds() {
     let d = data(&[("a", 1.0, &lengths(11)), ("b", 1.0, &lengths(5))], "");
     let order = |overrides: &[&str]| {
         let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
-        let recipe = Recipe::load(&d.recipe, &overrides).unwrap();
-        recipe.order(&recipe.stages[0], 0, 1).unwrap()
+        let recipe = recipe_file::load(&d.recipe, &overrides).unwrap();
+        curriculum::order(&recipe, &recipe.stages[0], 0, 1).unwrap()
     };
     let picks = |o: &af2::data::order::Order, epoch: u64| {
         let cursor = Cursor {

@@ -15,7 +15,7 @@ use af2::generate::{
 };
 use af2::load::{self, Loaded};
 use af2::model::{cross_attention::Frames, flamingo::Audio, htsat::TrainMode, input};
-use af2::recipe::{Precision, Recipe, StageRecipe};
+use af2::recipe::{Precision, StageRecipe};
 use af2::text::prompt;
 use af2::trace;
 use af2::train::{
@@ -721,10 +721,10 @@ fn an_evaluation_in_bf16_asks_every_question() {
     ];
     let answers = |precision: &str| {
         let changes = [&changes[..], &[format!("eval.precision={precision}")]].concat();
-        let recipe = Recipe::demo(&changes).unwrap();
+        let recipe = af2::recipe_file::demo(&changes).unwrap();
         let out = folder.path().join(precision);
         eval::run(&recipe, recipe.eval.as_ref().unwrap(), &open(false), &out).unwrap();
-        eval::score::read_predictions(&out).unwrap()
+        af2::run::predictions::read(&out).unwrap()
     };
     let (exact, fast) = (answers("fp32"), answers("amp_bf16"));
     assert_eq!((exact.len(), fast.len()), (6, 6), "each with its silence");

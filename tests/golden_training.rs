@@ -7,10 +7,12 @@ use af2::data::feed::{examples, texts, Ears};
 use af2::data::manifest::Manifest;
 use af2::load;
 use af2::model::cross_attention::Frames;
-use af2::recipe::{Part, Recipe};
+use af2::preflight;
+use af2::recipe::Part;
+use af2::recipe_file;
+use af2::run::events::{latest, read_events};
 use af2::train::batch::Batch;
 use af2::train::encoded::Encoded;
-use af2::train::record::{latest, read_events};
 use common::{golden, scalar};
 use serde_json::json;
 use std::path::Path;
@@ -246,9 +248,9 @@ fn curve(folder: &Path) -> Vec<(u64, u64, f64)> {
 fn by_hand(folder: &Path, changes: &[String], ranks: &[Steps]) -> Vec<(u64, u64, f64)> {
     let mut changes = changes.to_vec();
     changes.push("model.audio_transformer.attention_dropout=0".into());
-    let recipe = Recipe::load(&folder.join("sft.yaml"), &changes).unwrap();
+    let recipe = recipe_file::load(&folder.join("sft.yaml"), &changes).unwrap();
     let stage = &recipe.stages[0];
-    let mut model = load::start(&recipe, Device::Cpu).unwrap();
+    let mut model = load::start(&preflight::start(&recipe), Device::Cpu).unwrap();
     model.model.config.cross_attention.frames = Frames::FewShotMask;
     model.model.set_attention_dropout(0.0);
     model

@@ -2,7 +2,9 @@
 
 mod common;
 
+use af2::curriculum;
 use af2::recipe::{ranges, Precision, Recipe, DEMO};
+use af2::recipe_file;
 use af2::settings::Settings;
 use af2::Error;
 use common::{af2, af2_in};
@@ -25,7 +27,7 @@ const FULL: &[&str] = &[
 
 fn demo(changes: &[&str]) -> Result<Recipe, Error> {
     let changes: Vec<String> = FULL.iter().chain(changes).map(|c| (*c).to_owned()).collect();
-    Recipe::demo(&changes)
+    recipe_file::demo(&changes)
 }
 
 /// The demo with lines replaced, as a file.
@@ -34,7 +36,7 @@ fn file(changes: &[(&str, &str)]) -> Result<Recipe, Error> {
         assert!(text.contains(from), "{from}");
         text.replace(from, to)
     });
-    Recipe::parse(&text, "r.yaml", &[])
+    recipe_file::parse(&text, "r.yaml", &[])
 }
 
 /// Errors one by one.
@@ -286,9 +288,8 @@ fn weights_that_make_no_epoch_of_these_manifests_are_refused() {
         folder.path().display()
     );
     let blend = |change: &str| {
-        let recipe = Recipe::parse(&text, "r.yaml", &[change.to_owned()]).unwrap();
-        recipe
-            .blend(&recipe.stages[0], None)
+        let recipe = recipe_file::parse(&text, "r.yaml", &[change.to_owned()]).unwrap();
+        curriculum::blend(&recipe, &recipe.stages[0], None)
             .map(|_| ())
             .map_err(|e| e.to_string())
     };
@@ -319,7 +320,7 @@ fn weights_of_the_references_own_file_have_the_same_ranges() {
             "data_config:\n  dataset_blending_global_weight: {all}\n  dataset_blending_config:\n    A-AQA/train: {{weight: {one}}}\n"
         );
         std::fs::write(&path, text).unwrap();
-        af2::recipe::reference::Blending::read(&path)
+        af2::reference::Blending::read(&path)
     };
     assert!(read("0.005", "2.0").unwrap().is_some());
     assert!(read("0.005", "'2.5'").unwrap().is_some());
@@ -360,7 +361,7 @@ fn nesting_and_aliases_without_end_are_refused_at_every_door() {
     ] {
         std::fs::write(&path, &text).unwrap();
         let start = &text[..text.len().min(20)];
-        let recipe = Recipe::load(&path, &[]).unwrap_err();
+        let recipe = recipe_file::load(&path, &[]).unwrap_err();
         let settings = Settings::read(&path).unwrap_err();
         for e in [recipe, settings] {
             let said = e.to_string();
@@ -413,11 +414,11 @@ fn what_is_no_recipe_is_neither_read_nor_a_base() {
         (&at("other.yaml"), "unknown field `services`"),
         (&at("gone.yaml"), "No such file"),
     ] {
-        let alone = Recipe::load(path, &[]).unwrap_err().to_string();
+        let alone = recipe_file::load(path, &[]).unwrap_err().to_string();
         assert!(alone.contains(said), "{}: {alone}", path.display());
         let over = at("over.yaml");
         std::fs::write(&over, format!("base: {}\n{DEMO}", path.display())).unwrap();
-        let below = Recipe::load(&over, &[]).unwrap_err().to_string();
+        let below = recipe_file::load(&over, &[]).unwrap_err().to_string();
         assert!(below.contains(said), "base: {}: {below}", path.display());
     }
 }
@@ -447,7 +448,7 @@ fn a_spelling_is_read_right_or_named() {
         DEMO.replace('\n', "\r\n"),
         format!("--- # one\n{DEMO}...\n"),
     ] {
-        assert_eq!(Recipe::parse(&text, "r.yaml", &[]).unwrap().seed, 1);
+        assert_eq!(recipe_file::parse(&text, "r.yaml", &[]).unwrap().seed, 1);
     }
     // UTF-16, as an editor of another system saves it.
     let folder = tempfile::tempdir().unwrap();
@@ -456,7 +457,7 @@ fn a_spelling_is_read_right_or_named() {
         let units = format!("\u{feff}{DEMO}");
         let bytes: Vec<u8> = units.encode_utf16().flat_map(swap).collect();
         std::fs::write(&path, bytes).unwrap();
-        assert_eq!(Recipe::load(&path, &[]).unwrap().name, "demo");
+        assert_eq!(recipe_file::load(&path, &[]).unwrap().name, "demo");
     }
     // Named, at its line.
     for (from, to, said) in [
@@ -571,7 +572,7 @@ fn what_a_shell_would_replace_in_a_path_is_refused() {
             "{said}"
         );
     }
-    let e = Recipe::parse("base: $HOME/r.yaml\nname: x\n", "r.yaml", &[])
+    let e = recipe_file::parse("base: $HOME/r.yaml\nname: x\n", "r.yaml", &[])
         .unwrap_err()
         .to_string();
     assert!(e.contains("`$HOME` is not replaced"), "{e}");
@@ -627,7 +628,7 @@ fn what_is_wrong_in_the_files_the_types_the_ranges_and_together_is_told_at_once(
     std::fs::write(folder.path().join("over.yaml"), over).unwrap();
     let load = |changes: &[&str]| {
         let changes: Vec<String> = changes.iter().map(|c| (*c).to_owned()).collect();
-        told(Recipe::load(&folder.path().join("over.yaml"), &changes))
+        told(recipe_file::load(&folder.path().join("over.yaml"), &changes))
     };
     let all = load(&[
         "x",
@@ -966,7 +967,7 @@ fn a_key_in_the_wrong_place_is_told_where_it_stands() {
     let text = DEMO
         .replace("name: demo", "nmae: demo")
         .replace("  max_tokens: 64", "  max_tokens: few\n  windows: 3");
-    let all = told(Recipe::parse(&text, "r.yaml", &["zzz=1".into()]));
+    let all = told(recipe_file::parse(&text, "r.yaml", &["zzz=1".into()]));
     let line = |e: &String| e.split(':').nth(1).and_then(|n| n.parse::<usize>().ok());
     let lines: Vec<_> = all.iter().map(line).collect();
     assert!(

@@ -3,6 +3,7 @@
 mod common;
 
 use af2::recipe::{Recipe, StageRecipe};
+use af2::recipe_file;
 use common::{af2, af2_in as in_folder};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -258,7 +259,7 @@ const TABLE_21: &[Row] = &[
 ];
 
 fn house(file: &str) -> Recipe {
-    Recipe::load(&root().join(file), &[]).unwrap()
+    recipe_file::load(&root().join(file), &[]).unwrap()
 }
 
 #[test]
@@ -796,12 +797,12 @@ fn arguments_of_a_plan_that_mean_nothing_are_refused_as_usage() {
 fn every_recipe_of_the_house_and_the_references_file_have_a_plan() {
     let mut all: Vec<(String, Recipe)> = recipes()
         .iter()
-        .map(|p| (p.display().to_string(), Recipe::load(p, &[]).unwrap()))
+        .map(|p| (p.display().to_string(), recipe_file::load(p, &[]).unwrap()))
         .collect();
     // Without its manifests it makes no steps.
     let folder = files(&[("sft.yaml", REFERENCE)]);
     let path = folder.path().join("sft.yaml");
-    all.push(("sft.yaml".into(), Recipe::load(&path, &[]).unwrap()));
+    all.push(("sft.yaml".into(), recipe_file::load(&path, &[]).unwrap()));
     for (file, recipe) in &all {
         for gpus in [1, 8, 7, 1 << 20] {
             let request = af2::plan::Request {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use af2::train::record::{latest, read_events, Event};
+use af2::run::events::{latest, read_events, Event};
 use common::golden;
 use serde_json::json;
 use std::fs;

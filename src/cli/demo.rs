@@ -3,6 +3,7 @@
 use super::steps;
 use crate::error::Result;
 use crate::recipe::Recipe;
+use crate::recipe_file;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -57,8 +58,8 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     }
     overrides.extend(args.output.iter().map(|o| format!("output={}", o.display())));
     overrides.extend(args.overrides.iter().cloned());
-    let recipe = Recipe::demo(&overrides)?;
-    let _held = crate::run_folder::hold(&recipe.output, false)?;
+    let recipe = recipe_file::demo(&overrides)?;
+    let _held = crate::lock::hold(&recipe.output, false)?;
     let started = Instant::now();
     let steps: [(&str, Step); 5] = [
         ("corpus", steps::synth),

@@ -3,7 +3,7 @@
 use crate::doctor::{self, Ask, Line, State};
 use crate::error::{Error, Result};
 use crate::preflight;
-use crate::recipe::Recipe;
+use crate::recipe_file;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ impl DoctorArgs {
         let recipe = self
             .recipe
             .as_ref()
-            .map(|path| Recipe::open(path, &self.overrides, 1));
+            .map(|path| recipe_file::open(path, &self.overrides, 1));
         let recipe = recipe.transpose()?.map(|(recipe, _)| recipe);
         let run = match (&self.run, &recipe) {
             (Some(run), _) => run.clone(),

@@ -4,6 +4,7 @@ mod checkpoint;
 mod data;
 mod demo;
 mod doctor;
+mod environment;
 mod files;
 mod generate;
 mod parts;
@@ -113,7 +114,7 @@ impl RecipeArgs {
 
     /// For so many ranks, between which the epochs of the reference's own files are shared out; says none of its notes.
     fn load_for(&self, ranks: usize) -> Result<crate::recipe::Recipe> {
-        let (recipe, _) = crate::recipe::Recipe::open(&self.recipe, &self.overrides, ranks)?;
+        let (recipe, _) = crate::recipe_file::open(&self.recipe, &self.overrides, ranks)?;
         Ok(recipe)
     }
 }

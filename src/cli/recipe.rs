@@ -2,7 +2,9 @@
 
 use super::RecipeArgs;
 use crate::error::{all, Error, Result};
-use crate::recipe::{layers::Layers, Recipe, DEMO};
+use crate::recipe::{Recipe, DEMO};
+use crate::recipe_file;
+use crate::recipe_file::Layers;
 use clap::{Args, Subcommand};
 use serde_yaml::Value;
 use std::path::{Path, PathBuf};
@@ -72,9 +74,9 @@ fn ls() -> Result<()> {
         own.sort();
         files.extend(own);
     }
-    let mut shown = line("(built in: af2 demo)", Recipe::demo(&[]), DEMO);
+    let mut shown = line("(built in: af2 demo)", recipe_file::demo(&[]), DEMO);
     for file in &files {
-        let recipe = Recipe::load(file, &[]);
+        let recipe = recipe_file::load(file, &[]);
         let text = match recipe {
             Ok(_) => crate::fsutil::read_text(file).unwrap_or_default(),
             Err(_) => String::new(),
@@ -124,7 +126,7 @@ fn lm_name(recipe: &Recipe) -> String {
 
 fn show(args: &ShowArgs) -> Result<()> {
     let ranks = 1;
-    let (recipe, layers) = Recipe::open(&args.recipe.recipe, &args.recipe.overrides, ranks)?;
+    let (recipe, layers) = recipe_file::open(&args.recipe.recipe, &args.recipe.overrides, ranks)?;
     super::say(&recipe.notes);
     let unwritable = |e: serde_yaml::Error| Error::recipe(&recipe.name, e.to_string());
     if !args.origin {
@@ -189,7 +191,7 @@ fn check(args: &CheckArgs) -> Result<()> {
     let mut errors = Vec::new();
     let mut unmeasured = false;
     for file in &args.recipes {
-        match Recipe::sound(file) {
+        match recipe_file::sound(file) {
             Ok(recipe) => {
                 super::say(&recipe.notes);
                 crate::out!("{}", summary(file, &recipe, args.files));
@@ -206,7 +208,7 @@ fn check(args: &CheckArgs) -> Result<()> {
             }
         }
         // One that makes no steps yet may lack the files that tell them.
-        if let Some(recipe) = Recipe::open(file, &[], 1).ok().filter(|_| args.files) {
+        if let Some(recipe) = recipe_file::open(file, &[], 1).ok().filter(|_| args.files) {
             errors.extend(super::files::look(&recipe.0).err());
         }
     }
@@ -244,7 +246,7 @@ fn import(args: &ImportArgs) -> Result<()> {
         .stage
         .iter()
         .map(|name| format!("stages.0.name={}", quoted(name)));
-    let (recipe, layers) = Recipe::open(&args.file, &named.collect::<Vec<_>>(), args.ranks as usize)?;
+    let (recipe, layers) = recipe_file::open(&args.file, &named.collect::<Vec<_>>(), args.ranks as usize)?;
     let file = args.file.display().to_string();
     let Some(yaml) = layers.imported_yaml() else {
         let e = Error::recipe(file, "expected the reference's YAML, found a recipe");
@@ -262,7 +264,7 @@ fn import(args: &ImportArgs) -> Result<()> {
         in_a_line(&file)
     );
     // What is written must be readable as what it is.
-    Recipe::parse(&text, &file, &[])?;
+    recipe_file::parse(&text, &file, &[])?;
     match &args.out {
         None => super::out(&text),
         Some(out) => write(out, &text),

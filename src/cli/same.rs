@@ -65,10 +65,11 @@ fn ending(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe_file;
 
     fn of(overrides: &[&str]) -> Facts {
         let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
-        facts(&Recipe::demo(&overrides).unwrap(), &Resume::No, false).unwrap()
+        facts(&recipe_file::demo(&overrides).unwrap(), &Resume::No, false).unwrap()
     }
 
     #[test]
@@ -109,7 +110,7 @@ mod tests {
     #[test]
     fn a_file_to_go_on_from_is_its_name_and_size() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let recipe = Recipe::demo(&[]).unwrap();
+        let recipe = recipe_file::demo(&[]).unwrap();
         let all = facts(&recipe, &Resume::From(file.path().into()), true).unwrap();
         let last: Vec<&str> = all.iter().rev().take(2).map(|(k, _)| k.as_str()).collect();
         assert_eq!(last, ["--verify-resume", "--resume"]);

@@ -11,9 +11,10 @@ use crate::ffi::kernels;
 use crate::preflight;
 use crate::progress::{self, Progress};
 use crate::recipe::Recipe;
+use crate::recipe_file;
 use crate::report;
 use crate::train::Resume;
-use crate::{cores, eval, load, run_folder, synth, train};
+use crate::{cores, eval, load, lock, run, synth, train};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -85,7 +86,7 @@ impl EvalArgs {
 impl ReportArgs {
     pub fn run(&self) -> Result<()> {
         let folder = if self.run.is_file() {
-            Recipe::load(&self.run, &[])?.output
+            recipe_file::load(&self.run, &[])?.output
         } else {
             self.run.clone()
         };
@@ -105,7 +106,7 @@ fn missing(recipe: &Recipe, section: &str) -> Error {
 /// Writes the corpus.
 pub fn synth(recipe: &Recipe) -> Result<()> {
     let spec = recipe.corpus.as_ref().ok_or_else(|| missing(recipe, "corpus"))?;
-    let _held = run_folder::hold(&recipe.output, false)?;
+    let _held = lock::hold(&recipe.output, false)?;
     let bar = std::sync::Mutex::new(None);
     let corpus = synth::write(&recipe.data_root(), spec, &|done, total| {
         let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
@@ -127,7 +128,7 @@ pub fn synth(recipe: &Recipe) -> Result<()> {
 /// Trains tokenizer and LM on the texts of all training manifests.
 pub fn lm(recipe: &Recipe) -> Result<()> {
     let lm = recipe.lm.as_ref().ok_or_else(|| missing(recipe, "lm"))?;
-    let _held = run_folder::hold(&recipe.output, false)?;
+    let _held = lock::hold(&recipe.output, false)?;
     preflight::language_model(recipe).result()?;
     let stages = recipe.stages.iter().flat_map(|s| s.sets.keys());
     let captions = recipe.clap.iter().flat_map(|c| &c.sets);
@@ -144,7 +145,7 @@ pub fn lm(recipe: &Recipe) -> Result<()> {
 /// Trains AF-CLAP.
 pub fn clap(recipe: &Recipe) -> Result<()> {
     let clap = recipe.clap.as_ref().ok_or_else(|| missing(recipe, "clap"))?;
-    let _held = run_folder::hold(&recipe.output, false)?;
+    let _held = lock::hold(&recipe.output, false)?;
     preflight::clap(recipe).result()?;
     let ears = Ears::new(recipe.data.cache_mib);
     kernels::allow_tf32(recipe.train.tf32)?;
@@ -184,11 +185,11 @@ fn train_as(place: Option<&Place>, recipe: &Recipe, resume: &Resume, verify: boo
 fn run_as(recipe: &Recipe, ranks: &Rc<Ranks>, device: Device, resume: &Resume, verify: bool) -> Result<()> {
     // Of all ranks the first writes.
     let _held = match ranks.first() {
-        true => Some(run_folder::hold(&recipe.output, ranks.again())?),
+        true => Some(lock::hold(&recipe.output, ranks.again())?),
         false => None,
     };
     if ranks.first() {
-        run_folder::describe(recipe, device, ranks)?;
+        super::environment::describe(recipe, device, ranks)?;
     }
     match verify {
         true => train::verify_resume(recipe, ranks, device),
@@ -260,8 +261,8 @@ impl LaunchArgs {
 /// Asks and scores.
 pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) -> Result<()> {
     let section = recipe.eval.as_ref().ok_or_else(|| missing(recipe, "eval"))?;
-    let _held = run_folder::hold(&recipe.output, false)?;
-    let predictions = recipe.output.join("predictions.jsonl");
+    let _held = lock::hold(&recipe.output, false)?;
+    let predictions = run::predictions::path(&recipe.output);
     if !score_only {
         let folder = match (checkpoint, recipe.stages.last()) {
             (Some(folder), _) => folder.to_path_buf(),
@@ -275,19 +276,20 @@ pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) ->
         model.tokenizer.special_tokens = recipe.data.special_tokens_in_texts;
         eval::run(recipe, section, &model, &predictions)?;
     }
-    let results = score::score(&score::read_predictions(&predictions)?)?;
-    results.write(&recipe.output.join("results.json"))?;
+    let results = score::score(&run::predictions::read(&predictions)?)?;
+    results.write(&run::results::path(&recipe.output))?;
     report_run(&recipe.output)
 }
 
 /// Prints the table; writes table.md and curves.svg.
 pub fn report_run(folder: &Path) -> Result<()> {
-    let results = score::Results::read(&folder.join("results.json"))?;
+    let results = run::results::Results::read(&run::results::path(folder))?;
     crate::out!("{}", report::table::results(&results).terminal());
     let markdown = report::table::results(&results).markdown();
-    crate::fsutil::write_atomic_bytes(&folder.join("table.md"), markdown.as_bytes())?;
+    let table = run::table(folder);
+    crate::fsutil::write_atomic_bytes(&table, markdown.as_bytes())?;
     let drawn = report::curves(folder)?;
-    crate::out!("table: {}", folder.join("table.md").display());
+    crate::out!("table: {}", table.display());
     for file in drawn {
         crate::out!("curve: {}", file.display());
     }

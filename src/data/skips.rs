@@ -1,6 +1,7 @@
 //! Items that cannot be used: named in a ledger, counted, and bounded. Replaced by others only where it is asked for.
 
 use crate::error::{Error, Result};
+use crate::run::skipped::Skipped;
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -38,7 +39,7 @@ impl Ledger {
     }
 
     /// Notes an item, by its file and key, why it is not used, and what the batch has in its place where it is replaced:
-    /// one JSON object a line, with stage, path, item, reason and replaced_by.
+    /// a line of `skipped.jsonl`.
     ///
     /// # Errors
     /// [`Error::Skips`] when more items are bad than the budget allows; a ledger that cannot be written.
@@ -69,13 +70,15 @@ impl Ledger {
         reason: &Error,
         by: Option<&Path>,
     ) -> Result<()> {
-        let mut line = serde_json::json!({
-            "stage": self.stage, "path": path, "item": key, "reason": reason.to_string(),
-        });
-        if let Some(by) = by {
-            line["replaced_by"] = serde_json::json!(by);
-        }
         let io = |e| Error::io(&self.path, e);
+        let skipped = Skipped {
+            stage: &self.stage,
+            path,
+            item: key,
+            reason: reason.to_string(),
+            replaced_by: by,
+        };
+        let line = skipped.line().map_err(|e| io(e.into()))?;
         if state.file.is_none() {
             let folder = self.path.parent().unwrap_or(Path::new("."));
             std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
@@ -83,7 +86,7 @@ impl Ledger {
             state.file = Some(file.map_err(io)?);
         }
         match &mut state.file {
-            Some(file) => file.write_all(format!("{line}\n").as_bytes()).map_err(io),
+            Some(file) => file.write_all(line.as_bytes()).map_err(io),
             None => Ok(()),
         }
     }

@@ -14,7 +14,7 @@ pub(super) struct Machines {
 }
 
 /// Where a rank is, for people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seat {
     pub host: String,
     /// The cores that it may run on, as the kernel lists them.

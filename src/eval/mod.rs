@@ -19,8 +19,8 @@ use crate::model::flamingo::Audio;
 use crate::model::htsat::TrainMode;
 use crate::progress::Progress;
 use crate::recipe::{EvalRecipe, Precision, Recipe};
+use crate::run::predictions::Prediction;
 use crate::train::encoded::Encoded;
-use score::Prediction;
 use std::{collections::HashMap, path::Path, time::Instant};
 use tch::{no_grad, Kind, Tensor};
 
@@ -68,9 +68,10 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Re
                 };
                 let ask = || ask(model, &features, example, task, control, &options);
                 let answer = model.compute(eval.precision, ask)??;
-                let line = serde_json::to_string(&answer)
+                let line = answer
+                    .line()
                     .map_err(|e| Error::data(out, "prediction", "JSON", e.to_string()))?;
-                writeln!(w, "{line}").map_err(|e| Error::io(out, e))?;
+                w.write_all(line.as_bytes()).map_err(|e| Error::io(out, e))?;
                 progress.inc(1);
             }
         }

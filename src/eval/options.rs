@@ -126,7 +126,7 @@ impl Options {
         self.position(reference).or_else(letter)
     }
 
-    /// The one option that the text names, see [`Rule::Label`](super::rules::Rule::Label).
+    /// The one option that the text names, see [`judge`](super::rules::judge).
     pub fn answer(&self, text: &str) -> Option<usize> {
         if let Some(whole) = self.position(text) {
             return Some(whole);

@@ -5,40 +5,7 @@
 //! more than one, is wrong and counted as unparsed.
 
 use super::options::Options;
-use serde::{Deserialize, Serialize};
-
-/// How a prediction is compared with its reference.
-///
-/// | serde name | right where |
-/// |---|---|
-/// | `exact` | [`normalise`]d prediction and reference are the same |
-/// | `label` | the prediction names the reference, and no other option, of the item's closed set |
-/// | `number` | the prediction holds one number, and it is the reference's |
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Rule {
-    /// Equality after [`normalise`]. Unparsed: nothing is left of the prediction.
-    Exact,
-    /// 1. An option whose text is the whole prediction, but for case, compatible characters (NFKC), a leading article and
-    ///    punctuation behind, is its answer. Of an option with a letter ("(B) rain") its text alone is enough.
-    /// 2. Otherwise the prediction may name options in two ways, and the one that it names is its answer:
-    ///    * by text: the option's words stand in it, in order and side by side. An option that occurs only inside a longer
-    ///      one ("guitar" in "bass guitar") is not named. Digits and number words are different words ("3" is not "three").
-    ///    * by letter, where options have letters: they are letters, all begin with theirs, or the question puts one before
-    ///      each. Meant as a letter is one that is the whole prediction or line ("b", "**B**"); begins a line and is marked
-    ///      ("b) a car", "B: rain", "B. a car"); stands in brackets ("(b)"); is a capital with no word behind it ("I'd say
-    ///      B."); follows a cue ("the answer is b", "option C"); or is called right ("B is correct"). The article "a" is no
-    ///      letter, nor is "I", nor the key in "C major", nor a part of "it's", "T-shirt" and "e.g.".
-    /// 3. Otherwise the prediction is unparsed: no option or several, by text and letter together ("A: rain" where B is
-    ///    rain); a second letter that may be meant ("answer: B or C"); an option that is denied in the words next to it
-    ///    ("not rain", "B is wrong").
-    ///
-    /// Meaning is not read any further, and nothing is ever guessed: "yes, there is no doubt" names yes and no.
-    Label,
-    /// Numbers are digits, with a sign or decimal point, or the English words from zero to twenty; the same number
-    /// twice is one. Unparsed: no number or different ones.
-    Number,
-}
+use crate::run::results::Rule;
 
 /// What a rule says of one prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,45 +25,74 @@ pub struct Fault {
     pub found: String,
 }
 
-impl Rule {
-    /// Compares. `labels`, the closed option set, and `prompt`, which may give them letters, are read by [`Rule::Label`]
-    /// alone.
-    pub fn judge(
-        self,
-        prediction: &str,
-        reference: &str,
-        labels: &[String],
-        prompt: &str,
-    ) -> Result<Verdict, Fault> {
-        let verdict = |answer: Option<bool>| match answer {
-            Some(true) => Verdict::Right,
-            Some(false) => Verdict::Wrong,
-            None => Verdict::Unparsed,
-        };
-        Ok(verdict(match self {
-            Rule::Exact => {
-                let text = normalise(prediction);
-                (!text.is_empty()).then(|| text == normalise(reference))
-            }
-            Rule::Label => {
-                let options = Options::new(labels, prompt)?;
-                let right = options.reference(reference).ok_or_else(|| Fault {
-                    key: "reference",
-                    expected: format!("one of the labels {labels:?}"),
-                    found: format!("{reference:?}"),
-                })?;
-                options.answer(prediction).map(|given| given == right)
-            }
-            Rule::Number => {
-                let right = number(reference).ok_or_else(|| Fault {
-                    key: "reference",
-                    expected: "a text with one number".into(),
-                    found: format!("{reference:?}"),
-                })?;
-                number(prediction).map(|given| given == right)
-            }
-        }))
-    }
+/// Compares a prediction with its reference. `labels`, the closed option set, and `prompt`, which may give them letters, are
+/// read by [`Rule::Label`] alone.
+///
+/// | rule | right where |
+/// |---|---|
+/// | `exact` | [`normalise`]d prediction and reference are the same |
+/// | `label` | the prediction names the reference, and no other option, of the item's closed set |
+/// | `number` | the prediction holds one number, and it is the reference's |
+///
+/// [`Rule::Exact`]: equality after [`normalise`]. Unparsed: nothing is left of the prediction.
+///
+/// [`Rule::Label`]:
+/// 1. An option whose text is the whole prediction, but for case, compatible characters (NFKC), a leading article and
+///    punctuation behind, is its answer. Of an option with a letter ("(B) rain") its text alone is enough.
+/// 2. Otherwise the prediction may name options in two ways, and the one that it names is its answer:
+///    * by text: the option's words stand in it, in order and side by side. An option that occurs only inside a longer
+///      one ("guitar" in "bass guitar") is not named. Digits and number words are different words ("3" is not "three").
+///    * by letter, where options have letters: they are letters, all begin with theirs, or the question puts one before
+///      each. Meant as a letter is one that is the whole prediction or line ("b", "**B**"); begins a line and is marked
+///      ("b) a car", "B: rain", "B. a car"); stands in brackets ("(b)"); is a capital with no word behind it ("I'd say
+///      B."); follows a cue ("the answer is b", "option C"); or is called right ("B is correct"). The article "a" is no
+///      letter, nor is "I", nor the key in "C major", nor a part of "it's", "T-shirt" and "e.g.".
+/// 3. Otherwise the prediction is unparsed: no option or several, by text and letter together ("A: rain" where B is
+///    rain); a second letter that may be meant ("answer: B or C"); an option that is denied in the words next to it
+///    ("not rain", "B is wrong").
+///
+/// Meaning is not read any further, and nothing is ever guessed: "yes, there is no doubt" names yes and no.
+///
+/// [`Rule::Number`]: numbers are digits, with a sign or decimal point, or the English words from zero to twenty; the same
+/// number twice is one. Unparsed: no number or different ones.
+///
+/// # Errors
+/// An item that no prediction could answer.
+pub fn judge(
+    rule: Rule,
+    prediction: &str,
+    reference: &str,
+    labels: &[String],
+    prompt: &str,
+) -> Result<Verdict, Fault> {
+    let verdict = |answer: Option<bool>| match answer {
+        Some(true) => Verdict::Right,
+        Some(false) => Verdict::Wrong,
+        None => Verdict::Unparsed,
+    };
+    Ok(verdict(match rule {
+        Rule::Exact => {
+            let text = normalise(prediction);
+            (!text.is_empty()).then(|| text == normalise(reference))
+        }
+        Rule::Label => {
+            let options = Options::new(labels, prompt)?;
+            let right = options.reference(reference).ok_or_else(|| Fault {
+                key: "reference",
+                expected: format!("one of the labels {labels:?}"),
+                found: format!("{reference:?}"),
+            })?;
+            options.answer(prediction).map(|given| given == right)
+        }
+        Rule::Number => {
+            let right = number(reference).ok_or_else(|| Fault {
+                key: "reference",
+                expected: "a text with one number".into(),
+                found: format!("{reference:?}"),
+            })?;
+            number(prediction).map(|given| given == right)
+        }
+    }))
 }
 
 /// Lower case, single spaces, no punctuation at the end and no quotation marks around.
@@ -169,7 +165,7 @@ mod tests {
 
     fn label(prediction: &str, reference: &str, labels: &[&str]) -> Verdict {
         let labels: Vec<String> = labels.iter().map(|l| l.to_string()).collect();
-        Rule::Label.judge(prediction, reference, &labels, "").unwrap()
+        judge(Rule::Label, prediction, reference, &labels, "").unwrap()
     }
 
     #[test]
@@ -181,11 +177,11 @@ mod tests {
 
     #[test]
     fn exact_wants_the_whole_text() {
-        let judge = |p: &str| Rule::Exact.judge(p, "Dog, then rain", &[], "").unwrap();
-        assert_eq!(judge("dog,  then rain."), Right);
-        assert_eq!(judge("dog then rain"), Wrong);
-        assert_eq!(judge("dog, then rain and wind"), Wrong);
-        assert_eq!(judge(" ."), Unparsed);
+        let judged = |p: &str| judge(Rule::Exact, p, "Dog, then rain", &[], "").unwrap();
+        assert_eq!(judged("dog,  then rain."), Right);
+        assert_eq!(judged("dog then rain"), Wrong);
+        assert_eq!(judged("dog, then rain and wind"), Wrong);
+        assert_eq!(judged(" ."), Unparsed);
     }
 
     #[test]
@@ -234,7 +230,7 @@ mod tests {
     fn options_that_no_prediction_can_answer_are_faults() {
         let fault = |reference: &str, labels: &[&str]| {
             let labels: Vec<String> = labels.iter().map(|l| l.to_string()).collect();
-            Rule::Label.judge("dog", reference, &labels, "").unwrap_err()
+            judge(Rule::Label, "dog", reference, &labels, "").unwrap_err()
         };
         assert_eq!(fault("cat", &["dog", "rain"]).key, "reference");
         assert_eq!(fault("dog", &[]).key, "labels");
@@ -244,14 +240,14 @@ mod tests {
 
     #[test]
     fn numbers_as_digits_and_words() {
-        let judge = |p: &str| Rule::Number.judge(p, "3", &[], "").unwrap();
-        assert_eq!(judge("Three."), Right);
-        assert_eq!(judge("I count (3) dogs, 3.0 in all"), Right);
-        assert_eq!(judge("-3"), Wrong);
-        assert_eq!(judge("3 or 4"), Unparsed);
-        assert_eq!(judge("nan inf many"), Unparsed);
+        let judged = |p: &str| judge(Rule::Number, p, "3", &[], "").unwrap();
+        assert_eq!(judged("Three."), Right);
+        assert_eq!(judged("I count (3) dogs, 3.0 in all"), Right);
+        assert_eq!(judged("-3"), Wrong);
+        assert_eq!(judged("3 or 4"), Unparsed);
+        assert_eq!(judged("nan inf many"), Unparsed);
         assert_eq!(
-            Rule::Number.judge("3", "many", &[], "").unwrap_err().key,
+            judge(Rule::Number, "3", "many", &[], "").unwrap_err().key,
             "reference"
         );
     }

@@ -1,53 +1,17 @@
 //! Predictions in, results out: no model, no audio; rerunnable on any machine from `predictions.jsonl`.
 
-use super::rules::{normalise, Rule, Verdict};
+use super::rules::{judge, normalise, Verdict};
 use crate::error::{all, Error, Result};
-use crate::fsutil::{lfs_error, lfs_pointer, open_regular, read_text, write_atomic};
 use crate::metrics::accuracy::{balanced, Count};
-use crate::metrics::bootstrap::{Bootstrap, Interval};
+use crate::metrics::bootstrap::Bootstrap;
 use crate::metrics::mean;
+use crate::run::predictions::Prediction;
+use crate::run::results::{Results, Rule, Score, TaskResult};
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
 
-/// A line of predictions longer than this is not one of ours.
-const MOST_LINE_BYTES: u64 = 16 << 20;
 /// Faulty items told one by one before the rest is left out.
 const MOST_FAULTS: usize = 20;
-
-/// One answer of a model: one line of `predictions.jsonl`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Prediction {
-    /// The item's key in its manifest.
-    pub id: String,
-    /// Groups items into rows of the table.
-    pub task: String,
-    /// The audio file, as the manifest names it.
-    pub path: String,
-    /// The question as asked.
-    pub prompt: String,
-    /// The right answer.
-    pub reference: String,
-    /// What the model wrote, special tokens left out.
-    pub prediction: String,
-    /// The ids that it generated.
-    #[serde(default)]
-    pub tokens: Vec<i64>,
-    /// The closed set of answers; empty where the answer is free.
-    #[serde(default)]
-    pub labels: Vec<String>,
-    /// Probability of a right guess, from 0 to 1.
-    #[serde(default)]
-    pub chance: Option<f64>,
-    /// The audio was replaced by silence.
-    #[serde(default)]
-    pub control: bool,
-    /// Time from the question to the last token.
-    #[serde(default)]
-    pub seconds: f64,
-}
 
 /// How predictions are scored.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -55,115 +19,6 @@ pub struct Settings {
     /// For all tasks. `None`: [`Rule::Label`] where every item of a task has labels, [`Rule::Exact`] elsewhere.
     pub rule: Option<Rule>,
     pub bootstrap: Bootstrap,
-}
-
-/// Accuracy over the items of one task under one condition. Shares are from 0 to 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Score {
-    pub n: usize,
-    pub correct: usize,
-    pub accuracy: f64,
-    /// Of the accuracy, at the level of [`Results::bootstrap`].
-    pub interval: Interval,
-    /// Mean recall over the classes, a class being a [`normalise`]d reference; only of closed option sets.
-    pub balanced_accuracy: Option<f64>,
-    /// Predictions that were no answer under the rule; they count as wrong.
-    pub unparsed: usize,
-    /// Mean of the items' chance; `None` unless every item has one.
-    pub chance: Option<f64>,
-}
-
-/// A row of the table. A condition that was not run is `None`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TaskResult {
-    pub task: String,
-    pub rule: Rule,
-    /// With the item's audio.
-    pub audio: Option<Score>,
-    /// The control: with silence in the audio's place.
-    pub silence: Option<Score>,
-}
-
-/// `results.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Results {
-    pub bootstrap: Bootstrap,
-    /// In the order in which the predictions name them.
-    pub tasks: Vec<TaskResult>,
-}
-
-impl Results {
-    /// Unweighted mean of the tasks' accuracies; `None` unless every task was run with its audio.
-    pub fn macro_accuracy(&self) -> Option<f64> {
-        let accuracies: Option<Vec<f64>> = self
-            .tasks
-            .iter()
-            .map(|t| t.audio.as_ref().map(|s| s.accuracy))
-            .collect();
-        mean(&accuracies?)
-    }
-
-    /// Writes them as indented JSON, whole or not at all.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        write_atomic(path, |w| {
-            serde_json::to_writer_pretty(&mut *w, self).map_err(|e| Error::io(path, e.into()))?;
-            w.write_all(b"\n").map_err(|e| Error::io(path, e))
-        })
-    }
-
-    pub fn read(path: &Path) -> Result<Self> {
-        let text = read_text(path).map_err(|e| e.hint("`af2 eval` writes results.json"))?;
-        serde_json::from_str(&text).map_err(|e| {
-            Error::data(
-                path,
-                format!("line {}", e.line()),
-                "results of `af2 eval`",
-                e.to_string(),
-            )
-        })
-    }
-}
-
-/// Reads `predictions.jsonl`; empty lines are passed over.
-///
-/// # Errors
-/// The first line, counted from 1, that is not a prediction, with what is wrong with it.
-pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>> {
-    let io = |e| Error::io(path, e);
-    let mut reader = BufReader::new(open_regular(path)?);
-    let mut predictions = Vec::new();
-    let mut line = Vec::new();
-    for number in 1.. {
-        let bad =
-            |expected: &str, found: String| Err(Error::data(path, format!("line {number}"), expected, found));
-        line.clear();
-        // One byte more than allowed tells a long line from the longest.
-        let mut bounded = (&mut reader).take(MOST_LINE_BYTES + 1);
-        match bounded.read_until(b'\n', &mut line).map_err(io)? {
-            0 => break,
-            n if n as u64 > MOST_LINE_BYTES => {
-                return bad(&format!("at most {MOST_LINE_BYTES} bytes"), "more".into());
-            }
-            _ if line.trim_ascii().is_empty() => continue,
-            _ => {}
-        }
-        if let Some(says) = lfs_pointer(&line).filter(|_| number == 1) {
-            return Err(lfs_error(path, &says));
-        }
-        // What some editors put before the first line.
-        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&line);
-        let prediction: Prediction = match serde_json::from_slice(line) {
-            Ok(prediction) => prediction,
-            Err(e) => return bad("a prediction as JSON", e.to_string()),
-        };
-        match prediction.chance {
-            Some(chance) if !(0.0..=1.0).contains(&chance) => {
-                return bad("a chance from 0 to 1", chance.to_string());
-            }
-            _ => predictions.push(prediction),
-        }
-    }
-    Ok(predictions)
 }
 
 /// [`score_with`] the default settings.
@@ -236,7 +91,7 @@ fn score_items(
 ) -> Result<Option<Score>> {
     let mut verdicts = Vec::with_capacity(asked.len());
     for p in asked {
-        match rule.judge(&p.prediction, &p.reference, &p.labels, &p.prompt) {
+        match judge(rule, &p.prediction, &p.reference, &p.labels, &p.prompt) {
             Ok(verdict) => verdicts.push(verdict),
             Err(fault) => {
                 let key = format!("{}: {}", place(p), fault.key);
@@ -291,13 +146,6 @@ mod tests {
         let mut settings = Settings::default();
         settings.bootstrap.resamples = 500;
         settings
-    }
-
-    fn lines(text: &str) -> Result<Vec<Prediction>> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("predictions.jsonl");
-        std::fs::write(&path, text).unwrap();
-        read_predictions(&path)
     }
 
     #[test]
@@ -359,30 +207,6 @@ mod tests {
         assert!(text.contains("events/0: expected each item once"), "{text}");
         assert!(text.contains("events/1: reference"), "{text}");
         assert!(score(&[]).is_err());
-    }
-
-    #[test]
-    fn lines_survive_a_round_trip() {
-        let before = vec![asked(0, "dog", "\"dog\"\n– Ωß"), asked(1, "rain", "")];
-        let text: Vec<String> = before.iter().map(|p| serde_json::to_string(p).unwrap()).collect();
-        assert_eq!(lines(&format!("{}\n\n", text.join("\n"))).unwrap(), before);
-    }
-
-    #[test]
-    fn a_bad_line_is_named() {
-        let good = serde_json::to_string(&asked(0, "dog", "dog")).unwrap();
-        let error = |second: &str| lines(&format!("{good}\n{second}\n")).unwrap_err().to_string();
-        let e = error("{\"id\": \"1\"}");
-        assert!(
-            e.contains("predictions.jsonl: line 2: ") && e.contains("missing field"),
-            "{e}"
-        );
-        let e = error(&good.replace("0.5", "1.5"));
-        assert!(
-            e.contains("line 2: expected a chance from 0 to 1, found 1.5"),
-            "{e}"
-        );
-        assert!(error("{").contains("line 2"));
     }
 
     #[test]

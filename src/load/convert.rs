@@ -6,8 +6,8 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
+use crate::model::parts::Part;
 use crate::model::qwen2;
-use crate::recipe::Part;
 use crate::text::tokenizer::Tokenizer;
 use std::path::Path;
 

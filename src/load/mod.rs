@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::ffi::kernels;
 use crate::model::flamingo::{Config, Flamingo};
 use crate::model::params::{Lookup, Origin, Params, Role, Store};
+use crate::model::parts::{Part, Precision};
 use crate::model::{audio_transformer, bounds, cross_attention, htsat, infer, qwen2, swin};
-use crate::recipe::{Part, Precision, Recipe};
 use crate::settings::Settings;
 use crate::text::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
@@ -171,31 +171,65 @@ pub fn open_parts(parts: &Parts, options: &Options) -> Result<Loaded> {
     })
 }
 
-/// A new model as a recipe describes it: LM and audio encoder from their files, the rest initialised;
-/// or the recipe's checkpoint.
-pub fn start(recipe: &Recipe, device: Device) -> Result<Loaded> {
-    if let Some(checkpoint) = &recipe.model.checkpoint {
-        let parts = Parts {
-            checkpoint: checkpoint.clone(),
-            llm: recipe.model.lm.clone(),
-            clap: recipe.model.clap.clone(),
-            base: recipe.model.base.clone(),
-        };
-        let loaded = open_parts(&parts, &Options::new(device))?;
-        agree(recipe, &loaded.model.config, checkpoint)?;
-        return Ok(loaded);
-    }
-    tch::manual_seed(recipe.seed as i64);
-    let New {
+/// How a run's model begins.
+pub struct Start {
+    pub from: StartFrom,
+    /// What is said of the sizes beside the files.
+    pub sizes: Sizes,
+}
+
+/// What it begins with.
+pub enum StartFrom {
+    /// A checkpoint that makes a whole model.
+    Checkpoint(Parts),
+    /// LM and audio encoder from their files, the rest initialised.
+    New(New),
+}
+
+/// A new model.
+pub struct New {
+    /// The LM's folder and an AF-CLAP file.
+    pub llm: PathBuf,
+    pub clap: PathBuf,
+    pub audio_transformer: audio_transformer::Config,
+    pub cross_attention: cross_attention::Config,
+    /// Most windows of 10 s that it is made for.
+    pub max_windows: usize,
+    /// Of what is initialised.
+    pub seed: u64,
+}
+
+/// Sizes that the files must have, where they are said at all.
+#[derive(Default)]
+pub struct Sizes {
+    pub htsat: Option<htsat::Config>,
+    pub audio_transformer: Option<audio_transformer::Config>,
+    pub cross_attention: Option<cross_attention::Config>,
+}
+
+/// A model at its beginning: new, or a checkpoint's.
+///
+/// # Errors
+/// Files that cannot be read or do not make a model, and sizes that are said to be others than they are.
+pub fn start(start: &Start, device: Device) -> Result<Loaded> {
+    let new = match &start.from {
+        StartFrom::Checkpoint(parts) => {
+            let loaded = open_parts(parts, &Options::new(device))?;
+            agree(&start.sizes, &loaded.model.config, &parts.checkpoint)?;
+            return Ok(loaded);
+        }
+        StartFrom::New(new) => new,
+    };
+    tch::manual_seed(new.seed as i64);
+    let NewFiles {
         tensors,
         tokenizer,
         config,
-        llm,
-    } = new_model(recipe)?;
+    } = new_model(new, &start.sizes)?;
     let source = Source {
         tensors: &tensors,
-        llm: &llm,
-        path: &llm,
+        llm: &new.llm,
+        path: &new.llm,
         rules: &Rules::default(),
         absent: &new_parts,
     };
@@ -206,8 +240,8 @@ pub fn start(recipe: &Recipe, device: Device) -> Result<Loaded> {
         model,
         params,
         tokenizer,
-        max_windows: recipe.model.max_windows,
-        llm,
+        max_windows: new.max_windows,
+        llm: new.llm.clone(),
         device,
         report,
         torch: None,
@@ -216,34 +250,32 @@ pub fn start(recipe: &Recipe, device: Device) -> Result<Loaded> {
 }
 
 /// A new model's files.
-struct New {
+struct NewFiles {
     tensors: Archive,
     tokenizer: Tokenizer,
     config: Config,
-    llm: PathBuf,
 }
 
-fn new_model(recipe: &Recipe) -> Result<New> {
-    let (llm, clap) = (recipe.lm_folder(), recipe.clap_file());
-    let tensors = names::canonical(Archive::open(&llm)?, &llm)?
-        .overlay(names::canonical(Archive::open(&clap)?, &clap)?);
-    let tokenizer = Tokenizer::open(&llm)?;
+fn new_model(new: &New, sizes: &Sizes) -> Result<NewFiles> {
+    let New { llm, clap, .. } = new;
+    let tensors =
+        names::canonical(Archive::open(llm)?, llm)?.overlay(names::canonical(Archive::open(clap)?, clap)?);
+    let tokenizer = Tokenizer::open(llm)?;
     let shapes = |n: &str| tensors.info(n).map(|i| i.shape.clone());
     let config = Config {
-        htsat: infer::htsat(&shapes, names::CLAP, &clap)?,
-        audio_transformer: recipe.model.audio_transformer(),
-        cross_attention: recipe.model.cross_attention(),
-        lm: qwen2::Config::read(&llm)?,
+        htsat: infer::htsat(&shapes, names::CLAP, clap)?,
+        audio_transformer: new.audio_transformer.clone(),
+        cross_attention: new.cross_attention.clone(),
+        lm: qwen2::Config::read(llm)?,
         vocab: tokenizer.len() as i64,
         audio_token: tokenizer.audio,
     };
-    agree(recipe, &config, &clap)?;
-    check_sizes(&config, &llm)?;
-    Ok(New {
+    agree(sizes, &config, clap)?;
+    check_sizes(&config, llm)?;
+    Ok(NewFiles {
         tensors,
         tokenizer,
         config,
-        llm,
     })
 }
 
@@ -269,47 +301,43 @@ fn checked(parts: &Parts) -> Result<Config> {
     Ok(plan.config)
 }
 
-/// Whether a recipe's model can begin: what [`start`] looks at before it reads a tensor.
+/// Whether a model can begin so: what [`start`] looks at before it reads a tensor.
 ///
 /// # Errors
 /// As [`start`].
-pub fn check_start(recipe: &Recipe) -> Result<()> {
-    if let Some(checkpoint) = &recipe.model.checkpoint {
-        let config = checked(&Parts {
-            checkpoint: checkpoint.clone(),
-            llm: recipe.model.lm.clone(),
-            clap: recipe.model.clap.clone(),
-            base: recipe.model.base.clone(),
-        })?;
-        return agree(recipe, &config, checkpoint);
+pub fn check_start(start: &Start) -> Result<()> {
+    match &start.from {
+        StartFrom::Checkpoint(parts) => agree(&start.sizes, &checked(parts)?, &parts.checkpoint),
+        StartFrom::New(new) => {
+            let (files, rules) = (new_model(new, &start.sizes)?, Rules::default());
+            let report = compare(&files.config, &files.tensors, Some(&new.llm), &rules, &new_parts)?;
+            report.check(&new.llm, &rules)
+        }
     }
-    let (new, rules) = (new_model(recipe)?, Rules::default());
-    let report = compare(&new.config, &new.tensors, Some(&new.llm), &rules, &new_parts)?;
-    report.check(&new.llm, &rules)
 }
 
 /// Fails where the recipe and the files both say a size and do not agree.
-fn agree(recipe: &Recipe, found: &Config, path: &Path) -> Result<()> {
+fn agree(said: &Sizes, found: &Config, path: &Path) -> Result<()> {
     let mut wrong = Vec::new();
-    let mut check = |key: &str, recipe: String, file: String| {
-        if recipe != file {
-            let expected = format!("{recipe}, as the recipe says");
+    let mut check = |key: &str, said: String, file: String| {
+        if said != file {
+            let expected = format!("{said}, as the recipe says");
             wrong.push(
                 Error::checkpoint(path, key, expected, file)
                     .hint("leave the key out of the recipe to take the file's"),
             );
         }
     };
-    if let Some(clap) = &recipe.clap {
+    if let Some(audio) = &said.htsat {
         let sizes = |c: &htsat::Config| {
             format!(
                 "{} wide, depths {:?}, heads {:?}",
                 c.embed_dim, c.depths, c.num_heads
             )
         };
-        check("clap.audio", sizes(&clap.audio), sizes(&found.htsat));
+        check("clap.audio", sizes(audio), sizes(&found.htsat));
     }
-    if let Some(audio) = &recipe.model.audio_transformer {
+    if let Some(audio) = &said.audio_transformer {
         let sizes = |c: &audio_transformer::Config| {
             format!(
                 "{} layers of {} heads and {} inner units",
@@ -322,7 +350,7 @@ fn agree(recipe: &Recipe, found: &Config, path: &Path) -> Result<()> {
             sizes(&found.audio_transformer),
         );
     }
-    if let Some(cross) = &recipe.model.cross_attention {
+    if let Some(cross) = &said.cross_attention {
         let sizes = |c: &cross_attention::Config| {
             let (every, heads, dim) = (c.every, c.heads, c.head_dim);
             format!(

@@ -15,6 +15,7 @@ pub mod infer;
 pub mod input;
 pub mod layers;
 pub mod params;
+pub mod parts;
 pub mod presets;
 pub mod qwen2;
 pub mod swin;

@@ -141,6 +141,7 @@ mod tests {
     use super::*;
     use crate::checkpoint::{file_name, numbered, Keep};
     use crate::model::presets::preset;
+    use crate::recipe_file;
 
     #[test]
     fn as_many_are_counted_as_the_rule_leaves() {
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_3b_checkpoint_is_21_to_24_gb() {
-        let recipe = Recipe::load("recipes/af2-3b.yaml".as_ref(), &[]).unwrap();
+        let recipe = recipe_file::load("recipes/af2-3b.yaml".as_ref(), &[]).unwrap();
         let config = preset("af2-3b").unwrap();
         let shapes = Shapes::of(&config).unwrap();
         let stages: Vec<Disk> = recipe

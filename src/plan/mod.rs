@@ -7,6 +7,7 @@ pub mod paper;
 
 pub use model::config;
 
+use crate::curriculum;
 use crate::data::blend::Blend;
 use crate::error::{Error, Result};
 use crate::model::cost::{self, ByPart, Trains};
@@ -208,7 +209,7 @@ fn plan_stage(
     let micro_steps = o.split(gpus).ok().map(|(_, n)| n);
     let global_batch = step_items(stage, gpus);
     let (steps, samples) = seen(stage, request);
-    let (epoch_items, items_from) = match (recipe.blend(stage, None), request.samples) {
+    let (epoch_items, items_from) = match (curriculum::blend(recipe, stage, None), request.samples) {
         (_, Some(_)) => (None, "--samples".to_owned()),
         (Ok(blend), None) => (Some(pass_items(&blend)), "the manifests".to_owned()),
         (Err(_), None) => (None, "manifests not found: steps as the recipe says".to_owned()),

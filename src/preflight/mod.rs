@@ -10,7 +10,7 @@ mod room;
 
 pub use data::Passes;
 pub use listing::{Kind, Lack, Report};
-pub use model::{begin, parts, Begin};
+pub use model::{begin, parts, start, Begin};
 pub use published::checkpoint as published;
 pub use room::{free, needed};
 

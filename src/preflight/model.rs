@@ -4,7 +4,7 @@ use super::file::{self, no_folder, said};
 use super::listing::{Kind, Lack, Report};
 use super::published;
 use crate::checkpoint::Parts;
-use crate::load;
+use crate::load::{self, New, Sizes, Start, StartFrom};
 use crate::model::presets::{preset, NAMES};
 use crate::model::qwen2;
 use crate::recipe::{Recipe, StageRecipe};
@@ -49,6 +49,28 @@ pub fn parts(recipe: &Recipe, checkpoint: &Path) -> Parts {
         clap: recipe.model.clap.clone(),
         base: recipe.model.base.clone(),
     }
+}
+
+/// The model that a recipe begins with, as `load` reads it: `model.checkpoint`, or a new one.
+pub fn start(recipe: &Recipe) -> Start {
+    let model = &recipe.model;
+    let from = match &model.checkpoint {
+        Some(checkpoint) => StartFrom::Checkpoint(parts(recipe, checkpoint)),
+        None => StartFrom::New(New {
+            llm: recipe.lm_folder(),
+            clap: recipe.clap_file(),
+            audio_transformer: model.audio_transformer(),
+            cross_attention: model.cross_attention(),
+            max_windows: model.max_windows,
+            seed: recipe.seed,
+        }),
+    };
+    let sizes = Sizes {
+        htsat: recipe.clap.as_ref().map(|clap| clap.audio.clone()),
+        audio_transformer: model.audio_transformer.clone(),
+        cross_attention: model.cross_attention.clone(),
+    };
+    Start { from, sizes }
 }
 
 /// Looks at what these stages begin with, where none of them writes it.
@@ -145,7 +167,7 @@ pub(super) fn whole(recipe: &Recipe, parts: &Parts, key: &str, by: &[String], re
         return;
     }
     let fits = match recipe.model.checkpoint.as_ref() {
-        Some(own) if *own == *path => load::check_start(recipe),
+        Some(own) if *own == *path => load::check_start(&start(recipe)),
         _ => load::check(parts),
     };
     if let Err(e) = fits {
@@ -192,7 +214,7 @@ fn new(recipe: &Recipe, by: &[String], report: &mut Report) {
     if report.lacks.len() > before {
         return;
     }
-    if let Err(e) = load::check_start(recipe) {
+    if let Err(e) = load::check_start(&start(recipe)) {
         let key = "model.lm and model.clap";
         report
             .lacks

@@ -46,7 +46,7 @@ impl Recipe {
     }
 
     /// Everything that the types cannot say.
-    pub(super) fn check(&self, file: &str) -> Vec<Error> {
+    pub(crate) fn check(&self, file: &str) -> Vec<Error> {
         let mut wrong = texts::wrong(self);
         wrong.extend(ranges::wrong(self));
         wrong.extend(sizes::wrong(self).into_iter().map(|message| (message, None)));

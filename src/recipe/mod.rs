@@ -3,30 +3,22 @@
 //! Every key that is left out of a file has its default here, beside its meaning.
 
 mod check;
-pub mod import;
-pub mod layers;
-mod load;
 pub mod ranges;
-pub mod reference;
 mod sizes;
 mod stage;
-mod texts;
-mod understand;
-mod write;
+pub(crate) mod texts;
 
 pub use stage::*;
 
-use crate::data::blend::{Blend, Set};
 use crate::data::loader::BadItems;
-use crate::data::manifest::Manifest;
-use crate::data::order::{Batching, Mixing, Order};
-use crate::error::Result;
+use crate::data::order::Mixing;
 use crate::model::{audio_transformer, cross_attention, htsat, qwen2, t5};
+use crate::run;
 use crate::synth::CorpusSpec;
 use crate::text::in_texts::SpecialTokens;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The recipe of `af2 demo`.
 pub const DEMO: &str = include_str!("../../recipes/demo.yaml");
@@ -276,23 +268,20 @@ impl Recipe {
         self.data
             .root
             .clone()
-            .unwrap_or_else(|| self.output.join("corpus"))
+            .unwrap_or_else(|| run::corpus(&self.output))
     }
 
     pub fn lm_folder(&self) -> PathBuf {
-        self.model.lm.clone().unwrap_or_else(|| self.output.join("llm"))
+        self.model.lm.clone().unwrap_or_else(|| run::llm(&self.output))
     }
 
     pub fn clap_file(&self) -> PathBuf {
-        self.model
-            .clap
-            .clone()
-            .unwrap_or_else(|| self.output.join("clap").join("clap.safetensors"))
+        self.model.clap.clone().unwrap_or_else(|| run::clap(&self.output))
     }
 
     /// Where a stage's model is written, in the released layout.
     pub fn stage_folder(&self, stage: &str) -> PathBuf {
-        self.output.join("checkpoints").join(stage)
+        run::checkpoints(&self.output).join(stage)
     }
 
     /// The manifest of a set.
@@ -300,52 +289,4 @@ impl Recipe {
         let relative = self.data.sets.get(set).cloned().unwrap_or_default();
         self.data_root().join(relative)
     }
-
-    /// A stage's items in their order, for rank `rank` of `world`.
-    pub fn order(&self, stage: &StageRecipe, rank: usize, world: usize) -> Result<Order> {
-        let (items, micro_steps) = stage.optim.split(world)?;
-        Ok(Order {
-            blend: self.blend(stage, None)?,
-            mixing: self.data.order,
-            batching: match &stage.batch_budget {
-                Some(limits) => Batching::Budget(limits.clone()),
-                None => Batching::Fixed(items),
-            },
-            seed: self.seed,
-            rank,
-            world,
-            micro_steps,
-        })
-    }
-
-    /// A stage's sets by their weights; manifests below `folder` where they are not in the recipe's place.
-    pub fn blend(&self, stage: &StageRecipe, folder: Option<&Path>) -> Result<Blend> {
-        let sets = stage.sets.iter().map(|(set, weight)| {
-            let path = match folder {
-                None => self.manifest(set),
-                Some(folder) => folder.join(self.data.sets.get(set).cloned().unwrap_or_default()),
-            };
-            Ok(Set {
-                name: named_by(&path),
-                manifest: Manifest::open(&path)?,
-                weight: *weight,
-            })
-        });
-        let mut blend = Blend {
-            sets: sets.collect::<Result<_>>()?,
-            global_weight: self.data.global_weight,
-        };
-        if self.data.subset < 1.0 {
-            blend.keep(self.data.subset, self.seed);
-        }
-        sizes::epoch(self, stage, &blend)?;
-        Ok(blend)
-    }
-}
-
-/// `Name-Task/split`, as the reference's configuration would write it: its characters seed the shuffle.
-fn named_by(manifest: &Path) -> String {
-    let text = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
-    let folder = text(manifest.parent().and_then(Path::file_name));
-    format!("{folder}/{}", text(manifest.file_stem()))
 }

@@ -1,8 +1,6 @@
 //! What numbers of a recipe must be to each other: what divides what, and products that would be no model or no run.
 
-use super::{ClapRecipe, LmRecipe, OptimRecipe, Recipe, StageRecipe};
-use crate::data::blend::Blend;
-use crate::error::{Error, Result};
+use super::{ClapRecipe, LmRecipe, OptimRecipe, Recipe};
 
 /// Stages of the audio encoder: its 64 tokens a window come of four.
 const ENCODER_STAGES: usize = 4;
@@ -15,9 +13,6 @@ const MOST_CLIPS: usize = 1_000_000;
 /// Passes over a set in an epoch: with fewer, epochs without an item go on and on.
 const FEWEST_PASSES: f64 = 1e-5;
 const MOST_PASSES: f64 = 1e3;
-/// Items of an epoch, on average and at most: 4 GB of indices.
-const FEWEST_ITEMS: f64 = 1e-3;
-const MOST_ITEMS_OF_EPOCH: f64 = 268_435_456.0;
 
 /// Sizes that do not go together; each message begins with the key. Sizes that are out of their own ranges are left aside.
 pub(super) fn wrong(recipe: &Recipe) -> Vec<String> {
@@ -58,24 +53,6 @@ pub(super) fn wrong(recipe: &Recipe) -> Vec<String> {
         sizes.clap(clap);
     }
     sizes.0
-}
-
-/// What only the manifests tell: an epoch must neither fill the memory nor be one of thousands without an item.
-///
-/// # Errors
-/// Weights that make such an epoch of these manifests.
-pub(super) fn epoch(recipe: &Recipe, stage: &StageRecipe, blend: &Blend) -> Result<()> {
-    let sets = blend.sets.iter();
-    let items: f64 = sets.map(|s| s.manifest.len() as f64 * s.weight).sum::<f64>() * blend.global_weight;
-    if items == 0.0 || (FEWEST_ITEMS..=MOST_ITEMS_OF_EPOCH).contains(&items) {
-        return Ok(());
-    }
-    let message = format!(
-        "stages.{}.sets: their weights, times data.global_weight, make epochs of {items:?} items, not of {FEWEST_ITEMS:?} to \
-         {MOST_ITEMS_OF_EPOCH}",
-        stage.name
-    );
-    Err(Error::recipe(&recipe.name, message).hint("a weight of 1 is a pass over the set in each epoch"))
 }
 
 struct Sizes(Vec<String>);

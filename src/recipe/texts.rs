@@ -9,12 +9,12 @@ const LONGEST_NAME: usize = 128;
 const LONGEST_PATH: usize = 4096;
 
 /// What to do about a [`variable`].
-pub(super) const WRITE_OUT: &str =
+pub(crate) const WRITE_OUT: &str =
     "paths are taken as they are written, nothing in them is replaced: write it out, or give it on the command line, \
      where the shell replaces it: output=$HOME/run";
 
 /// What a shell would replace at the beginning of or within a path, in words; none where a path is what it says.
-pub(super) fn variable(path: &str) -> Option<String> {
+pub(crate) fn variable(path: &str) -> Option<String> {
     let first = path.split('/').next().unwrap_or_default();
     if first.starts_with('~') {
         return Some(format!("`{first}` is not replaced by a home folder"));
@@ -124,7 +124,7 @@ pub(super) fn wrong(recipe: &Recipe) -> Vec<(String, Option<String>)> {
 }
 
 /// Paths that are taken as they are although they may not look so.
-pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
+pub(crate) fn notes(recipe: &Recipe) -> Vec<String> {
     let odd = paths(recipe).into_iter().filter(|(_, path)| path.contains('$'));
     odd.map(|(key, path)| format!("{key}: `{path}` is taken as it is written: nothing in it is replaced"))
         .collect()

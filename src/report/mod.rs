@@ -5,7 +5,10 @@ pub mod plot;
 pub mod table;
 
 use crate::error::{Error, Result};
-use crate::train::record::{latest, read_events, Event, EVENTS};
+use crate::run::{
+    self,
+    events::{folders, latest, read_events, Event, EVENTS},
+};
 use indexmap::IndexMap;
 use plot::{Boundary, Chart, Series};
 use std::collections::HashSet;
@@ -27,17 +30,17 @@ struct Part {
 /// after stage, and `curves-lm.svg`, `curves-clap.svg` where these were trained; shares (recall, accuracy) get a file of
 /// their own, `…-shares.svg`. Returns the files written, none for a run without events.
 pub fn curves(folder: &Path) -> Result<Vec<PathBuf>> {
-    let (alone, stages): (Vec<Part>, Vec<Part>) = parts(&folder.join("events"))?
+    let (alone, stages): (Vec<Part>, Vec<Part>) = parts(&folders(folder))?
         .into_iter()
         .partition(|p| ALONE.iter().any(|(name, _)| *name == p.name));
     let mut written = Vec::new();
     for (name, title) in ALONE {
         let own: Vec<&Part> = alone.iter().filter(|p| p.name == name).collect();
-        written.extend(draw(folder, &format!("curves-{name}"), title, &own)?);
+        written.extend(draw(folder, &format!("-{name}"), title, &own)?);
     }
     written.extend(draw(
         folder,
-        "curves",
+        "",
         "Curriculum",
         &stages.iter().collect::<Vec<_>>(),
     )?);
@@ -91,14 +94,14 @@ impl Kind {
     }
 }
 
-fn draw(folder: &Path, file: &str, title: &str, parts: &[&Part]) -> Result<Vec<PathBuf>> {
+fn draw(folder: &Path, of: &str, title: &str, parts: &[&Part]) -> Result<Vec<PathBuf>> {
     let mut written = Vec::new();
     for (kind, suffix, y_label) in [(Kind::Loss, "", "loss"), (Kind::Share, "-shares", "share")] {
         let chart = chart(title, y_label, kind, parts);
         if chart.is_empty() {
             continue;
         }
-        let path = folder.join(format!("{file}{suffix}.svg"));
+        let path = run::curves(folder, &format!("{of}{suffix}"));
         chart.write(&path)?;
         written.push(path);
     }
@@ -152,23 +155,34 @@ fn chart(title: &str, y_label: &str, kind: Kind, parts: &[&Part]) -> Chart {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::record::Recorder;
+    use crate::run::events::{self, Value};
 
+    /// One part's file, begun after those before it.
     fn record(run: &Path, name: &str, losses: &[f64]) {
-        let mut recorder = Recorder::create(&run.join("events").join(name)).unwrap();
+        let folder = events::folder(run, name);
+        fs::create_dir_all(&folder).unwrap();
+        let time = fs::read_dir(folders(run)).unwrap().count() as f64;
+        let mut lines = Vec::new();
+        let mut line = |step: usize, values: &[(&str, f64)]| {
+            let values = values.iter().map(|(n, v)| ((*n).to_owned(), Value(*v)));
+            let event = Event {
+                step: step as u64,
+                micro_step: None,
+                epoch: None,
+                stage: name.to_owned(),
+                time,
+                values: values.collect(),
+            };
+            lines.extend(event.line().unwrap());
+        };
         for (i, loss) in losses.iter().enumerate() {
-            recorder
-                .record(i as u64 + 1, &[("loss", *loss), ("learning_rate", 1e-3)])
-                .unwrap();
+            line(i + 1, &[("loss", *loss), ("learning_rate", 1e-3)]);
         }
-        recorder
-            .record(losses.len() as u64, &[("validation_loss", 1.5)])
-            .unwrap();
+        line(losses.len(), &[("validation_loss", 1.5)]);
         if name == "clap" {
-            recorder
-                .record(losses.len() as u64, &[("validation_recall_at_1", 0.25)])
-                .unwrap();
+            line(losses.len(), &[("validation_recall_at_1", 0.25)]);
         }
+        fs::write(folder.join(EVENTS), lines).unwrap();
     }
 
     #[test]
@@ -203,7 +217,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         record(run.path(), "one", &[3.0, 2.0]);
         record(run.path(), "two", &[1.0]);
-        let parts = parts(&run.path().join("events")).unwrap();
+        let parts = parts(&folders(run.path())).unwrap();
         let chart = chart("", "", Kind::Loss, &parts.iter().collect::<Vec<_>>());
         let xs: Vec<f64> = chart.series[0].points.iter().map(|p| p.0).collect();
         assert_eq!(xs, [1.0, 2.0, 2.0, 3.0]);
@@ -216,7 +230,7 @@ mod tests {
     #[test]
     fn a_broken_events_file_is_named() {
         let run = tempfile::tempdir().unwrap();
-        let stage = run.path().join("events").join("one");
+        let stage = events::folder(run.path(), "one");
         fs::create_dir_all(&stage).unwrap();
         fs::write(stage.join(EVENTS), "nonsense\n").unwrap();
         assert!(curves(run.path())

@@ -1,6 +1,6 @@
 //! Tables, for the terminal and as Markdown.
 
-use crate::eval::score::{Results, Score};
+use crate::run::results::{Results, Score};
 use comfy_table::{presets, CellAlignment, ContentArrangement};
 
 /// What a cell says when no run stands behind it.
@@ -122,9 +122,8 @@ fn percent(score: &Score) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::rules::Rule;
-    use crate::eval::score::TaskResult;
     use crate::metrics::bootstrap::{Bootstrap, Interval};
+    use crate::run::results::{Rule, TaskResult};
 
     fn score(n: usize, correct: usize) -> Score {
         Score {

@@ -16,6 +16,7 @@ use crate::model::htsat::TrainMode;
 use crate::model::params::{Origin, Store};
 use crate::progress::Progress;
 use crate::recipe::{ClapRecipe, Recipe};
+use crate::run::events;
 use crate::text::prompt;
 use crate::text::tokenizer::Tokenizer;
 use ndarray::Array3;
@@ -63,7 +64,7 @@ pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) ->
         drop_path: clap.augment,
         ..TrainMode::default()
     };
-    let mut record = Recorder::create(&recipe.output.join("events").join("clap"))?;
+    let mut record = Recorder::create(&events::folder(&recipe.output, "clap"))?;
     let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
     let progress = Progress::new("AF-CLAP: train", o.steps as u64);
     let every = log_every(o.steps);

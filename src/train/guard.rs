@@ -57,11 +57,12 @@ fn explain(error: Error, recipe: &Recipe, stage: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe_file;
     use tch::{Device, Kind, Tensor};
 
     #[test]
     fn memory_that_runs_out_names_the_keys_that_help() {
-        let recipe = Recipe::demo(&[]).unwrap();
+        let recipe = recipe_file::demo(&[]).unwrap();
         let e = catch(&recipe, "stage1", || {
             let _ = Tensor::zeros([1i64 << 45], (Kind::Float, Device::Cpu));
             Ok(())
@@ -80,7 +81,7 @@ mod tests {
 
     #[test]
     fn another_refusal_keeps_its_words() {
-        let recipe = Recipe::demo(&[]).unwrap();
+        let recipe = recipe_file::demo(&[]).unwrap();
         let e = catch(&recipe, "stage1", || {
             let a = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
             let _ = a.matmul(&a);

@@ -11,6 +11,7 @@ use crate::model::params::{Origin, Store};
 use crate::model::qwen2::{Naming, Qwen2};
 use crate::progress::Progress;
 use crate::recipe::{LmRecipe, Recipe};
+use crate::run::events;
 use crate::text::{bpe, prompt};
 use rand::seq::SliceRandom;
 use rand_chacha::{rand_core::SeedableRng, ChaCha8Rng};
@@ -54,7 +55,7 @@ pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device:
     params.train_only(|_| true);
     let o = &lm.optim;
     let mut optimizer = AdamW::new(groups(params.trainable(), o.weight_decay, |_, p| p.dim() > 1));
-    let mut record = Recorder::create(&recipe.output.join("events").join("lm"))?;
+    let mut record = Recorder::create(&events::folder(&recipe.output, "lm"))?;
     let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
     let progress = Progress::new("language model: train", o.steps as u64);
     let mut order: Vec<usize> = Vec::new();

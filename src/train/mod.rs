@@ -4,7 +4,6 @@ pub mod batch;
 mod board;
 pub mod contrastive;
 pub mod encoded;
-mod events;
 mod finite;
 mod guard;
 pub mod lm;
@@ -31,6 +30,7 @@ use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::load::{self, Loaded};
 use crate::recipe::{Recipe, StageRecipe};
+use crate::run::events;
 use record::Recorder;
 use signals::Signals;
 use source::Source;
@@ -168,7 +168,7 @@ fn run_stage(
     steps.meet(ears)?;
     steps.remember()?;
     let source = Source::open(recipe, stage, model, ears, ranks)?;
-    let events = recipe.output.join("events").join(&stage.name);
+    let events = events::folder(&recipe.output, &stage.name);
     let record = match (ranks.first(), resume) {
         (false, _) => None,
         (true, Resume::No) => Some(Recorder::create(&events)?),

@@ -1,9 +1,8 @@
 //! What a run says about itself while it trains: `events.jsonl` for us, TensorBoard's event files for the browser.
 
 use super::board::{self, Board};
-use super::events::supersede;
-pub use super::events::{latest, read_events, At, Event, Value, EVENTS, SUPERSEDED};
 use crate::error::{Error, Result};
+use crate::run::events::{supersede, Event, Value, EVENTS, SUPERSEDED, TAKEN};
 use indexmap::IndexMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Seek, SeekFrom, Write};
@@ -13,6 +12,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Before the number of a folder for what an earlier run wrote.
 const EARLIER: &str = "earlier-";
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct At {
+    pub step: u64,
+    pub micro_step: Option<u64>,
+    pub epoch: Option<u64>,
+}
+
 /// Writes both forms into one folder.
 ///
 /// Every record reaches the operating system before [`Recorder::record`] returns; a crash of the process loses none.
@@ -87,7 +95,7 @@ impl Recorder {
     /// One line and one TensorBoard scalar a value. TensorBoard's values are `f32`.
     ///
     /// # Errors
-    /// A name that is empty, given twice, or one of `step`, `stage`, `time`; a disk that is full.
+    /// A name that is empty, given twice, or one of the line's own (`step`, `stage`, `time`, …); a disk that is full.
     pub fn record(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
         let at = At {
             step,
@@ -114,7 +122,7 @@ impl Recorder {
     fn line(&mut self, at: At, values: &[(&str, f64)]) -> Result<()> {
         let mut map = IndexMap::with_capacity(values.len());
         for (name, value) in values {
-            let taken = ["", "step", "micro_step", "epoch", "stage", "time"].contains(name);
+            let taken = name.is_empty() || TAKEN.contains(name);
             if taken || map.insert((*name).to_owned(), Value(*value)).is_some() {
                 return Err(Error::data(
                     &self.path,
@@ -134,8 +142,7 @@ impl Recorder {
                 .map_or(0.0, |d| d.as_secs_f64()),
             values: map,
         };
-        let mut line = serde_json::to_vec(&event).map_err(|e| Error::io(&self.path, e.into()))?;
-        line.push(b'\n');
+        let line = event.line().map_err(|e| Error::io(&self.path, e.into()))?;
         // One write a line: a reader beside us sees whole lines.
         self.file.write_all(&line).map_err(|e| Error::io(&self.path, e))
     }
@@ -179,6 +186,7 @@ fn set_aside(folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::events::read_events;
 
     fn steps(events: &[Event]) -> Vec<u64> {
         events.iter().map(|e| e.step).collect()

@@ -6,31 +6,22 @@ use super::{guard, made_with, Resume, Steps};
 use crate::checkpoint::{file_name, numbered, open_torch, training};
 use crate::dist::Ranks;
 use crate::error::{Error, Result};
-use crate::fsutil::write_json;
 use crate::recipe::{Recipe, StageRecipe};
-use std::path::{Path, PathBuf};
+use crate::run;
+use std::path::Path;
 
-/// Written when a stage's model is: the stage is not run again.
-fn mark(recipe: &Recipe, stage: &StageRecipe) -> PathBuf {
-    recipe.stage_folder(&stage.name).join("done.json")
-}
-
+/// Marks a stage whose model is written: it is not run again.
 pub fn done(recipe: &Recipe, stage: &StageRecipe) -> Result<()> {
-    write_json(
-        &mark(recipe, stage),
-        &serde_json::json!({ "steps": stage.optim.steps }),
-    )
+    run::done::write(&recipe.stage_folder(&stage.name), stage.optim.steps)
 }
 
 /// Whether the stage was run to the step that the recipe asks for, and its model is there: what the first rank sees, on all.
 ///
 /// # Errors
-/// A stage that was run further.
+/// A stage that was run further; a mark of a newer version.
 pub fn is_done(recipe: &Recipe, stage: &StageRecipe, ranks: &Ranks) -> Result<bool> {
-    let text = std::fs::read_to_string(mark(recipe, stage)).unwrap_or_default();
-    let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    let mut seen = [value["steps"].as_u64().unwrap_or(0) as f64, 0.0];
     let (folder, wanted) = (recipe.stage_folder(&stage.name), stage.optim.steps);
+    let mut seen = [run::done::read(&folder)? as f64, 0.0];
     if ranks.first() && seen[0] as usize == wanted {
         match crate::checkpoint::open_released(&folder) {
             Ok(_) => seen[1] = 1.0,
@@ -68,7 +59,7 @@ pub fn not_done(recipe: &Recipe, stage: &StageRecipe, ranks: &Ranks) -> Result<(
     if !ranks.first() {
         return Ok(());
     }
-    let path = mark(recipe, stage);
+    let path = run::done::path(&recipe.stage_folder(&stage.name));
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, e)),
         _ => Ok(()),
@@ -95,22 +86,13 @@ pub fn first_stage(recipe: &Recipe, resume: &Resume) -> Result<usize> {
     })
 }
 
-/// Says from which checkpoint on a folder's are this run's.
-const BEGUN: &str = "begun.json";
-
 /// A new run of a stage: checkpoints that an earlier one left stay, and are not gone on from.
 pub fn begin(folder: &Path, ranks: &Ranks) -> Result<()> {
     if !ranks.first() {
         return Ok(());
     }
     let next = numbered(folder)?.into_keys().next_back().map_or(0, |n| n + 1);
-    write_json(&folder.join(BEGUN), &serde_json::json!({ "checkpoint": next }))
-}
-
-fn begun(folder: &Path) -> u64 {
-    let text = std::fs::read_to_string(folder.join(BEGUN)).unwrap_or_default();
-    let value: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    value["checkpoint"].as_u64().unwrap_or(0)
+    run::begun::write(folder, next)
 }
 
 /// Puts the stage into the state of a checkpoint, on all ranks. Says what decides what is learned and is another now than when it
@@ -165,7 +147,7 @@ fn agree(path: &Path, steps: &Steps, own: Result<()>) -> Result<()> {
 /// # Errors
 /// None of the checkpoints can be gone on from: what is wrong with each.
 pub fn newest(folder: &Path, steps: &mut Steps) -> Result<()> {
-    let first = begun(folder);
+    let first = run::begun::read(folder)?;
     let mut left = numbered(folder)?.split_off(&first);
     let mut damaged = Vec::new();
     loop {

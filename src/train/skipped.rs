@@ -4,6 +4,7 @@
 use super::steps::{Stepped, Steps};
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
+use crate::run::nonfinite;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,7 @@ impl Skipped {
     pub fn new(recipe: &Recipe, steps: &Steps) -> Self {
         Skipped {
             label: steps.stage.name.clone(),
-            ledger: recipe.output.join("nonfinite.jsonl"),
+            ledger: nonfinite::path(&recipe.output),
             max_tokens: recipe.data.max_tokens,
             most: recipe.train.nonfinite_limit,
             rank: steps.ranks.rank,
@@ -102,15 +103,16 @@ impl Skipped {
         let items: Vec<&String> = guilty.flat_map(|m| m.items).collect();
         let what = if worst { "loss" } else { "gradient" };
         // Of a loss that is not finite the rank that had it tells.
-        let line = match made.counted {
-            true => serde_json::json!({
-                "stage": self.label, "step": made.step, "rank": self.rank, "not_finite": what, "items": items,
-            }),
-            false => serde_json::json!({
-                "stage": self.label, "step": made.step, "rank": self.rank, "skipped": NOTHING_COUNTS, "items": items,
-            }),
+        let line = nonfinite::Step {
+            stage: &self.label,
+            step: made.step,
+            rank: self.rank,
+            not_finite: made.counted.then_some(what),
+            skipped: (!made.counted).then_some(NOTHING_COUNTS),
+            items: &items,
         };
-        append(&self.ledger, &format!("{line}\n"))?;
+        let line = line.line().map_err(|e| Error::io(&self.ledger, e.into()))?;
+        append(&self.ledger, &line)?;
         if self.row < self.most {
             return Ok(());
         }

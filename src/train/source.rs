@@ -3,6 +3,7 @@
 use super::batch::Batch;
 use super::encoded::Encoded;
 use super::{guard, number, same, Steps};
+use crate::curriculum;
 use crate::data::feed::{examples, texts, Clip, Ears, Example};
 use crate::data::loader::{Loader, Prepared};
 use crate::data::manifest::Manifest;
@@ -14,6 +15,7 @@ use crate::model::flamingo::Flamingo;
 use crate::plan;
 use crate::preflight::{self, Begin};
 use crate::recipe::{Recipe, StageRecipe};
+use crate::run;
 use tch::{no_grad, Device};
 
 /// The loader's source of batches.
@@ -69,7 +71,7 @@ pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Re
     // What a stage before has written holds copies of files that were told of then.
     let told = matches!(begin, Begin::Stage(_));
     let mut model = match begin {
-        Begin::Recipe => load::start(recipe, device)?,
+        Begin::Recipe => load::start(&preflight::start(recipe), device)?,
         Begin::Stage(before) => load::open(&recipe.stage_folder(&before.name), &options)?,
         Begin::Path(path) => load::open_parts(&preflight::parts(recipe, path), &options)?,
     };
@@ -149,7 +151,7 @@ impl<'a> Source<'a> {
         ears: &'a Ears,
         ranks: &Ranks,
     ) -> Result<Self> {
-        let order = recipe.order(stage, ranks.rank, ranks.world)?;
+        let order = curriculum::order(recipe, stage, ranks.rank, ranks.world)?;
         if ranks.first() {
             tell_passes(stage, plan::pass_items(&order.blend), ranks.world);
         }
@@ -180,7 +182,7 @@ impl<'a> Source<'a> {
         };
         let items = order.blend.len();
         let ledger = Ledger::new(
-            &recipe.output.join("skipped.jsonl"),
+            &run::skipped::path(&recipe.output),
             &stage.name,
             items,
             recipe.data.skip_budget,

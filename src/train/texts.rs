@@ -1,6 +1,7 @@
 //! A stage's texts before its first step: items from which nothing can be learned are told, and a digest of all shows later
 //! whether they are still the same.
 
+use crate::curriculum;
 use crate::data::feed::{texts, Example};
 use crate::error::{Error, Result};
 use crate::recipe::{Recipe, StageRecipe};
@@ -44,7 +45,7 @@ impl Texts {
     /// A manifest that cannot be opened. Items that cannot be read are found again when their batch comes.
     pub fn of(recipe: &Recipe, stage: &StageRecipe, tokenizer: &Tokenizer) -> Result<Self> {
         let (blend, root, most) = (
-            recipe.blend(stage, None)?,
+            curriculum::blend(recipe, stage, None)?,
             recipe.data_root(),
             recipe.data.max_tokens,
         );

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::ffi::kernels;
 use crate::load::Loaded;
 use crate::recipe::{Recipe, StageRecipe};
+use crate::run::verify_resume as resume_folder;
 use std::path::Path;
 use std::rc::Rc;
 use tch::{Device, Tensor};
@@ -36,7 +37,7 @@ pub fn verify_resume(recipe: &Recipe, ranks: &Rc<Ranks>, device: Device) -> Resu
     let all: Vec<usize> = (0..recipe.stages.len()).collect();
     source::look(recipe, &all, ranks)?;
     let ears = source::ears(recipe, ranks)?;
-    let folder = recipe.output.join("verify-resume");
+    let folder = resume_folder(&recipe.output);
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
     for stage in &recipe.stages {
         // A few steps do not want the features of all clips.

@@ -4,12 +4,14 @@
 //! `1_000`, a tag, a list in the place of a mapping) is refused and named, and bounds hold before memory is asked for.
 
 mod de;
+mod fields;
 mod node;
 mod parse;
 mod place;
 mod scalar;
 
 pub use de::{Failure, Step};
+pub(crate) use fields::Fields;
 pub use node::{Content, Node};
 pub use parse::{parse, Parsed};
 pub use place::{Place, Source};

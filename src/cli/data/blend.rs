@@ -1,11 +1,12 @@
 //! `af2 data blend`
 
 use super::stage_of;
+use crate::curriculum;
 use crate::data::blend::{sampled, Blend, Pick, Set};
 use crate::data::manifest::Manifest;
 use crate::error::{Error, Result};
-use crate::recipe::reference::Blending;
-use crate::recipe::Recipe;
+use crate::recipe_file;
+use crate::reference::Blending;
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -142,9 +143,9 @@ fn open(args: &BlendArgs) -> Result<Blend> {
             global_weight: reference.global_weight,
         });
     }
-    let recipe = Recipe::load(&args.recipe, &[])?;
+    let recipe = recipe_file::load(&args.recipe, &[])?;
     let stage = stage_of(&recipe, &args.recipe, args.stage.as_deref())?;
-    recipe.blend(stage, args.manifests.as_deref())
+    curriculum::blend(&recipe, stage, args.manifests.as_deref())
 }
 
 fn set(name: String, path: &Path, weight: f64) -> Result<Set> {

@@ -3,6 +3,7 @@
 use crate::data::doctor::{self, Checks, Diagnosis, Fault};
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
+use crate::recipe_file;
 use crate::report::table::Table;
 use crate::text::in_texts::SpecialTokens;
 use crate::text::tokenizer::Tokenizer;
@@ -47,7 +48,7 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     let (mut manifests, mut recipes) = (Vec::new(), Vec::new());
     for file in &args.files {
         if file.extension().is_some_and(|e| e == "yaml" || e == "yml") {
-            let recipe = Recipe::load(file, &[])?;
+            let recipe = recipe_file::load(file, &[])?;
             manifests.extend(recipe.data.sets.keys().map(|set| recipe.manifest(set)));
             recipes.push(recipe);
         } else {

@@ -5,6 +5,7 @@ use crate::data::pack::{pack, Packing};
 use crate::data::skips::Ledger;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
+use crate::run::skipped;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -42,7 +43,7 @@ pub fn run(args: &PackArgs) -> Result<()> {
     }
     let manifest = Manifest::open(&args.manifest)?;
     let progress = Progress::new("pack", manifest.len() as u64);
-    let log = args.out.join("skipped.jsonl");
+    let log = skipped::path(&args.out);
     let ledger = Ledger::new(&log, "pack", manifest.len(), args.skip_budget);
     let packing = Packing {
         root: &args.data_root,

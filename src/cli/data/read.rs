@@ -1,12 +1,14 @@
 //! `af2 data read`
 
 use super::{stage_of, tokenizer};
+use crate::curriculum;
 use crate::data::feed::Ears;
 use crate::data::loader::{Loader, Prepared};
 use crate::data::order::Cursor;
 use crate::data::skips::Ledger;
 use crate::error::{Error, Result};
-use crate::recipe::Recipe;
+use crate::recipe_file;
+use crate::run::skipped;
 use clap::Args;
 use serde_json::json;
 use std::collections::HashSet;
@@ -74,15 +76,15 @@ pub fn run(args: &ReadArgs) -> Result<()> {
         );
         return Err(Error::usage(message));
     }
-    let recipe = Recipe::load(&args.recipe, &args.overrides)?;
+    let recipe = recipe_file::load(&args.recipe, &args.overrides)?;
     let stage = stage_of(&recipe, &args.recipe, args.stage.as_deref())?;
     let tokenizer = tokenizer(&recipe, Some(stage), args.llm.as_deref())?;
-    let order = recipe.order(stage, args.rank, args.world)?;
+    let order = curriculum::order(&recipe, stage, args.rank, args.world)?;
     let ears = Ears::new(recipe.data.cache_mib);
     let log = args
         .skipped
         .clone()
-        .unwrap_or_else(|| recipe.output.join("skipped.jsonl"));
+        .unwrap_or_else(|| skipped::path(&recipe.output));
     let ledger = Ledger::new(&log, &stage.name, order.blend.len(), recipe.data.skip_budget);
     let loader = Loader {
         order,

@@ -8,17 +8,16 @@
 use crate::dist::machine;
 use crate::error::{Error, Result};
 use crate::ffi;
-use serde::{Deserialize, Serialize};
+use crate::run::{self, lock::Holder};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-const NAME: &str = "run.lock";
 /// How often who has the folder says so.
 const RENEW: Duration = Duration::from_secs(10);
 /// The first time is sooner: two that came at once, on a file system without locks, find out.
@@ -30,8 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// …and else, for one that is just ending.
 const BRIEFLY: Duration = Duration::from_millis(300);
 const LOOK: Duration = Duration::from_millis(100);
-/// A file that says who has the folder is not larger.
-const MOST_BYTES: usize = 16 << 10;
 
 /// A folder that is this process's while this lives. Within the process it may be held several times.
 pub struct Held {
@@ -54,64 +51,24 @@ pub fn hold(folder: &Path, again: bool) -> Result<Held> {
     if let Some(inner) = known.and_then(|(_, inner)| inner.upgrade()) {
         return Ok(Held { _inner: inner });
     }
-    let inner = Arc::new(take(&folder.join(NAME), again)?);
+    let inner = Arc::new(take(&run::lock::path(&folder), again)?);
     all.push((folder, Arc::downgrade(&inner)));
     Ok(Held { _inner: inner })
 }
 
-/// Who has a folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Holder {
-    host: String,
-    /// Names the host since it was started: names of hosts are given twice.
-    boot: String,
-    process: u32,
-    command: String,
-    since_unix: u64,
-    /// What would start this run again.
-    launcher: Option<String>,
-    /// This process's own word.
-    word: String,
-    /// How often it was written; of one length, so that the file never shrinks.
-    renewed: String,
-}
-
-impl Holder {
-    fn us() -> Self {
-        let command: Vec<String> = std::env::args().collect();
-        Holder {
-            host: machine::host(),
-            boot: machine::boot(),
-            process: std::process::id(),
-            command: command.join(" ").chars().take(1000).collect(),
-            since_unix: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |d| d.as_secs()),
-            launcher: launcher(|name| std::env::var(name).ok()),
-            word: format!("{:016x}", rand::random::<u64>()),
-            renewed: count(0),
-        }
-    }
-
-    fn read(file: &File) -> Option<Self> {
-        let mut bytes = vec![0; MOST_BYTES];
-        let n = file.read_at(&mut bytes, 0).ok()?;
-        serde_json::from_slice(&bytes[..n]).ok()
-    }
-
-    fn write(&self, file: &File) -> io::Result<()> {
-        let mut text = serde_json::to_vec_pretty(self)?;
-        text.push(b'\n');
-        if file.metadata()?.len() != text.len() as u64 {
-            file.set_len(0)?;
-        }
-        file.write_all_at(&text, 0)?;
-        // Other hosts see what the file system has.
-        file.sync_data()
-    }
-
-    fn is_us(&self, word: &str) -> bool {
-        self.word == word
+fn us() -> Holder {
+    let command: Vec<String> = std::env::args().collect();
+    Holder {
+        host: machine::host(),
+        boot: machine::boot(),
+        process: std::process::id(),
+        command: command.join(" ").chars().take(1000).collect(),
+        since_unix: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs()),
+        launcher: launcher(|name| std::env::var(name).ok()),
+        word: format!("{:016x}", rand::random::<u64>()),
+        renewed: count(0),
     }
 }
 
@@ -140,7 +97,7 @@ struct Inner {
 }
 
 fn take(path: &Path, again: bool) -> Result<Inner> {
-    let us = Holder::us();
+    let us = us();
     let begun = Instant::now();
     let mut waits = false;
     let file = loop {
@@ -150,6 +107,7 @@ fn take(path: &Path, again: bool) -> Result<Inner> {
         if !is_at(&file, path) {
             continue;
         }
+        run::lock::check(&file, path)?;
         let holder = Holder::read(&file);
         let elsewhere = holder.as_ref().filter(|h| h.boot != us.boot);
         match (&locked, elsewhere) {
@@ -237,7 +195,7 @@ fn wait_for_renewal(path: &Path, holder: &Holder) -> Result<()> {
                     return Ok(());
                 }
             }
-            Some(now) => return Err(refused(path, Some(&now), &Holder::us(), &file)),
+            Some(now) => return Err(refused(path, Some(&now), &us(), &file)),
             None => return Ok(()),
         }
     }
@@ -278,7 +236,7 @@ fn renew(mut us: Holder, file: &File, path: &Path, ends: &mpsc::Receiver<()>) {
         pause = RENEW;
         // The name may be another file's by now.
         let found = File::open(path).ok().and_then(|file| Holder::read(&file));
-        if let Some(other) = found.filter(|h| !h.is_us(&us.word)) {
+        if let Some(other) = found.filter(|h| h.word != us.word) {
             crate::say!(
                 "error: {}: {} has taken this run's folder: this run ends, as two would overwrite each other",
                 path.display(),
@@ -298,7 +256,7 @@ impl Drop for Inner {
             drop(send);
             let _ = thread.join();
         }
-        let ours = Holder::read(&self.file).is_some_and(|h| h.is_us(&self.word));
+        let ours = Holder::read(&self.file).is_some_and(|h| h.word == self.word);
         if ours && is_at(&self.file, &self.path) {
             let _ = fs::remove_file(&self.path);
         }

@@ -1,21 +1,36 @@
 //! `events.jsonl`: what a line says, reading it, and taking out what a resumed run makes again.
 
+use super::version::{self, Versioned};
 use crate::error::{Error, Result};
 use crate::fsutil::{open_regular, write_atomic};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The file's name in a recorder's folder.
 pub const EVENTS: &str = "events.jsonl";
 /// Where lines go that a resumed run makes again.
 pub const SUPERSEDED: &str = "superseded.jsonl";
+/// The version of a line.
+const VERSION: u64 = 1;
+/// What a line says beside what was measured: no value may be called so.
+pub(crate) const TAKEN: [&str; 6] = ["version", "step", "micro_step", "epoch", "stage", "time"];
 /// A longer line is not one of ours.
 const MOST_LINE_BYTES: u64 = 1 << 20;
 
-/// One line of `events.jsonl`: `{"step":8,"micro_step":2,"epoch":0,"stage":"stage1","time":1.7e9,"loss":2.5,...}`.
+/// Where the parts of a run (stages, `lm`, `clap`) have their folders.
+pub fn folders(run: &Path) -> PathBuf {
+    run.join("events")
+}
+
+/// The folder of one part.
+pub fn folder(run: &Path, part: &str) -> PathBuf {
+    folders(run).join(part)
+}
+
+/// One line of `events.jsonl`: `{"version":1,"step":8,"micro_step":2,"epoch":0,"stage":"stage1","time":1.7e9,"loss":2.5,...}`.
 ///
 /// JSON has no NaN: values that are not finite are the strings `"NaN"`, `"inf"` and `"-inf"`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,12 +51,25 @@ pub struct Event {
     pub values: IndexMap<String, Value>,
 }
 
-/// What an event is about.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct At {
-    pub step: u64,
-    pub micro_step: Option<u64>,
-    pub epoch: Option<u64>,
+impl Event {
+    /// The line with its end.
+    pub(crate) fn line(&self) -> serde_json::Result<Vec<u8>> {
+        let mut line = serde_json::to_vec(&Versioned {
+            version: VERSION,
+            value: self,
+        })?;
+        line.push(b'\n');
+        Ok(line)
+    }
+}
+
+/// As a line is read: its version is none of the values.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(default = "version::first", rename = "version")]
+    _version: u64,
+    #[serde(flatten)]
+    event: Event,
 }
 
 /// A number as it stands in `events.jsonl`.
@@ -80,7 +108,7 @@ impl<'de> Deserialize<'de> for Value {
 /// Reads `events.jsonl`. A last line that a crash cut short is left out.
 ///
 /// # Errors
-/// The first other line, counted from 1, that is not an event.
+/// The first other line, counted from 1, that is not an event, or one of a newer version.
 pub fn read_events(path: &Path) -> Result<Vec<Event>> {
     let io = |e| Error::io(path, e);
     let mut reader = BufReader::new(open_regular(path)?);
@@ -94,8 +122,9 @@ pub fn read_events(path: &Path) -> Result<Vec<Event>> {
         }
         let long = line.len() as u64 == MOST_LINE_BYTES;
         let cut = line.last() != Some(&b'\n') && !long;
-        match serde_json::from_slice(&line) {
-            Ok(event) => events.push(event),
+        version::check(&line, VERSION, path, &format!("line {number}"))?;
+        match serde_json::from_slice::<Line>(&line) {
+            Ok(line) => events.push(line.event),
             Err(_) if cut => break,
             Err(e) => {
                 let found = if long {
@@ -140,7 +169,7 @@ struct Step {
 }
 
 /// Takes the lines of later steps out of `events.jsonl`, and what a crash cut short; they are kept beside it.
-pub(super) fn supersede(folder: &Path, step: u64) -> Result<()> {
+pub(crate) fn supersede(folder: &Path, step: u64) -> Result<()> {
     let (path, aside) = (folder.join(EVENTS), folder.join(SUPERSEDED));
     if !path.exists() {
         return Ok(());
@@ -153,7 +182,7 @@ pub(super) fn supersede(folder: &Path, step: u64) -> Result<()> {
     let mut lost = false;
     lines(&path, &mut file, &mut |line| {
         lost |= later(line);
-        Ok(())
+        version::check(line, VERSION, &path, "a line")
     })?;
     if !lost {
         return Ok(());
@@ -210,6 +239,16 @@ mod tests {
             let text = read_events(&path).unwrap_err().to_string();
             assert!(text.contains("events.jsonl: line 2: "), "{text}");
         }
+        let e = {
+            let newer = "{\"version\":2,\"at\":[2,1],\"loss\":1}\n";
+            std::fs::write(&path, format!("{good}{newer}")).unwrap();
+            read_events(&path).unwrap_err().to_string()
+        };
+        assert!(
+            e.contains("events.jsonl: line 2: ") && e.contains("found version 2"),
+            "{e}"
+        );
+        assert!(supersede(folder.path(), 1).is_err());
         std::fs::write(&path, "x".repeat(MOST_LINE_BYTES as usize + 10)).unwrap();
         assert!(read_events(&path)
             .unwrap_err()

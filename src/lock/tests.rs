@@ -18,7 +18,7 @@ fn other(boot: &str) -> Holder {
 #[test]
 fn a_folder_is_one_runs_and_its_own_process_may_hold_it_twice() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(NAME);
+    let path = run::lock::path(folder.path());
     let first = hold(folder.path(), false).unwrap();
     let nested = hold(folder.path(), false).unwrap();
     drop(first);
@@ -42,9 +42,23 @@ fn a_folder_is_one_runs_and_its_own_process_may_hold_it_twice() {
 }
 
 #[test]
+fn a_newer_versions_file_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = run::lock::path(folder.path());
+    let text = "{\"version\": 2, \"owner\": {\"host\": \"node7\"}}";
+    fs::write(&path, text).unwrap();
+    let e = take(&path, false).err().unwrap().to_string();
+    assert!(
+        e.contains("run.lock: version: ") && e.contains("found version 2"),
+        "{e}"
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
 fn what_a_crash_leaves_is_nobodys() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(NAME);
+    let path = run::lock::path(folder.path());
     // A process of this host that is gone; a host that has not renewed its name; half a file, and none of ours.
     let here = serde_json::to_string(&other(&machine::boot())).unwrap();
     let there = serde_json::to_string(&other("elsewhere")).unwrap();
@@ -76,7 +90,7 @@ fn what_a_crash_leaves_is_nobodys() {
 #[test]
 fn another_host_that_renews_its_name_has_the_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(NAME);
+    let path = run::lock::path(folder.path());
     let mut there = other("elsewhere");
     let file = open(&path).unwrap();
     there.write(&file).unwrap();
@@ -102,7 +116,7 @@ fn another_host_that_renews_its_name_has_the_folder() {
 #[test]
 fn a_run_that_is_started_again_waits_for_the_one_before() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(NAME);
+    let path = run::lock::path(folder.path());
     let before = take(&path, false).unwrap();
     std::thread::scope(|scope| {
         let next = scope.spawn(|| take(&path, true).is_ok());

@@ -1,8 +1,9 @@
 //! Recipes in layers: a file over its base over that one's base, and changes from the command line over all of them.
 
-use super::import;
 use crate::error::{Error, Result};
 use crate::fsutil::read_text_within;
+use crate::recipe::texts;
+use crate::reference::{self, Imported};
 use crate::yaml::{parse, Node, Place, Source, MOST_BYTES};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ const KEYS: &str = "such as `name: mine`, each in a line of its own; recipes/ ha
 pub struct Layers {
     pub(super) root: Node,
     /// Set where the lowest file is the reference's own.
-    pub imported: Option<import::Imported>,
+    pub(super) imported: Option<Imported>,
     /// What is wrong with the files and the changes, as far as they could be merged all the same.
     pub(super) faults: Vec<Error>,
     /// A base could not be read: what is missing may stand in it.
@@ -194,8 +195,8 @@ fn layer(text: &str, path: &Path, above: &mut Vec<PathBuf>) -> Result<Layers> {
         faults,
         incomplete: false,
     };
-    if import::is_reference(&own) {
-        match import::convert(&own) {
+    if reference::is_reference(&own) {
+        match reference::convert(&own) {
             Ok((root, imported)) => {
                 layers.root = root;
                 layers.imported = Some(imported);
@@ -231,8 +232,8 @@ fn below(base: &Node, path: &Path, above: &mut Vec<PathBuf>) -> Result<Layers> {
     let Some(name) = base.text() else {
         return Err(wrong("expected the path of a recipe".into()).hint("relative to this file"));
     };
-    if let Some(variable) = super::texts::variable(name) {
-        return Err(wrong(format!("`{name}`: {variable}")).hint(super::texts::WRITE_OUT));
+    if let Some(variable) = texts::variable(name) {
+        return Err(wrong(format!("`{name}`: {variable}")).hint(texts::WRITE_OUT));
     }
     if above.len() > MOST_BASES {
         return Err(wrong(format!("more than {MOST_BASES} recipes over each other")));

@@ -1,10 +1,14 @@
 //! The reference's own YAML (`pretrain.yaml`, `sft.yaml`) as one of our recipes, in parity mode: what its trainer does without
 //! being told is written out, and what has no counterpart here is said.
 
+mod blending;
 mod reading;
+pub(crate) mod sizes;
 
-use super::{Recipe, Set, StageRecipe};
+pub use blending::Blending;
+
 use crate::error::{all, Result};
+use crate::run;
 use crate::shapes::WINDOW_SECONDS;
 use crate::yaml::{Content, Node, Place};
 use indexmap::IndexMap;
@@ -13,7 +17,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Optimizer steps.
-pub(super) struct Counted {
+pub(crate) struct Counted {
     /// In all.
     pub steps: usize,
     /// Of one virtual epoch.
@@ -24,7 +28,7 @@ pub(super) struct Counted {
 
 /// What a reference file gave beside the recipe.
 #[derive(Debug, Clone)]
-pub struct Imported {
+pub(crate) struct Imported {
     /// What has no counterpart, one line each.
     pub notes: Vec<String>,
     /// Virtual epochs.
@@ -34,7 +38,7 @@ pub struct Imported {
 }
 
 /// Whether this is a file of the reference's trainer: by its top keys.
-pub(super) fn is_reference(root: &Node) -> bool {
+pub(crate) fn is_reference(root: &Node) -> bool {
     let sections = ["train_config", "data_config", "model_config", "clap_config"];
     sections.iter().filter(|s| root.get(s).is_some()).count() >= 2
 }
@@ -43,7 +47,7 @@ pub(super) fn is_reference(root: &Node) -> bool {
 ///
 /// # Errors
 /// Keys that a recipe needs and the file lacks, and values that mean something that cannot be done here.
-pub(super) fn convert(root: &Node) -> Result<(Node, Imported)> {
+pub(crate) fn convert(root: &Node) -> Result<(Node, Imported)> {
     let mut to = Node::map(&root.place);
     let mut stage = Node::map(&root.place);
     stage.content = Content::List(vec![stage.clone()]);
@@ -179,7 +183,7 @@ impl Import<'_> {
             }
         };
         let named = Path::new(&path).join(name);
-        let ours = Path::new(&path).join("checkpoints");
+        let ours = run::checkpoints(Path::new(&path));
         let mut start = named.clone();
         if !named.exists() {
             let gone = format!("{file}: `{}` is not there", named.display());
@@ -396,39 +400,40 @@ fn own_stages(folder: &Path) -> Vec<PathBuf> {
 }
 
 impl Imported {
-    /// What the reference's epochs make of the manifests.
-    ///
-    /// # Errors
-    /// A manifest that cannot be opened.
-    pub(super) fn steps(&self, recipe: &Recipe, stage: &StageRecipe, ranks: usize) -> Result<Counted> {
-        let blend = recipe.blend(stage, None)?;
-        let (batch, accumulate) = (stage.optim.batch_size.max(1), stage.optim.accumulate.max(1));
-        let ranks = ranks.max(1);
+    /// What the reference's epochs make of its sets (items, and the share of them in an epoch), on so many ranks.
+    pub(crate) fn steps(
+        &self,
+        sets: &[(usize, f64)],
+        batch: usize,
+        accumulate: usize,
+        ranks: usize,
+    ) -> Counted {
+        let [batch, accumulate, ranks] = [batch, accumulate, ranks].map(|n| n.max(1));
         let items = |epoch: u64| -> usize {
-            let share = |s: &Set| {
-                let (n, w) = (s.manifest.len() as f64, blend.global_weight * s.weight);
+            let share = |&(n, w): &(usize, f64)| {
+                let n = n as f64;
                 ((epoch + 1) as f64 * n * w) as u64 - (epoch as f64 * n * w) as u64
             };
-            blend.sets.iter().map(share).sum::<u64>() as usize
+            sets.iter().map(share).sum::<u64>() as usize
         };
         // The last step of an epoch may hold fewer micro-steps.
         let of = |epoch| items(epoch).div_ceil(ranks).div_ceil(batch).div_ceil(accumulate);
         let steps: usize = (0..self.epochs).map(of).sum();
         let epochs = self.epochs.max(1) as usize;
-        Ok(Counted {
+        Counted {
             steps,
             an_epoch: steps / epochs,
             schedule: items(0) / (batch * ranks) * epochs,
-        })
+        }
     }
 
     /// Virtual epochs of the file.
-    pub fn epochs(&self) -> u64 {
+    pub(crate) fn epochs(&self) -> u64 {
         self.epochs
     }
 
     /// Where our key's value is from, in words.
-    pub fn comment(&self, key: &str) -> Option<&str> {
+    pub(crate) fn comment(&self, key: &str) -> Option<&str> {
         self.comments.get(key).map(String::as_str)
     }
 }

@@ -1,0 +1,45 @@
+//! The parts of the model, and in what it computes, as recipes and the command line name them.
+
+use serde::{Deserialize, Serialize};
+
+/// A part of the model that a stage may train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Part {
+    Clap,
+    #[serde(alias = "audio_transform")]
+    AudioTransformer,
+    CrossAttention,
+    /// The input embeddings; see `StageRecipe::embedding_rows`.
+    Embeddings,
+    Lm,
+}
+
+impl Part {
+    /// The part that a weight belongs to, by its name.
+    pub fn of(name: &str) -> Self {
+        if name.starts_with("clap.") {
+            Part::Clap
+        } else if name.starts_with("audio_transformer_clap.") {
+            Part::AudioTransformer
+        } else if name.contains("gated_cross_attn_layer") {
+            Part::CrossAttention
+        } else if name.contains("embed_tokens") {
+            Part::Embeddings
+        } else {
+            Part::Lm
+        }
+    }
+}
+
+/// In what the forward and backward pass compute. Trained weights and the optimizer's state are fp32 in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum Precision {
+    #[default]
+    Fp32,
+    /// Autocast: matrix products in bf16, as the reference's `amp_bf16`.
+    AmpBf16,
+}

@@ -1,0 +1,173 @@
+//! `predictions.jsonl`: the answers of a model, one a line.
+
+use super::version::{self, Versioned};
+use crate::error::{Error, Result};
+use crate::fsutil::{lfs_error, lfs_pointer, open_regular};
+use serde::{Deserialize, Serialize};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+const VERSION: u64 = 1;
+/// A longer line is not one of ours.
+const MOST_LINE_BYTES: u64 = 16 << 20;
+
+pub fn path(run: &Path) -> PathBuf {
+    run.join("predictions.jsonl")
+}
+
+/// One answer of a model: one line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Prediction {
+    /// The item's key in its manifest.
+    pub id: String,
+    /// Groups items into rows of the table.
+    pub task: String,
+    /// The audio file, as the manifest names it.
+    pub path: String,
+    /// The question as asked.
+    pub prompt: String,
+    /// The right answer.
+    pub reference: String,
+    /// What the model wrote, special tokens left out.
+    pub prediction: String,
+    /// The ids that it generated.
+    #[serde(default)]
+    pub tokens: Vec<i64>,
+    /// The closed set of answers; empty where the answer is free.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Probability of a right guess, from 0 to 1.
+    #[serde(default)]
+    pub chance: Option<f64>,
+    /// The audio was replaced by silence.
+    #[serde(default)]
+    pub control: bool,
+    /// Time from the question to the last token.
+    #[serde(default)]
+    pub seconds: f64,
+}
+
+impl Prediction {
+    /// The line with its end.
+    pub(crate) fn line(&self) -> serde_json::Result<String> {
+        let written = Versioned {
+            version: VERSION,
+            value: self,
+        };
+        Ok(serde_json::to_string(&written)? + "\n")
+    }
+}
+
+/// Reads `predictions.jsonl`; empty lines are passed over.
+///
+/// # Errors
+/// The first line, counted from 1, that is not a prediction, with what is wrong with it.
+pub fn read(path: &Path) -> Result<Vec<Prediction>> {
+    let io = |e| Error::io(path, e);
+    let mut reader = BufReader::new(open_regular(path)?);
+    let mut predictions = Vec::new();
+    let mut line = Vec::new();
+    for number in 1.. {
+        let bad =
+            |expected: &str, found: String| Err(Error::data(path, format!("line {number}"), expected, found));
+        line.clear();
+        // One byte more than allowed tells a long line from the longest.
+        let mut bounded = (&mut reader).take(MOST_LINE_BYTES + 1);
+        match bounded.read_until(b'\n', &mut line).map_err(io)? {
+            0 => break,
+            n if n as u64 > MOST_LINE_BYTES => {
+                return bad(&format!("at most {MOST_LINE_BYTES} bytes"), "more".into());
+            }
+            _ if line.trim_ascii().is_empty() => continue,
+            _ => {}
+        }
+        if let Some(says) = lfs_pointer(&line).filter(|_| number == 1) {
+            return Err(lfs_error(path, &says));
+        }
+        // What some editors put before the first line.
+        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&line);
+        version::check(line, VERSION, path, &format!("line {number}"))?;
+        let prediction: Prediction = match serde_json::from_slice(line) {
+            Ok(prediction) => prediction,
+            Err(e) => return bad("a prediction as JSON", e.to_string()),
+        };
+        match prediction.chance {
+            Some(chance) if !(0.0..=1.0).contains(&chance) => {
+                return bad("a chance from 0 to 1", chance.to_string());
+            }
+            _ => predictions.push(prediction),
+        }
+    }
+    Ok(predictions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(id: usize, reference: &str, prediction: &str) -> Prediction {
+        Prediction {
+            id: id.to_string(),
+            task: "events".into(),
+            path: format!("{id}.wav"),
+            prompt: "what is it?".into(),
+            reference: reference.into(),
+            prediction: prediction.into(),
+            tokens: vec![5, 6],
+            labels: vec!["dog".into(), "rain".into()],
+            chance: Some(0.5),
+            control: false,
+            seconds: 0.25,
+        }
+    }
+
+    fn lines(text: &str) -> Result<Vec<Prediction>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("predictions.jsonl");
+        std::fs::write(&path, text).unwrap();
+        read(&path)
+    }
+
+    #[test]
+    fn lines_survive_a_round_trip() {
+        let before = vec![asked(0, "dog", "\"dog\"\n– Ωß"), asked(1, "rain", "")];
+        let text: Vec<String> = before.iter().map(|p| p.line().unwrap()).collect();
+        assert_eq!(lines(&(text.concat() + "\n")).unwrap(), before);
+    }
+
+    #[test]
+    fn a_bad_line_is_named() {
+        let good = asked(0, "dog", "dog").line().unwrap().trim().to_owned();
+        let error = |second: &str| lines(&format!("{good}\n{second}\n")).unwrap_err().to_string();
+        let e = error("{\"id\": \"1\"}");
+        assert!(
+            e.contains("predictions.jsonl: line 2: ") && e.contains("missing field"),
+            "{e}"
+        );
+        let e = error(&good.replace("0.5", "1.5"));
+        assert!(
+            e.contains("line 2: expected a chance from 0 to 1, found 1.5"),
+            "{e}"
+        );
+        assert!(error("{").contains("line 2"));
+    }
+
+    #[test]
+    fn lines_of_older_runs_are_read_and_those_of_newer_ones_refused() {
+        let line = asked(0, "dog", "dog").line().unwrap();
+        let old = line.replacen("\"version\":1,", "", 1);
+        assert_ne!(old, line);
+        assert_eq!(lines(&old).unwrap(), lines(&line).unwrap());
+        let new = line.replacen("\"version\":1,", "\"version\":2,", 1);
+        let e = lines(&format!("{old}{new}")).unwrap_err().to_string();
+        assert!(
+            e.contains("predictions.jsonl: line 2: ") && e.contains("version 2"),
+            "{e}"
+        );
+        // A newer form may have other fields.
+        let e = lines("{\"version\": 2, \"answers\": []}\n")
+            .unwrap_err()
+            .to_string();
+        assert!(e.contains("found version 2"), "{e}");
+    }
+}
