@@ -192,6 +192,11 @@ fn audio_transformer_on_1_3_and_30_windows_with_padding() {
             .slice(1, None, None, stride);
         assert_close(case, &out, &g.get(&format!("{case}/output")), 1e-5);
     }
+    // Where every window is real, no mask is the same as one that hides nothing.
+    let (x, _) = inputs("w3");
+    let all = Tensor::ones([x.size()[0], x.size()[1]], (Kind::Bool, Device::Cpu));
+    let [with, without] = [Some(&all), None].map(|real| transformer.forward(&x, real, false, false));
+    assert!(with.equal(&without));
     params.train_only(|_| true);
     let (x, real) = inputs("grad");
     let x = x.set_requires_grad(true);
