@@ -91,7 +91,8 @@ fn list(text: &str) -> Vec<usize> {
 }
 
 pub(super) fn look(cores: &Cores, said: Option<usize>) -> Vec<Line> {
-    let variable = |name: &str| std::env::var(name).ok();
+    // An empty one says nothing to OpenMP either.
+    let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
     let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
     vec![of_machine(cores), of_libtorch(cores, threads, said, &variable)]
 }

@@ -363,7 +363,7 @@ mod tests {
             println!("{name}: {distance:.1e}");
             assert!(distance > 0.0 && distance <= BOUND, "{name}: {distance:.1e}");
         }
-        let nan = |x: &[Tensor]| Ok(&x[0] / x[0].zeros_like() * &x[1]);
+        let nan = |x: &[Tensor]| Ok(&x[0] / &x[0].zeros_like() * &x[1]);
         let inputs = [1.0, 2.0].map(|v| Tensor::full([4, 4], v, (Kind::BFloat16, Device::Cpu)));
         assert!(distance(&inputs, &nan).unwrap().is_nan());
         assert_eq!(judged(&[("product", 1e-3)], 13).state, State::Ok);
