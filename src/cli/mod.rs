@@ -5,6 +5,7 @@ mod data;
 mod demo;
 mod files;
 mod generate;
+mod gpu_check;
 mod parts;
 mod plan;
 mod recipe;
@@ -61,6 +62,8 @@ enum Verb {
     Generate(generate::GenerateArgs),
     /// What a recipe costs, before anything runs: memory, steps, FLOPs, time.
     Plan(plan::PlanArgs),
+    /// Check a GPU: numbers beside the CPU's, memory beside the plan's, kernels, speed; a report to send back.
+    GpuCheck(gpu_check::GpuCheckArgs),
     /// Look at recipes, check them, take over the reference's.
     #[command(subcommand)]
     Recipe(recipe::RecipeVerb),
@@ -80,6 +83,7 @@ impl Verb {
         match self {
             Verb::Demo(_) | Verb::Lm(_) | Verb::Clap(_) | Verb::Train(_) | Verb::Eval(_) => true,
             Verb::Generate(_) | Verb::Trace(_) => true,
+            Verb::GpuCheck(args) => args.computes(),
             Verb::Synth(_) | Verb::Launch(_) | Verb::Report(_) | Verb::Plan(_) | Verb::Recipe(_) => false,
             Verb::Checkpoint(_) | Verb::Data(_) => false,
         }
@@ -163,6 +167,7 @@ fn run(verb: &Verb) -> Result<i32> {
         Verb::Report(args) => args.run(),
         Verb::Generate(args) => generate::run(args),
         Verb::Plan(args) => args.run(),
+        Verb::GpuCheck(args) => return args.run(),
         Verb::Recipe(verb) => recipe::run(verb),
         Verb::Checkpoint(verb) => checkpoint::run(verb),
         Verb::Data(verb) => data::run(verb),
