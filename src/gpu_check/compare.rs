@@ -2,10 +2,6 @@
 
 use tch::{Device, Kind, Tensor};
 
-/// Weights whose gradient is smaller than this share of the whole gradient are measured by that share of it: what is left of
-/// theirs is rounding (the bias of keys moves no attention).
-const SMALL: f64 = 1e-3;
-
 /// ‖found − expected‖ / ‖expected‖ over all elements, in float64 on the CPU; the plain norm of `found` where `expected` is 0.
 /// NaN where one of them is not finite, which is within no bound; infinite where their shapes differ.
 pub fn distance(found: &Tensor, expected: &Tensor) -> f64 {
@@ -21,8 +17,9 @@ pub fn distance(found: &Tensor, expected: &Tensor) -> f64 {
     }
 }
 
-/// The same of gradients, by weight: the largest, and whose it is.
-pub fn gradients(found: &[(String, Tensor)], expected: &[(String, Tensor)]) -> (f64, String) {
+/// The same of gradients, by weight: the largest, and whose it is. Weights whose gradient is smaller than the share `small` of the
+/// whole gradient are measured by that share of it: what is left of theirs is rounding (the bias of keys moves no attention).
+pub fn gradients(found: &[(String, Tensor)], expected: &[(String, Tensor)], small: f64) -> (f64, String) {
     if found.len() != expected.len() {
         let why = format!("{} weights have a gradient, not {}", found.len(), expected.len());
         return (f64::INFINITY, why);
@@ -33,7 +30,7 @@ pub fn gradients(found: &[(String, Tensor)], expected: &[(String, Tensor)]) -> (
     for (((name, found), (other, _)), expected) in found.iter().zip(expected).zip(&wides) {
         let off = match name == other && found.size() == expected.size() {
             true => {
-                norm(&(wide(found) - expected)) / norm(expected).max(SMALL * whole).max(f64::MIN_POSITIVE)
+                norm(&(wide(found) - expected)) / norm(expected).max(small * whole).max(f64::MIN_POSITIVE)
             }
             false => f64::INFINITY,
         };
@@ -79,14 +76,22 @@ mod tests {
             all.iter().map(|(n, v)| (n.to_string(), t(v))).collect()
         };
         let expected = named(&[("big", &[1000.0]), ("small", &[1e-9])]);
-        let (off, _) = gradients(&named(&[("big", &[1000.0]), ("small", &[-1e-9])]), &expected);
+        let (off, _) = gradients(
+            &named(&[("big", &[1000.0]), ("small", &[-1e-9])]),
+            &expected,
+            1e-3,
+        );
         assert!(off < 1e-8, "{off}");
-        let (off, name) = gradients(&named(&[("big", &[1100.0]), ("small", &[0.0])]), &expected);
+        let (off, name) = gradients(&named(&[("big", &[1100.0]), ("small", &[0.0])]), &expected, 1e-3);
         assert!((off - 0.1).abs() < 1e-9 && name == "big");
-        let (off, name) = gradients(&named(&[("big", &[f64::NAN]), ("small", &[5.0])]), &expected);
+        let (off, name) = gradients(
+            &named(&[("big", &[f64::NAN]), ("small", &[5.0])]),
+            &expected,
+            1e-3,
+        );
         assert!(off.is_nan() && name == "big");
         assert_eq!(
-            gradients(&named(&[("big", &[1000.0])]), &expected).0,
+            gradients(&named(&[("big", &[1000.0])]), &expected, 1e-3).0,
             f64::INFINITY
         );
     }

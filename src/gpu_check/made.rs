@@ -132,7 +132,7 @@ pub struct Shape {
 pub fn batch(shape: Shape, t: &Tokenizer, device: Device) -> Batch {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let less = |item: usize, all: usize| match shape.ragged {
-        true => (all - (item * all / 4).min(all - 1)).max(1),
+        true => (all - (item * all).div_ceil(4).min(all - 1)).max(1),
         false => all,
     };
     let mels = (0..shape.items).map(|i| {

@@ -190,7 +190,6 @@ impl Options {
 /// [`Error::Mismatch`] where a row is broken or failed; a folder that cannot be written to; a part that does not exist.
 pub fn run(options: &Options) -> Result<i32> {
     options.check()?;
-    std::fs::create_dir_all(&options.out).map_err(|e| Error::io(&options.out, e))?;
     let work = tempfile::tempdir().map_err(|e| Error::io(std::env::temp_dir(), e))?;
     let started = Instant::now();
     let mut report = Report {
@@ -220,6 +219,7 @@ pub fn run(options: &Options) -> Result<i32> {
             Outcome::Rows(rows) => rows,
             Outcome::NoDevice(code) => return Ok(code),
         };
+        std::fs::create_dir_all(&options.out).map_err(|e| Error::io(&options.out, e))?;
         report.parts.push(PartReport {
             name: part.name.into(),
             title: part.title.into(),

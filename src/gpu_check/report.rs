@@ -212,7 +212,7 @@ impl Report {
     pub fn send_back(&self) -> String {
         format!(
             "Please send back `{MARKDOWN}` and `{JSON}`, whole: attach them to an issue of the project that this af2 is from. They hold \
-             the names of the card, its driver and its libraries, and no path, host or user of this machine."
+             the names of the card, its driver and its libraries; of this machine's paths at most what an error in a note names."
         )
     }
 }
@@ -306,8 +306,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.trim_end()
-                .ends_with("no path, host or user of this machine."),
+            text.trim_end().ends_with("what an error in a note names."),
             "{text}"
         );
     }

@@ -68,13 +68,7 @@ pub fn run(check: &mut Check) -> Result<()> {
         let begun = Instant::now();
         let mut child = runs.start("train", "killed", &[])?;
         let checkpoints = runs.folder.join("killed/checkpoints").join(STAGE);
-        let first = loop {
-            if let Some(step) = numbered(&checkpoints)
-                .ok()
-                .and_then(|all| all.keys().next().copied())
-            {
-                break step;
-            }
+        while !numbered(&checkpoints).is_ok_and(|all| !all.is_empty()) {
             if let Some(status) = child.0.try_wait().map_err(|e| Error::io(&checkpoints, e))? {
                 return Err(Error::Training {
                     message: format!("it ended before it could be killed: {status}"),
@@ -83,16 +77,12 @@ pub fn run(check: &mut Check) -> Result<()> {
             }
             within(until)?;
             std::thread::sleep(Duration::from_millis(2));
-        };
+        }
         // Dropping it kills it, as a lost machine would.
         drop(child);
         m.must(!runs.stage("killed").join("safe_ckpt").exists(), || {
             "it was through before it was killed".into()
         });
-        m.note(format!(
-            "killed behind the checkpoint of step {first} of {}",
-            runs.steps
-        ));
         ended(runs.start("train", "killed", &["--resume", "auto"])?, until)?;
         let (off, whose) = runs.apart("whole", "killed")?;
         m.set("seconds", begun.elapsed().as_secs_f64());
