@@ -212,7 +212,6 @@ pub fn run(options: &Options) -> Result<i32> {
     for part in PARTS.iter().filter(|p| options.wants(p.name)) {
         let left = all.saturating_sub(started.elapsed());
         let own = Duration::from_secs_f64(60.0 * part.minutes * longer);
-        crate::say!("{}", part.title);
         let begun = Instant::now();
         let file = work.path().join(part.name);
         let rows = match in_a_process(part, options, &file, own.min(left))? {
@@ -362,6 +361,7 @@ pub fn run_one(one: &One, options: &Options) -> Result<i32> {
             return Ok(e.exit_code());
         }
     };
+    crate::say!("{}", part.title);
     let fault = one.fault.as_deref().and_then(Fault::read);
     let time = Duration::from_secs_f64(one.seconds);
     let mut check = Check::new(&one.rows, device, options.tiny, time, fault)?;

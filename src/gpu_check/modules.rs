@@ -22,7 +22,8 @@ pub const ABOUT: &str = "The same random weights and inputs; heads as large as t
     those below a share of the whole gradient are measured by that share, as theirs is rounding: a thousandth in fp32, a tenth in bf16. Bounds: in fp32, with TF32 off, the two sides add up in another order: \
     about 6e-8 times the root of some thousand terms a product, some tens of products one behind the other, so 1e-4 for outputs and 1e-3 for \
     gradients, in which more cancels; TF32, with 10 bits of mantissa, would be past it. Under bf16 autocast every product rounds to 8 bits, \
-    0.4%, at random: 3e-2 for outputs and 1e-1 for gradients. The mel is computed on the CPU alone.";
+    0.4%, at random. At these sizes the CPU's own bf16 was seen 1e-2 from its fp32 in outputs, 5e-2 in the gradients of a module and 1.2e-1 in \
+    those of the whole model; the bounds are 3e-2, 2e-1 and 5e-1, and a path that is left out is 1. The mel is computed on the CPU alone.";
 
 /// How far apart the device and the CPU may be.
 #[derive(Clone, Copy)]
@@ -39,8 +40,12 @@ const FP32: Bounds = Bounds {
 };
 const BF16: Bounds = Bounds {
     output: 3e-2,
-    gradient: 1e-1,
+    gradient: 2e-1,
     small: 1e-1,
+};
+const WHOLE_BF16: Bounds = Bounds {
+    gradient: 5e-1,
+    ..BF16
 };
 /// Of what is added up in fixed order, weight by weight: AdamW.
 const ELEMENTWISE: f64 = 1e-5;
@@ -102,9 +107,21 @@ fn beside_the_cpu<M>(
     trains: &dyn Fn(&str) -> bool,
     forward: &dyn Fn(&M, Device) -> Tensor,
 ) -> Result<()> {
+    compared(check, name, build, trains, forward, BF16)
+}
+
+/// The same with other bounds in bf16.
+fn compared<M>(
+    check: &mut Check,
+    name: &str,
+    build: &dyn Fn(&Scope) -> M,
+    trains: &dyn Fn(&str) -> bool,
+    forward: &dyn Fn(&M, Device) -> Tensor,
+    cast: Bounds,
+) -> Result<()> {
     let device = check.device;
     let mut expected = None;
-    for (bf16, bounds) in [(false, FP32), (true, BF16)] {
+    for (bf16, bounds) in [(false, FP32), (true, cast)] {
         let precision = if bf16 { "bf16 autocast" } else { "fp32" };
         check.row(&format!("{name}, {precision}"), |m| {
             let (expected, weights) = match &mut expected {
@@ -243,7 +260,7 @@ fn flamingo(check: &mut Check) -> Result<()> {
     let stage = made::stage("clap, audio_transformer, cross_attention, embeddings, lm", 2, 3)?;
     // Batches of several lengths: padding in windows and in text.
     let loss = |model: &Flamingo, device: Device| of(lengths(3), device).loss_sum(model, &stage, true, 16);
-    beside_the_cpu(check, "Flamingo, loss", &build, &|_| true, &loss)?;
+    compared(check, "Flamingo, loss", &build, &|_| true, &loss, WHOLE_BF16)?;
 
     let device = check.device;
     check.row("activation checkpointing beside none, both on the device", |m| {
