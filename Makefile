@@ -3,7 +3,7 @@
 # The targets share one target/ folder, and cargo parallelises by itself.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build install uninstall demo test test-interop bench bench-busy bench-data bench-train fuzz fmt lint clean distclean
+.PHONY: help setup build install uninstall demo test test-interop gpu-check bench bench-busy bench-data bench-train fuzz fmt lint clean distclean
 
 # Recipes start where this file lies, also under `make -f` and where the path holds spaces.
 export AF2_ROOT := $(shell cd -P "$$(dirname "$$(echo '$(MAKEFILE_LIST)' | sed 's/^ *//')")" && pwd)
@@ -36,6 +36,9 @@ test: setup ## all tests (ARGS='...' goes to cargo test)
 
 test-interop: setup ## real PyTorch and transformers read what we write, and the other way round (5 GB, kept outside)
 	@$(HERE) bash tests/interop/run.sh $(ARGS)
+
+gpu-check: build ## a GPU's numbers, memory, kernels and speed: 20 minutes, a report to send back (ARGS='--python PATH')
+	@$(HERE) $(CARGO) run --release --locked --quiet -- gpu-check $(ARGS)
 
 bench: build ## how fast checkpoints load, beside the disk and Python's loaders
 	@$(HERE) $(CARGO) bench --locked --quiet --bench checkpoint

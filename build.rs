@@ -71,7 +71,7 @@ fn shim(lib: &Path) {
         .include(torch.join("include/torch/csrc/api/include"));
     build
         .clone()
-        .files(["c10d.cpp", "kernels.cpp"].map(|f| format!("{SHIM}/{f}")))
+        .files(["c10d.cpp", "check.cpp", "kernels.cpp"].map(|f| format!("{SHIM}/{f}")))
         .compile("af2_shim");
     println!("cargo:rustc-link-lib=dylib=torch_cpu");
     println!("cargo:rustc-link-lib=dylib=c10");

@@ -56,6 +56,8 @@ pub mod generate;
 pub mod metrics;
 pub mod report;
 
+pub mod gpu_check;
+
 pub mod cli;
 
 pub use error::{Error, Result};

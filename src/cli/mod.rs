@@ -7,6 +7,7 @@ mod doctor;
 mod environment;
 mod files;
 mod generate;
+mod gpu_check;
 mod parts;
 mod plan;
 mod recipe;
@@ -66,6 +67,8 @@ enum Verb {
     Plan(plan::PlanArgs),
     /// What this machine offers a run: CUDA, cores, memory, disk; each thing ok, slow or broken.
     Doctor(doctor::DoctorArgs),
+    /// Check a GPU: numbers beside the CPU's, memory beside the plan's, kernels, speed; a report to send back.
+    GpuCheck(gpu_check::GpuCheckArgs),
     /// Look at recipes, check them, take over the reference's.
     #[command(subcommand)]
     Recipe(recipe::RecipeVerb),
@@ -89,6 +92,7 @@ impl Verb {
             Verb::Generate(_) | Verb::Trace(_) => true,
             // It measures what those would have.
             Verb::Doctor(_) => true,
+            Verb::GpuCheck(args) => args.computes(),
             Verb::Synth(_) | Verb::Launch(_) | Verb::Report(_) | Verb::Plan(_) | Verb::Recipe(_) => false,
             Verb::Checkpoint(_) | Verb::Data(_) | Verb::Completions { .. } => false,
         }
@@ -183,6 +187,7 @@ fn run(verb: &Verb, threads: Option<usize>) -> Result<i32> {
         Verb::Generate(args) => generate::run(args),
         Verb::Plan(args) => args.run(),
         Verb::Doctor(args) => return args.run(threads),
+        Verb::GpuCheck(args) => return args.run(),
         Verb::Recipe(verb) => recipe::run(verb),
         Verb::Checkpoint(verb) => checkpoint::run(verb),
         Verb::Data(verb) => data::run(verb),

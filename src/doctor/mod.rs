@@ -9,7 +9,7 @@ mod kernels;
 mod memory;
 mod mounts;
 mod open_files;
-mod peak;
+pub(crate) mod peak;
 mod versions;
 
 use serde::Serialize;

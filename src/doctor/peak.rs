@@ -20,7 +20,7 @@ const OTHERS: [&str; 4] = ["NVL", "Laptop", "4090 D", "MIG"];
 pub(super) const OF_GPU: f64 = 0.4;
 
 /// Dense bf16 and fp32, operations a second.
-pub(super) fn of_gpu(name: &str) -> Option<(f64, f64)> {
+pub(crate) fn of_gpu(name: &str) -> Option<(f64, f64)> {
     if OTHERS.iter().any(|other| name.contains(other)) {
         return None;
     }

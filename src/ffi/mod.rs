@@ -2,6 +2,7 @@
 //! `unsafe` of the crate outside memory maps.
 
 pub mod c10d;
+pub mod check;
 pub mod cuda;
 pub mod kernels;
 pub mod nvml;
@@ -98,6 +99,7 @@ pub fn program() -> [(String, String); 3] {
     // All that is ours between the program and libtorch.
     let shim = [
         include_bytes!("shim/c10d.cpp").as_slice(),
+        include_bytes!("shim/check.cpp"),
         include_bytes!("shim/kernels.cpp"),
         include_bytes!("shim/nccl.cpp"),
         include_bytes!("shim/common.hpp"),
