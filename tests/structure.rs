@@ -97,6 +97,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "train",
         &[
             "error",
+            "shapes",
             "fsutil",
             "panics",
             "progress",

@@ -3,20 +3,29 @@
 use super::*;
 use crate::ffi::c10d::StoreServer;
 
+/// One of two, at a store of this machine.
+fn of_two(rank: usize, port: u16) -> Place {
+    Place {
+        rank,
+        world: 2,
+        local: rank,
+        host: "127.0.0.1".into(),
+        port,
+        agent: true,
+        again: false,
+    }
+}
+
 /// What each of two ranks makes of it.
 fn both<T: Send>(each: impl Fn(&Ranks) -> T + Sync) -> [T; 2] {
     let server = StoreServer::start().unwrap();
     let one = |rank: usize| {
-        let place = Place {
-            rank,
-            world: 2,
-            local: rank,
-            host: "127.0.0.1".into(),
-            port: server.port,
-            agent: true,
-            again: false,
-        };
-        let ranks = Ranks::join(&place, Ok(Device::Cpu), Duration::from_secs(20), &Facts::new());
+        let ranks = Ranks::join(
+            &of_two(rank, server.port),
+            Ok(Device::Cpu),
+            Duration::from_secs(20),
+            &Facts::new(),
+        );
         each(&ranks.unwrap().0)
     };
     std::thread::scope(|scope| {
@@ -78,20 +87,15 @@ fn what_differs_between_ranks_is_told_to_both() {
 /// What each of two ranks hears that bring these devices.
 fn devices(of: [fn() -> Result<Device>; 2]) -> [Error; 2] {
     let server = StoreServer::start().unwrap();
-    let port = server.port;
     let one = |rank: usize| {
-        let place = Place {
-            rank,
-            world: 2,
-            local: rank,
-            host: "127.0.0.1".into(),
-            port,
-            agent: true,
-            again: false,
-        };
-        Ranks::join(&place, of[rank](), Duration::from_secs(20), &Facts::new())
-            .err()
-            .unwrap()
+        Ranks::join(
+            &of_two(rank, server.port),
+            of[rank](),
+            Duration::from_secs(20),
+            &Facts::new(),
+        )
+        .err()
+        .unwrap()
     };
     std::thread::scope(|scope| {
         let second = scope.spawn(|| one(1));

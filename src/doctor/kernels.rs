@@ -11,7 +11,7 @@ pub(super) const NAMES: [&str; 4] = ["device", "bf16", "product_fp32", "product_
 /// Bf16 keeps 8 bits; what is summed stays in fp32. The largest difference, of the largest value, that passes; tests measure 1e-2.
 const BOUND: f64 = 5e-2;
 
-const DISTRUST: &str = "bf16 on this device is not to be trusted: train.amp_bf16=false computes without it";
+const DISTRUST: &str = "bf16 on this device is not to be trusted: train.precision=fp32 computes without it";
 
 /// The lines, and how much of a product's time threads waited for a core.
 pub(super) fn cpu(cores: &Cores, quick: bool) -> (Option<f64>, Vec<Line>) {
@@ -105,7 +105,7 @@ fn bf16_of_cpu(has: bool, fp32: f64, bf16: f64) -> Line {
                 rated(floor)
             );
             let advice =
-                "the processor says it has bf16, and libtorch gains nothing by it: train.amp_bf16=false";
+                "the processor says it has bf16, and libtorch gains nothing by it: train.precision=fp32";
             let line = match bf16 >= floor {
                 true => Line::ok(NAME, found),
                 false => Line::slow(NAME, found, advice),
@@ -136,7 +136,7 @@ pub(super) fn gpu(index: usize, quick: bool) -> Vec<Line> {
                 "{}, without units for it (capability {major}.{minor})",
                 works.found
             ),
-            "GPUs before Ampere (8.0) only imitate bf16: train.amp_bf16=false",
+            "GPUs before Ampere (8.0) only imitate bf16: train.precision=fp32",
         ),
         _ => works,
     });
