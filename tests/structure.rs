@@ -160,6 +160,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "progress",
             "cores",
             "device",
+            "ffi",
             "dist",
             "run",
             "report",
