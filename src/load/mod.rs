@@ -13,7 +13,7 @@ use crate::cores;
 use crate::error::{Error, Result};
 use crate::model::flamingo::{Config, Flamingo};
 use crate::model::params::{Lookup, Origin, Params, Store};
-use crate::model::{audio_transformer, bounds, cross_attention, htsat, infer, qwen2, swin};
+use crate::model::{audio_transformer, bounds, cross_attention, htsat, infer, lm, swin};
 use crate::recipe::{Part, Recipe};
 use crate::settings::Settings;
 use crate::text::tokenizer::Tokenizer;
@@ -199,7 +199,7 @@ fn new_model(recipe: &Recipe) -> Result<New> {
         htsat: infer::htsat(&shapes, names::CLAP, &clap)?,
         audio_transformer: recipe.model.audio_transformer(),
         cross_attention: recipe.model.cross_attention(),
-        lm: qwen2::Config::read(&llm)?,
+        lm: lm::Config::read(&llm)?,
         vocab: tokenizer.len() as i64,
         audio_token: tokenizer.audio,
     };
@@ -340,9 +340,9 @@ fn sizes(
         )),
         None => {}
     }
-    let lm = qwen2::Config::read(llm)?;
+    let lm = lm::Config::read(llm)?;
     let mut cross = settings.cross_attention.clone();
-    cross.every = infer::cross_attention_every(&shapes, folder, lm.num_hidden_layers)?;
+    cross.every = infer::cross_attention_every(&shapes, folder, lm.decoder().num_hidden_layers)?;
     if let Some(every) = settings.every.filter(|e| *e != cross.every) {
         return Err(Error::checkpoint(
             folder,
