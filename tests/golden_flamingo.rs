@@ -82,7 +82,7 @@ fn forward_from_sound_files_both_frame_rules() {
                 .collect();
             let traced = trace::run(&model, &manifest(), &golden(""), &keys, 512).unwrap();
             let file = golden("F_tiny/golden_forward.safetensors");
-            let table = trace::compare(&traced, &file, name, frames).unwrap();
+            let table = trace::compare(&traced, &file, name, Some(frames)).unwrap();
             let mut compared = Vec::new();
             for row in table.iter().filter(|r| r.other.is_some()) {
                 println!("{few_shot} {name} {}: {:.2e}", row.name, row.relative);

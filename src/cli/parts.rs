@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::load::{self, Loaded, Options, Rules};
 use crate::preflight;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which checkpoint, and how strictly it is read.
 #[derive(Args)]
@@ -24,7 +24,7 @@ pub struct CheckpointArgs {
 pub struct OpenArgs {
     /// The LM's Hugging Face folder; default: llm/ beside the weights.
     #[arg(long, value_name = "DIR")]
-    llm: Option<PathBuf>,
+    pub(super) llm: Option<PathBuf>,
     /// AF-CLAP's file; default: the one in clap_ckpt/ beside the weights.
     #[arg(long, value_name = "FILE")]
     clap: Option<PathBuf>,
@@ -47,7 +47,7 @@ pub struct OpenArgs {
     #[arg(long)]
     allow_unexpected: bool,
     #[arg(long, default_value = "auto")]
-    device: String,
+    pub(super) device: String,
 }
 
 impl OpenArgs {
@@ -73,8 +73,15 @@ impl OpenArgs {
 impl CheckpointArgs {
     /// Opens the model and prints what a user may want to know of it.
     pub fn open(&self) -> Result<Loaded> {
-        let parts = self.how.parts(self.checkpoint.clone());
-        let model = load::open_parts(&parts, &self.how.options()?).map_err(|e| published(e, &parts))?;
+        self.how.open(&self.checkpoint)
+    }
+}
+
+impl OpenArgs {
+    /// See [`CheckpointArgs::open`].
+    pub fn open(&self, checkpoint: &Path) -> Result<Loaded> {
+        let parts = self.parts(checkpoint.to_path_buf());
+        let model = load::open_parts(&parts, &self.options()?).map_err(|e| published(e, &parts))?;
         for note in &model.notes {
             crate::say!("note: {note}");
         }

@@ -4,8 +4,10 @@
 //! `af2.yaml` with the few sizes that tensors do not tell.
 
 pub mod convert;
+mod language_model;
 mod report;
 
+pub use language_model::language_model;
 pub use report::{compare, Report, Rules};
 
 use crate::checkpoint::{self, hugging_face, items, names, Archive, Parts, ReleasedFolder, TorchFile};

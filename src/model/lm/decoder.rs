@@ -271,12 +271,27 @@ impl Decoder {
 
     /// The LM alone: token ids (B, T), padded at most behind each text → logits (B, T, V).
     pub fn forward(&self, ids_bt: &Tensor) -> Tensor {
-        let context = self.context(ids_bt.size()[1], 0, Padding::Behind);
+        self.logits(&self.states(ids_bt, Padding::Behind, None, &mut |_| {}))
+    }
+
+    /// The LM alone: the normed states (B, T, D) of T new tokens after those that `cache` holds. `each` sees what goes into
+    /// the first layer and what comes out of every one.
+    pub fn states(
+        &self,
+        ids_bt: &Tensor,
+        padding: Padding,
+        mut cache: Option<&mut Cache>,
+        each: &mut dyn FnMut(&Tensor),
+    ) -> Tensor {
+        let past = cache.as_ref().map_or(0, |c| c.len());
+        let context = self.context(ids_bt.size()[1], past, padding);
         let mut x = self.embed(ids_bt);
+        each(&x);
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.get().forward(&x, &context, None, i);
+            x = layer.get().forward(&x, &context, cache.as_deref_mut(), i);
+            each(&x);
         }
-        self.logits(&self.normed(&x))
+        self.normed(&x)
     }
 }
 
@@ -434,14 +449,7 @@ mod tests {
         let lm = lm();
         let ids = Tensor::randint(50, [3, 6], (Kind::Int64, Device::Cpu));
         let real = Tensor::from_slice2(&[[1u8, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]);
-        let run = |padding: Padding| {
-            let context = lm.context(6, 0, padding);
-            let mut x = lm.embed(&ids);
-            for (i, layer) in lm.layers.iter().enumerate() {
-                x = layer.get().forward(&x, &context, None, i);
-            }
-            lm.normed(&x)
-        };
+        let run = |padding: Padding| lm.states(&ids, padding, None, &mut |_| {});
         let (with, without) = (run(Padding::Masked(&real)), run(Padding::Behind));
         assert!(without.isfinite().all().int64_value(&[]) == 1);
         let read = real.ne(0).unsqueeze(-1);
