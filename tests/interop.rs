@@ -206,14 +206,35 @@ fn plain_lm(folder: &Path, vocab: i64) -> Decoder {
 #[test]
 #[ignore = "make test-interop"]
 fn transformers_opens_the_language_model_that_we_export() {
+    let parts: Parts = golden("F_tiny").as_path().into();
+    exported(&parts, "Qwen2ForCausalLM");
+    for (family, class) in [
+        ("qwen3_tied", "Qwen3ForCausalLM"),
+        ("llama3_scaled", "LlamaForCausalLM"),
+        ("llama_untied", "LlamaForCausalLM"),
+    ] {
+        let llm = Some(golden("U_lm_families").join(family));
+        let clap = golden("F_tiny/clap_ckpt/epoch_16.pt");
+        exported(
+            &Parts {
+                llm,
+                ..clap.as_path().into()
+            },
+            class,
+        );
+    }
+}
+
+/// Converts a language model, and lets transformers open it, say its class, and compute the logits that we do.
+fn exported(parts: &Parts, class: &str) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let choice = Choice {
         full: false,
         train: vec![Part::Embeddings],
     };
-    let parts: Parts = golden("F_tiny").as_path().into();
-    convert(&parts, &at("hf"), Layout::Hf, &choice).unwrap();
+    std::fs::write(at("class.txt"), class).unwrap();
+    convert(parts, &at("hf"), Layout::Hf, &choice).unwrap();
     // Again in several shards with an index.
     std::fs::create_dir(at("hf_sharded")).unwrap();
     let tensors = Archive::open(&at("hf")).unwrap();

@@ -9,6 +9,7 @@ use af2::load::{self, Options};
 use af2::model::lm::{Cache, Config, Decoder, Padding};
 use af2::model::{cost, flamingo};
 use af2::recipe::{Part, Recipe};
+use af2::text::{prompt, tokenizer::Tokenizer};
 use af2::trace;
 use common::{af2, golden, relative};
 use std::fs;
@@ -375,4 +376,49 @@ fn a_model_is_saved_opened_and_exported_as_the_family_that_it_is() {
         assert_eq!(again.params.contains(head_norm), family == "qwen3_tied");
         assert!(again.params.get(names::EMBEDDING) == opened.params.get(names::EMBEDDING));
     }
+}
+
+/// Llama 3's way: an end of text of its own, and a template that puts `<|begin_of_text|>` before everything. Ours puts
+/// nothing there: prompts are the same over all families.
+#[test]
+fn a_llama_tokenizer_ends_with_its_own_token_and_begins_with_none() {
+    let d = tempfile::tempdir().unwrap();
+    let renamed = |file: &str| {
+        let text = fs::read_to_string(folder("llama_untied").join(file)).unwrap();
+        text.replace("<|endoftext|>", "<|eot_id|>")
+            .replace("<|im_start|>", "<|begin_of_text|>")
+            .replace("<|im_end|>", "<|end_of_text|>")
+            .replace("Qwen2Tokenizer", "PreTrainedTokenizerFast")
+    };
+    let mut tokenizer: serde_json::Value = serde_json::from_str(&renamed("tokenizer.json")).unwrap();
+    let bos = "<|begin_of_text|>";
+    let id = tokenizer["added_tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|t| t["content"] == bos)
+        .unwrap()["id"]
+        .clone();
+    tokenizer["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {bos: {"id": bos, "ids": [id], "tokens": [bos]}},
+    });
+    fs::write(d.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let config = renamed("tokenizer_config.json")
+        .replace("\"bos_token\": null", "\"bos_token\": \"<|begin_of_text|>\"");
+    fs::write(d.path().join("tokenizer_config.json"), config).unwrap();
+    fs::write(
+        d.path().join("generation_config.json"),
+        r#"{"eos_token_id": [592, 590]}"#,
+    )
+    .unwrap();
+    let t = Tokenizer::open(d.path()).unwrap();
+    assert_eq!((t.end_of_text.as_str(), t.eos), ("<|eot_id|>", 590));
+    assert!(t.notes.is_empty(), "{:?}", t.notes);
+    // 593 tokens of the folder, four of ours: none of Qwen's.
+    assert_eq!(t.len(), 597);
+    let ids = t.encode(&prompt::example(&t, "what is it?", "a dog")).unwrap();
+    assert_eq!((ids[0], ids[ids.len() - 1]), (t.audio, t.eos));
 }
