@@ -8,6 +8,7 @@ use crate::load::Loaded;
 use crate::model::cross_attention::Frames;
 use crate::model::flamingo::{Audio, Text};
 use crate::model::input::{matrix, targets};
+use crate::model::lm::{Decoder, Padding};
 use std::path::Path;
 use tch::{no_grad, Kind, Tensor};
 
@@ -59,6 +60,76 @@ pub fn run(
     Ok(out)
 }
 
+/// Runs a language model alone over `input_ids` (B, T) of a file, with its `attention_mask` (B, T) where it has one; returns
+/// tensors under the names of transformers' outputs:
+///
+/// | name | shape |
+/// |---|---|
+/// | `input_ids` | (B, T) int64 |
+/// | `attention_mask` | (B, T) uint8, where the file has one |
+/// | `hidden_0` | (B, T, D), the embeddings |
+/// | `hidden_N` | (B, T, D) after layer N; the last is normed |
+/// | `logits` | (B, T, V) |
+///
+/// What stands at padded positions means nothing.
+///
+/// # Errors
+/// Ids that are no integers, none of the vocabulary's, or not (B, T); a mask of another shape or of other values.
+pub fn language_model(lm: &Decoder, ids: &Path) -> Result<Vec<(String, Tensor)>> {
+    let archive = Archive::open(ids)?;
+    let wrong = |name: &str, expected: String, found: String| Err(Error::data(ids, name, expected, found));
+    let Some(info) = archive.info("input_ids") else {
+        let names: Vec<&str> = archive.names().take(3).collect();
+        return wrong("input_ids", "token ids".into(), format!("names like {names:?}"));
+    };
+    let whole = matches!(info.kind, Kind::Int64 | Kind::Int | Kind::Int16 | Kind::Uint8);
+    if !whole || info.shape.len() != 2 || info.shape.contains(&0) {
+        let found = format!("{:?} of shape {:?}", info.kind, info.shape);
+        return wrong("input_ids", "integers (B, T)".into(), found);
+    }
+    let ids_bt = archive.get("input_ids")?.to_kind(Kind::Int64);
+    let rows = lm.embed_tokens.size()[0];
+    let (least, most) = (i64::try_from(ids_bt.min())?, i64::try_from(ids_bt.max())?);
+    if least < 0 || most >= rows {
+        return wrong(
+            "input_ids",
+            format!("ids from 0 to {}", rows - 1),
+            format!("{least} to {most}"),
+        );
+    }
+    let mut mask_bt = None;
+    if let Some(mask) = archive.info("attention_mask") {
+        if mask.shape != info.shape {
+            let expected = format!("shape {:?}, as input_ids", info.shape);
+            return wrong("attention_mask", expected, format!("{:?}", mask.shape));
+        }
+        let mask = archive.get("attention_mask")?;
+        if i64::try_from(mask.eq(0).logical_or(&mask.eq(1)).all())? != 1 {
+            return wrong("attention_mask", "0 and 1".into(), "other values".into());
+        }
+        mask_bt = Some(mask.to_kind(Kind::Uint8));
+    }
+    let device = lm.embed_tokens.device();
+    let on_device = mask_bt.as_ref().map(|m| m.to_device(device));
+    let padding = on_device.as_ref().map_or(Padding::Behind, Padding::Masked);
+    let mut hidden = Vec::new();
+    let (states, logits) = no_grad(|| {
+        let keep = &mut |x: &Tensor| hidden.push(x.shallow_clone());
+        let states = lm.states(&ids_bt.to_device(device), padding, None, keep);
+        let logits = lm.logits(&states);
+        (states, logits)
+    });
+    // transformers' last one is normed.
+    hidden.pop();
+    hidden.push(states);
+    let mut out = vec![("input_ids".to_owned(), ids_bt)];
+    out.extend(mask_bt.map(|m| ("attention_mask".to_owned(), m)));
+    let hidden = hidden.into_iter().enumerate();
+    out.extend(hidden.map(|(i, x)| (format!("hidden_{i}"), x)));
+    out.push(("logits".to_owned(), logits));
+    Ok(out)
+}
+
 /// The named items in the order in which they are named.
 fn select(manifest: &Manifest, root: &Path, items: &[String], windows: usize) -> Result<Vec<Example>> {
     items
@@ -89,18 +160,22 @@ pub struct Distance {
 /// Compares each tensor with the one that another file holds under `prefix`: `P/name`, or `P/<mask mode>/name`
 /// (`none` or `few_shot`, after the frame rule in force), or, for what does not depend on the mode, `name`
 /// beside the last part of the prefix.
+///
+/// Without `frames`, a language model alone: where there is an `attention_mask`, only what it says is real is compared.
 pub fn compare(
     ours: &[(String, Tensor)],
     other: &Path,
     prefix: &str,
-    frames: Frames,
+    frames: Option<Frames>,
 ) -> Result<Vec<Distance>> {
     let archive = Archive::open(other)?;
     let prefix = prefix.trim_end_matches('/');
     let mode = match frames {
-        Frames::All => "none",
-        Frames::FewShotMask => "few_shot",
+        Some(Frames::FewShotMask) => "few_shot",
+        _ => "none",
     };
+    let mask = ours.iter().find(|(name, _)| name == "attention_mask");
+    let real_bt = mask.filter(|_| frames.is_none()).map(|(_, mask)| mask);
     let parent = prefix.rsplit_once('/').map(|(p, _)| p);
     let mut found = 0;
     let mut table = Vec::new();
@@ -127,7 +202,7 @@ pub fn compare(
         };
         if let Some(key) = other {
             found += 1;
-            measure(&mut row, tensor, &archive.get(&key)?)?;
+            measure(&mut row, tensor, &archive.get(&key)?, real_bt)?;
         }
         table.push(row);
     }
@@ -142,9 +217,10 @@ pub fn compare(
     Ok(table)
 }
 
-fn measure(row: &mut Distance, ours: &Tensor, theirs: &Tensor) -> Result<()> {
+fn measure(row: &mut Distance, ours: &Tensor, theirs: &Tensor, real_bt: Option<&Tensor>) -> Result<()> {
     let mut ours = ours.to_device(tch::Device::Cpu).to_kind(Kind::Double);
-    let theirs = theirs.to_kind(Kind::Double);
+    let mut theirs = theirs.to_kind(Kind::Double);
+    let mut real_bt = real_bt.filter(|m| is_over(&ours, m)).map(Tensor::shallow_clone);
     let (own, wanted) = (ours.size(), theirs.size());
     if own != wanted {
         // Dumps keep every n-th row of long tensors to stay small.
@@ -152,17 +228,20 @@ fn measure(row: &mut Distance, ours: &Tensor, theirs: &Tensor) -> Result<()> {
             (Some(a), Some(b)) if own.len() == wanted.len() && *b > 0 && a % b == 0 => a / b,
             _ => 1,
         };
-        ours = if stride > 1 {
-            ours.slice(1, None, None, stride)
-        } else {
-            ours
-        };
+        if stride > 1 {
+            ours = ours.slice(1, None, None, stride);
+            real_bt = real_bt.map(|m| m.slice(1, None, None, stride));
+        }
         if ours.size() != wanted {
             (row.absolute, row.relative) = (f64::INFINITY, f64::INFINITY);
             row.remark = format!("shape {own:?} against {wanted:?}");
             return Ok(());
         }
         row.remark = format!("every {stride}th row");
+    }
+    if let Some(real_bt) = real_bt {
+        let padded = real_bt.to_device(tch::Device::Cpu).eq(0).unsqueeze(-1);
+        (ours, theirs) = (ours.masked_fill(&padded, 0.0), theirs.masked_fill(&padded, 0.0));
     }
     if theirs.numel() == 0 {
         return Ok(());
@@ -178,6 +257,11 @@ fn measure(row: &mut Distance, ours: &Tensor, theirs: &Tensor) -> Result<()> {
         _ => row.absolute,
     };
     Ok(())
+}
+
+/// Whether a tensor is (B, T, …) over a mask (B, T).
+fn is_over(tensor: &Tensor, mask_bt: &Tensor) -> bool {
+    tensor.dim() == 3 && tensor.size()[..2] == mask_bt.size()
 }
 
 /// Writes the traced tensors.

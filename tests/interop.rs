@@ -7,8 +7,8 @@ mod common;
 use af2::checkpoint::{open_torch, training, write_safetensors, write_torch, Archive, Node, Parts};
 use af2::load;
 use af2::load::convert::{convert, Choice, Layout};
+use af2::model::lm::{self, Decoder, Naming};
 use af2::model::params::{Lookup, Origin, Role, Store};
-use af2::model::qwen2::{self, Naming, Qwen2};
 use af2::recipe::{Part, StageRecipe};
 use af2::train::state::Snapshot;
 use af2::{checkpoint::names, text::tokenizer::Tokenizer};
@@ -178,8 +178,8 @@ fn safetensors_reads_our_released_folder() {
     judge("check_released", folder.path());
 }
 
-/// A plain Qwen2 on a Hugging Face folder's tensors, and nothing else.
-fn plain_lm(folder: &Path, vocab: i64) -> Qwen2 {
+/// A plain LM on a Hugging Face folder's tensors, and nothing else.
+fn plain_lm(folder: &Path, vocab: i64) -> Decoder {
     let archive = Archive::open(folder).unwrap();
     let lookup: Lookup = Box::new(|n, kind, device| {
         archive
@@ -193,9 +193,9 @@ fn plain_lm(folder: &Path, vocab: i64) -> Qwen2 {
         fresh: Box::new(|_| false),
     };
     let store = Store::new(origin, Device::Cpu);
-    let lm = Qwen2::new(
+    let lm = Decoder::new(
         &store.root(),
-        &qwen2::Config::read(folder).unwrap(),
+        &lm::Config::read(folder).unwrap().decoder(),
         vocab,
         Naming::Plain,
     );
@@ -206,14 +206,35 @@ fn plain_lm(folder: &Path, vocab: i64) -> Qwen2 {
 #[test]
 #[ignore = "make test-interop"]
 fn transformers_opens_the_language_model_that_we_export() {
+    let parts: Parts = golden("F_tiny").as_path().into();
+    exported(&parts, "Qwen2ForCausalLM");
+    for (family, class) in [
+        ("qwen3_tied", "Qwen3ForCausalLM"),
+        ("llama3_scaled", "LlamaForCausalLM"),
+        ("llama_untied", "LlamaForCausalLM"),
+    ] {
+        let llm = Some(golden("U_lm_families").join(family));
+        let clap = golden("F_tiny/clap_ckpt/epoch_16.pt");
+        exported(
+            &Parts {
+                llm,
+                ..clap.as_path().into()
+            },
+            class,
+        );
+    }
+}
+
+/// Converts a language model, and lets transformers open it, say its class, and compute the logits that we do.
+fn exported(parts: &Parts, class: &str) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let choice = Choice {
         full: false,
         train: vec![Part::Embeddings],
     };
-    let parts: Parts = golden("F_tiny").as_path().into();
-    convert(&parts, &at("hf"), Layout::Hf, &choice).unwrap();
+    std::fs::write(at("class.txt"), class).unwrap();
+    convert(parts, &at("hf"), Layout::Hf, &choice).unwrap();
     // Again in several shards with an index.
     std::fs::create_dir(at("hf_sharded")).unwrap();
     let tensors = Archive::open(&at("hf")).unwrap();

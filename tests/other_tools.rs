@@ -6,7 +6,7 @@ use af2::checkpoint::{
     hugging_face, items, open_parts, write_safetensors, write_torch, Archive, Node, Parts,
 };
 use af2::load;
-use af2::model::qwen2;
+use af2::model::lm;
 use af2::text::tokenizer::Tokenizer;
 use common::{af2, golden, tiny_options};
 use serde_json::json;
@@ -277,7 +277,7 @@ fn an_exported_language_model_ends_where_the_tokenizer_does() {
     assert_eq!(tokenizer.end_of_text, "<|im_end|>");
     assert!(tokenizer.notes.is_empty(), "{:?}", tokenizer.notes);
     assert_eq!(
-        qwen2::Config::read(&out).unwrap().vocab_size,
+        lm::Config::read(&out).unwrap().decoder().vocab_size,
         tokenizer.len() as i64
     );
 }

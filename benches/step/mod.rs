@@ -11,7 +11,7 @@ use af2::load::{Loaded, Report};
 use af2::model::flamingo::{Audio, Config, Flamingo};
 use af2::model::htsat::TrainMode;
 use af2::model::params::{Origin, Role, Store};
-use af2::model::{audio_transformer, cross_attention, htsat, presets, qwen2};
+use af2::model::{audio_transformer, cross_attention, htsat, lm, presets};
 use af2::recipe::{Held, Precision, StageRecipe, TrainRecipe};
 use af2::shapes::{MEL_BINS, WINDOW_FRAMES};
 use af2::text::labels::{labels, Batch as TextBatch, IGNORED};
@@ -190,17 +190,19 @@ fn answers(job: &Job, loaded: &Loaded, empty_mib: f64) -> Measured {
 
 /// The tiny model of the golden tests, one of 90 million parameters, or a published size.
 pub fn sizes(job: &Job) -> Config {
-    let lm = |hidden: i64, ff: i64, layers: usize, heads: i64, vocab: i64| qwen2::Config {
-        vocab_size: vocab,
-        hidden_size: hidden,
-        intermediate_size: ff,
-        num_hidden_layers: layers,
-        num_attention_heads: heads,
-        num_key_value_heads: 2,
-        max_position_embeddings: 1024,
-        rms_norm_eps: 1e-6,
-        rope_theta: 1e6,
-        tie_word_embeddings: true,
+    let lm = |hidden: i64, ff: i64, layers: usize, heads: i64, vocab: i64| {
+        lm::Config::Qwen2(lm::qwen2::Config {
+            vocab_size: vocab,
+            hidden_size: hidden,
+            intermediate_size: ff,
+            num_hidden_layers: layers,
+            num_attention_heads: heads,
+            num_key_value_heads: 2,
+            max_position_embeddings: 1024,
+            rms_norm_eps: 1e-6,
+            rope_theta: 1e6,
+            tie_word_embeddings: true,
+        })
     };
     let encoder = |embed_dim: i64, depths: [usize; 4], num_heads: [i64; 4], class_num: i64| htsat::Config {
         embed_dim,

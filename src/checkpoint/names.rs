@@ -116,7 +116,7 @@ pub fn in_training_tree(ours: &str) -> String {
     format!("module.{name}")
 }
 
-/// transformers' Qwen2 name for ours; none for what is not the language model's.
+/// transformers' name for ours; none for what is not the language model's.
 pub fn in_hugging_face(ours: &str) -> Option<String> {
     let name = ours.strip_prefix("lang_encoder.")?;
     let Some((number, rest)) = name.strip_prefix("model.layers.").and_then(|r| r.split_once('.')) else {
@@ -178,7 +178,7 @@ pub fn canonical(archive: Archive, path: &Path) -> Result<Archive> {
         return Err(Error::checkpoint(
             path,
             "names",
-            "tensors of AF2, AF-CLAP or a Qwen2 LM",
+            "tensors of AF2, AF-CLAP or a language model",
             format!("names like {found:?}"),
         ));
     }

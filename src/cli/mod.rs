@@ -24,7 +24,7 @@ use std::path::PathBuf;
 /// Research training toolkit for Audio Flamingo 2.
 ///
 /// Train, ask and measure audio-language models: AF-CLAP's HTSAT encoder, an audio transformer with rotary
-/// positions, and gated cross-attention into a Qwen2 language model. Recipes are YAML; checkpoints are
+/// positions, and gated cross-attention into a language model. Recipes are YAML; checkpoints are
 /// those of the PyTorch reference.
 #[derive(Parser)]
 #[command(name = "af2", version, max_term_width = 100, arg_required_else_help = true)]

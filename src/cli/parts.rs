@@ -7,7 +7,7 @@ use crate::load::{self, Loaded, Options, Rules};
 use crate::preflight;
 use crate::recipe::Precision;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which checkpoint, and how strictly it is read.
 #[derive(Args)]
@@ -25,7 +25,7 @@ pub struct CheckpointArgs {
 pub struct OpenArgs {
     /// The LM's Hugging Face folder; default: llm/ beside the weights.
     #[arg(long, value_name = "DIR")]
-    llm: Option<PathBuf>,
+    pub(super) llm: Option<PathBuf>,
     /// AF-CLAP's file; default: the one in clap_ckpt/ beside the weights.
     #[arg(long, value_name = "FILE")]
     clap: Option<PathBuf>,
@@ -48,7 +48,7 @@ pub struct OpenArgs {
     #[arg(long)]
     allow_unexpected: bool,
     #[arg(long, default_value = "auto")]
-    device: String,
+    pub(super) device: String,
 }
 
 /// In what a model that is asked computes.
@@ -85,8 +85,15 @@ impl OpenArgs {
 impl CheckpointArgs {
     /// Opens the model and prints what a user may want to know of it.
     pub fn open(&self) -> Result<Loaded> {
-        let parts = self.how.parts(self.checkpoint.clone());
-        let model = load::open_parts(&parts, &self.how.options()?).map_err(|e| published(e, &parts))?;
+        self.how.open(&self.checkpoint)
+    }
+}
+
+impl OpenArgs {
+    /// See [`CheckpointArgs::open`].
+    pub fn open(&self, checkpoint: &Path) -> Result<Loaded> {
+        let parts = self.parts(checkpoint.to_path_buf());
+        let model = load::open_parts(&parts, &self.options()?).map_err(|e| published(e, &parts))?;
         for note in &model.notes {
             crate::say!("note: {note}");
         }

@@ -3,7 +3,7 @@
 pub mod sampling;
 
 use crate::model::flamingo::{Flamingo, Heard};
-use crate::model::qwen2::Cache;
+use crate::model::lm::Cache;
 use sampling::Sampler;
 use tch::{no_grad, Tensor};
 

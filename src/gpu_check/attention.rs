@@ -9,8 +9,8 @@ use crate::ffi::kernels;
 use crate::load::Loaded;
 use crate::model::flamingo::Config;
 use crate::model::htsat::TrainMode;
+use crate::model::lm::Cache;
 use crate::model::presets::preset;
-use crate::model::qwen2::Cache;
 use crate::recipe::{Part, StageRecipe};
 use crate::shapes::TOKENS_PER_WINDOW;
 use indexmap::IndexMap;
@@ -61,7 +61,7 @@ fn widths_of_3b() -> Result<Config> {
     let mut config = preset("af2-3b")?;
     config.htsat.depths = vec![2, 2, 2, 2];
     config.audio_transformer.n_layers = 1;
-    config.lm = made::lm_3b(1, config.lm.intermediate_size, 512)?;
+    config.lm = made::lm_3b(1, config.lm.decoder().intermediate_size, 512)?;
     config.vocab = 512;
     Ok(config)
 }

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::load::{Loaded, Report};
 use crate::model::flamingo::{Config, Flamingo};
 use crate::model::params::{Origin, Params, Role, Scope, Store};
-use crate::model::{audio_transformer, cross_attention, htsat, presets, qwen2};
+use crate::model::{audio_transformer, cross_attention, htsat, lm, presets};
 use crate::shapes::{MEL_BINS, WINDOW_FRAMES};
 use crate::text::bpe;
 use crate::text::labels::{labels, Batch as TextBatch, IGNORED};
@@ -170,12 +170,15 @@ pub fn prompt(rng: &mut impl Rng, tokens: usize, t: &Tokenizer) -> Vec<i64> {
 }
 
 /// The LM of the 3B model with other numbers of layers, inner width and tokens: 16 heads of 128 dimensions over 2 of keys.
-pub fn lm_3b(layers: usize, inner: i64, vocab: i64) -> Result<qwen2::Config> {
-    Ok(qwen2::Config {
-        vocab_size: vocab,
-        intermediate_size: inner,
-        num_hidden_layers: layers,
-        ..presets::preset("af2-3b")?.lm
+pub fn lm_3b(layers: usize, inner: i64, vocab: i64) -> Result<lm::Config> {
+    Ok(match presets::preset("af2-3b")?.lm {
+        lm::Config::Qwen2(whole) => lm::Config::Qwen2(lm::qwen2::Config {
+            vocab_size: vocab,
+            intermediate_size: inner,
+            num_hidden_layers: layers,
+            ..whole
+        }),
+        other => other,
     })
 }
 
@@ -237,7 +240,7 @@ pub fn tiny() -> Config {
             ff_mult: 1,
             ..cross_attention::Config::default()
         },
-        lm: qwen2::Config {
+        lm: lm::Config::Qwen2(lm::qwen2::Config {
             vocab_size: vocab,
             hidden_size: 64,
             intermediate_size: 64,
@@ -248,7 +251,7 @@ pub fn tiny() -> Config {
             rms_norm_eps: 1e-6,
             rope_theta: 1e6,
             tie_word_embeddings: true,
-        },
+        }),
         vocab,
         audio_token: 0,
     }

@@ -10,8 +10,8 @@ use crate::model::audio_transformer::AudioTransformer;
 use crate::model::cross_attention::{self, frame_mask, GatedCrossAttention};
 use crate::model::flamingo::{Config, Flamingo};
 use crate::model::htsat::{Htsat, TrainMode};
+use crate::model::lm::Cache;
 use crate::model::params::{Params, Scope};
-use crate::model::qwen2::Cache;
 use crate::train::optim::{groups, AdamW};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -230,7 +230,7 @@ fn flamingo(check: &mut Check) -> Result<()> {
         htsat: made::tiny().htsat,
         audio_transformer: made::tiny().audio_transformer,
         cross_attention: cross_attention::Config {
-            every: whole.lm.num_hidden_layers + 1,
+            every: whole.lm.decoder().num_hidden_layers + 1,
             ..whole.cross_attention.clone()
         },
         ..whole.clone()
@@ -246,7 +246,7 @@ fn flamingo(check: &mut Check) -> Result<()> {
 
     let build = |p: &Scope| Flamingo::new(p, &alone);
     let lm = |name: &str| name.starts_with("lang_encoder.");
-    let name = format!("Qwen2, {} layers", alone.lm.num_hidden_layers);
+    let name = format!("Qwen2, {} layers", alone.lm.decoder().num_hidden_layers);
     beside_the_cpu(check, &name, &build, &lm, &|model, device| {
         let full = Shape {
             ragged: false,

@@ -6,8 +6,8 @@ use crate::checkpoint::{
 };
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
+use crate::model::lm;
 use crate::model::parts::Part;
-use crate::model::qwen2;
 use crate::text::tokenizer::Tokenizer;
 use std::path::Path;
 
@@ -119,7 +119,7 @@ fn reference(
     choice: &Choice,
 ) -> Result<Converted> {
     let vocab = tokenizer.len() as i64;
-    let tied = qwen2::Config::read(&files.llm)?.tie_word_embeddings;
+    let tied = lm::Config::read(&files.llm)?.decoder().tie_word_embeddings;
     let mut left = 0;
     let mut model = Vec::new();
     for name in files.tensors.names() {
@@ -174,7 +174,7 @@ fn again(file: &TorchFile, out: &Path) -> Result<Converted> {
 }
 
 fn hf(given: &Path, files: &ReleasedFolder, tokenizer: &Tokenizer, out: &Path) -> Result<Converted> {
-    let config = qwen2::Config::read(&files.llm)?;
+    let config = lm::Config::read(&files.llm)?.decoder();
     let mut left = 0;
     let mut tensors = Vec::new();
     for name in files.tensors.names() {

@@ -4,8 +4,10 @@
 //! `af2.yaml` with the few sizes that tensors do not tell.
 
 pub mod convert;
+mod language_model;
 mod report;
 
+pub use language_model::language_model;
 pub use report::{compare, Report, Rules};
 
 use crate::checkpoint::{self, hugging_face, items, names, Archive, Parts, ReleasedFolder, TorchFile};
@@ -15,7 +17,7 @@ use crate::ffi::kernels;
 use crate::model::flamingo::{Config, Flamingo};
 use crate::model::params::{Lookup, Origin, Params, Role, Store};
 use crate::model::parts::{Part, Precision};
-use crate::model::{audio_transformer, bounds, cross_attention, htsat, infer, qwen2, swin};
+use crate::model::{audio_transformer, bounds, cross_attention, htsat, infer, lm, swin};
 use crate::settings::Settings;
 use crate::text::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
@@ -266,7 +268,7 @@ fn new_model(new: &New, sizes: &Sizes) -> Result<NewFiles> {
         htsat: infer::htsat(&shapes, names::CLAP, clap)?,
         audio_transformer: new.audio_transformer.clone(),
         cross_attention: new.cross_attention.clone(),
-        lm: qwen2::Config::read(llm)?,
+        lm: lm::Config::read(llm)?,
         vocab: tokenizer.len() as i64,
         audio_token: tokenizer.audio,
     };
@@ -402,9 +404,9 @@ fn sizes(
         )),
         None => {}
     }
-    let lm = qwen2::Config::read(llm)?;
+    let lm = lm::Config::read(llm)?;
     let mut cross = settings.cross_attention.clone();
-    cross.every = infer::cross_attention_every(&shapes, folder, lm.num_hidden_layers)?;
+    cross.every = infer::cross_attention_every(&shapes, folder, lm.decoder().num_hidden_layers)?;
     if let Some(every) = settings.every.filter(|e| *e != cross.every) {
         return Err(Error::checkpoint(
             folder,

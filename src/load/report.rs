@@ -284,7 +284,7 @@ pub(super) fn resizable(name: &str, info: &TensorInfo, llm: Option<&Path>) -> bo
 
 /// Why published files hold tensors that no forward pass reads.
 fn rests(name: &str, config: &Config) -> Option<&'static str> {
-    if config.lm.tie_word_embeddings && name == names::HEAD {
+    if config.lm.decoder().tie_word_embeddings && name == names::HEAD {
         return Some("the embedding itself, tied");
     }
     let old = names::at_rest(name) || name.ends_with("rotary_emb.inv_freq");

@@ -1,7 +1,7 @@
 //! Bounds of every size that a file gives: configurations, checkpoints' tensors, recipes. What lies outside is a slip or
 //! worse, and must reach neither an allocation nor libtorch.
 
-use super::{audio_transformer, clap, cross_attention, flamingo, htsat, qwen2, t5};
+use super::{audio_transformer, clap, cross_attention, flamingo, htsat, t5};
 use std::ops::RangeInclusive;
 
 /// Rows of an embedding.
@@ -50,20 +50,20 @@ impl std::fmt::Display for Wrong {
 }
 
 /// Collects what is wrong under one place, such as `clap.text`.
-struct Sizes {
+pub(super) struct Sizes {
     place: &'static str,
-    wrong: Vec<Wrong>,
+    pub(super) wrong: Vec<Wrong>,
 }
 
 impl Sizes {
-    fn of(place: &'static str) -> Self {
+    pub(super) fn of(place: &'static str) -> Self {
         Sizes {
             place,
             wrong: Vec::new(),
         }
     }
 
-    fn add(&mut self, key: &str, expected: impl Into<String>, found: impl ToString) {
+    pub(super) fn add(&mut self, key: &str, expected: impl Into<String>, found: impl ToString) {
         let dot = if self.place.is_empty() { "" } else { "." };
         self.wrong.push(Wrong {
             key: format!("{}{dot}{key}", self.place),
@@ -72,63 +72,28 @@ impl Sizes {
         });
     }
 
-    fn within(&mut self, key: &str, value: i64, bounds: RangeInclusive<i64>) {
+    pub(super) fn within(&mut self, key: &str, value: i64, bounds: RangeInclusive<i64>) {
         if !bounds.contains(&value) {
             self.add(key, format!("{} to {}", bounds.start(), bounds.end()), value);
         }
     }
 
-    fn count(&mut self, key: &str, value: usize, bounds: RangeInclusive<i64>) {
+    pub(super) fn count(&mut self, key: &str, value: usize, bounds: RangeInclusive<i64>) {
         self.within(key, i64::try_from(value).unwrap_or(i64::MAX), bounds);
     }
 
-    fn number(&mut self, key: &str, value: f64, fits: bool, expected: &str) {
+    pub(super) fn number(&mut self, key: &str, value: f64, fits: bool, expected: &str) {
         if !(value.is_finite() && fits) {
             self.add(key, expected, value);
         }
     }
 
     /// `whole` is a multiple of `part`; told only where both are sizes that can be.
-    fn multiple(&mut self, key: &str, whole: i64, part: i64, what: &str) {
+    pub(super) fn multiple(&mut self, key: &str, whole: i64, part: i64, what: &str) {
         if whole > 0 && part > 0 && whole % part != 0 {
             self.add(key, format!("a multiple of {part}, {what}"), whole);
         }
     }
-}
-
-/// The language model's sizes.
-pub fn language_model(c: &qwen2::Config, place: &'static str) -> Vec<Wrong> {
-    let mut s = Sizes::of(place);
-    s.within("vocab_size", c.vocab_size, VOCABULARY);
-    s.within("hidden_size", c.hidden_size, WIDTH);
-    s.within("intermediate_size", c.intermediate_size, INNER);
-    s.count("num_hidden_layers", c.num_hidden_layers, LAYERS);
-    s.within("num_attention_heads", c.num_attention_heads, HEADS);
-    s.within("num_key_value_heads", c.num_key_value_heads, HEADS);
-    s.within("max_position_embeddings", c.max_position_embeddings, POSITIONS);
-    let (eps, theta) = (c.rms_norm_eps, c.rope_theta);
-    s.number(
-        "rms_norm_eps",
-        eps,
-        eps > 0.0 && eps <= 1.0,
-        "a number above 0, at most 1",
-    );
-    s.number(
-        "rope_theta",
-        theta,
-        (1.0..=1e15).contains(&theta),
-        "a number from 1 to 1e15",
-    );
-    let twice = c.num_attention_heads.saturating_mul(2);
-    s.multiple("hidden_size", c.hidden_size, twice, "twice num_attention_heads");
-    let kv = c.num_key_value_heads;
-    s.multiple(
-        "num_attention_heads",
-        c.num_attention_heads,
-        kv,
-        "num_key_value_heads",
-    );
-    s.wrong
 }
 
 /// The audio transformer's sizes over features `width` wide; without it only its own.
@@ -238,7 +203,7 @@ pub fn flamingo(c: &flamingo::Config) -> Vec<Wrong> {
         "audio_transformer",
     ));
     wrong.extend(cross_attention(&c.cross_attention, "cross_attention"));
-    wrong.extend(language_model(&c.lm, "lm"));
+    wrong.extend(c.lm.check("lm"));
     let mut s = Sizes::of("");
     s.within("vocab", c.vocab, VOCABULARY);
     if !(0..c.vocab).contains(&c.audio_token) {
@@ -255,7 +220,7 @@ pub fn flamingo(c: &flamingo::Config) -> Vec<Wrong> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::presets;
+    use crate::model::{lm, presets};
 
     #[test]
     fn published_sizes_are_within_the_bounds() {
@@ -309,15 +274,21 @@ mod tests {
                 |c| c.cross_attention.max_window_per_audio = 0,
                 "cross_attention.max_window_per_audio",
             ),
-            (|c| c.lm.hidden_size = -2048, "lm.hidden_size"),
-            (|c| c.lm.num_attention_heads = 0, "lm.num_attention_heads"),
-            (|c| c.lm.num_key_value_heads = 3, "lm.num_attention_heads"),
-            (|c| c.lm.num_hidden_layers = usize::MAX, "lm.num_hidden_layers"),
-            (|c| c.lm.rms_norm_eps = -1.0, "lm.rms_norm_eps"),
-            (|c| c.lm.rope_theta = 0.0, "lm.rope_theta"),
+            (|c| lm(c).hidden_size = -2048, "lm.hidden_size"),
+            (|c| lm(c).num_attention_heads = 0, "lm.num_attention_heads"),
+            (|c| lm(c).num_key_value_heads = 3, "lm.num_attention_heads"),
+            (|c| lm(c).num_hidden_layers = usize::MAX, "lm.num_hidden_layers"),
+            (|c| lm(c).rms_norm_eps = -1.0, "lm.rms_norm_eps"),
+            (|c| lm(c).rope_theta = 0.0, "lm.rope_theta"),
             (|c| c.vocab = 0, "vocab"),
             (|c| c.audio_token = 1 << 40, "audio_token"),
         ];
+        fn lm(c: &mut flamingo::Config) -> &mut lm::qwen2::Config {
+            match &mut c.lm {
+                lm::Config::Qwen2(lm) => lm,
+                other => panic!("{other:?}"),
+            }
+        }
         for (change, key) in cases {
             let mut config = presets::preset("af2-0.5b").unwrap();
             change(&mut config);

@@ -138,16 +138,17 @@ pub fn forward_flops(config: &Config, items: usize, windows: usize, text_tokens:
     let (b, t) = (items as f64, text_tokens as f64);
     let l = windows as f64 * TOKENS_PER_WINDOW as f64;
     let c = &config.cross_attention;
-    let (d, audio) = (config.lm.hidden_size as f64, config.htsat.output_dim() as f64);
+    let lm = config.lm.decoder();
+    let (d, audio) = (lm.hidden_size as f64, config.htsat.output_dim() as f64);
     let inner = (c.heads * c.head_dim) as f64;
-    let blocks = (config.lm.num_hidden_layers / c.every.max(1)) as f64;
+    let blocks = (lm.num_hidden_layers / c.every.max(1)) as f64;
     let over_text = 4.0 * t * d * inner + 4.0 * t * l * inner + 4.0 * t * c.ff_mult as f64 * d * d;
     Flops {
         htsat: b * windows as f64 * htsat_window(config),
         audio_transformer: b * audio_transformer_item(config, l),
         cross_listen: b * blocks * 4.0 * l * audio * inner,
         cross_attention: b * blocks * over_text,
-        lm: b * config.lm.num_hidden_layers as f64 * decoder_layer(config, t),
+        lm: b * lm.num_hidden_layers as f64 * lm.layer_operations(t),
         head: b * 2.0 * t * d * config.vocab as f64,
     }
 }
@@ -170,13 +171,6 @@ fn audio_transformer_item(config: &Config, l: f64) -> f64 {
     a.n_layers as f64 * (l * (8.0 * d * d + 4.0 * d * a.d_inner as f64) + 4.0 * l * l * d)
 }
 
-fn decoder_layer(config: &Config, t: f64) -> f64 {
-    let lm = &config.lm;
-    let (d, ff) = (lm.hidden_size as f64, lm.intermediate_size as f64);
-    let kv = d * lm.num_key_value_heads as f64 / lm.num_attention_heads as f64;
-    2.0 * t * (2.0 * d * d + 2.0 * d * kv + 3.0 * d * ff) + 4.0 * t * t * d
-}
-
 /// Operations of one training step's forward and backward pass.
 ///
 /// A part whose weights train costs its forward pass once more for their gradient, and once more for its input's where anything
@@ -193,7 +187,7 @@ pub fn train_flops(
     let f = forward_flops(config, items, windows, text_tokens);
     let one = |yes: bool| if yes { 1.0 } else { 0.0 };
     // LM layers before the first cross-attention block, where neither they nor the embeddings train.
-    let layers = config.lm.num_hidden_layers as f64;
+    let layers = config.lm.decoder().num_hidden_layers as f64;
     let untouched = match trains.embeddings || trains.lm {
         true => 0.0,
         false => (config.cross_attention.every.max(1) as f64 - 1.0) / layers.max(1.0),
@@ -214,12 +208,13 @@ pub fn train_flops(
 
 /// Operations of the output head in one training step, for so many states: training asks it about counted labels only.
 pub fn head_flops(config: &Config, states: f64, trains: Trains) -> f64 {
-    let trained = match config.lm.tie_word_embeddings {
+    let lm = config.lm.decoder();
+    let trained = match lm.tie_word_embeddings {
         true => trains.embeddings,
         false => trains.lm,
     };
     let passes = 1 + usize::from(trains.any()) + usize::from(trained);
-    passes as f64 * 2.0 * states * (config.lm.hidden_size * config.vocab) as f64
+    passes as f64 * 2.0 * states * (lm.hidden_size * config.vocab) as f64
 }
 
 /// How a training step computes, as far as memory goes.
@@ -268,8 +263,8 @@ pub fn activations(
     let (s, full) = (if memory.amp { 2.0 } else { 4.0 }, 4.0);
     let (b, t) = (items as f64, text_tokens as f64);
     let (w, l) = (b * windows as f64, windows as f64 * TOKENS_PER_WINDOW as f64);
-    let (d, audio) = (config.lm.hidden_size as f64, config.htsat.output_dim() as f64);
-    let lm = &config.lm;
+    let lm = config.lm.decoder();
+    let (d, audio) = (lm.hidden_size as f64, config.htsat.output_dim() as f64);
     let c = &config.cross_attention;
     let inner = (c.heads * c.head_dim) as f64;
 
@@ -303,19 +298,7 @@ pub fn activations(
     let over_text = b * t * ((4.0 + 2.0 * c.ff_mult as f64) * d * s + 2.0 * inner * s + 2.0 * d * full);
     let blocks = (lm.num_hidden_layers / c.every.max(1)) as f64;
 
-    // Decoder layer: norms, q, k, v, out, the MLP. In bf16 attention is flash, which keeps one number a head and token of
-    // (B, H, T, T); in fp32 grouped heads take libtorch's plain path, which keeps it all: see `qwen2::Padding`.
-    let trained = if trains.lm {
-        3.0 * d + lm.intermediate_size as f64
-    } else {
-        0.0
-    };
-    let weights = match memory.amp || lm.num_attention_heads == lm.num_key_value_heads {
-        true => lm.num_attention_heads as f64 * full,
-        false => 3.0 * lm.num_attention_heads as f64 * t * full,
-    };
-    let decoder =
-        b * t * (4.0 * d * full + weights + (4.0 * d + 3.0 * lm.intermediate_size as f64 + trained) * s);
+    let decoder = b * t * lm.layer_activations(t, trains.lm, s, full);
     let layers = lm.num_hidden_layers as f64;
 
     // A frozen encoder runs under no_grad: a block's tensors at a time.

@@ -1,12 +1,12 @@
-//! Audio Flamingo 2: HTSAT → audio transformer → gated cross-attention into a Qwen2 LM.
+//! Audio Flamingo 2: HTSAT → audio transformer → gated cross-attention into an LM.
 //!
 //! Reference: `Flamingo` and `FlamingoLMMixin`; paper section 3.2, figure 2.
 
 use super::audio_transformer::{self, AudioTransformer};
 use super::cross_attention::{self, frame_mask, GatedCrossAttention, KeyValue};
 use super::htsat::{self, Htsat, TrainMode};
+use super::lm::{self, Cache, Context, Decoder, DecoderLayer, Naming, Padding};
 use super::params::Scope;
-use super::qwen2::{self, Cache, Context, DecoderLayer, Naming, Padding, Qwen2};
 use crate::ffi::kernels::{recompute, Shared};
 use crate::shapes::TOKENS_PER_WINDOW;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub struct Config {
     pub htsat: htsat::Config,
     pub audio_transformer: audio_transformer::Config,
     pub cross_attention: cross_attention::Config,
-    pub lm: qwen2::Config,
+    pub lm: lm::Config,
     /// Embedding rows: the tokenizer's length with the four added tokens.
     pub vocab: i64,
     /// Id of `<audio>`.
@@ -94,7 +94,7 @@ pub struct Traced {
 pub struct Flamingo {
     pub clap: Htsat,
     audio_transformer_clap: AudioTransformer,
-    lang_encoder: Qwen2,
+    lang_encoder: Decoder,
     cross: Vec<Option<Shared<GatedCrossAttention>>>,
     pub config: Config,
     /// Activation checkpointing: training keeps the inputs of each block and computes the rest again in the backward pass.
@@ -107,15 +107,16 @@ impl Flamingo {
         let clap = Htsat::new(&(p / "clap" / "nvclap"), &config.htsat);
         let audio = AudioTransformer::new(&(p / "audio_transformer_clap"), &config.audio_transformer, width);
         let lang = p / "lang_encoder";
+        let lm = config.lm.decoder();
         let every = config.cross_attention.every.max(1);
-        let cross = (0..config.lm.num_hidden_layers)
+        let cross = (0..lm.num_hidden_layers)
             .map(|i| {
                 let q = &lang / "model" / "layers" / i / "gated_cross_attn_layer_sound";
                 ((i + 1) % every == 0).then(|| {
                     Shared::new(GatedCrossAttention::new(
                         &q,
                         &config.cross_attention,
-                        config.lm.hidden_size,
+                        lm.hidden_size,
                         width,
                     ))
                 })
@@ -124,7 +125,7 @@ impl Flamingo {
         Flamingo {
             clap,
             audio_transformer_clap: audio,
-            lang_encoder: Qwen2::new(&lang, &config.lm, config.vocab, Naming::Wrapped),
+            lang_encoder: Decoder::new(&lang, &lm, config.vocab, Naming::Wrapped),
             cross,
             config: config.clone(),
             again: false,

@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_mask_is_dropped_only_where_all_padding_stands_behind() {
-        use crate::model::qwen2::Padding;
+        use crate::model::lm::Padding;
         let behind = |rows: [[u8; 3]; 2]| {
             let text = Text::from_arrays(&Array2::zeros((2, 3)), &ndarray::arr2(&rows), Device::Cpu);
             matches!(text.padding(), Padding::Behind)

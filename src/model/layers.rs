@@ -72,7 +72,7 @@ impl LayerNorm {
     }
 }
 
-/// Root-mean-square normalisation (Qwen2, T5): no mean is taken off, no bias added.
+/// Root-mean-square normalisation (the LMs, T5): no mean is taken off, no bias added.
 #[derive(Debug)]
 pub struct RmsNorm {
     weight: Tensor,

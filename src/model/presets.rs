@@ -1,6 +1,6 @@
 //! The published sizes by name.
 
-use super::{audio_transformer, cross_attention, flamingo, htsat, qwen2};
+use super::{audio_transformer, cross_attention, flamingo, htsat, lm};
 use crate::error::{nearest, Error, Result};
 
 /// Length of Qwen2.5's tokenizer with AF2's four added tokens (the embedding is resized to it).
@@ -31,7 +31,7 @@ pub fn preset(name: &str) -> Result<flamingo::Config> {
         htsat: htsat::Config::large(),
         audio_transformer: audio_transformer::Config::paper(),
         cross_attention: cross_attention::Config::default(),
-        lm: qwen2::Config {
+        lm: lm::Config::Qwen2(lm::qwen2::Config {
             vocab_size: QWEN25_VOCAB,
             hidden_size: d,
             intermediate_size: ff,
@@ -42,7 +42,7 @@ pub fn preset(name: &str) -> Result<flamingo::Config> {
             rms_norm_eps: 1e-6,
             rope_theta: 1e6,
             tie_word_embeddings: tied,
-        },
+        }),
         vocab: QWEN25_VOCAB,
         audio_token: QWEN25_AUDIO_TOKEN,
     })

@@ -73,7 +73,7 @@ impl Shapes {
         steps: u64,
         micro: u64,
     ) -> Disk {
-        let tied = config.lm.tie_word_embeddings;
+        let tied = config.lm.decoder().tie_word_embeddings;
         let (mut checkpoint, mut model) = (0u64, 0u64);
         for shape in &self.0 {
             let part = Part::of(&shape.name);
@@ -92,7 +92,7 @@ impl Shapes {
         }
         let written = steps.checked_div(stage.save.every as u64).unwrap_or(0);
         let left = kept(&stage.save, written);
-        let blocks = (config.lm.num_hidden_layers / config.cross_attention.every.max(1)) as u64;
+        let blocks = (config.lm.decoder().num_hidden_layers / config.cross_attention.every.max(1)) as u64;
         let entries = match recipe.train.log_every as u64 {
             0 => LOG_ENTRIES.min(steps),
             1 => steps.saturating_mul(1 + micro),

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::load;
 use crate::model::flamingo::Config;
 use crate::model::presets::{preset, NAMES, QWEN25_AUDIO_TOKEN, QWEN25_VOCAB};
-use crate::model::{htsat, infer, qwen2};
+use crate::model::{htsat, infer, lm};
 use crate::recipe::Recipe;
 use crate::text::tokenizer::Tokenizer;
 use tch::Device;
@@ -35,14 +35,14 @@ pub fn config(recipe: &Recipe) -> Result<(Config, String)> {
     Ok((config, format!("LM: {lm_from}; audio encoder: {clap_from}")))
 }
 
-fn language(recipe: &Recipe) -> Result<(qwen2::Config, i64, i64, String)> {
+fn language(recipe: &Recipe) -> Result<(lm::Config, i64, i64, String)> {
     let folder = recipe.lm_folder();
     let shown = folder.display().to_string();
     if folder.join("config.json").is_file() {
-        let lm = qwen2::Config::read(&folder)?;
+        let lm = lm::Config::read(&folder)?;
         let (vocab, audio) = match Tokenizer::open(&folder) {
             Ok(t) => (t.len() as i64, t.audio),
-            Err(_) => (lm.vocab_size, QWEN25_AUDIO_TOKEN),
+            Err(_) => without_tokenizer(&lm),
         };
         return Ok((lm, vocab, audio, shown));
     }
@@ -50,7 +50,12 @@ fn language(recipe: &Recipe) -> Result<(qwen2::Config, i64, i64, String)> {
         // Three special tokens of its own and the four that AF2 adds, at most.
         let vocab = lm.vocab_size as i64 + 7;
         let config = lm.config(vocab);
-        return Ok((config, vocab, vocab - 4, "the recipe's section lm".into()));
+        return Ok((
+            lm::Config::Qwen2(config),
+            vocab,
+            vocab - 4,
+            "the recipe's section lm".into(),
+        ));
     }
     let name = shown.to_ascii_lowercase();
     for known in NAMES {
@@ -65,6 +70,12 @@ fn language(recipe: &Recipe) -> Result<(qwen2::Config, i64, i64, String)> {
     }
     let e = format!("model.lm: {shown} has no config.json, and its name tells no size");
     Err(Error::recipe(&recipe.name, e).hint("a path that ends in Qwen2.5-0.5B, -1.5B, -3B or -7B is known"))
+}
+
+/// Rows of the embedding and a place for `<audio>`, where no tokenizer tells.
+fn without_tokenizer(lm: &lm::Config) -> (i64, i64) {
+    let rows = lm.decoder().vocab_size;
+    (rows, QWEN25_AUDIO_TOKEN.min(rows - 1))
 }
 
 fn encoder(recipe: &Recipe) -> Result<(htsat::Config, String)> {

@@ -57,7 +57,9 @@ pub fn published(
     }
     for (name, hours) in NAMES.into_iter().zip(HOURS) {
         let known = preset(name)?;
-        if known.lm.hidden_size == config.lm.hidden_size && same(&cost::parameters(&known)?, parameters) {
+        if known.lm.decoder().hidden_size == config.lm.decoder().hidden_size
+            && same(&cost::parameters(&known)?, parameters)
+        {
             let days = (name == TOLD.0).then_some(TOLD.1);
             return Ok(Some(Published { hours, days }));
         }

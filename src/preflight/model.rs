@@ -5,8 +5,8 @@ use super::listing::{Kind, Lack, Report};
 use super::published;
 use crate::checkpoint::Parts;
 use crate::load::{self, New, Sizes, Start, StartFrom};
+use crate::model::lm;
 use crate::model::presets::{preset, NAMES};
-use crate::model::qwen2;
 use crate::recipe::{Recipe, StageRecipe};
 use crate::text::tokenizer::Tokenizer;
 use std::collections::BTreeSet;
@@ -324,12 +324,12 @@ fn weights(folder: &Path) -> Vec<PathBuf> {
 
 /// A note where a folder is named after one published size and holds another.
 fn other_size(llm: &Path) -> Option<String> {
-    let config = qwen2::Config::read(llm).ok()?;
+    let config = lm::Config::read(llm).ok()?.decoder();
     let name = llm.file_name()?.to_string_lossy().to_ascii_lowercase();
     let size = |known: &&str| name.contains(&format!("qwen2.5-{}", known.trim_start_matches("af2-")));
     let known = NAMES.into_iter().find(size)?;
-    let theirs = preset(known).ok()?.lm;
-    let of = |c: &qwen2::Config| (c.hidden_size, c.num_hidden_layers);
+    let theirs = preset(known).ok()?.lm.decoder();
+    let of = |c: &lm::DecoderConfig| (c.hidden_size, c.num_hidden_layers);
     (of(&theirs) != of(&config)).then(|| {
         format!(
             "{}: named after an LM {} wide with {} layers; its config.json has {} and {}",

@@ -12,7 +12,7 @@ pub use stage::*;
 
 use crate::data::loader::BadItems;
 use crate::data::order::Mixing;
-use crate::model::{audio_transformer, cross_attention, htsat, qwen2, t5};
+use crate::model::{audio_transformer, cross_attention, htsat, lm, t5};
 use crate::run;
 use crate::synth::CorpusSpec;
 use crate::text::in_texts::SpecialTokens;
@@ -73,8 +73,8 @@ pub struct LmRecipe {
 
 impl LmRecipe {
     /// The model's sizes over a vocabulary.
-    pub fn config(&self, vocab: i64) -> qwen2::Config {
-        qwen2::Config {
+    pub fn config(&self, vocab: i64) -> lm::qwen2::Config {
+        lm::qwen2::Config {
             vocab_size: vocab,
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,

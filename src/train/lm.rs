@@ -7,8 +7,8 @@ use super::{log_every, number};
 use crate::checkpoint::{items, write_safetensors};
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
+use crate::model::lm::{Decoder, Naming};
 use crate::model::params::{Origin, Store};
-use crate::model::qwen2::{Naming, Qwen2};
 use crate::progress::Progress;
 use crate::recipe::{LmRecipe, Recipe};
 use crate::run::events;
@@ -50,7 +50,7 @@ pub fn train(recipe: &Recipe, lm: &LmRecipe, pairs: &[(String, String)], device:
 
     tch::manual_seed(recipe.seed as i64);
     let store = Store::new(Origin::Fresh, device);
-    let model = Qwen2::new(&store.root(), &config, vocab, Naming::Plain);
+    let model = Decoder::new(&store.root(), &config.decoder(), vocab, Naming::Plain);
     let params = store.finish()?;
     params.train_only(|_| true);
     let o = &lm.optim;

@@ -82,7 +82,7 @@ fn weights(
     off_device: &mut Copies,
 ) -> Vec<(String, Item<'static>)> {
     let then: HashMap<&str, &Tensor> = then.iter().map(|(n, t)| (n.as_str(), t)).collect();
-    let lm = &steps.model.model.config.lm;
+    let lm = steps.model.model.config.lm.decoder();
     let mut copies: HashMap<usize, Tensor> = HashMap::new();
     let mut model = Vec::new();
     for (name, entry) in steps.model.params.iter() {
@@ -294,7 +294,7 @@ fn training_state(
 pub fn restore_weights(steps: &Steps, file: &TorchFile) -> Result<()> {
     let path = file.tensors.source();
     let archive = names::canonical(file.model()?, path)?;
-    let tied = steps.model.model.config.lm.tie_word_embeddings;
+    let tied = steps.model.model.config.lm.decoder().tie_word_embeddings;
     let mut wrong = Vec::new();
     for (name, entry) in steps.model.params.iter() {
         if !names::saved_by_trainer(name, entry.tensor.requires_grad(), tied) {

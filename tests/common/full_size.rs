@@ -53,7 +53,10 @@ pub fn write(preset: &str, golden_llm: &Path, out: &Path) {
     let llm = out.join("llm");
     std::fs::create_dir_all(&llm).unwrap();
     let config = presets::preset(preset).unwrap();
-    let json = config.lm.to_json(VOCAB as i64);
+    let lm::Config::Qwen2(lm) = config.lm else {
+        panic!("a published size over another LM");
+    };
+    let json = lm.to_json(VOCAB as i64);
     std::fs::write(llm.join("config.json"), json.to_string()).unwrap();
     let text = std::fs::read_to_string(golden_llm.join("vocab.json")).unwrap();
     let mut vocab: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).unwrap();

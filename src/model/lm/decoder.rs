@@ -1,18 +1,18 @@
-//! The Qwen2 decoder: RMSNorm, grouped-query attention with rotary positions, SwiGLU.
+//! The decoder of every LM family here: RMSNorm, grouped-query attention with rotary positions, SwiGLU.
 //!
-//! Follows Hugging Face's `Qwen2ForCausalLM` (the LM of the paper is Qwen2.5-3B); the names are AF2's, whose
-//! reference wraps each decoder layer: `lang_encoder.model.layers.N.decoder_layer.…`.
+//! What a family computes beside that is a switch of [`Config`]. Follows Hugging Face's `Qwen2ForCausalLM`,
+//! `Qwen3ForCausalLM` and `LlamaForCausalLM`; the names are AF2's, whose reference wraps each decoder layer:
+//! `lang_encoder.model.layers.N.decoder_layer.…`.
 
-use super::layers::{rotary_tables, rotate_half, Linear, RmsNorm};
-use super::params::{Init, Scope};
-use crate::error::Result;
+use super::rotary::Rotary;
 use crate::ffi::kernels::Shared;
-use serde::{Deserialize, Serialize};
-use std::path::Path;
+use crate::model::bounds::{Sizes, HEADS, HEAD_DIM, INNER, LAYERS, POSITIONS, VOCABULARY, WIDTH};
+use crate::model::layers::{rotary_tables, rotate_half, Linear, RmsNorm};
+use crate::model::params::{Init, Scope};
 use tch::{Kind, Tensor};
 
-/// The part of a Hugging Face `config.json` that fixes the model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Sizes and switches, which a family's own configuration makes ([`super::Config::decoder`]).
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     pub vocab_size: i64,
     pub hidden_size: i64,
@@ -20,45 +20,104 @@ pub struct Config {
     pub num_hidden_layers: usize,
     pub num_attention_heads: i64,
     pub num_key_value_heads: i64,
+    pub head_dim: i64,
     pub max_position_embeddings: i64,
     pub rms_norm_eps: f64,
-    pub rope_theta: f64,
+    pub rotary: Rotary,
+    /// The head is the embedding.
     pub tie_word_embeddings: bool,
+    /// Of queries, keys and values.
+    pub qkv_bias: bool,
+    /// Of attention's output.
+    pub o_bias: bool,
+    pub mlp_bias: bool,
+    /// RMSNorm of each head's queries and keys, before they are turned.
+    pub qk_norm: bool,
 }
 
 impl Config {
-    /// Reads and checks an LM folder's `config.json`; refuses what this decoder does not compute.
-    pub fn read(folder: &Path) -> Result<Self> {
-        super::hf_config::read(&folder.join("config.json"))
+    /// Width of all heads together.
+    fn heads_width(&self) -> i64 {
+        self.num_attention_heads.saturating_mul(self.head_dim)
     }
 
-    pub fn head_dim(&self) -> i64 {
-        self.hidden_size / self.num_attention_heads
+    /// What no family can have.
+    pub(super) fn check(&self, s: &mut Sizes) {
+        s.within("vocab_size", self.vocab_size, VOCABULARY);
+        s.within("hidden_size", self.hidden_size, WIDTH);
+        s.within("intermediate_size", self.intermediate_size, INNER);
+        s.count("num_hidden_layers", self.num_hidden_layers, LAYERS);
+        s.within("num_attention_heads", self.num_attention_heads, HEADS);
+        s.within("num_key_value_heads", self.num_key_value_heads, HEADS);
+        s.within("max_position_embeddings", self.max_position_embeddings, POSITIONS);
+        let (eps, theta) = (self.rms_norm_eps, self.rotary.theta);
+        s.number(
+            "rms_norm_eps",
+            eps,
+            eps > 0.0 && eps <= 1.0,
+            "a number above 0, at most 1",
+        );
+        s.number(
+            "rope_theta",
+            theta,
+            (1.0..=1e15).contains(&theta),
+            "a number from 1 to 1e15",
+        );
+        let kv = self.num_key_value_heads;
+        s.multiple(
+            "num_attention_heads",
+            self.num_attention_heads,
+            kv,
+            "num_key_value_heads",
+        );
     }
 
-    /// The `config.json` that transformers opens.
-    pub fn to_json(&self, eos: i64) -> serde_json::Value {
-        let mut json = serde_json::json!({
-            "architectures": ["Qwen2ForCausalLM"],
-            "model_type": "qwen2",
-            "hidden_act": "silu",
-            "attention_dropout": 0.0,
-            "bos_token_id": eos,
-            "eos_token_id": eos,
-            "initializer_range": 0.02,
-            "max_window_layers": self.num_hidden_layers,
-            "rope_scaling": null,
-            "sliding_window": null,
-            "torch_dtype": "float32",
-            "use_cache": true,
-            "use_sliding_window": false,
-        });
-        if let (Some(all), Ok(serde_json::Value::Object(own))) =
-            (json.as_object_mut(), serde_json::to_value(self))
-        {
-            all.extend(own);
-        }
-        json
+    /// Where heads share the model's width out.
+    pub(super) fn check_shared_width(&self, s: &mut Sizes) {
+        let twice = self.num_attention_heads.saturating_mul(2);
+        s.multiple(
+            "hidden_size",
+            self.hidden_size,
+            twice,
+            "twice num_attention_heads",
+        );
+    }
+
+    /// Where the configuration says how wide a head is.
+    pub(super) fn check_own_width(&self, s: &mut Sizes) {
+        s.within("head_dim", self.head_dim, HEAD_DIM);
+        s.multiple("head_dim", self.head_dim, 2, "as rotary positions turn pairs");
+        s.within("num_attention_heads × head_dim", self.heads_width(), WIDTH);
+    }
+
+    /// Floating-point operations of one layer's forward pass over a text of `tokens` tokens.
+    pub fn layer_operations(&self, tokens: f64) -> f64 {
+        let (d, ff) = (self.hidden_size as f64, self.intermediate_size as f64);
+        let q = (self.num_attention_heads * self.head_dim) as f64;
+        let kv = (self.num_key_value_heads * self.head_dim) as f64;
+        2.0 * tokens * (2.0 * d * q + 2.0 * d * kv + 3.0 * d * ff) + 4.0 * tokens * tokens * q
+    }
+
+    /// Bytes that one layer keeps of each token for its backward pass, in texts of `tokens` tokens: `low` bytes an element
+    /// of a matrix product, `full` of a norm or a sum. `trains`: its own weights.
+    ///
+    /// Norms, q, k, v, out, the MLP. In bf16 attention is flash, which keeps one number a head and token of (B, H, T, T); in fp32
+    /// grouped heads take libtorch's plain path, which keeps it all: see [`Padding`].
+    pub fn layer_activations(&self, tokens: f64, trains: bool, low: f64, full: f64) -> f64 {
+        let (d, ff) = (self.hidden_size as f64, self.intermediate_size as f64);
+        let heads = self.num_attention_heads as f64;
+        // Repeated for grouped heads, keys and values are as wide as queries.
+        let q = heads * self.head_dim as f64;
+        let trained = if trains { 2.0 * d + q + ff } else { 0.0 };
+        let normed = match self.qk_norm {
+            true => (heads + self.num_key_value_heads as f64) * self.head_dim as f64,
+            false => 0.0,
+        };
+        let weights = match low < full || self.num_attention_heads == self.num_key_value_heads {
+            true => heads * full,
+            false => 3.0 * heads * tokens * full,
+        };
+        (4.0 * d + normed) * full + weights + (4.0 * q + 3.0 * ff + trained) * low
     }
 }
 
@@ -123,7 +182,7 @@ pub struct Context {
 }
 
 /// Embeddings, decoder layers and head; the cross-attention between them is the caller's.
-pub struct Qwen2 {
+pub struct Decoder {
     pub embed_tokens: Tensor,
     pub layers: Vec<Shared<DecoderLayer>>,
     norm: RmsNorm,
@@ -140,7 +199,7 @@ pub enum Naming {
     Wrapped,
 }
 
-impl Qwen2 {
+impl Decoder {
     /// `p` is `lang_encoder` inside AF2, the root for an LM alone. `vocab` is the number of embedding rows
     /// (the tokenizer's length inside AF2).
     pub fn new(p: &Scope, config: &Config, vocab: i64, naming: Naming) -> Self {
@@ -161,18 +220,12 @@ impl Qwen2 {
         let norm = RmsNorm::new(&m / "norm", config.hidden_size, config.rms_norm_eps);
         let lm_head = (!config.tie_word_embeddings)
             .then(|| (p / "lm_head").weight("weight", &[vocab, config.hidden_size], Init::Normal(0.02)));
-        let dim = config.head_dim();
-        let exponents = Tensor::arange_start_step(0, dim, 2, (Kind::Float, p.device())) / dim as f64;
-        // 1 / theta^x in float32, as the reference computes it.
-        let inv_freq = Tensor::full([1], config.rope_theta, (Kind::Float, p.device()))
-            .pow(&exponents)
-            .reciprocal();
-        Qwen2 {
+        Decoder {
             embed_tokens,
             layers,
             norm,
             lm_head,
-            inv_freq,
+            inv_freq: config.rotary.inv_freq(config.head_dim, p.device()),
         }
     }
 
@@ -223,12 +276,27 @@ impl Qwen2 {
 
     /// The LM alone: token ids (B, T), padded at most behind each text → logits (B, T, V).
     pub fn forward(&self, ids_bt: &Tensor) -> Tensor {
-        let context = self.context(ids_bt.size()[1], 0, Padding::Behind);
+        self.logits(&self.states(ids_bt, Padding::Behind, None, &mut |_| {}))
+    }
+
+    /// The LM alone: the normed states (B, T, D) of T new tokens after those that `cache` holds. `each` sees what goes into
+    /// the first layer and what comes out of every one.
+    pub fn states(
+        &self,
+        ids_bt: &Tensor,
+        padding: Padding,
+        mut cache: Option<&mut Cache>,
+        each: &mut dyn FnMut(&Tensor),
+    ) -> Tensor {
+        let past = cache.as_ref().map_or(0, |c| c.len());
+        let context = self.context(ids_bt.size()[1], past, padding);
         let mut x = self.embed(ids_bt);
+        each(&x);
         for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.get().forward(&x, &context, None, i);
+            x = layer.get().forward(&x, &context, cache.as_deref_mut(), i);
+            each(&x);
         }
-        self.logits(&self.normed(&x))
+        self.normed(&x)
     }
 }
 
@@ -239,6 +307,8 @@ pub struct DecoderLayer {
     k_proj: Linear,
     v_proj: Linear,
     o_proj: Linear,
+    /// Of queries and of keys.
+    head_norms: Option<(RmsNorm, RmsNorm)>,
     post_attention_layernorm: RmsNorm,
     gate_proj: Linear,
     up_proj: Linear,
@@ -251,18 +321,25 @@ pub struct DecoderLayer {
 impl DecoderLayer {
     fn new(p: &Scope, c: &Config) -> Self {
         let (a, m) = (p / "self_attn", p / "mlp");
-        let (d, hd, init) = (c.hidden_size, c.head_dim(), Init::Normal(0.02));
-        let linear = |p: Scope, i: i64, o: i64, bias: bool| Linear::with_init(p, i, o, bias, init);
+        let (d, hd, ff) = (c.hidden_size, c.head_dim, c.intermediate_size);
+        let (q, kv) = (c.num_attention_heads * hd, c.num_key_value_heads * hd);
+        let linear =
+            |p: Scope, i: i64, o: i64, bias: bool| Linear::with_init(p, i, o, bias, Init::Normal(0.02));
+        let norm = |p: Scope, width: i64| RmsNorm::new(p, width, c.rms_norm_eps);
+        // In transformers' order, by which an optimizer's state is numbered.
         DecoderLayer {
-            q_proj: linear(&a / "q_proj", d, c.num_attention_heads * hd, true),
-            k_proj: linear(&a / "k_proj", d, c.num_key_value_heads * hd, true),
-            v_proj: linear(&a / "v_proj", d, c.num_key_value_heads * hd, true),
-            o_proj: linear(&a / "o_proj", c.num_attention_heads * hd, d, false),
-            gate_proj: linear(&m / "gate_proj", d, c.intermediate_size, false),
-            up_proj: linear(&m / "up_proj", d, c.intermediate_size, false),
-            down_proj: linear(&m / "down_proj", c.intermediate_size, d, false),
-            input_layernorm: RmsNorm::new(p / "input_layernorm", d, c.rms_norm_eps),
-            post_attention_layernorm: RmsNorm::new(p / "post_attention_layernorm", d, c.rms_norm_eps),
+            q_proj: linear(&a / "q_proj", d, q, c.qkv_bias),
+            k_proj: linear(&a / "k_proj", d, kv, c.qkv_bias),
+            v_proj: linear(&a / "v_proj", d, kv, c.qkv_bias),
+            o_proj: linear(&a / "o_proj", q, d, c.o_bias),
+            head_norms: c
+                .qk_norm
+                .then(|| (norm(&a / "q_norm", hd), norm(&a / "k_norm", hd))),
+            gate_proj: linear(&m / "gate_proj", d, ff, c.mlp_bias),
+            up_proj: linear(&m / "up_proj", d, ff, c.mlp_bias),
+            down_proj: linear(&m / "down_proj", ff, d, c.mlp_bias),
+            input_layernorm: norm(p / "input_layernorm", d),
+            post_attention_layernorm: norm(p / "post_attention_layernorm", d),
             heads: c.num_attention_heads,
             kv_heads: c.num_key_value_heads,
             head_dim: hd,
@@ -287,10 +364,15 @@ impl DecoderLayer {
     fn attention(&self, x: &Tensor, context: &Context, cache: Option<&mut Cache>, index: usize) -> Tensor {
         let (b, t, _) = x.size3().unwrap_or((0, 0, 0));
         let heads = |y: Tensor, n: i64| y.reshape([b, t, n, self.head_dim]).transpose(1, 2);
-        // Under autocast attention would cast what is turned in fp32: cast here, the cache holds it as it is used.
-        let turn = |y: Tensor| (&y * &context.cos + rotate_half(&y) * &context.sin).to_kind(y.kind());
-        let q_bhtd = turn(heads(self.q_proj.forward(x), self.heads));
-        let k_bhtd = turn(heads(self.k_proj.forward(x), self.kv_heads));
+        // Under autocast attention would cast what is normed and turned in fp32: cast here, the cache holds it as it is used.
+        let turn = |y: Tensor, norm: Option<&RmsNorm>| {
+            let kind = y.kind();
+            let y = norm.map_or(y.shallow_clone(), |n| n.forward(&y.to_kind(Kind::Float)));
+            (&y * &context.cos + rotate_half(&y) * &context.sin).to_kind(kind)
+        };
+        let (q_norm, k_norm) = self.head_norms.as_ref().map(|(q, k)| (q, k)).unzip();
+        let q_bhtd = turn(heads(self.q_proj.forward(x), self.heads), q_norm);
+        let k_bhtd = turn(heads(self.k_proj.forward(x), self.kv_heads), k_norm);
         let v_bhtd = heads(self.v_proj.forward(x), self.kv_heads);
         let (k_bhtd, v_bhtd) = match cache {
             Some(cache) => cache.extend(index, k_bhtd, v_bhtd),
@@ -313,12 +395,13 @@ impl DecoderLayer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::lm::qwen2;
     use crate::model::params::{Origin, Store};
     use tch::Device;
 
-    fn lm() -> Qwen2 {
+    fn lm() -> Decoder {
         tch::manual_seed(1);
-        let config = Config {
+        let config = qwen2::Config {
             vocab_size: 50,
             hidden_size: 32,
             intermediate_size: 64,
@@ -329,9 +412,10 @@ mod tests {
             rms_norm_eps: 1e-6,
             rope_theta: 1e6,
             tie_word_embeddings: true,
-        };
+        }
+        .decoder();
         let store = Store::new(Origin::Fresh, Device::Cpu);
-        let lm = Qwen2::new(&store.root(), &config, 50, Naming::Plain);
+        let lm = Decoder::new(&store.root(), &config, 50, Naming::Plain);
         store.finish().unwrap();
         lm
     }
@@ -370,14 +454,7 @@ mod tests {
         let lm = lm();
         let ids = Tensor::randint(50, [3, 6], (Kind::Int64, Device::Cpu));
         let real = Tensor::from_slice2(&[[1u8, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]);
-        let run = |padding: Padding| {
-            let context = lm.context(6, 0, padding);
-            let mut x = lm.embed(&ids);
-            for (i, layer) in lm.layers.iter().enumerate() {
-                x = layer.get().forward(&x, &context, None, i);
-            }
-            lm.normed(&x)
-        };
+        let run = |padding: Padding| lm.states(&ids, padding, None, &mut |_| {});
         let (with, without) = (run(Padding::Masked(&real)), run(Padding::Behind));
         assert!(without.isfinite().all().int64_value(&[]) == 1);
         let read = real.ne(0).unsqueeze(-1);
