@@ -103,6 +103,21 @@ fn trace_compares_a_language_model_alone() {
         err.contains("past the tolerance") && err.contains("hidden_0"),
         "{err}"
     );
+    // So are the same weights with plain rotary positions.
+    let plain = d.path().join("plain");
+    copy(&folder("llama3_scaled"), &plain);
+    let config = fs::read_to_string(plain.join("config.json")).unwrap();
+    fs::write(
+        plain.join("config.json"),
+        config.replace("\"llama3\"", "\"default\""),
+    )
+    .unwrap();
+    let (code, said, err) = af2(&["trace", "--llm", &show(&plain), "--ids", &ids, "--compare", &ids]);
+    assert_ne!(code, 0, "{said}");
+    assert!(
+        err.contains("hidden_1 (") && err.contains("logits (") && !err.contains("hidden_0"),
+        "{err}"
+    );
     let bad = d.path().join("bad.safetensors");
     let long = (Kind::Int64, Device::Cpu);
     for (tensors, told) in [

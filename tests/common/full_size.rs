@@ -3,7 +3,7 @@
 use af2::checkpoint::{write_released, write_safetensors, Item};
 use af2::model::flamingo::Flamingo;
 use af2::model::params::{Origin, Store};
-use af2::model::presets;
+use af2::model::{lm, presets};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
