@@ -2,6 +2,7 @@
 
 use super::{call, take, ErrorSlot};
 use std::ffi::{c_char, c_int};
+use std::sync::{Mutex, PoisonError};
 use tch::{Device, TchError};
 
 extern "C" {
@@ -63,7 +64,8 @@ impl Attention {
     }
 }
 
-/// Runs `f`, and returns beside its result every attention call that this process made meanwhile, on whichever thread.
+/// Runs `f`, and returns beside its result every attention call that this process made meanwhile, on whichever thread. One at a
+/// time: another waits. Not to be asked for within itself.
 ///
 /// # Errors
 /// None that is known of libtorch; [`TchError::Torch`] where a call cannot be understood.
@@ -74,6 +76,8 @@ pub fn attention_calls<T>(f: impl FnOnce() -> T) -> Result<(T, Vec<Attention>)> 
             let _ = heard();
         }
     }
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: adds a callback that lives in the shim.
     call(|e| unsafe { af2_attention_listen(e) })?;
     let listening = Listening;
@@ -167,42 +171,53 @@ mod tests {
     use crate::ffi::kernels::{autocast_bf16, recompute};
     use tch::{Kind, Tensor};
 
+    /// Those of a length that no other test has: all of this process are heard.
+    fn of_length(length: i64, calls: Vec<Attention>) -> Vec<Attention> {
+        calls
+            .into_iter()
+            .filter(|c| c.query.get(2) == Some(&length))
+            .collect()
+    }
+
     fn attend(q: &Tensor, kv: &Tensor, mask: Option<&Tensor>) -> Tensor {
         Tensor::scaled_dot_product_attention(q, kv, kv, mask, 0.0, mask.is_none(), None, true)
     }
 
     #[test]
     fn attention_is_heard_as_the_kernel_got_it() {
-        let [q, kv] = [[2, 4, 9, 8], [2, 2, 9, 8]].map(|s| Tensor::randn(s, (Kind::Float, Device::Cpu)));
-        let mask = Tensor::ones([9, 9], (Kind::Bool, Device::Cpu));
+        let [q, kv] = [[2, 4, 13, 8], [2, 2, 13, 8]].map(|s| Tensor::randn(s, (Kind::Float, Device::Cpu)));
+        let mask = Tensor::ones([13, 13], (Kind::Bool, Device::Cpu));
         let (_, calls) = attention_calls(|| {
             let _ = attend(&q, &kv, None);
             let _ = autocast_bf16(Device::Cpu, || attend(&q, &kv, Some(&mask))).unwrap();
         })
         .unwrap();
+        let calls = of_length(13, calls);
         assert_eq!(calls.len(), 2, "{calls:?}");
         let (plain, cast) = (&calls[0], &calls[1]);
         assert_eq!(
             (plain.query.as_slice(), plain.key.as_slice()),
-            (&[2, 4, 9, 8][..], &[2, 2, 9, 8][..])
+            (&[2, 4, 13, 8][..], &[2, 2, 13, 8][..])
         );
         assert!(plain.causal && plain.grouped && !plain.grad && plain.mask.is_none());
         assert!(plain.kernel.starts_with("flash"), "{plain:?}");
         assert_eq!((plain.kind.as_str(), cast.kind.as_str()), ("Float", "BFloat16"));
-        assert_eq!(cast.mask, Some(vec![9, 9]));
+        assert_eq!(cast.mask, Some(vec![13, 13]));
         // Nobody listens any more.
         let _ = attend(&q, &kv, None);
-        assert!(attention_calls(|| ()).unwrap().1.is_empty());
+        let (_, after) = attention_calls(|| ()).unwrap();
+        assert!(of_length(13, after).is_empty());
     }
 
     #[test]
     fn a_block_that_is_computed_again_is_heard_again() {
-        let q = Tensor::randn([1, 2, 5, 8], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let q = Tensor::randn([1, 2, 17, 8], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let ((), calls) = attention_calls(|| {
             let out = recompute(&[q.shallow_clone()], |t| attend(&t[0], &t[0], None));
             out.sum(Kind::Float).backward();
         })
         .unwrap();
+        let calls = of_length(17, calls);
         let grads: Vec<bool> = calls.iter().map(|c| c.grad).collect();
         assert_eq!(grads, [false, true], "{calls:?}");
     }
