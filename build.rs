@@ -66,6 +66,8 @@ fn shim(lib: &Path) {
         .define("USE_DISTRIBUTED", None)
         .define("USE_C10D_GLOO", None)
         .define("USE_RPC", None)
+        // As libtorch itself: some of its classes have members that only a build without it has.
+        .define("NDEBUG", None)
         .include(format!("{SHIM}/stub"))
         .include(torch.join("include"))
         .include(torch.join("include/torch/csrc/api/include"));

@@ -2,20 +2,13 @@
 //!
 //! `make test-interop` runs these: its environment holds that set.
 
-use af2::ffi::c10d::WATCHDOG;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+#[path = "common/full_set.rs"]
+mod full_set;
 
-/// The `torch/lib` of the environment.
-fn full_set() -> PathBuf {
-    let python = std::env::var_os("AF2_INTEROP_PYTHON").expect("`make test-interop` sets AF2_INTEROP_PYTHON");
-    let lib = Path::new(&python).ancestors().nth(2).unwrap().join("lib");
-    let versions = std::fs::read_dir(lib).unwrap().map(|f| f.unwrap().path());
-    let mut torch = versions.map(|v| v.join("site-packages/torch/lib"));
-    torch
-        .find(|t| t.join("libtorch_cuda.so").exists())
-        .expect("a full CUDA set")
-}
+use af2::ffi::c10d::WATCHDOG;
+use full_set::full_set;
+use std::path::Path;
+use std::process::{Command, Output};
 
 fn af2(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_af2"))

@@ -1,6 +1,10 @@
 //! `af2 doctor`: the right lines and the right exit codes, on this machine as it is and with one thing wrong at a time.
 #![cfg(target_os = "linux")]
 
+#[path = "common/full_set.rs"]
+mod full_set;
+
+use full_set::full_set;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -209,12 +213,7 @@ fn a_cuda_half_that_does_not_open_is_13_and_says_why() {
 #[test]
 #[ignore = "make test-interop"]
 fn with_the_whole_cuda_set_kernels_compile_and_no_gpu_is_no_fault() {
-    let python = std::env::var_os("AF2_INTEROP_PYTHON").expect("`make test-interop` sets AF2_INTEROP_PYTHON");
-    let find = "import importlib.util as u, os; print(os.path.dirname(u.find_spec('torch').origin))";
-    let out = Command::new(python).args(["-c", find]).output().unwrap();
-    let torch = PathBuf::from(String::from_utf8(out.stdout).unwrap().trim());
-    let lib = torch.join("lib");
-    assert!(lib.join("libtorch_cuda.so").exists(), "{}", lib.display());
+    let lib = full_set();
     let (code, all) = json(&[("LD_LIBRARY_PATH", &lib)], &["--quick", "--run", "/tmp"]);
     let checks = &all["checks"];
     for (name, found) in [

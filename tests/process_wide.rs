@@ -1,6 +1,8 @@
 //! What a process has one of, the generator of random numbers and libtorch's switches: in a process without other tests.
 
-use af2::ffi::kernels::{allow_tf32, recompute, rng_state, set_rng_state, tf32};
+use af2::ffi::kernels::{
+    allow_tf32, deterministic, is_deterministic, recompute, rng_state, set_rng_state, tf32,
+};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tch::{Device, Kind, Tensor};
 
@@ -55,4 +57,14 @@ fn tf32_is_off_or_on_for_products_and_convolutions_alike() {
         allow_tf32(on).unwrap();
         assert_eq!(tf32().unwrap(), (on, on));
     }
+}
+
+/// What `--verify-resume` asks for on a GPU.
+#[test]
+fn kernels_of_equal_bits_are_asked_for_with_cublas_work_space() {
+    let _alone = alone();
+    assert!(!is_deterministic());
+    deterministic().unwrap();
+    assert!(is_deterministic());
+    assert_eq!(std::env::var("CUBLAS_WORKSPACE_CONFIG").unwrap(), ":4096:8");
 }

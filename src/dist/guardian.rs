@@ -127,9 +127,11 @@ mod tests {
     fn only_a_stretch_that_hangs_is_given_up_and_once() {
         let given_up = Arc::new(AtomicUsize::new(0));
         let count = given_up.clone();
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = begun.clone();
         let guardian = Guardian::new(
             Duration::from_millis(200),
-            || {},
+            move || begins.store(true, Ordering::SeqCst),
             move || {
                 count.fetch_add(1, Ordering::SeqCst);
             },
@@ -140,7 +142,7 @@ mod tests {
         }
         std::thread::sleep(Duration::from_millis(300));
         assert_eq!(given_up.load(Ordering::SeqCst), 0);
-        assert!(guardian.reached());
+        assert!(guardian.reached() && begun.load(Ordering::SeqCst));
         let _guarded = guardian.guarded();
         std::thread::sleep(Duration::from_millis(600));
         assert_eq!(given_up.load(Ordering::SeqCst), 1);

@@ -49,6 +49,7 @@ extern "C" {
     fn af2_mark_free(mark: *mut c_void);
     fn af2_pinned(t: *mut C_tensor, err: ErrorSlot) -> *mut C_tensor;
     fn af2_deterministic(err: ErrorSlot) -> c_int;
+    fn af2_is_deterministic() -> c_int;
     fn af2_device_memory(index: c_int, now: *mut i64, peak: *mut i64, err: ErrorSlot) -> c_int;
 }
 
@@ -338,6 +339,12 @@ pub fn deterministic() -> Result<(), TchError> {
     }
     // SAFETY: switches.
     call(|e| unsafe { af2_deterministic(e) }).map(|_| ())
+}
+
+/// Whether [`deterministic`] was asked for.
+pub fn is_deterministic() -> bool {
+    // SAFETY: reads switches.
+    unsafe { af2_is_deterministic() != 0 }
 }
 
 const CUBLAS_SPACE: &str = "CUBLAS_WORKSPACE_CONFIG";

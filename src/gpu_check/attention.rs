@@ -37,17 +37,13 @@ struct Phase {
 }
 
 pub fn run(check: &mut Check) -> Result<()> {
-    let device = check.device;
     let config = match check.tiny {
         true => made::tiny(),
         false => widths_of_3b()?,
     };
-    let mut made = None;
-    check.row("the model", |_| {
-        made = Some(made::loaded(&config, device)?);
-        Ok(())
-    })?;
-    let Some(loaded) = made else { return Ok(()) };
+    let Some(loaded) = made::model(check, &config)? else {
+        return Ok(());
+    };
     for bf16 in [true, false] {
         for ragged in [false, true] {
             training(check, &loaded, bf16, ragged)?;

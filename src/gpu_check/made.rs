@@ -1,5 +1,6 @@
 //! Models and batches without files: random weights in the shapes of a configuration, made on the device.
 
+use super::part::Check;
 use crate::error::{Error, Result};
 use crate::load::{Loaded, Report};
 use crate::model::flamingo::{Config, Flamingo};
@@ -160,6 +161,18 @@ pub fn batch(shape: Shape, t: &Tokenizer, device: Device) -> Batch {
         }
     }
     Batch::new(&[], &mels, &text, &Encoded::default(), device)
+}
+
+/// A row of its own: the model with which a part begins; none where it could not be made.
+pub fn model(check: &mut Check, config: &Config) -> Result<Option<Loaded>> {
+    let (device, mut made) = (check.device, None);
+    check.row("the model", |m| {
+        let model = loaded(config, device)?;
+        m.note(format!("{} parameters", model.params.count()));
+        made = Some(model);
+        Ok(())
+    })?;
+    Ok(made)
 }
 
 /// Words of a question; the special tokens are the last of the vocabulary.

@@ -214,7 +214,8 @@ pub fn run(options: &Options) -> Result<i32> {
         let own = Duration::from_secs_f64(60.0 * part.minutes * longer);
         let begun = Instant::now();
         let file = work.path().join(part.name);
-        let rows = match in_a_process(part, options, &file, own.min(left))? {
+        let first = report.parts.is_empty();
+        let rows = match in_a_process(part, options, &file, own.min(left), first)? {
             Outcome::Rows(rows) => rows,
             Outcome::NoDevice(code) => return Ok(code),
         };
@@ -251,7 +252,8 @@ enum Outcome {
 }
 
 /// Runs one part; whatever becomes of its process, there are rows that say so.
-fn in_a_process(part: &Part, options: &Options, file: &Path, time: Duration) -> Result<Outcome> {
+/// The `first` begins with a device that nobody has tried yet.
+fn in_a_process(part: &Part, options: &Options, file: &Path, time: Duration, first: bool) -> Result<Outcome> {
     if time.is_zero() {
         return Ok(Outcome::Rows(vec![Row::of(part.name, Verdict::NotRun, "time")]));
     }
@@ -301,10 +303,10 @@ fn in_a_process(part: &Part, options: &Options, file: &Path, time: Duration) -> 
     };
     let lines = Line::read_all(file);
     if let (true, Some(code)) = (
-        lines.is_empty(),
+        first && lines.is_empty(),
         status.and_then(|s| s.code()).filter(|c| *c != 0),
     ) {
-        // It begins with the device, and has said what is wrong with it.
+        // It has said what is wrong with it.
         return Ok(Outcome::NoDevice(code));
     }
     Ok(Outcome::Rows(rows_of(part.name, lines, ended)))

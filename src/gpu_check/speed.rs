@@ -49,14 +49,9 @@ pub fn run(check: &mut Check) -> Result<()> {
     let works = works(check.tiny);
     let mut own = Vec::new();
     let device = check.device;
-    let mut made = None;
-    check.row("the model", |m| {
-        let loaded = made::loaded(&config, device)?;
-        m.note(format!("{} parameters", loaded.params.count()));
-        made = Some(loaded);
-        Ok(())
-    })?;
-    let Some(loaded) = made else { return Ok(()) };
+    let Some(loaded) = made::model(check, &config)? else {
+        return Ok(());
+    };
     // In fp32 first: what is once held in bf16 stays so.
     let mut held = false;
     for work in &works {

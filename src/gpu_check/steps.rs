@@ -63,14 +63,9 @@ pub fn run(check: &mut Check) -> Result<()> {
     let device = check.device;
     let mut recipe = recipe(check.tiny)?;
     let (config, _) = plan::config(&recipe)?;
-    let mut made = None;
-    check.row("the model", |m| {
-        let loaded = made::loaded(&config, device)?;
-        m.note(format!("{} parameters", loaded.params.count()));
-        made = Some(loaded);
-        Ok(())
-    })?;
-    let Some(mut loaded) = made else { return Ok(()) };
+    let Some(mut loaded) = made::model(check, &config)? else {
+        return Ok(());
+    };
     let peak = check.peak_tflops.or_else(|| card::peak_tflops(&card::names()));
     let stages = recipe.stages.clone();
     for again in [false, true] {

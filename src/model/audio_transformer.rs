@@ -77,8 +77,8 @@ impl AudioTransformer {
 
     /// # Shapes
     /// `x_bld` (B, L, D) features of all windows in a row; `real_bl` (B, L) bool, false on padded windows, none where there
-    /// are none: a mask of zeros changes no bit, but shuts flash attention out on CUDA. Returns (B, L, D). `train` turns the configured attention dropout on; with `again` layers are computed again in
-    /// the backward pass.
+    /// are none: a mask of zeros changes no bit, but shuts flash attention out on CUDA. Returns (B, L, D). `train` turns the
+    /// configured attention dropout on; with `again` layers are computed again in the backward pass.
     pub fn forward(&self, x_bld: &Tensor, real_bl: Option<&Tensor>, train: bool, again: bool) -> Tensor {
         let positions = Tensor::arange(x_bld.size()[1], (Kind::Float, x_bld.device()));
         let tables = Shared::new(rotary_tables(&positions, &self.inv_freq));

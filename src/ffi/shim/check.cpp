@@ -1,8 +1,4 @@
 // What `af2 gpu-check` asks of libtorch: which attention kernel each call got, and a device's memory and clock.
-// As libtorch itself is built: with assertions its recorder would have a member more than the one that it hands us.
-#ifndef NDEBUG
-#define NDEBUG
-#endif
 #include "common.hpp"
 
 #include <ATen/Context.h>

@@ -266,6 +266,11 @@ int af2_deterministic(char** err) {
     return 0;);
 }
 
+int af2_is_deterministic() {
+  auto& c = at::globalContext();
+  return c.deterministicAlgorithms() && c.deterministicAlgorithmsWarnOnly() && c.deterministicCuDNN() && !c.benchmarkCuDNN();
+}
+
 // The CUDA device of this thread, where none is named.
 int af2_use_device(int index, char** err) {
   API(-1,
