@@ -18,8 +18,9 @@ use af2::model::cost;
 use af2::model::input::matrix;
 use af2::plan;
 use af2::report::table::Table;
-use af2::train::batch::Batch;
-use af2::train::encoded::Encoded;
+use af2::train::job::Batch;
+use af2::train::jobs::curriculum::batch::{self, Input};
+use af2::train::jobs::curriculum::encoded::Encoded;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use step::{
@@ -280,13 +281,13 @@ fn hand_over(job: &Job) {
     write_safetensors(&at("model.safetensors"), &items(loaded.params.tensors()), &pt)
         .expect("a disk with room");
     let (mels, text) = inputs(job, &loaded.tokenizer);
-    let batch = Batch::new(&[], &mels, &text, &Encoded::default(), Device::Cpu);
+    let batch = batch::of(&[], &mels, &text, &Encoded::default(), Device::Cpu);
     let rows = [loaded.tokenizer.audio, loaded.tokenizer.end_of_chunk];
     let tensors = [
-        ("mel", batch.audio.mel_nfm),
-        ("windows", batch.audio.windows_bw),
-        ("ids", batch.text.ids_bt),
-        ("mask", batch.text.mask_bt.to_kind(Kind::Int64)),
+        ("mel", batch.input.audio.mel_nfm),
+        ("windows", batch.input.audio.windows_bw),
+        ("ids", batch.input.text.ids_bt),
+        ("mask", batch.input.text.mask_bt.to_kind(Kind::Int64)),
         ("labels", matrix(&text.labels)),
         ("rows", Tensor::from_slice(&rows)),
     ];

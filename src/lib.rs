@@ -34,6 +34,7 @@ pub mod cores;
 pub mod device;
 pub mod ffi;
 pub mod model;
+pub mod optim;
 
 pub mod curriculum;
 pub mod load;

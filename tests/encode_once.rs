@@ -7,7 +7,7 @@ use af2::dist::{Facts, Place, Ranks};
 use af2::ffi::c10d::StoreServer;
 use af2::recipe::Precision;
 use af2::shapes::Seconds;
-use af2::train::encoded::Encoded;
+use af2::train::jobs::curriculum::encoded::Encoded;
 use common::tiny;
 use std::fs;
 use std::path::{Path, PathBuf};

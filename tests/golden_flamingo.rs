@@ -18,12 +18,11 @@ use af2::model::{cross_attention::Frames, flamingo::Audio, htsat::TrainMode, inp
 use af2::recipe::{Precision, StageRecipe};
 use af2::text::prompt;
 use af2::trace;
-use af2::train::{
-    batch::Batch,
-    encoded::Encoded,
-    state::{self, Snapshot},
-};
-use common::{golden, new_steps, scalar, tiny_options};
+use af2::train::engine::state::{self, Snapshot};
+use af2::train::job::Batch;
+use af2::train::jobs::curriculum::batch::{self, Input};
+use af2::train::jobs::curriculum::encoded::Encoded;
+use common::{golden, new_stage, new_steps, scalar, tiny_options};
 use serde_json::Value;
 use tch::{no_grad, Device, IndexOp};
 
@@ -59,13 +58,13 @@ fn by_files(files: &Value) -> Vec<Example> {
     files.as_array().unwrap().iter().map(named).collect()
 }
 
-fn batch_of(model: &Loaded, ears: &Ears, files: &Value) -> Batch {
+fn batch_of(model: &Loaded, ears: &Ears, files: &Value) -> Batch<Input> {
     let examples = by_files(files);
     let mels = ears
         .mels(&examples.iter().map(|e| &e.clip).collect::<Vec<_>>())
         .unwrap();
     let text = texts(&examples, &model.tokenizer, 512).unwrap();
-    Batch::new(&examples, &mels, &text, &Encoded::default(), model.device)
+    batch::of(&examples, &mels, &text, &Encoded::default(), model.device)
 }
 
 fn stage(yaml: &str) -> StageRecipe {
@@ -126,7 +125,8 @@ fn every_gradient_of_the_first_step() {
         let stage = stage(
             "embedding_rows: all\noptim: {steps: 1, batch_size: 2, learning_rate: 0.001, clip: 1.0e+30}",
         );
-        let mut steps = new_steps(&model, &stage);
+        let job = new_stage(&model, &stage);
+        let mut steps = new_steps(&job);
         let batch = batch_of(&model, &Ears::new(0), &note["batch0"]["filenames"]);
         let micro = steps.micro_step(&batch).unwrap();
         let wanted = &note["gradients_batch0"][mode];
@@ -185,7 +185,7 @@ fn autocast_gives_the_references_logits() {
     let note = json("F_tiny/golden_forward.json");
     let model = open(false);
     let batch = batch_of(&model, &Ears::new(0), &note["batch0"]["filenames"]);
-    let traced = || no_grad(|| model.model.trace(&batch.audio, &batch.text));
+    let traced = || no_grad(|| model.model.trace(&batch.input.audio, &batch.input.text));
     let amp = af2::ffi::kernels::autocast_bf16(Device::Cpu, traced).unwrap();
     let expected = g.get("batch0/none/autocast_bf16_logits");
     let apart = common::relative(&expected, &g.get("batch0/none/logits"));
@@ -193,7 +193,7 @@ fn autocast_gives_the_references_logits() {
     println!("autocast: {ours:.2e} from the reference's, which is {apart:.2e} from float32");
     assert!(ours <= 2e-2 && ours < apart, "{ours} and {apart}");
     let stage = stage("optim: {steps: 1, batch_size: 2, learning_rate: 0.001}");
-    let loss = || no_grad(|| batch.loss_sum(&model.model, &stage, true, 0) / batch.tokens as f64);
+    let loss = || no_grad(|| batch.input.loss_sum(&model.model, &stage, true, 0) / batch.counted as f64);
     let loss = scalar(&af2::ffi::kernels::autocast_bf16(Device::Cpu, loss).unwrap());
     let expected = scalar(&g.get("batch0/none/autocast_bf16_loss"));
     println!("autocast: loss {loss} instead of {expected}");
@@ -216,7 +216,7 @@ fn loss_and_gradients_of_mixed_lengths_need_no_mask() {
             let examples = examples(&manifest(), &golden(""), WINDOWS, 6).unwrap();
             let mels = Ears::new(0).mels(&examples.iter().map(|e| &e.clip).collect::<Vec<_>>());
             let text = texts(&examples, &model.tokenizer, 512).unwrap();
-            let batch = Batch::new(
+            let batch = batch::of(
                 &examples,
                 &mels.unwrap(),
                 &text,
@@ -229,12 +229,12 @@ fn loss_and_gradients_of_mixed_lengths_need_no_mask() {
             assert!(lengths.len() > 2, "texts of several lengths: {lengths:?}");
             let mut stage = stage("optim: {steps: 1, batch_size: 2, learning_rate: 0.001}");
             stage.train = serde_yaml::from_str(&format!("{all:?}")).unwrap();
-            let _frozen_by = new_steps(&model, &stage);
+            let _frozen_by = new_stage(&model, &stage);
             let loss = match masked {
-                false => batch.loss_sum(&model.model, &stage, true, 0),
+                false => batch.input.loss_sum(&model.model, &stage, true, 0),
                 true => {
                     let (wanted, positions) = input::targets(&text.labels, model.device);
-                    let logits = model.model.trace(&batch.audio, &batch.text).logits;
+                    let logits = model.model.trace(&batch.input.audio, &batch.input.text).logits;
                     let logits = logits.flatten(0, 1).index_select(0, &positions);
                     logits.cross_entropy_loss::<tch::Tensor>(&wanted, None, tch::Reduction::Sum, -100, 0.0)
                 }
@@ -277,8 +277,8 @@ fn recomputed_blocks_and_a_chunked_loss_have_the_same_gradients() {
         let mut model = open(false);
         model.model.again = again;
         let batch = batch_of(&model, &Ears::new(0), &note["batch0"]["filenames"]);
-        let _frozen_by = new_steps(&model, &stage);
-        batch.loss_sum(&model.model, &stage, true, chunk).backward();
+        let _frozen_by = new_stage(&model, &stage);
+        batch.input.loss_sum(&model.model, &stage, true, chunk).backward();
         let found: Vec<(String, tch::Tensor)> = model
             .params
             .trainable()
@@ -309,7 +309,8 @@ fn a_batch_that_is_not_finite_changes_no_weight() {
     let note = json("F_tiny/golden_forward.json");
     let model = open(false);
     let stage = stage("optim: {steps: 9, batch_size: 2, learning_rate: 0.001}");
-    let mut steps = new_steps(&model, &stage);
+    let job = new_stage(&model, &stage);
+    let mut steps = new_steps(&job);
     let good = batch_of(&model, &Ears::new(0), &note["batch0"]["filenames"]);
     let mut bad = batch_of(&model, &Ears::new(0), &note["batch0"]["filenames"]);
     bad.audio.mel_nfm = bad.audio.mel_nfm.full_like(f64::NAN);
@@ -328,7 +329,7 @@ fn a_batch_that_is_not_finite_changes_no_weight() {
             .iter()
             .all(|w| scalar(&w.isfinite().all().to_kind(tch::Kind::Float)) == 1.0));
     }
-    let (_, m) = steps.optimizer.moments().next().unwrap();
+    let (_, m) = steps.optimizer.kept().next().unwrap();
     assert_eq!(scalar(&m.steps), 2.0);
 }
 
@@ -391,7 +392,8 @@ fn follow(
 ) -> Value {
     let run = json(&format!("F_tiny/{file}.json"));
     let ears = Ears::new(64);
-    let mut steps = new_steps(model, stage);
+    let job = new_stage(model, stage);
+    let mut steps = new_steps(&job);
     let numbers = |key: &str| -> Vec<f64> { serde_json::from_value(run[key].clone()).unwrap() };
     let losses = numbers("microstep_losses");
     let norms = numbers("microstep_total_grad_norm_before_clip");
@@ -467,7 +469,8 @@ fn a_run_goes_on_from_its_checkpoint_as_the_reference_does() {
     let file = folder.path().join("checkpoint_0.pt");
     {
         let model = open(false);
-        let mut steps = new_steps(&model, &stage);
+        let job = new_stage(&model, &stage);
+        let mut steps = new_steps(&job);
         for (i, files) in order(&run).into_iter().take(4).enumerate() {
             steps.micro_step(&batch_of(&model, &ears, files)).unwrap();
             if i % 2 == 1 {
@@ -486,7 +489,8 @@ fn a_run_goes_on_from_its_checkpoint_as_the_reference_does() {
             ..file.as_path().into()
         };
         let model = load::open_parts(&parts, &tiny_options()).unwrap();
-        let mut steps = new_steps(&model, &stage);
+        let job = new_stage(&model, &stage);
+        let mut steps = new_steps(&job);
         assert_eq!(
             state::restore(&mut steps, model.torch.as_ref().unwrap()).unwrap(),
             0
@@ -525,7 +529,8 @@ fn parameter_groups_are_the_references_in_its_order() {
             train: serde_yaml::from_str(parts).unwrap(),
             ..yaml
         };
-        let steps = new_steps(&model, &stage);
+        let job = new_stage(&model, &stage);
+        let steps = new_steps(&job);
         let ours: Vec<Vec<String>> = steps
             .optimizer
             .groups()

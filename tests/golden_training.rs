@@ -11,8 +11,9 @@ use af2::preflight;
 use af2::recipe::Part;
 use af2::recipe_file;
 use af2::run::events::{latest, read_events};
-use af2::train::batch::Batch;
-use af2::train::encoded::Encoded;
+use af2::train::job::Batch;
+use af2::train::jobs::curriculum::batch::{self, Input};
+use af2::train::jobs::curriculum::encoded::Encoded;
 use common::{golden, scalar};
 use serde_json::json;
 use std::path::Path;
@@ -280,8 +281,8 @@ fn by_hand(folder: &Path, changes: &[String], ranks: &[Steps]) -> Vec<(u64, u64,
                 let own: Vec<_> = rank[step][micro].iter().map(|i| all[*i].clone()).collect();
                 let mels = ears.mels(&own.iter().map(|e| &e.clip).collect::<Vec<_>>());
                 let text = texts(&own, &model.tokenizer, 512).unwrap();
-                let batch = Batch::new(&own, &mels.unwrap(), &text, &Encoded::default(), Device::Cpu);
-                let mean = batch.loss_sum(&model.model, stage, true, 0) / batch.tokens as f64;
+                let batch = batch::of(&own, &mels.unwrap(), &text, &Encoded::default(), Device::Cpu);
+                let mean = batch.input.loss_sum(&model.model, stage, true, 0) / batch.counted as f64;
                 loss += scalar(&mean) / ranks.len() as f64;
                 // Two, however many micro-steps this step has; DDP averages over the ranks.
                 (mean / 2.0 / ranks.len() as f64).backward();

@@ -10,9 +10,9 @@ use af2::load::convert::{convert, Choice, Layout};
 use af2::model::lm::{self, Decoder, Naming};
 use af2::model::params::{Lookup, Origin, Role, Store};
 use af2::recipe::{Part, StageRecipe};
-use af2::train::state::Snapshot;
+use af2::train::engine::state::Snapshot;
 use af2::{checkpoint::names, text::tokenizer::Tokenizer};
-use common::{as_items, constant_gradients, golden, new_steps, relative, tiny};
+use common::{as_items, constant_gradients, golden, new_stage, new_steps, relative, tiny};
 use std::path::Path;
 use std::process::Command;
 use tch::{no_grad, Device, Kind, Tensor};
@@ -120,7 +120,8 @@ fn the_references_classes_take_our_training_checkpoint() {
     let at = |name: &str| folder.path().join(name);
     let model = tiny();
     let stage = stage();
-    let mut steps = new_steps(&model, &stage);
+    let job = new_stage(&model, &stage);
+    let mut steps = new_steps(&job);
     for value in [0.02, -0.03] {
         constant_gradients(&model.params, value);
         steps.step(false).unwrap();

@@ -9,11 +9,14 @@ use af2::dist::Ranks;
 use af2::load::Loaded;
 use af2::recipe::{LossMean, StageRecipe, TrainRecipe};
 use af2::shapes::Seconds;
-use af2::train::batch::Batch;
-use af2::train::encoded::Encoded;
-use af2::train::state::{self, Saver};
+use af2::train::engine::saver::Saver;
+use af2::train::engine::state;
+use af2::train::job::Batch;
+use af2::train::jobs::curriculum::batch::{self, Input};
+use af2::train::jobs::curriculum::encoded::Encoded;
+use af2::train::jobs::curriculum::Stage;
 use af2::train::Steps;
-use common::{constant_gradients, golden, new_steps, scalar, tiny};
+use common::{constant_gradients, golden, new_stage, new_steps, scalar, tiny};
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
@@ -33,7 +36,8 @@ fn a_snapshot_is_of_its_step_and_the_folder_keeps_what_the_recipe_says() {
     let folder = tempfile::tempdir().unwrap();
     let model = tiny();
     let stage = stage("save: {every: 1, keep_last: 2, keep_every: 3}");
-    let mut steps = new_steps(&model, &stage);
+    let job = new_stage(&model, &stage);
+    let mut steps = new_steps(&job);
     let mut saver = Saver::new(folder.path().into(), stage.save).unwrap();
     let watched = "lang_encoder.model.layers.0.gated_cross_attn_layer_sound.attn.to_q.weight";
     let mut history = Vec::new();
@@ -95,13 +99,15 @@ fn a_state_goes_back_only_into_the_stage_that_wrote_it() {
     let path = folder.path().join("checkpoint_0.pt");
     let model = tiny();
     let own = stage("");
-    let mut steps = new_steps(&model, &own);
+    let job = new_stage(&model, &own);
+    let mut steps = new_steps(&job);
     constant_gradients(&model.params, 0.01);
     steps.step(false).unwrap();
     let snapshot = state::Snapshot::of(&steps, 0, false).unwrap().unwrap();
     snapshot.write(&path).unwrap();
     let file = open_torch(&path).unwrap();
-    let mut again = new_steps(&model, &own);
+    let job = new_stage(&model, &own);
+    let mut again = new_steps(&job);
     assert_eq!(state::restore(&mut again, &file).unwrap(), 0);
     assert_eq!(again.done, 1);
     let with = |key: &str, value: &str| {
@@ -123,10 +129,11 @@ fn a_state_goes_back_only_into_the_stage_that_wrote_it() {
         ),
         (with("- embeddings", "- lm"), "param_groups.1.params: expected"),
     ] {
-        let mut steps = new_steps(&model, &other);
+        let job = new_stage(&model, &other);
+        let mut steps = new_steps(&job);
         let e = state::restore(&mut steps, &file).unwrap_err();
         assert!(e.to_string().contains(said) && e.exit_code() == 7, "{e}");
-        assert_eq!((steps.done, steps.optimizer.moments().count()), (0, 0));
+        assert_eq!((steps.done, steps.optimizer.kept().count()), (0, 0));
     }
 }
 
@@ -176,7 +183,8 @@ fn a_checkpoint_of_weights_that_are_not_finite_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = tiny();
     let stage = stage("save: {every: 1}");
-    let mut steps = new_steps(&model, &stage);
+    let job = new_stage(&model, &stage);
+    let mut steps = new_steps(&job);
     let mut saver = Saver::new(folder.path().into(), stage.save).unwrap();
     let watched = "lang_encoder.model.layers.1.gated_cross_attn_layer_sound.attn.to_q.weight";
     for value in [f64::NAN, f64::INFINITY] {
@@ -194,7 +202,7 @@ fn a_checkpoint_of_weights_that_are_not_finite_is_refused() {
 }
 
 /// An item of the tiny set; a prompt of so many words.
-fn batch(model: &Loaded, ears: &Ears, words: usize) -> Batch {
+fn batch(model: &Loaded, ears: &Ears, words: usize) -> Batch<Input> {
     let clip = Clip::new(golden("wavs/nonneg_16k_1s.wav"), Seconds(0.0), 3);
     let item = Item {
         key: "0".into(),
@@ -210,7 +218,7 @@ fn batch(model: &Loaded, ears: &Ears, words: usize) -> Batch {
     let all = [Example { clip, item }];
     let mels = [ears.mel(&all[0].clip).unwrap()];
     let text = texts(&all, &model.tokenizer, 40).unwrap();
-    Batch::new(&all, &mels, &text, &Encoded::default(), model.device)
+    batch::of(&all, &mels, &text, &Encoded::default(), model.device)
 }
 
 /// Weight decay, the momentum of the steps before and the running averages of CLAP's batch norms would move it.
@@ -219,7 +227,7 @@ fn a_step_in_which_nothing_counts_leaves_every_tensor_as_it_was() {
     let model = tiny();
     let ears = Ears::new(16);
     let (full, cut) = (batch(&model, &ears, 1), batch(&model, &ears, 60));
-    assert!(full.tokens > 2 && cut.tokens == 0);
+    assert!(full.counted > 2 && cut.counted == 0);
     let everything = || -> Vec<Tensor> {
         model
             .params
@@ -235,7 +243,8 @@ fn a_step_in_which_nothing_counts_leaves_every_tensor_as_it_was() {
             loss,
             ..TrainRecipe::default()
         };
-        let mut steps = Steps::new(&model, &stage, &train, &Rc::new(Ranks::alone())).unwrap();
+        let job = Stage::new(&model, &stage, &train);
+        let mut steps = Steps::new(&job, &train, &Rc::new(Ranks::alone())).unwrap();
         steps.remember().unwrap();
         // Whole, of nothing, of half, whole.
         let made = [[&full, &full], [&cut, &cut], [&full, &cut], [&full, &full]];
@@ -253,7 +262,7 @@ fn a_step_in_which_nothing_counts_leaves_every_tensor_as_it_was() {
             );
             assert!(scalar(&done.grad_norm).is_finite() && done.micro_steps == 2);
         }
-        let (_, m) = steps.optimizer.moments().next().unwrap();
+        let (_, m) = steps.optimizer.kept().next().unwrap();
         assert_eq!((scalar(&m.steps), steps.done), (3.0, 4));
     }
 }

@@ -16,9 +16,12 @@ use af2::recipe::{Held, Precision, StageRecipe, TrainRecipe};
 use af2::shapes::{MEL_BINS, WINDOW_FRAMES};
 use af2::text::labels::{labels, Batch as TextBatch, IGNORED};
 use af2::text::tokenizer::Tokenizer;
-use af2::train::batch::Batch;
-use af2::train::encoded::Encoded;
-use af2::train::{number, stage, Steps};
+use af2::train::engine::frozen;
+use af2::train::job::Batch;
+use af2::train::jobs::curriculum::batch::{self, Input};
+use af2::train::jobs::curriculum::encoded::Encoded;
+use af2::train::jobs::curriculum::Stage;
+use af2::train::{number, Steps};
 use ndarray::{Array2, Array3};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -90,7 +93,7 @@ pub fn measure(job: &Job) -> Measured {
     }
     let batch = {
         let (mels, text) = inputs(job, &loaded.tokenizer);
-        Batch::new(&[], &mels, &text, &Encoded::default(), device)
+        batch::of(&[], &mels, &text, &Encoded::default(), device)
     };
     let stage_recipe = stage_of(job);
     let held = if job.held_bf16 { Held::Bf16 } else { Held::Fp32 };
@@ -104,14 +107,15 @@ pub fn measure(job: &Job) -> Measured {
         frozen: held,
         ..TrainRecipe::default()
     };
-    let mut steps = Steps::new(&loaded, &stage_recipe, &train, &Rc::new(Ranks::alone())).expect("a stage");
+    let job = Stage::new(&loaded, &stage_recipe, &train);
+    let mut steps = Steps::new(&job, &train, &Rc::new(Ranks::alone())).expect("a stage");
     if held == Held::Bf16 {
         round_frozen(&loaded);
     }
-    stage::hold_frozen(&loaded.params, held, true).expect("frozen weights");
+    frozen::hold(&loaded.params, held, true).expect("frozen weights");
 
     let (mut seconds, mut losses, mut norms) = (Vec::new(), Vec::new(), Vec::new());
-    let mut step = |steps: &mut Steps, watched: bool| {
+    let mut step = |steps: &mut Steps<Stage>, watched: bool| {
         steps.clock.begin(watched);
         let start = Instant::now();
         let micro = steps.micro_step(&batch).expect("a forward and backward pass");

@@ -146,6 +146,61 @@ pub fn saved_by_trainer(name: &str, trains: bool, tied_head: bool) -> bool {
     trains || name.contains("embed") || is_buffer(name) || (tied_head && name == HEAD)
 }
 
+/// What a model's tensors are called in a training checkpoint, and which are in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tree {
+    /// AF2, as the reference's trainer saves it.
+    Flamingo { tied_head: bool },
+    /// A model by itself under its own names, whole: AF-CLAP, or a language model, whose head may be its embedding.
+    Plain { tied_head: bool },
+}
+
+impl Tree {
+    /// Whether a tensor of ours is saved where not everything is.
+    pub fn saves(self, name: &str, trains: bool) -> bool {
+        match self {
+            Tree::Flamingo { tied_head } => saved_by_trainer(name, trains, tied_head),
+            Tree::Plain { .. } => true,
+        }
+    }
+
+    /// The file's name for ours.
+    pub fn outside(self, ours: &str) -> String {
+        match self {
+            Tree::Flamingo { .. } => in_training_tree(ours),
+            Tree::Plain { .. } => ours.to_owned(),
+        }
+    }
+
+    /// Our name for the file's; none for what is known to be nothing of ours.
+    pub fn inside(self, theirs: &str) -> Option<String> {
+        match self {
+            Tree::Flamingo { .. } => rename(theirs),
+            Tree::Plain { .. } => Some(theirs.to_owned()),
+        }
+    }
+
+    /// A file's model under our names.
+    ///
+    /// # Errors
+    /// As [`canonical`].
+    pub fn read(self, archive: Archive, path: &Path) -> Result<Archive> {
+        match self {
+            Tree::Flamingo { .. } => canonical(archive, path),
+            Tree::Plain { .. } => Ok(archive),
+        }
+    }
+
+    /// The embedding and its second name, as the head, where they are one: they share their storage in the file.
+    pub fn tied(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Tree::Flamingo { tied_head: true } => Some((EMBEDDING, HEAD)),
+            Tree::Plain { tied_head: true } => Some(("model.embed_tokens.weight", "lm_head.weight")),
+            _ => None,
+        }
+    }
+}
+
 /// Tensors under our names that files hold and no forward pass reads: the STFT as convolutions (we compute it) and
 /// the position numbers of older transformers. A model may lack them without harm.
 pub fn at_rest(name: &str) -> bool {

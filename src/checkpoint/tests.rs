@@ -512,19 +512,20 @@ fn a_loop_of_links_is_an_error_with_its_path() {
 fn an_optimizers_numbers_are_checked() {
     let d = folder();
     let path = d.path().join("checkpoint_0.pt");
-    let group = |lr: f64, params: Vec<i64>| training::Group {
+    let decayed = |lr: f64, decay: f64, params: Vec<i64>| training::Group {
         lr,
         initial_lr: 1.0,
-        weight_decay: 0.1,
-        betas: (0.9, 0.999),
-        eps: 1e-8,
+        settings: [("weight_decay".to_owned(), Plain::Float(decay))]
+            .into_iter()
+            .collect(),
         params,
         names: None,
     };
-    let moments = || training::Moments {
+    let group = |lr: f64, params: Vec<i64>| decayed(lr, 0.1, params);
+    let ones = || Tensor::ones([3], (Kind::Float, Device::Cpu)).into();
+    let kept = || training::State {
         steps: 2,
-        exp_avg: Tensor::ones([3], (Kind::Float, Device::Cpu)).into(),
-        exp_avg_sq: Tensor::ones([3], (Kind::Float, Device::Cpu)).into(),
+        tensors: ["exp_avg", "exp_avg_sq"].map(|n| (n.to_owned(), ones())).into(),
     };
     let write = |groups: Vec<training::Group>, at: i64| {
         let state = training::Training {
@@ -532,7 +533,7 @@ fn an_optimizers_numbers_are_checked() {
             epoch: 0,
             steps: 2,
             groups,
-            state: [(at, moments())].into_iter().collect(),
+            state: [(at, kept())].into_iter().collect(),
             stage: Some("stage1".into()),
             data: Some("where".into()),
             made_with: None,
@@ -566,7 +567,16 @@ fn an_optimizers_numbers_are_checked() {
             7,
             "state.7: expected one of the groups' 1 parameters",
         ),
-        (Vec::new(), 0, "param_groups: expected AdamW's parameter groups"),
+        (
+            vec![decayed(0.5, f64::INFINITY, vec![0])],
+            0,
+            "param_groups.0.weight_decay: expected a finite number, found inf",
+        ),
+        (
+            Vec::new(),
+            0,
+            "param_groups: expected the optimizer's parameter groups",
+        ),
     ] {
         write(groups, at);
         let e = read().unwrap_err().to_string();

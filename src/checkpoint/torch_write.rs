@@ -24,6 +24,12 @@ pub enum Key {
     Int(i64),
 }
 
+impl From<String> for Key {
+    fn from(text: String) -> Self {
+        Key::Text(text)
+    }
+}
+
 impl From<&str> for Key {
     fn from(text: &str) -> Self {
         Key::Text(text.into())
@@ -41,7 +47,7 @@ pub enum Node<'a> {
 
 impl<'a> Node<'a> {
     /// A dictionary with text keys.
-    pub fn dict(entries: impl IntoIterator<Item = (&'static str, Node<'a>)>) -> Self {
+    pub fn dict(entries: impl IntoIterator<Item = (impl Into<Key>, Node<'a>)>) -> Self {
         Node::Dict(entries.into_iter().map(|(k, v)| (k.into(), v)).collect())
     }
 

@@ -1,4 +1,4 @@
-//! The reference trainer's `checkpoint_N.pt`: model, AdamW's state, the schedule's state, the epoch.
+//! The reference trainer's `checkpoint_N.pt`: model, the optimizer's state, the schedule's state, the epoch.
 //!
 //! ```text
 //! epoch
@@ -14,31 +14,31 @@ use super::torch_file::TorchFile;
 use super::torch_write::{self, Key, Node};
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
+use std::collections::HashMap;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
-/// One of AdamW's parameter groups.
+/// One of the optimizer's parameter groups.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
     /// The rate that the next step uses.
     pub lr: f64,
     /// The schedule's factor multiplies this.
     pub initial_lr: f64,
-    pub weight_decay: f64,
-    pub betas: (f64, f64),
-    pub eps: f64,
+    /// The optimizer's own, as `weight_decay`, in its names.
+    pub settings: IndexMap<String, Plain>,
     /// The group's parameters, numbered through over all groups.
     pub params: Vec<i64>,
     /// Their names, where the file says them: the reference's do not.
     pub names: Option<Vec<String>>,
 }
 
-/// What AdamW keeps of one parameter.
-pub struct Moments<'a> {
+/// What the optimizer keeps of one parameter.
+pub struct State<'a> {
     /// Steps in which the parameter had a gradient.
     pub steps: i64,
-    pub exp_avg: Item<'a>,
-    pub exp_avg_sq: Item<'a>,
+    /// By their names, as `exp_avg`.
+    pub tensors: IndexMap<String, Item<'a>>,
 }
 
 /// A training checkpoint on its way to a file or from one.
@@ -48,7 +48,7 @@ pub struct Training<'a> {
     pub steps: i64,
     pub groups: Vec<Group>,
     /// By the parameter's number; parameters that never had a gradient have none.
-    pub state: IndexMap<i64, Moments<'a>>,
+    pub state: IndexMap<i64, State<'a>>,
     /// The stage of the curriculum, where the file says it: the reference's do not.
     pub stage: Option<String>,
     /// Where the stage was in its data, in the loader's words.
@@ -92,6 +92,7 @@ pub fn read(file: &TorchFile) -> Result<Training<'_>> {
             .filter(|x| x.is_finite())
             .ok_or_else(|| wrong(&key, "a finite number", v))
     };
+    let mut settings = settings(file)?;
     let mut groups = Vec::new();
     let mut next = 0;
     while file
@@ -107,14 +108,6 @@ pub fn read(file: &TorchFile) -> Result<Training<'_>> {
             .filter(|l: &Vec<i64>| l.iter().enumerate().all(|(i, p)| *p == next + i as i64))
             .ok_or_else(|| wrong(&key, &format!("numbers in a row from {next}"), list))?;
         next += params.len() as i64;
-        let key = format!("{at}.betas");
-        let list = file.plain.get(&key);
-        let betas = match list.and_then(Plain::as_list) {
-            Some([a, b]) => a.as_float().zip(b.as_float()),
-            _ => None,
-        }
-        .filter(|(a, b)| (0.0..1.0).contains(a) && (0.0..1.0).contains(b))
-        .ok_or_else(|| wrong(&key, "two numbers from 0 to 1", list))?;
         let key = format!("{at}.param_names");
         let names = match file.plain.get(&key) {
             None => None,
@@ -133,44 +126,39 @@ pub fn read(file: &TorchFile) -> Result<Training<'_>> {
                 true => number(format!("{at}.initial_lr"))?,
                 false => lr,
             },
-            weight_decay: number(format!("{at}.weight_decay"))?,
-            betas,
-            eps: number(format!("{at}.eps"))?,
+            settings: settings.remove(&groups.len()).unwrap_or_default(),
             params,
             names,
         });
     }
     if groups.is_empty() {
-        return Err(wrong(GROUPS, "AdamW's parameter groups", None).hint(
+        return Err(wrong(GROUPS, "the optimizer's parameter groups", None).hint(
             "weights alone, without an optimizer's state? They can start a stage, but not continue one",
         ));
+    }
+    // What is kept of each parameter; how many steps it has made is no tensor of its shape.
+    let mut parts: IndexMap<i64, Vec<String>> = IndexMap::new();
+    for key in file.tensors.names() {
+        let below = key.strip_prefix(STATE).and_then(|rest| rest.strip_prefix('.'));
+        if let Some((index, name)) = below.and_then(|rest| rest.split_once('.')) {
+            if let (Ok(index), true) = (index.parse(), name != "step") {
+                parts.entry(index).or_default().push(key.to_owned());
+            }
+        }
     }
     let mut state = IndexMap::new();
     for index in 0..next {
         let at = format!("{STATE}.{index}");
-        let part = |name: &str| {
-            let key = format!("{at}.{name}");
-            let there = file.tensors.info(&key).is_some();
-            there.then_some(key)
-        };
-        match (part("exp_avg"), part("exp_avg_sq")) {
-            (Some(exp_avg), Some(exp_avg_sq)) => {
-                let moments = Moments {
-                    steps: step_count(file, &format!("{at}.step"))?,
-                    exp_avg: Item::There(&file.tensors, exp_avg),
-                    exp_avg_sq: Item::There(&file.tensors, exp_avg_sq),
-                };
-                state.insert(index, moments);
-            }
-            (None, None) => {}
-            _ => {
-                return Err(Error::checkpoint(
-                    path,
-                    &at,
-                    "exp_avg and exp_avg_sq",
-                    "one of them",
-                ))
-            }
+        let mut tensors = IndexMap::new();
+        for key in parts.get(&index).into_iter().flatten() {
+            tensors.insert(
+                key[at.len() + 1..].to_owned(),
+                Item::There(&file.tensors, key.clone()),
+            );
+        }
+        if !tensors.is_empty() {
+            let steps = step_count(file, &format!("{at}.step"))?;
+            state.insert(index, State { steps, tensors });
         }
     }
     let stray = file
@@ -197,6 +185,45 @@ pub fn read(file: &TorchFile) -> Result<Training<'_>> {
         made_with: file.plain.get("af2.made_with").and_then(text),
         random: random(file)?,
     })
+}
+
+/// What each group says beside its rates and parameters.
+///
+/// # Errors
+/// A number that is not finite.
+fn settings(file: &TorchFile) -> Result<HashMap<usize, IndexMap<String, Plain>>> {
+    let own = ["lr", "initial_lr", "params", "param_names"];
+    let mut all: HashMap<usize, IndexMap<String, Plain>> = HashMap::new();
+    for (key, value) in &file.plain {
+        let below = key.strip_prefix(GROUPS).and_then(|rest| rest.strip_prefix('.'));
+        let Some((group, name)) = below.and_then(|rest| rest.split_once('.')) else {
+            continue;
+        };
+        let Some(group) = group
+            .parse()
+            .ok()
+            .filter(|_| !name.contains('.') && !own.contains(&name))
+        else {
+            continue;
+        };
+        let numbers = value.as_list().unwrap_or(std::slice::from_ref(value));
+        if numbers
+            .iter()
+            .any(|n| n.as_float().is_some_and(|x| !x.is_finite()))
+        {
+            let source = file.tensors.source();
+            return Err(Error::checkpoint(
+                source,
+                key,
+                "a finite number",
+                value.to_string(),
+            ));
+        }
+        all.entry(group)
+            .or_default()
+            .insert(name.to_owned(), value.clone());
+    }
+    Ok(all)
 }
 
 /// Ranks and generators are numbered from 0.
@@ -257,13 +284,14 @@ pub fn write(path: &Path, model: Vec<(String, Item)>, training: &Training) -> Re
     let state = training
         .state
         .iter()
-        .map(|(index, m)| {
-            let moments = Node::dict([
-                ("step", Node::Tensor(Tensor::from(m.steps as f32).into())),
-                ("exp_avg", Node::Tensor(m.exp_avg.again())),
-                ("exp_avg_sq", Node::Tensor(m.exp_avg_sq.again())),
-            ]);
-            (Key::Int(*index), moments)
+        .map(|(index, state)| {
+            let step = (
+                "step".to_owned(),
+                Node::Tensor(Tensor::from(state.steps as f32).into()),
+            );
+            let tensors = state.tensors.iter();
+            let tensors = tensors.map(|(name, item)| (name.clone(), Node::Tensor(item.again())));
+            (Key::Int(*index), Node::dict(std::iter::once(step).chain(tensors)))
         })
         .collect();
     let rates = |f: fn(&Group) -> f64| {
@@ -322,35 +350,25 @@ pub fn write(path: &Path, model: Vec<(String, Item)>, training: &Training) -> Re
     torch_write::write(path, &Node::dict(root))
 }
 
-/// With every key that PyTorch 2.11's AdamW has.
 fn group(g: &Group) -> Node<'static> {
-    let float = |x| Node::Plain(Plain::Float(x));
-    let flag = |b| Node::Plain(Plain::Bool(b));
-    let none = || Node::Plain(Plain::None);
-    let list = |l| Node::Plain(Plain::List(l));
-    let mut entries = vec![
-        ("weight_decay", float(g.weight_decay)),
-        ("lr", float(g.lr)),
-        (
-            "betas",
-            list(vec![Plain::Float(g.betas.0), Plain::Float(g.betas.1)]),
-        ),
-        ("eps", float(g.eps)),
-        ("amsgrad", flag(false)),
-        ("maximize", flag(false)),
-        ("foreach", none()),
-        ("capturable", flag(false)),
-        ("differentiable", flag(false)),
-        ("fused", none()),
-        ("decoupled_weight_decay", flag(true)),
-        ("initial_lr", float(g.initial_lr)),
-        ("params", list(g.params.iter().map(|i| Plain::Int(*i)).collect())),
-    ];
+    let own = g
+        .settings
+        .iter()
+        .map(|(name, value)| (name.clone(), value.clone()));
+    let mut entries: Vec<(String, Plain)> = own.collect();
+    entries.push(("lr".into(), Plain::Float(g.lr)));
+    entries.push(("initial_lr".into(), Plain::Float(g.initial_lr)));
+    let params = g.params.iter().map(|i| Plain::Int(*i)).collect();
+    entries.push(("params".into(), Plain::List(params)));
     if let Some(names) = &g.names {
         let names = names.iter().map(|n| Plain::Text(n.clone())).collect();
-        entries.push(("param_names", list(names)));
+        entries.push(("param_names".into(), Plain::List(names)));
     }
-    Node::dict(entries)
+    Node::dict(
+        entries
+            .into_iter()
+            .map(|(name, value)| (name, Node::Plain(value))),
+    )
 }
 
 /// Writes weights alone, as `{"model_state_dict": …}`.

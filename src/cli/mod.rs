@@ -18,6 +18,7 @@ mod trace;
 use crate::cores;
 use crate::error::Result;
 use crate::ffi::kernels;
+use crate::train::Which;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -49,11 +50,11 @@ enum Verb {
     Demo(demo::DemoArgs),
     /// Write a recipe's synthetic corpus.
     Synth(RecipeArgs),
-    /// Train a recipe's tokenizer and language model on text alone.
-    Lm(RecipeArgs),
-    /// Train a recipe's AF-CLAP on clip–caption pairs.
-    Clap(RecipeArgs),
-    /// Train the stages of a recipe, each from the checkpoint of the one before.
+    /// Train a recipe's tokenizer and language model on text alone: `train --job lm`.
+    Lm(steps::JobArgs),
+    /// Train a recipe's AF-CLAP on clip–caption pairs: `train --job clap`.
+    Clap(steps::JobArgs),
+    /// Train the stages of a recipe, each from the checkpoint of the one before; or another of its jobs.
     Train(steps::TrainArgs),
     /// Run a command as several ranks on this machine, without torchrun.
     Launch(steps::LaunchArgs),
@@ -178,8 +179,8 @@ fn run(verb: &Verb, threads: Option<usize>) -> Result<i32> {
     match verb {
         Verb::Demo(args) => demo::run(args),
         Verb::Synth(args) => args.load().and_then(|r| steps::synth(&r)),
-        Verb::Lm(args) => args.load().and_then(|r| steps::lm(&r)),
-        Verb::Clap(args) => args.load().and_then(|r| steps::clap(&r)),
+        Verb::Lm(args) => args.run(Some(Which::Lm)),
+        Verb::Clap(args) => args.run(Some(Which::Clap)),
         Verb::Train(args) => args.run(),
         Verb::Launch(args) => return args.run(),
         Verb::Eval(args) => args.run(),

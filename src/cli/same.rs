@@ -3,7 +3,7 @@
 use crate::dist::{flatten, Facts};
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
-use crate::train::Resume;
+use crate::train::{Resume, Which};
 use std::path::Path;
 
 /// Left out: where a machine has its files (what is in them is compared when they are open), and what changes only how fast it
@@ -22,7 +22,7 @@ const OWN: &[&str] = &[
 const PATHS: &[&str] = &["model.checkpoint", "model.lm", "model.clap", "model.base"];
 
 /// The run as keys and values.
-pub fn facts(recipe: &Recipe, resume: &Resume, verify: bool) -> Result<Facts> {
+pub fn facts(recipe: &Recipe, which: Which, resume: &Resume, verify: bool) -> Result<Facts> {
     let whole = serde_json::to_value(recipe)
         .map_err(|e| Error::recipe(&recipe.name, format!("cannot be written as keys and values: {e}")))?;
     let mut all = Facts::new();
@@ -40,6 +40,7 @@ pub fn facts(recipe: &Recipe, resume: &Resume, verify: bool) -> Result<Facts> {
             *value = "a path".into();
         }
     }
+    all.push(("--job".into(), format!("{which:?}").to_lowercase()));
     if let Resume::From(file) = resume {
         let bytes = std::fs::metadata(file).map_or(0, |m| m.len());
         let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -69,7 +70,13 @@ mod tests {
 
     fn of(overrides: &[&str]) -> Facts {
         let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
-        facts(&recipe_file::demo(&overrides).unwrap(), &Resume::No, false).unwrap()
+        facts(
+            &recipe_file::demo(&overrides).unwrap(),
+            Which::Curriculum,
+            &Resume::No,
+            false,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -111,7 +118,7 @@ mod tests {
     fn a_file_to_go_on_from_is_its_name_and_size() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let recipe = recipe_file::demo(&[]).unwrap();
-        let all = facts(&recipe, &Resume::From(file.path().into()), true).unwrap();
+        let all = facts(&recipe, Which::Lm, &Resume::From(file.path().into()), true).unwrap();
         let last: Vec<&str> = all.iter().rev().take(2).map(|(k, _)| k.as_str()).collect();
         assert_eq!(last, ["--verify-resume", "--resume"]);
         assert!(all[all.len() - 2].1.ends_with(" of 0 bytes"));

@@ -1,8 +1,6 @@
 //! `af2 synth`, `lm`, `clap`, `train`, `eval`, `report`: the steps of a recipe, one by one.
 
 use super::{parts::ArithmeticArgs, same, RecipeArgs};
-use crate::data::feed::Ears;
-use crate::data::manifest::Manifest;
 use crate::device;
 use crate::dist::{launch::Launch, note_alone, Place, Ranks};
 use crate::error::{Error, Result};
@@ -13,10 +11,9 @@ use crate::progress::{self, Progress};
 use crate::recipe::Recipe;
 use crate::recipe_file;
 use crate::report;
-use crate::train::Resume;
+use crate::train::{Resume, Which};
 use crate::{cores, eval, load, lock, run, synth, train};
 use clap::Args;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,18 +33,28 @@ pub struct EvalArgs {
     arithmetic: ArithmeticArgs,
 }
 
+/// How a job of a recipe is trained.
 #[derive(Args)]
-pub struct TrainArgs {
+pub struct JobArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Go on where the run was: behind its last stage that is done, from the newest checkpoint that can be read; a run
+    /// Go on where the run was: behind what is done, from the newest checkpoint that can be read; a run
     /// that has none begins. Or from this checkpoint, ours or the reference trainer's.
     #[arg(long, value_name = "auto|FILE")]
     resume: Option<PathBuf>,
-    /// Show that a run of this recipe goes on exactly: a few steps of each stage, a checkpoint, more steps; and the same
+    /// Show that a run of this recipe goes on exactly: a few steps, a checkpoint, more steps; and the same
     /// again from the checkpoint. Trains nothing.
     #[arg(long)]
     verify_resume: bool,
+}
+
+#[derive(Args)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    job: JobArgs,
+    /// What is trained. Default: the recipe's stages; of a recipe without any, the one section that it has.
+    #[arg(long = "job", value_enum)]
+    which: Option<Which>,
 }
 
 #[derive(Args)]
@@ -127,43 +134,43 @@ pub fn synth(recipe: &Recipe) -> Result<()> {
 
 /// Trains tokenizer and LM on the texts of all training manifests.
 pub fn lm(recipe: &Recipe) -> Result<()> {
-    let lm = recipe.lm.as_ref().ok_or_else(|| missing(recipe, "lm"))?;
-    let _held = lock::hold(&recipe.output, false)?;
-    preflight::language_model(recipe).result()?;
-    let stages = recipe.stages.iter().flat_map(|s| s.sets.keys());
-    let captions = recipe.clap.iter().flat_map(|c| &c.sets);
-    let sets: BTreeSet<&String> = stages.chain(captions).collect();
-    let mut pairs = Vec::new();
-    for set in sets {
-        let manifest = Manifest::open(&recipe.manifest(set))?;
-        pairs.extend(manifest.items()?.into_iter().map(|i| (i.prompt, i.output)));
-    }
-    kernels::allow_tf32(recipe.train.tf32)?;
-    train::lm::train(recipe, lm, &pairs, device(recipe)?)
+    alone(recipe, Which::Lm)
 }
 
 /// Trains AF-CLAP.
 pub fn clap(recipe: &Recipe) -> Result<()> {
-    let clap = recipe.clap.as_ref().ok_or_else(|| missing(recipe, "clap"))?;
-    let _held = lock::hold(&recipe.output, false)?;
-    preflight::clap(recipe).result()?;
-    let ears = Ears::new(recipe.data.cache_mib);
-    kernels::allow_tf32(recipe.train.tf32)?;
-    train::contrastive::train(recipe, clap, &ears, device(recipe)?)
+    alone(recipe, Which::Clap)
 }
 
 /// Trains the stages.
 pub fn train(recipe: &Recipe) -> Result<()> {
-    train_as(Place::of_environment()?.as_ref(), recipe, &Resume::No, false)
+    alone(recipe, Which::Curriculum)
 }
 
-/// Trains the stages as the rank in this place, or alone; `verify` shows instead that a run goes on from its checkpoints exactly.
-fn train_as(place: Option<&Place>, recipe: &Recipe, resume: &Resume, verify: bool) -> Result<()> {
+fn alone(recipe: &Recipe, which: Which) -> Result<()> {
+    let task = Task {
+        which,
+        resume: Resume::No,
+        verify: false,
+    };
+    train_as(Place::of_environment()?.as_ref(), recipe, &task)
+}
+
+/// What is trained, and how; `verify` shows instead that a run goes on from its checkpoints exactly.
+struct Task {
+    which: Which,
+    resume: Resume,
+    verify: bool,
+}
+
+/// Trains as the rank in this place, or alone.
+fn train_as(place: Option<&Place>, recipe: &Recipe, task: &Task) -> Result<()> {
+    task.which.in_recipe(recipe)?;
     kernels::allow_tf32(recipe.train.tf32)?;
     let (ranks, device) = match place {
         None => (Ranks::alone(), device(recipe)?),
         Some(place) => {
-            let same = same::facts(recipe, resume, verify)?;
+            let same = same::facts(recipe, task.which, &task.resume, task.verify)?;
             // A rank without one meets the others all the same, to tell them.
             let device = device::of_rank(&recipe.device, place.local);
             Ranks::join(place, device, Duration::from_secs(recipe.train.timeout), &same)?
@@ -174,7 +181,7 @@ fn train_as(place: Option<&Place>, recipe: &Recipe, resume: &Resume, verify: boo
     if !ranks.first() {
         progress::set_quiet(true);
     }
-    let result = run_as(recipe, &ranks, device, resume, verify);
+    let result = run_as(recipe, &ranks, device, task);
     let result = result.map_err(|e| ranks.explain(e, 0).0);
     if let (Err(_), Ok(ranks)) = (&result, Rc::try_unwrap(ranks)) {
         ranks.abandon();
@@ -182,7 +189,7 @@ fn train_as(place: Option<&Place>, recipe: &Recipe, resume: &Resume, verify: boo
     result
 }
 
-fn run_as(recipe: &Recipe, ranks: &Rc<Ranks>, device: Device, resume: &Resume, verify: bool) -> Result<()> {
+fn run_as(recipe: &Recipe, ranks: &Rc<Ranks>, device: Device, task: &Task) -> Result<()> {
     // Of all ranks the first writes.
     let _held = match ranks.first() {
         true => Some(lock::hold(&recipe.output, ranks.again())?),
@@ -191,9 +198,9 @@ fn run_as(recipe: &Recipe, ranks: &Rc<Ranks>, device: Device, resume: &Resume, v
     if ranks.first() {
         super::environment::describe(recipe, device, ranks)?;
     }
-    match verify {
-        true => train::verify_resume(recipe, ranks, device),
-        false => train::curriculum(recipe, ranks, device, &agreed(resume, ranks)?),
+    match task.verify {
+        true => train::verify_resume(recipe, task.which, ranks, device),
+        false => train::run(recipe, task.which, ranks, device, &agreed(&task.resume, ranks)?),
     }
 }
 
@@ -226,6 +233,13 @@ fn agreed(resume: &Resume, ranks: &Ranks) -> Result<Resume> {
 
 impl TrainArgs {
     pub fn run(&self) -> Result<()> {
+        self.job.run(self.which)
+    }
+}
+
+impl JobArgs {
+    /// Trains this job, or the one that the recipe is for.
+    pub fn run(&self, which: Option<Which>) -> Result<()> {
         let resume = match self.resume.as_deref() {
             Some(word) if word == Path::new("auto") => Resume::Auto,
             Some(file) => Resume::From(file.to_path_buf()),
@@ -241,7 +255,12 @@ impl TrainArgs {
         if place.as_ref().is_none_or(|p| p.rank == 0) {
             super::say(&recipe.notes);
         }
-        train_as(place.as_ref(), &recipe, &resume, self.verify_resume)
+        let task = Task {
+            which: which.map_or_else(|| Which::of(&recipe), Ok)?,
+            resume,
+            verify: self.verify_resume,
+        };
+        train_as(place.as_ref(), &recipe, &task)
     }
 }
 

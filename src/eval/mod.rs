@@ -20,7 +20,7 @@ use crate::model::htsat::TrainMode;
 use crate::progress::Progress;
 use crate::recipe::{EvalRecipe, Precision, Recipe};
 use crate::run::predictions::Prediction;
-use crate::train::encoded::Encoded;
+use crate::train::jobs::curriculum::encoded::Encoded;
 use std::{collections::HashMap, path::Path, time::Instant};
 use tch::{no_grad, Kind, Tensor};
 

@@ -13,6 +13,8 @@ use crate::model::lm::Cache;
 use crate::model::presets::preset;
 use crate::recipe::{Part, StageRecipe};
 use crate::shapes::TOKENS_PER_WINDOW;
+use crate::train::job::Batch;
+use crate::train::jobs::curriculum::batch::Input;
 use indexmap::IndexMap;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -106,13 +108,13 @@ fn training(check: &mut Check, loaded: &Loaded, bf16: bool, ragged: bool) -> Res
 
 fn loss(
     loaded: &Loaded,
-    batch: &crate::train::batch::Batch,
+    batch: &Batch<Input>,
     stage: &StageRecipe,
     bf16: bool,
     train: bool,
 ) -> Result<Tensor> {
     under(bf16, loaded.device, || {
-        batch.loss_sum(&loaded.model, stage, train, 16)
+        batch.input.loss_sum(&loaded.model, stage, train, 16)
     })
 }
 
@@ -140,7 +142,7 @@ fn answering(check: &mut Check, loaded: &Loaded, bf16: bool) -> Result<()> {
         let batch = made::batch(shape, &loaded.tokenizer, device);
         let (listened, _) = no_grad(|| {
             under(bf16, device, || {
-                let listened = model.hear(&batch.audio, TrainMode::default(), false);
+                let listened = model.hear(&batch.input.audio, TrainMode::default(), false);
                 let logits = model.decode(&prompt, &listened, &mut cache, &seen);
                 (listened, logits)
             })

@@ -10,8 +10,9 @@ use crate::shapes::{MEL_BINS, WINDOW_FRAMES};
 use crate::text::bpe;
 use crate::text::labels::{labels, Batch as TextBatch, IGNORED};
 use crate::text::tokenizer::Tokenizer;
-use crate::train::batch::Batch;
-use crate::train::encoded::Encoded;
+use crate::train::job::Batch;
+use crate::train::jobs::curriculum::batch::{self, Input};
+use crate::train::jobs::curriculum::encoded::Encoded;
 use ndarray::{Array2, Array3};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -131,7 +132,7 @@ pub struct Shape {
 }
 
 /// Mels as noise, texts of which two thirds are an answer.
-pub fn batch(shape: Shape, t: &Tokenizer, device: Device) -> Batch {
+pub fn batch(shape: Shape, t: &Tokenizer, device: Device) -> Batch<Input> {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let less = |item: usize, all: usize| match shape.ragged {
         true => (all - (item * all).div_ceil(4).min(all - 1)).max(1),
@@ -160,7 +161,7 @@ pub fn batch(shape: Shape, t: &Tokenizer, device: Device) -> Batch {
             text.labels[[b, i]] = label;
         }
     }
-    Batch::new(&[], &mels, &text, &Encoded::default(), device)
+    batch::of(&[], &mels, &text, &Encoded::default(), device)
 }
 
 /// A row of its own: the model with which a part begins; none where it could not be made.

@@ -12,7 +12,7 @@ use crate::model::flamingo::{Config, Flamingo};
 use crate::model::htsat::{Htsat, TrainMode};
 use crate::model::lm::Cache;
 use crate::model::params::{Params, Scope};
-use crate::train::optim::{groups, AdamW};
+use crate::optim::{groups, Optimizer, Rule, BETAS};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tch::{no_grad, Device, Kind, Tensor};
@@ -253,14 +253,15 @@ fn flamingo(check: &mut Check) -> Result<()> {
             ..lengths(1)
         };
         let batch = of(full, device);
-        let heard = no_grad(|| model.hear(&batch.audio, TrainMode::default(), true));
-        model.states(&batch.text, &heard)
+        let heard = no_grad(|| model.hear(&batch.input.audio, TrainMode::default(), true));
+        model.states(&batch.input.text, &heard)
     })?;
 
     let build = |p: &Scope| Flamingo::new(p, &whole);
     let stage = made::stage("clap, audio_transformer, cross_attention, embeddings, lm", 2, 3)?;
     // Batches of several lengths: padding in windows and in text.
-    let loss = |model: &Flamingo, device: Device| of(lengths(3), device).loss_sum(model, &stage, true, 16);
+    let loss =
+        |model: &Flamingo, device: Device| of(lengths(3), device).input.loss_sum(model, &stage, true, 16);
     compared(check, "Flamingo, loss", &build, &|_| true, &loss, WHOLE_BF16)?;
 
     let device = check.device;
@@ -272,7 +273,7 @@ fn flamingo(check: &mut Check) -> Result<()> {
         let seeded = |model: &Flamingo, device: Device| {
             let batch = of(lengths(3), device);
             tch::manual_seed(11);
-            batch.loss_sum(model, &stage, true, 16)
+            batch.input.loss_sum(model, &stage, true, 16)
         };
         let plain = pass(&own, device, false, &seeded)?;
         own.0.again = true;
@@ -296,10 +297,10 @@ fn flamingo(check: &mut Check) -> Result<()> {
                 device,
             );
             let (whole, cached) = no_grad(|| {
-                let heard = model.hear(&batch.audio, TrainMode::default(), false);
-                let whole = model.logits(&model.states(&batch.text, &heard));
+                let heard = model.hear(&batch.input.audio, TrainMode::default(), false);
+                let whole = model.logits(&model.states(&batch.input.text, &heard));
                 let mut cache = Cache::default();
-                let ids = &batch.text.ids_bt;
+                let ids = &batch.input.text.ids_bt;
                 let mut seen = Tensor::zeros([1, 1], (Kind::Int64, device));
                 let mut parts = Vec::new();
                 for (from, tokens) in [(0, 8), (8, 3), (11, 1)] {
@@ -337,7 +338,7 @@ fn flamingo(check: &mut Check) -> Result<()> {
         };
         let answer = |model: &Flamingo, device: Device| {
             let batch = of(one, device);
-            let heard = no_grad(|| model.hear(&batch.audio, TrainMode::default(), false));
+            let heard = no_grad(|| model.hear(&batch.input.audio, TrainMode::default(), false));
             let mut sampler = sampling::Sampler::new(sampling::Sampling::GREEDY, 0);
             generate(model, &heard, &prompt, &options, &mut sampler)
         };
@@ -368,7 +369,10 @@ fn adamw(check: &mut Check) -> Result<()> {
             });
             let weights: Vec<(String, Tensor)> = weights.collect();
             let copies = weights.iter().map(|(n, w)| (n.clone(), w.shallow_clone()));
-            let mut adam = AdamW::new(groups(copies.collect(), 0.1, |_, p| p.dim() > 1));
+            let mut adam = Optimizer::new(
+                Rule::Adamw,
+                groups(copies.collect(), 0.1, BETAS, |_, p| p.dim() > 1, &[]),
+            );
             for step in 0..4 {
                 let losses = weights.iter().enumerate().map(|(i, (_, w))| {
                     let by = made::noise(40 + 4 * step + i as i64, &w.size(), device);

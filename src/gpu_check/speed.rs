@@ -14,7 +14,9 @@ use crate::model::flamingo::Config;
 use crate::model::htsat::TrainMode;
 use crate::plan;
 use crate::recipe::{Held, TrainRecipe};
-use crate::train::{number, stage, Steps};
+use crate::train::engine::frozen;
+use crate::train::jobs::curriculum::Stage;
+use crate::train::{number, Steps};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::rc::Rc;
@@ -62,7 +64,7 @@ pub fn run(check: &mut Check) -> Result<()> {
                 loaded
                     .params
                     .train_only(|n| !n.starts_with("lang_encoder.") || n.contains("gated_cross_attn"));
-                stage::hold_frozen(&loaded.params, Held::Bf16, false)?;
+                frozen::hold(&loaded.params, Held::Bf16, false)?;
                 loaded.params.train_only(|_| false);
                 held = true;
             }
@@ -255,7 +257,8 @@ fn timed(work: &Work, loaded: &Loaded, device: Device) -> Result<f64> {
             frozen: Held::Bf16,
             ..TrainRecipe::default()
         };
-        let mut steps = Steps::new(loaded, &stage, &train, &Rc::new(Ranks::alone()))?;
+        let job = Stage::new(loaded, &stage, &train);
+        let mut steps = Steps::new(&job, &train, &Rc::new(Ranks::alone()))?;
         return rounds(work, device, &mut || {
             let micro = steps.micro_step(&batch)?;
             steps.step(false)?;
@@ -265,7 +268,7 @@ fn timed(work: &Work, loaded: &Loaded, device: Device) -> Result<f64> {
     let hear = || {
         no_grad(|| {
             under(work.bf16, device, || {
-                model.hear(&batch.audio, TrainMode::default(), false)
+                model.hear(&batch.input.audio, TrainMode::default(), false)
             })
         })
     };
@@ -273,7 +276,7 @@ fn timed(work: &Work, loaded: &Loaded, device: Device) -> Result<f64> {
         return rounds(work, device, &mut || {
             no_grad(|| {
                 under(work.bf16, device, || {
-                    model.encode(&batch.audio, TrainMode::default(), false)
+                    model.encode(&batch.input.audio, TrainMode::default(), false)
                 })
             })
             .map(|_| ())

@@ -12,7 +12,9 @@ use crate::plan;
 use crate::plan::memory::{Setup, GIB};
 use crate::recipe::{Recipe, StageRecipe};
 use crate::recipe_file;
-use crate::train::{number, stage, Steps};
+use crate::train::engine::frozen;
+use crate::train::jobs::curriculum::Stage;
+use crate::train::{number, Steps};
 use std::rc::Rc;
 use std::time::Instant;
 use tch::{Device, Tensor};
@@ -184,8 +186,9 @@ fn steps(
     stage.optim.batch_size = setup.items;
     stage.optim.warmup = 0;
     loaded.model.again = recipe.train.activation_checkpointing;
-    let mut steps = Steps::new(loaded, &stage, &recipe.train, &Rc::new(Ranks::alone()))?;
-    stage::hold_frozen(&loaded.params, recipe.train.frozen, false)?;
+    let job = Stage::new(loaded, &stage, &recipe.train);
+    let mut steps = Steps::new(&job, &recipe.train, &Rc::new(Ranks::alone()))?;
+    frozen::hold(&loaded.params, recipe.train.frozen, false)?;
     let shape = made::Shape {
         items: setup.items,
         windows: setup.windows,
@@ -220,7 +223,7 @@ fn steps(
     Ok(Found {
         seconds: seconds[TIMED / 2],
         losses,
-        counted: batch.tokens,
+        counted: batch.counted,
         memory,
     })
 }

@@ -13,7 +13,6 @@ pub use report::{compare, Report, Rules};
 use crate::checkpoint::{self, hugging_face, items, names, Archive, Parts, ReleasedFolder, TorchFile};
 use crate::cores;
 use crate::error::{Error, Result};
-use crate::ffi::kernels;
 use crate::model::flamingo::{Config, Flamingo};
 use crate::model::params::{Lookup, Origin, Params, Role, Store};
 use crate::model::parts::{Part, Precision};
@@ -48,10 +47,7 @@ pub struct Loaded {
 impl Loaded {
     /// Runs `f`, a forward pass on this model, in a precision.
     pub fn compute<T>(&self, precision: Precision, f: impl FnOnce() -> T) -> Result<T> {
-        Ok(match precision {
-            Precision::Fp32 => f(),
-            Precision::AmpBf16 => kernels::autocast_bf16(self.device, f)?,
-        })
+        precision.compute(self.device, f)
     }
 
     /// Makes the model ready to be asked in a precision, and for nothing else: under `amp_bf16` the matrices that autocast would

@@ -1,6 +1,9 @@
 //! The parts of the model, and in what it computes, as recipes and the command line name them.
 
+use crate::error::Result;
+use crate::ffi::kernels;
 use serde::{Deserialize, Serialize};
+use tch::Device;
 
 /// A part of the model that a stage may train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -42,4 +45,17 @@ pub enum Precision {
     Fp32,
     /// Autocast: matrix products in bf16, as the reference's `amp_bf16`.
     AmpBf16,
+}
+
+impl Precision {
+    /// Runs `f`, a forward pass on a device, in this precision.
+    ///
+    /// # Errors
+    /// A device that has no autocast to bf16.
+    pub fn compute<T>(self, device: Device, f: impl FnOnce() -> T) -> Result<T> {
+        Ok(match self {
+            Precision::Fp32 => f(),
+            Precision::AmpBf16 => kernels::autocast_bf16(device, f)?,
+        })
+    }
 }

@@ -60,6 +60,7 @@ impl Recipe {
             self.name_and_start(i, stage, &mut wrong);
             self.settings(stage, &mut wrong);
         }
+        self.optims(&mut wrong);
         let width = self.clap.as_ref().map(|c| c.audio.output_dim());
         let heads = self.model.audio_transformer().n_head;
         if let Some(width) = width.filter(|w| heads > 0 && (w % heads != 0 || w / heads < 32)) {
@@ -98,6 +99,30 @@ impl Recipe {
         }
     }
 
+    /// Settings of optimizers that do not go together, and patterns of groups that are none.
+    fn optims(&self, wrong: &mut Vec<Wrong>) {
+        let stages = self.stages.iter();
+        let stages = stages.map(|s| (format!("stages.{}", s.name), &s.optim, s.batch_budget.is_some()));
+        let lm = self.lm.iter().map(|l| ("lm".to_owned(), &l.optim, false));
+        let clap = self.clap.iter().map(|c| ("clap".to_owned(), &c.optim, false));
+        for (place, optim, budget) in stages.chain(lm).chain(clap) {
+            if optim.global_batch.is_some() && (optim.accumulate != 1 || budget) {
+                wrong.push((
+                    format!("{place}.optim.global_batch: goes with neither accumulate nor batch_budget"),
+                    Some(format!(
+                        "{place}.optim.global_batch=null leaves it out: the size of a step is then accumulate × ranks × batch"
+                    )),
+                ));
+            }
+            if let Err(Error::Recipe { message, .. }) = optim.splits() {
+                wrong.push((
+                    format!("{place}.{message}"),
+                    Some("names of weights as a checkpoint has them, with * for anything: clap.*".into()),
+                ));
+            }
+        }
+    }
+
     /// Windows that the model has no positions for.
     fn windows(&self, wrong: &mut Vec<Wrong>) {
         let stages = self.stages.iter();
@@ -121,6 +146,13 @@ impl Recipe {
         let (name, place) = (&stage.name, format!("stages.{}", stage.name));
         if self.stages[..i].iter().any(|s| s.name == stage.name) {
             wrong.push((format!("{place}: two stages of this name"), None));
+        }
+        let section = (name == "lm" && self.lm.is_some()) || (name == "clap" && self.clap.is_some());
+        if section {
+            wrong.push((
+                format!("{place}.name: `{name}` is the recipe's own section, whose events and checkpoints bear its name"),
+                None,
+            ));
         }
         // A path of keys reaches a stage by its name or its number.
         let number = name.parse::<usize>().is_ok();
@@ -153,15 +185,6 @@ impl Recipe {
             wrong.push((
                 format!("{place}.clip_at: micro_step clips what is not yet divided by the step's tokens"),
                 Some("set train.loss to mean_of_means, as the reference, or clip_at to step".into()),
-            ));
-        }
-        if stage.optim.global_batch.is_some() && (stage.optim.accumulate != 1 || stage.batch_budget.is_some())
-        {
-            wrong.push((
-                format!("{place}.optim.global_batch: goes with neither accumulate nor batch_budget"),
-                Some(format!(
-                    "{place}.optim.global_batch=null leaves it out: the size of a step is then accumulate × ranks × batch"
-                )),
             ));
         }
         if let Some(b) = stage.batch_budget.as_ref().filter(|b| b.windows < stage.windows) {

@@ -69,6 +69,8 @@ pub struct LmRecipe {
     pub heads: i64,
     pub kv_heads: i64,
     pub optim: OptimRecipe,
+    #[serde(default)]
+    pub save: SaveRecipe,
 }
 
 impl LmRecipe {
@@ -104,6 +106,8 @@ pub struct ClapRecipe {
     #[serde(default)]
     pub augment: bool,
     pub optim: OptimRecipe,
+    #[serde(default)]
+    pub save: SaveRecipe,
 }
 
 /// [`t5::Config`] without the vocabulary.

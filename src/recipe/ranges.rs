@@ -152,6 +152,9 @@ const RANGES: &[(&str, Range)] = &[
     ("stages.*.batch_budget.tokens", range(1.0, 4294967296.0).or_none()),
     ("stages.*.batch_budget.items", range(1.0, 16777216.0).or_none()),
     ("stages.*.batch_budget.multiple", range(1.0, 16777216.0)),
+    ("*.save.every", range(0.0, STEPS)),
+    ("*.save.keep_last", range(0.0, STEPS)),
+    ("*.save.keep_every", range(0.0, STEPS)),
     ("stages.*.save.every", range(0.0, STEPS)),
     ("stages.*.save.keep_last", range(0.0, STEPS)),
     ("stages.*.save.keep_every", range(0.0, STEPS)),
@@ -169,8 +172,10 @@ const OPTIM: &[(&str, Range)] = &[
     ("accumulate", range(1.0, 1048576.0)),
     ("global_batch", range(1.0, 16777216.0)),
     ("learning_rate", range(0.0, 1e38).hint("with a large one the run diverges, and ends when its steps are not finite")),
-    ("clap_rate", range(0.0, 1e4)),
-    ("gate_rate", range(0.0, 1e4)),
+    ("betas.*", range(0.0, 1.0).below()),
+    ("groups.*.rate", range(0.0, 1e4)),
+    ("groups.*.weight_decay", range(0.0, 10.0)),
+    ("groups.*.betas.*", range(0.0, 1.0).below()),
     ("schedule_steps", range(1.0, STEPS)),
     ("warmup", range(0.0, STEPS)),
     ("weight_decay", range(0.0, 10.0)),
@@ -179,9 +184,11 @@ const OPTIM: &[(&str, Range)] = &[
 
 /// The range of a key, given by its parts.
 pub fn range_of(parts: &[&str]) -> Option<Range> {
-    if let [.., "optim", key] = parts {
-        return OPTIM.iter().find(|(k, _)| k == key).map(|(_, r)| *r);
-    }
+    let optim = parts.iter().rposition(|part| *part == "optim");
+    let (table, parts) = match optim {
+        Some(at) => (OPTIM, &parts[at + 1..]),
+        None => (RANGES, parts),
+    };
     let fits = |pattern: &str| {
         let mut wanted = pattern.split('.');
         parts
@@ -189,7 +196,7 @@ pub fn range_of(parts: &[&str]) -> Option<Range> {
             .all(|part| wanted.next().is_some_and(|w| w == "*" || w == *part))
             && wanted.next().is_none()
     };
-    RANGES.iter().find(|(k, _)| fits(k)).map(|(_, r)| *r)
+    table.iter().find(|(k, _)| fits(k)).map(|(_, r)| *r)
 }
 
 /// A number as people write it.

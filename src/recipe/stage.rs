@@ -5,6 +5,8 @@ use crate::data::bucket::Limits;
 use crate::error::{Error, Result};
 use crate::model::htsat;
 pub use crate::model::parts::{Part, Precision};
+use crate::optim::{Rule, Split, BETAS};
+use globset::Glob;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
@@ -207,13 +209,16 @@ pub struct OptimRecipe {
     /// Items per optimizer step over all ranks, in place of `accumulate`: one recipe for any number of ranks.
     pub global_batch: Option<usize>,
     pub learning_rate: f64,
-    /// Learning rate of the audio encoder relative to the others.
-    #[serde(default = "one_f64")]
-    pub clap_rate: f64,
-    /// Learning rate of the cross-attention gates relative to the others. The reference has 1; a short run on a
-    /// small model spends most of its steps behind gates that open by one learning rate a step.
-    #[serde(default = "one_f64")]
-    pub gate_rate: f64,
+    /// What moves the weights by their gradients.
+    #[serde(default)]
+    pub optimizer: Rule,
+    /// Of the running means of gradients and of their squares.
+    #[serde(default = "betas")]
+    pub betas: (f64, f64),
+    /// Weights with settings of their own: a weight is of the first group whose pattern its name matches. The cross-attention
+    /// gates of a short run on a small model, for one, spend most of their steps near 0, as they open by one learning rate a step.
+    #[serde(default)]
+    pub groups: IndexMap<String, GroupRecipe>,
     #[serde(default)]
     pub schedule: Schedule,
     /// Where the schedule's way down ends, in optimizer steps. Default: at the last. The reference's is counted in micro-steps; a
@@ -230,7 +235,40 @@ pub struct OptimRecipe {
     pub clip: f64,
 }
 
+/// Settings of the weights whose names match; what is left out is as for all others.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupRecipe {
+    /// A pattern of names as a checkpoint has them, with `*` for anything: `clap.*`, `*_gate`.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// Learning rate relative to the others.
+    #[serde(default = "one_f64")]
+    pub rate: f64,
+    pub weight_decay: Option<f64>,
+    pub betas: Option<(f64, f64)>,
+}
+
 impl OptimRecipe {
+    /// The weights with settings of their own.
+    ///
+    /// # Errors
+    /// A pattern that is none.
+    pub fn splits(&self) -> Result<Vec<Split>> {
+        let one = |(name, group): (&String, &GroupRecipe)| {
+            let pattern = Glob::new(&group.pattern)
+                .map_err(|e| Error::recipe("recipe", format!("optim.groups.{name}.match: {}", e.kind())))?;
+            Ok(Split {
+                name: name.clone(),
+                pattern: pattern.compile_matcher(),
+                rate: group.rate,
+                weight_decay: group.weight_decay,
+                betas: group.betas,
+            })
+        };
+        self.groups.iter().map(one).collect()
+    }
+
     /// Items of a micro-step, and micro-steps of an optimizer step, of each of so many ranks. Under a `global_batch` the items
     /// are as many as divide a rank's share, `batch_size` at most.
     ///
@@ -268,6 +306,9 @@ pub enum Schedule {
 
 fn one_usize() -> usize {
     1
+}
+fn betas() -> (f64, f64) {
+    BETAS
 }
 fn five() -> usize {
     5

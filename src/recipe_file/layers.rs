@@ -1,5 +1,6 @@
 //! Recipes in layers: a file over its base over that one's base, and changes from the command line over all of them.
 
+use super::renamed::renew;
 use crate::error::{Error, Result};
 use crate::fsutil::read_text_within;
 use crate::recipe::texts;
@@ -24,6 +25,8 @@ pub struct Layers {
     pub(super) faults: Vec<Error>,
     /// A base could not be read: what is missing may stand in it.
     pub(super) incomplete: bool,
+    /// Keys that have another name now, one note each.
+    pub(super) renamed: Vec<String>,
 }
 
 impl Layers {
@@ -57,6 +60,7 @@ impl Layers {
                 self.faults.push(e);
             }
         }
+        self.renamed.extend(renew(&mut self.root));
     }
 
     fn change_one(&mut self, one: &str) -> Result<()> {
@@ -189,11 +193,13 @@ fn layer(text: &str, path: &Path, above: &mut Vec<PathBuf>) -> Result<Layers> {
         );
         return Err(Error::Many(faults));
     }
+    let renamed = renew(&mut own);
     let mut layers = Layers {
         root: own.clone(),
         imported: None,
         faults,
         incomplete: false,
+        renamed,
     };
     if reference::is_reference(&own) {
         match reference::convert(&own) {
@@ -214,6 +220,7 @@ fn layer(text: &str, path: &Path, above: &mut Vec<PathBuf>) -> Result<Layers> {
     match below(&base, path, above) {
         Ok(mut whole) => {
             whole.faults.append(&mut layers.faults);
+            whole.renamed.append(&mut layers.renamed);
             whole.faults.extend(whole.root.merge(own));
             Ok(whole)
         }

@@ -1,6 +1,7 @@
 //! From files and changes to a checked recipe.
 
 mod layers;
+mod renamed;
 mod understand;
 mod write;
 
@@ -80,6 +81,7 @@ fn of(layers: &mut Layers, file: &str, ranks: usize, runs: bool) -> Result<Recip
         return Err(Error::recipe(file, "cannot be read"));
     };
     recipe.notes = texts::notes(&recipe);
+    recipe.notes.append(&mut layers.renamed);
     if let Some(imported) = &layers.imported {
         recipe.notes.extend(imported.notes.iter().cloned());
         count_steps(&mut recipe, imported, ranks);

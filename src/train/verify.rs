@@ -1,120 +1,115 @@
 //! `--verify-resume`: shows on the user's own recipe that a run goes on from a checkpoint as if it had not been interrupted.
 
-use super::source::{self, Source};
-use super::state::{restore, restore_weights, Snapshot};
-use super::{number, one_step, stage, Steps};
+use super::engine::state::{restore, restore_weights, Snapshot};
+use super::engine::{frozen, random};
+use super::job::{Job, Source};
+use super::{number, one_step, Run, Steps};
 use crate::checkpoint::open_torch;
-use crate::data::feed::Ears;
-use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::ffi::kernels;
-use crate::load::Loaded;
-use crate::recipe::{Recipe, StageRecipe};
 use crate::run::verify_resume as resume_folder;
-use std::path::Path;
-use std::rc::Rc;
+use std::path::PathBuf;
 use tch::{Device, Tensor};
 
 /// Steps before the checkpoint, and after it.
 const STEPS: usize = 3;
 
+/// One half of the comparison: the run without a break, which writes the checkpoint, or the one that goes on from it.
+pub struct Part {
+    file: PathBuf,
+    writes: bool,
+}
+
 /// What the steps behind the checkpoint gave.
-struct Outcome {
+pub struct Outcome {
     losses: Vec<f64>,
     weights: Vec<(String, Tensor)>,
 }
 
-/// For each stage, from the model of the first: a few steps, a save, a few more; then a new model, the file, the same steps.
+/// A few steps of a job, a save, a few more; then a new model, the file, the same steps: `half` makes the job and runs one half.
 /// Losses and weights must be equal bit for bit. On a GPU libtorch is told to take kernels that give the same bits each time.
 ///
 /// # Errors
 /// [`Error::Mismatch`] with the first loss or weight that differs.
-pub fn verify_resume(recipe: &Recipe, ranks: &Rc<Ranks>, device: Device) -> Result<()> {
-    if let Device::Cuda(_) = device {
+pub fn twice(
+    run: Run,
+    job: &str,
+    device: Device,
+    half: &mut dyn FnMut(&Part) -> Result<Outcome>,
+) -> Result<()> {
+    if device.is_cuda() {
         kernels::deterministic()?;
     }
-    recipe.ready(ranks.world)?;
-    let all: Vec<usize> = (0..recipe.stages.len()).collect();
-    source::look(recipe, &all, ranks)?;
-    let ears = source::ears(recipe, ranks)?;
-    let folder = resume_folder(&recipe.output);
+    let folder = resume_folder(&run.recipe.output);
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-    for stage in &recipe.stages {
-        // A few steps do not want the features of all clips.
-        let stage = &StageRecipe {
-            cache_features: false,
-            ..stage.clone()
-        };
-        let file = folder.join(format!("{}.pt", stage.name));
-        let model = source::start(recipe, 0, ranks, device)?;
-        let whole = run(recipe, stage, &model, &ears, ranks, &file, true)?;
-        drop(model);
-        let model = source::start(recipe, 0, ranks, device)?;
-        let again = run(recipe, stage, &model, &ears, ranks, &file, false)?;
-        compare(stage, &whole, &again, device.is_cuda())?;
-        if ranks.first() {
-            let size = std::fs::metadata(&file).map_or(0, |m| m.len());
-            crate::out!(
-                "{}: {STEPS} steps, a checkpoint of {:.1} MB, {STEPS} more; from the checkpoint the same {} losses and {} weights, bit for bit",
-                stage.name,
-                size as f64 / 1e6,
-                whole.losses.len(),
-                whole.weights.len()
-            );
-            std::fs::remove_file(&file).map_err(|e| Error::io(&file, e))?;
-        }
+    let file = folder.join(format!("{job}.pt"));
+    let part = |writes: bool| Part {
+        file: file.clone(),
+        writes,
+    };
+    let whole = half(&part(true))?;
+    let again = half(&part(false))?;
+    compare(job, &whole, &again, device.is_cuda())?;
+    if run.ranks.first() {
+        let size = std::fs::metadata(&file).map_or(0, |m| m.len());
+        crate::out!(
+            "{job}: {STEPS} steps, a checkpoint of {:.1} MB, {STEPS} more; from the checkpoint the same {} losses and {} weights, bit for bit",
+            size as f64 / 1e6,
+            whole.losses.len(),
+            whole.weights.len()
+        );
+        std::fs::remove_file(&file).map_err(|e| Error::io(&file, e))?;
+        // Only an empty folder goes.
+        let _ = std::fs::remove_dir(&folder);
     }
-    // Only an empty folder goes.
-    let _ = std::fs::remove_dir(&folder);
-    ranks.barrier()
+    run.ranks.barrier()
 }
 
-fn run(
-    recipe: &Recipe,
-    stage: &StageRecipe,
-    model: &Loaded,
-    ears: &Ears,
-    ranks: &Rc<Ranks>,
-    file: &Path,
-    writes: bool,
-) -> Result<Outcome> {
-    let mut steps = Steps::new(model, stage, &recipe.train, ranks)?;
-    stage::hold_frozen(&model.params, recipe.train.frozen, false)?;
-    source::seed(recipe, stage, ranks);
-    if !writes {
-        let file = open_torch(file)?;
-        restore_weights(&steps, &file)?;
-        restore(&mut steps, &file)?;
-    }
-    steps.meet(ears)?;
-    let source = Source::open(recipe, stage, model, ears, ranks)?;
-    let mut losses = Vec::new();
-    source.loader.run(steps.cursor.clone(), |next| {
-        while steps.done < 2 * STEPS {
-            if steps.done == STEPS && writes {
-                if let Some(snapshot) = Snapshot::of(&steps, 0, false)? {
-                    snapshot.write(file)?;
+impl Part {
+    /// Runs this half of a job that was just made.
+    ///
+    /// # Errors
+    /// Those of training.
+    pub fn run<J: Job>(&self, run: Run, job: &J, source: &dyn Source<J::Input>) -> Result<Outcome> {
+        let (recipe, ranks) = (run.recipe, run.ranks);
+        let mut steps = Steps::new(job, &recipe.train, ranks)?;
+        frozen::hold(job.params(), recipe.train.frozen, false)?;
+        random::seed(recipe.seed, job.name(), ranks);
+        if !self.writes {
+            let file = open_torch(&self.file)?;
+            restore_weights(&steps, &file)?;
+            restore(&mut steps, &file)?;
+        }
+        steps.meet()?;
+        let data = source.open()?;
+        let mut losses = Vec::new();
+        data.run(steps.cursor.clone(), &mut |next| {
+            while steps.done < 2 * STEPS {
+                if steps.done == STEPS && self.writes {
+                    if let Some(snapshot) = Snapshot::of(&steps, 0, false)? {
+                        snapshot.write(&self.file)?;
+                    }
+                    ranks.barrier()?;
                 }
-                ranks.barrier()?;
+                let counts = steps.done >= STEPS;
+                one_step(next, &mut steps, false, &mut |_, micro| {
+                    if let Some((_, micro)) = micro.filter(|_| counts) {
+                        losses.push(micro.loss.shallow_clone());
+                    }
+                })?;
             }
-            let counts = steps.done >= STEPS;
-            one_step(&source, next, &mut steps, false, &mut |_, micro| {
-                if let Some((_, micro)) = micro.filter(|_| counts) {
-                    losses.push(micro.loss.shallow_clone());
-                }
-            })?;
-        }
-        Ok(())
-    })?;
-    Ok(Outcome {
-        losses: losses.iter().map(number).collect::<Result<_>>()?,
-        weights: (model.params.trainable().into_iter())
-            .map(|(n, t)| (n, t.detach().to_device(Device::Cpu).copy()))
-            .collect(),
-    })
+            Ok(())
+        })?;
+        Ok(Outcome {
+            losses: losses.iter().map(number).collect::<Result<_>>()?,
+            weights: (job.params().trainable().into_iter())
+                .map(|(n, t)| (n, t.detach().to_device(Device::Cpu).copy()))
+                .collect(),
+        })
+    }
 }
 
-fn compare(stage: &StageRecipe, whole: &Outcome, again: &Outcome, on_gpu: bool) -> Result<()> {
+fn compare(job: &str, whole: &Outcome, again: &Outcome, on_gpu: bool) -> Result<()> {
     let differs = |what: String| {
         let why = match on_gpu {
             true => {
@@ -123,8 +118,7 @@ fn compare(stage: &StageRecipe, whole: &Outcome, again: &Outcome, on_gpu: bool) 
             false => "",
         };
         Err(Error::Mismatch(format!(
-            "{}: after the checkpoint {what}: going on from it is not the same run{why}",
-            stage.name
+            "{job}: after the checkpoint {what}: going on from it is not the same run{why}"
         )))
     };
     for (i, (a, b)) in whole.losses.iter().zip(&again.losses).enumerate() {

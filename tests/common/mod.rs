@@ -6,6 +6,7 @@ use af2::dist::Ranks;
 use af2::load::{self, Loaded};
 use af2::model::params::{Lookup, Origin, Params, Scope, Store};
 use af2::recipe::{LossMean, StageRecipe, TrainRecipe};
+use af2::train::jobs::curriculum::Stage;
 use af2::train::Steps;
 use std::rc::Rc;
 use std::{collections::HashMap, path::PathBuf, process::Command};
@@ -142,13 +143,22 @@ pub fn constant_gradients(params: &Params, value: f64) {
     Tensor::stack(&sums, 0).sum(Kind::Float).backward();
 }
 
-/// Steps of one process, as the reference trains: means of means, clipping in every micro-step (which the stage must say).
-pub fn new_steps<'a>(model: &'a Loaded, stage: &'a StageRecipe) -> Steps<'a> {
-    let train = TrainRecipe {
+/// As the reference trains: means of means.
+fn reference() -> TrainRecipe {
+    TrainRecipe {
         loss: LossMean::MeanOfMeans,
         ..TrainRecipe::default()
-    };
-    Steps::new(model, stage, &train, &Rc::new(Ranks::alone())).unwrap()
+    }
+}
+
+/// A stage over a model; freezes the rest of it.
+pub fn new_stage<'a>(model: &'a Loaded, stage: &'a StageRecipe) -> Stage<'a> {
+    Stage::new(model, stage, &reference())
+}
+
+/// Steps of one process, as the reference trains: means of means, clipping in every micro-step (which the stage must say).
+pub fn new_steps<'a>(job: &'a Stage<'a>) -> Steps<'a, Stage<'a>> {
+    Steps::new(job, &reference(), &Rc::new(Ranks::alone())).unwrap()
 }
 
 /// A sound file of noise.

@@ -1,92 +1,95 @@
 //! Going on where a run was: stages that are done, the newest checkpoint that can be read, and what is saved when the other
 //! ranks are lost.
 
-use super::state::{self, Saver};
-use super::{guard, made_with, Resume, Steps};
+use super::saver::Saver;
+use super::steps::Steps;
+use super::{guard, made_with, state};
 use crate::checkpoint::{file_name, numbered, open_torch, training};
 use crate::dist::Ranks;
 use crate::error::{Error, Result};
-use crate::recipe::{Recipe, StageRecipe};
 use crate::run;
+use crate::train::job::Job;
 use std::path::Path;
 
-/// Marks a stage whose model is written: it is not run again.
-pub fn done(recipe: &Recipe, stage: &StageRecipe) -> Result<()> {
-    run::done::write(&recipe.stage_folder(&stage.name), stage.optim.steps)
+/// A job's place on the disk, and how far the recipe wants it to go: known before its model is made.
+pub struct Task<'a> {
+    /// The recipe's, for messages.
+    pub recipe: &'a str,
+    pub name: &'a str,
+    /// Where its keys stand.
+    pub section: &'a str,
+    /// Where its checkpoints and marks are.
+    pub folder: &'a Path,
+    pub steps: usize,
 }
 
-/// Whether the stage was run to the step that the recipe asks for, and its model is there: what the first rank sees, on all.
-///
-/// # Errors
-/// A stage that was run further; a mark of a newer version.
-pub fn is_done(recipe: &Recipe, stage: &StageRecipe, ranks: &Ranks) -> Result<bool> {
-    let (folder, wanted) = (recipe.stage_folder(&stage.name), stage.optim.steps);
-    let mut seen = [run::done::read(&folder)? as f64, 0.0];
-    if ranks.first() && seen[0] as usize == wanted {
-        match crate::checkpoint::open_released(&folder) {
-            Ok(_) => seen[1] = 1.0,
-            Err(e) => crate::say!(
-                "resume: {} is marked as done, but its model cannot be used: {}",
-                stage.name,
-                crate::error::short(&e)
-            ),
+impl Task<'_> {
+    /// Marks a job whose model is written: it is not run again.
+    pub fn done(&self) -> Result<()> {
+        run::done::write(self.folder, self.steps)
+    }
+
+    /// Whether the job was run to the step that the recipe asks for, and its model is there (`opens` looks): what the first rank
+    /// sees, on all.
+    ///
+    /// # Errors
+    /// A job that was run further; a mark of a newer version.
+    pub fn is_done(&self, ranks: &Ranks, opens: impl FnOnce() -> Result<()>) -> Result<bool> {
+        let mut seen = [run::done::read(self.folder)? as f64, 0.0];
+        if ranks.first() && seen[0] as usize == self.steps {
+            match opens() {
+                Ok(()) => seen[1] = 1.0,
+                Err(e) => crate::say!(
+                    "resume: {} is marked as done, but its model cannot be used: {}",
+                    self.name,
+                    crate::error::short(&e)
+                ),
+            }
+        }
+        ranks.from_first(&mut seen)?;
+        let there = format!("{} is done", self.folder.display());
+        self.not_beyond(seen[0] as usize, &there)?;
+        Ok(seen[1] > 0.0)
+    }
+
+    /// A job ends at its last step; one that is beyond it can neither be gone on with nor taken for shorter.
+    ///
+    /// # Errors
+    /// A recipe that asks for fewer steps than are made.
+    pub fn not_beyond(&self, made: usize, what: &str) -> Result<()> {
+        let wanted = self.steps;
+        if made <= wanted {
+            return Ok(());
+        }
+        let key = format!("{}.optim.steps", self.section);
+        let message = format!("{key}: {wanted}, but {what} with {made} steps: nothing is left to train");
+        Err(Error::recipe(self.recipe, message).hint(format!(
+            "{key}={made} takes what is there; another `output`, or no --resume, trains {wanted} steps from the beginning"
+        )))
+    }
+
+    /// Removes the mark: the job's model is about to be changed.
+    pub fn not_done(&self, ranks: &Ranks) -> Result<()> {
+        if !ranks.first() {
+            return Ok(());
+        }
+        let path = run::done::path(self.folder);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, e)),
+            _ => Ok(()),
         }
     }
-    ranks.from_first(&mut seen)?;
-    let there = format!("{} is done", folder.display());
-    not_beyond(recipe, stage, seen[0] as usize, &there)?;
-    Ok(seen[1] > 0.0)
 }
 
-/// A stage ends at its last step; one that is beyond it can neither be gone on with nor taken for shorter.
+/// The job that a checkpoint says it is of; the reference's do not.
 ///
 /// # Errors
-/// A recipe that asks for fewer steps than are made.
-pub fn not_beyond(recipe: &Recipe, stage: &StageRecipe, made: usize, what: &str) -> Result<()> {
-    let wanted = stage.optim.steps;
-    if made <= wanted {
-        return Ok(());
-    }
-    let key = format!("stages.{}.optim.steps", stage.name);
-    let message = format!("{key}: {wanted}, but {what} with {made} steps: nothing is left to train");
-    Err(Error::recipe(&recipe.name, message).hint(format!(
-        "{key}={made} takes what is there; another `output`, or no --resume, trains {wanted} steps from the beginning"
-    )))
+/// A file that is no checkpoint.
+pub fn job_of(path: &Path) -> Result<Option<String>> {
+    Ok(training::read(&open_torch(path)?)?.stage)
 }
 
-/// Removes the mark: the stage is about to be changed.
-pub fn not_done(recipe: &Recipe, stage: &StageRecipe, ranks: &Ranks) -> Result<()> {
-    if !ranks.first() {
-        return Ok(());
-    }
-    let path = run::done::path(&recipe.stage_folder(&stage.name));
-    match std::fs::remove_file(&path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&path, e)),
-        _ => Ok(()),
-    }
-}
-
-/// The stage that a run begins with.
-///
-/// # Errors
-/// A file that is no checkpoint, or of a stage that the recipe does not have.
-pub fn first_stage(recipe: &Recipe, resume: &Resume) -> Result<usize> {
-    let Resume::From(path) = resume else {
-        return Ok(0);
-    };
-    let file = open_torch(path)?;
-    let Some(name) = training::read(&file)?.stage else {
-        return Ok(0);
-    };
-    let stage = recipe.stages.iter().position(|s| s.name == name);
-    let names: Vec<&str> = recipe.stages.iter().map(|s| s.name.as_str()).collect();
-    stage.ok_or_else(|| {
-        let expected = format!("a stage of the recipe: {}", names.join(", "));
-        Error::checkpoint(path, "af2.stage", expected, name)
-    })
-}
-
-/// A new run of a stage: checkpoints that an earlier one left stay, and are not gone on from.
+/// A new run of a job: checkpoints that an earlier one left stay, and are not gone on from.
 pub fn begin(folder: &Path, ranks: &Ranks) -> Result<()> {
     if !ranks.first() {
         return Ok(());
@@ -95,12 +98,12 @@ pub fn begin(folder: &Path, ranks: &Ranks) -> Result<()> {
     run::begun::write(folder, next)
 }
 
-/// Puts the stage into the state of a checkpoint, on all ranks. Says what decides what is learned and is another now than when it
+/// Puts the job into the state of a checkpoint, on all ranks. Says what decides what is learned and is another now than when it
 /// was written.
 ///
 /// # Errors
-/// A file that is damaged, or not of this stage; also where another rank says so of its own.
-pub fn from(path: &Path, steps: &mut Steps) -> Result<()> {
+/// A file that is damaged, or not of this job; also where another rank says so of its own.
+pub fn from<J: Job>(path: &Path, steps: &mut Steps<J>) -> Result<()> {
     let mut changes = Vec::new();
     let own = open_torch(path).and_then(|file| {
         state::restore_weights(steps, &file)?;
@@ -113,7 +116,7 @@ pub fn from(path: &Path, steps: &mut Steps) -> Result<()> {
     if steps.ranks.first() {
         crate::say!(
             "resume: {} from {}, step {}",
-            steps.stage.name,
+            steps.job.name(),
             path.display(),
             steps.done
         );
@@ -125,7 +128,7 @@ pub fn from(path: &Path, steps: &mut Steps) -> Result<()> {
 }
 
 /// Ranks that read another file, or none, would train another model each: what one of them cannot use, none uses.
-fn agree(path: &Path, steps: &Steps, own: Result<()>) -> Result<()> {
+fn agree<J: Job>(path: &Path, steps: &Steps<J>, own: Result<()>) -> Result<()> {
     let step = steps.done as f64;
     let mut all = [f64::from(u8::from(own.is_err())), step, -step];
     steps.ranks.max(&mut all)?;
@@ -141,12 +144,12 @@ fn agree(path: &Path, steps: &Steps, own: Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// Puts the stage into the state of its newest checkpoint; where that is damaged of the one before, and says so. A folder
+/// Puts the job into the state of its newest checkpoint; where that is damaged of the one before, and says so. A folder
 /// without any leaves it at its beginning, and that is said where a model is there. Which there are, the first rank says.
 ///
 /// # Errors
 /// None of the checkpoints can be gone on from: what is wrong with each.
-pub fn newest(folder: &Path, steps: &mut Steps) -> Result<()> {
+pub fn newest<J: Job>(folder: &Path, steps: &mut Steps<J>) -> Result<()> {
     let first = run::begun::read(folder)?;
     let mut left = numbered(folder)?.split_off(&first);
     let mut damaged = Vec::new();
@@ -159,7 +162,7 @@ pub fn newest(folder: &Path, steps: &mut Steps) -> Result<()> {
                 crate::say!(
                     "note: {} holds a model, but no checkpoint to go on from: {} begins anew",
                     folder.display(),
-                    steps.stage.name
+                    steps.job.name()
                 );
             }
             return crate::error::all(damaged);
@@ -181,7 +184,7 @@ pub fn newest(folder: &Path, steps: &mut Steps) -> Result<()> {
 
 /// After an error: saves the last whole step, where it is this rank that should and `sound` says that it is worth it. Returns
 /// what the user is told.
-pub fn rescue(recipe: &Recipe, error: Error, steps: &Steps, saver: &mut Saver, sound: bool) -> Error {
+pub fn rescue<J: Job>(error: Error, steps: &Steps<J>, saver: &mut Saver, sound: bool) -> Error {
     // A signal's step is saved; a disk that is full or forbidden stays so.
     let saves = !matches!(error, Error::Stopped(_) | Error::Io { .. }) && sound;
     // To be asked before others are told: that gives up what the device waits for.
@@ -190,22 +193,22 @@ pub fn rescue(recipe: &Recipe, error: Error, steps: &Steps, saver: &mut Saver, s
     let first = saves && steps.ranks.first();
     if first {
         steps.ranks.tell(&error);
-        save_alone(recipe, steps, saver, made);
+        save_alone(steps, saver, made);
     }
     let (error, ours) = steps.ranks.explain(error, steps.done);
     if saves && ours && !first {
-        save_alone(recipe, steps, saver, made);
+        save_alone(steps, saver, made);
     }
     error
 }
 
-fn save_alone(recipe: &Recipe, steps: &Steps, saver: &mut Saver, made: bool) {
+fn save_alone<J: Job>(steps: &Steps<J>, saver: &mut Saver, made: bool) {
     let step = steps.done;
     if !made {
         crate::say!("step {step} is not saved: the device was lost while it made it");
         return;
     }
-    match guard::catch(recipe, &steps.stage.name, || saver.rescue(steps)) {
+    match guard::catch(&steps.train, &steps.job.section(), || saver.rescue(steps)) {
         Ok(Some(path)) => crate::say!("saved step {step} in {}", path.display()),
         Ok(None) => {}
         Err(e) => crate::say!("step {step} is not saved: {e}"),

@@ -5,6 +5,7 @@ use super::steps::{Stepped, Steps};
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 use crate::run::nonfinite;
+use crate::train::job::Job;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub struct Micro<'a> {
 /// The skipped steps of a stage.
 pub struct Skipped {
     label: String,
+    /// Where the job's keys stand.
+    section: String,
     /// One JSON object a step and rank.
     ledger: PathBuf,
     /// Most text tokens of an item.
@@ -48,9 +51,10 @@ pub struct Skipped {
 }
 
 impl Skipped {
-    pub fn new(recipe: &Recipe, steps: &Steps) -> Self {
+    pub fn new<J: Job>(recipe: &Recipe, steps: &Steps<J>) -> Self {
         Skipped {
-            label: steps.stage.name.clone(),
+            label: steps.job.name().to_owned(),
+            section: steps.job.section(),
             ledger: nonfinite::path(&recipe.output),
             max_tokens: recipe.data.max_tokens,
             most: recipe.train.nonfinite_limit,
@@ -119,10 +123,7 @@ impl Skipped {
         let (what, hint) = match made.counted {
             true => (
                 format!("the {what} is not finite"),
-                format!(
-                    "lower stages.{}.optim.learning_rate or raise its warmup",
-                    self.label
-                ),
+                format!("lower {}.optim.learning_rate or raise its warmup", self.section),
             ),
             false => (
                 NOTHING_COUNTS.to_owned(),

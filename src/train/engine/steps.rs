@@ -1,30 +1,26 @@
 //! Optimizer steps: micro-steps, gradients over the ranks, clipping, the update. Nothing in here waits for the device.
 
-use super::batch::Batch;
-use super::optim::{learning_rate, not_finite, AdamW};
-use super::stage::{self, EmbeddingMask};
-use super::state;
-use super::watch::{Clock, Phase};
-use crate::data::feed::Ears;
+use super::clock::{Clock, Phase};
+use super::random;
+use super::schedule::learning_rate;
 use crate::data::order::Cursor;
 use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::ffi::{c10d::Reducer, kernels};
-use crate::load::Loaded;
 use crate::model::params::Role;
-use crate::recipe::{ClipAt, LossMean, Part, StageRecipe, TrainRecipe};
+use crate::optim::{groups, not_finite, Optimizer};
+use crate::recipe::{ClipAt, LossMean, TrainRecipe};
+use crate::train::job::{Batch, Job};
 use std::collections::HashMap;
 use std::rc::Rc;
 use tch::{no_grad, Kind, Tensor};
 
-/// The state of a stage while it trains. Public, so that golden tests drive the same code.
-pub struct Steps<'a> {
-    pub model: &'a Loaded,
-    pub stage: &'a StageRecipe,
+/// The state of a job while it trains. Public, so that golden tests drive the same code.
+pub struct Steps<'a, J: Job> {
+    pub job: &'a J,
     pub train: TrainRecipe,
     pub ranks: Rc<Ranks>,
-    pub optimizer: AdamW,
-    embedding_mask: Option<EmbeddingMask>,
+    pub optimizer: Optimizer,
     /// Averages gradients over the ranks, where there are several; see [`Steps::meet`].
     reducer: Option<Reducer>,
     /// Weights that got no gradient then: none may get one later, as nobody would average it.
@@ -34,12 +30,12 @@ pub struct Steps<'a> {
     micro: usize,
     /// The step ends with the next micro-step even where it has had fewer than the others.
     pub ends: bool,
-    /// Counted labels of this step on this rank.
-    tokens: f64,
+    /// What counts of this step on this rank.
+    counted: f64,
     /// The gradient's norm at the last micro-step's clipping.
     clipped_norm: Option<Tensor>,
     /// What a rank without items computes on, where there are others.
-    silence: Option<Batch>,
+    silence: Option<Batch<J::Input>>,
     pub clock: Clock,
     /// What the step in work changes before it is whole.
     pub(super) whole: Option<Whole>,
@@ -47,7 +43,7 @@ pub struct Steps<'a> {
     pub done: usize,
     /// Where the data is behind the last batch.
     pub cursor: Cursor,
-    /// What this stage is made with, for its checkpoints: see [`super::made_with`].
+    /// What the job is made with, for its checkpoints: see [`Job::made_with`].
     pub made_with: String,
 }
 
@@ -55,15 +51,15 @@ pub struct Steps<'a> {
 pub struct Whole {
     pub cursor: Cursor,
     pub random: Vec<Tensor>,
-    /// Running averages of the batch norms, where the stage moves them.
+    /// Running averages, where the job moves them.
     pub buffers: Vec<(String, Tensor)>,
 }
 
 /// What a micro-step leaves, still on the device.
 pub struct MicroStep {
-    /// Mean loss over the batch's counted labels.
+    /// Mean loss over what counts in the batch.
     pub loss: Tensor,
-    pub tokens: usize,
+    pub counted: usize,
     /// Norm of the gradients accumulated so far, before clipping; 0 where the step as a whole is clipped.
     pub grad_norm: Tensor,
 }
@@ -73,44 +69,48 @@ pub struct Stepped {
     pub learning_rate: f64,
     /// Micro-steps that it was made of.
     pub micro_steps: usize,
-    /// Whether any rank had a label that counts. Where none had, the step was skipped.
+    /// Whether any rank had something that counts. Where none had, the step was skipped.
     pub counted: bool,
     /// Norm of the whole gradient, before clipping.
     pub grad_norm: Tensor,
     /// The same by part, where it was asked for.
-    pub by_part: Vec<(Part, Tensor)>,
+    pub by_part: Vec<(&'static str, Tensor)>,
     /// 1 where the step was skipped, as its gradient is not finite or nothing counted.
     pub skipped: Tensor,
 }
 
-impl<'a> Steps<'a> {
-    pub fn new(
-        model: &'a Loaded,
-        stage: &'a StageRecipe,
-        train: &TrainRecipe,
-        ranks: &Rc<Ranks>,
-    ) -> Result<Self> {
-        let mut optimizer = stage::optimizer(&model.params, stage);
+impl<'a, J: Job> Steps<'a, J> {
+    /// Gives what trains of the job to an optimizer.
+    ///
+    /// # Errors
+    /// A batch that the ranks cannot share; a pattern of a group that is none.
+    pub fn new(job: &'a J, train: &TrainRecipe, ranks: &Rc<Ranks>) -> Result<Self> {
+        let optim = job.optim();
+        let groups = groups(
+            job.params().trainable(),
+            optim.weight_decay,
+            optim.betas,
+            |name, weight| job.decays(name, weight),
+            &optim.splits()?,
+        );
+        let mut optimizer = Optimizer::new(optim.optimizer, groups);
         if train.zero && ranks.many() {
             optimizer.shard(ranks.rank, ranks.world);
         }
-        let rows = [model.tokenizer.audio, model.tokenizer.end_of_chunk];
         Ok(Steps {
-            model,
-            stage,
-            micro_steps: stage.optim.split(ranks.world)?.1,
+            job,
+            micro_steps: optim.split(ranks.world)?.1,
             train: train.clone(),
             ranks: ranks.clone(),
             optimizer,
-            embedding_mask: EmbeddingMask::new(&model.params, stage, &rows, model.device),
             reducer: None,
             left_out: Vec::new(),
             micro: 0,
             ends: false,
-            tokens: 0.0,
+            counted: 0.0,
             clipped_norm: None,
             silence: None,
-            clock: Clock::new(model.device),
+            clock: Clock::new(job.device()),
             whole: None,
             done: 0,
             cursor: Cursor::default(),
@@ -124,14 +124,14 @@ impl<'a> Steps<'a> {
     ///
     /// # Errors
     /// Ranks whose models differ.
-    pub fn meet(&mut self, ears: &Ears) -> Result<()> {
+    pub fn meet(&mut self) -> Result<()> {
         if !self.ranks.many() {
             return Ok(());
         }
         let ranks = self.ranks.clone();
         let _guarded = ranks.guarded();
         let before = self.now()?;
-        let silence = Batch::silence(ears, self.model)?;
+        let silence = self.job.silence()?;
         self.backward(&silence, 0.0)?;
         let all: Vec<(String, Tensor)> = self
             .optimizer
@@ -160,12 +160,12 @@ impl<'a> Steps<'a> {
         self.optimizer.zero_grad(true)?;
         self.silence = Some(silence);
         self.back_to(&before)?;
-        ranks.settled(self.model.device)
+        ranks.settled(self.job.device())
     }
 
     /// A forward and backward pass whose gradients are reduced where there is a reducer; `counts` weighs the loss.
-    fn backward(&self, batch: &Batch, counts: f64) -> Result<()> {
-        let sum = self.loss_sum(batch)?;
+    fn backward(&self, batch: &Batch<J::Input>, counts: f64) -> Result<()> {
+        let sum = self.job.loss_sum(&batch.input)?;
         if let Some(reducer) = &self.reducer {
             reducer.before_backward()?;
         }
@@ -173,8 +173,8 @@ impl<'a> Steps<'a> {
     }
 
     /// Forward and backward pass of one batch; its gradients are added to those of the step.
-    pub fn micro_step(&mut self, batch: &Batch) -> Result<MicroStep> {
-        self.tokens += batch.tokens as f64;
+    pub fn micro_step(&mut self, batch: &Batch<J::Input>) -> Result<MicroStep> {
+        self.counted += batch.counted as f64;
         self.pass(batch, 1.0)
     }
 
@@ -189,7 +189,7 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
-    fn pass(&mut self, batch: &Batch, counts: f64) -> Result<MicroStep> {
+    fn pass(&mut self, batch: &Batch<J::Input>, counts: f64) -> Result<MicroStep> {
         if self.ranks.many() && self.reducer.is_none() {
             return Err(fault("a step before the ranks have met".into()));
         }
@@ -198,17 +198,17 @@ impl<'a> Steps<'a> {
         self.micro += 1;
         // Gradients are averaged once, in the step's last backward pass; but clipping each micro-step needs all of them.
         let last = self.micro == self.micro_steps || self.ends;
-        let reduces = last || self.stage.clip_at == ClipAt::MicroStep;
+        let reduces = last || self.job.clip_at() == ClipAt::MicroStep;
         let reducer = self.reducer.as_ref().filter(|_| reduces);
         if let Some(reducer) = reducer {
             reducer.before_forward()?;
         }
-        let sum = self.loss_sum(batch)?;
+        let sum = self.job.loss_sum(&batch.input)?;
         let weight = match self.train.loss {
             LossMean::Tokens => counts,
             // Reference: an epoch's last step may have fewer micro-steps, and is divided by as many all the same. Where nothing
             // counts its mean is 0/0, and the run lost; here that micro-batch adds nothing.
-            LossMean::MeanOfMeans => counts / (batch.tokens.max(1) * self.micro_steps) as f64,
+            LossMean::MeanOfMeans => counts / (batch.counted.max(1) * self.micro_steps) as f64,
         };
         self.clock.after(Phase::Forward);
         if let Some(reducer) = reducer {
@@ -216,31 +216,23 @@ impl<'a> Steps<'a> {
         }
         (&sum * weight).f_backward()?;
         self.clock.after(Phase::Backward);
-        if let Some(mask) = &self.embedding_mask {
-            mask.apply();
-        }
-        let grad_norm = match self.stage.clip_at {
-            ClipAt::MicroStep => self.optimizer.clip(self.stage.optim.clip)?,
+        self.job.mask();
+        let grad_norm = match self.job.clip_at() {
+            ClipAt::MicroStep => self.optimizer.clip(self.job.optim().clip)?,
             ClipAt::Step => self.optimizer.zero(),
         };
         self.clipped_norm = Some(grad_norm.shallow_clone());
         self.clock.after(Phase::Optimizer);
         Ok(MicroStep {
-            loss: sum.detach() / batch.tokens.max(1) as f64,
-            tokens: batch.tokens,
+            loss: sum.detach() / batch.counted.max(1) as f64,
+            counted: batch.counted,
             grad_norm,
         })
     }
 
-    fn loss_sum(&self, batch: &Batch) -> Result<Tensor> {
-        let (model, chunk) = (&self.model.model, self.train.loss_chunk);
-        let forward = || batch.loss_sum(model, self.stage, true, chunk);
-        self.model.compute(self.train.precision, forward)
-    }
-
     /// Moves the weights and forgets the gradients. `in_parts`: the gradient's norm by part is wanted.
     ///
-    /// A step that is skipped changes nothing of the model and its optimizer. It is one of the stage's steps all the same: the
+    /// A step that is skipped changes nothing of the model and its optimizer. It is one of the job's steps all the same: the
     /// schedule and the data go on.
     pub fn step(&mut self, in_parts: bool) -> Result<Stepped> {
         if let Some((name, _)) = self.left_out.iter().find(|(_, p)| p.grad().defined()) {
@@ -251,34 +243,34 @@ impl<'a> Steps<'a> {
         }
         let ranks = self.ranks.clone();
         let _guarded = ranks.guarded();
-        let mut tokens = [self.tokens];
-        self.ranks.sum(&mut tokens)?;
+        let mut all = [self.counted];
+        self.ranks.sum(&mut all)?;
         self.clock.after(Phase::Reduce);
         let grads = self.optimizer.grads();
-        // From the ranks' average of sums to the mean over the tokens of all ranks and micro-steps.
+        // From the ranks' average of sums to the mean over what counts of all ranks and micro-steps.
         let scale = match self.train.loss {
-            LossMean::Tokens => self.ranks.world as f64 / tokens[0].max(1.0),
+            LossMean::Tokens => self.ranks.world as f64 / all[0].max(1.0),
             LossMean::MeanOfMeans => 1.0,
         };
         let by_part = match in_parts {
             true => self.norms(scale)?,
             false => Vec::new(),
         };
-        let grad_norm = match self.stage.clip_at {
+        let grad_norm = match self.job.clip_at() {
             ClipAt::MicroStep => self.clipped_norm.take().unwrap_or_else(|| self.optimizer.zero()),
             ClipAt::Step => {
                 let norm = self.optimizer.norm(&grads)? * scale;
-                let factor = ((&norm + 1e-6).reciprocal() * self.stage.optim.clip).clamp_max(1.0) * scale;
+                let factor = ((&norm + 1e-6).reciprocal() * self.job.optim().clip).clamp_max(1.0) * scale;
                 kernels::foreach_mul(&grads, &factor)?;
                 norm
             }
         };
-        let counted = tokens[0] > 0.0 || self.micro == 0;
+        let counted = all[0] > 0.0 || self.micro == 0;
         let skipped = match counted {
             true => not_finite(&grad_norm),
-            false => Tensor::ones([0i64; 0], (Kind::Float, self.model.device)),
+            false => Tensor::ones([0i64; 0], (Kind::Float, self.job.device())),
         };
-        let rate = learning_rate(&self.stage.optim, self.done);
+        let rate = learning_rate(self.job.optim(), self.done);
         if counted {
             self.optimizer.step(rate, &skipped)?;
         }
@@ -290,7 +282,7 @@ impl<'a> Steps<'a> {
         self.optimizer.zero_grad(self.ranks.many())?;
         self.clock.after(Phase::Optimizer);
         let micro_steps = std::mem::take(&mut self.micro);
-        (self.tokens, self.ends) = (0.0, false);
+        (self.counted, self.ends) = (0.0, false);
         self.done += 1;
         self.remember()?;
         Ok(Stepped {
@@ -317,7 +309,7 @@ impl<'a> Steps<'a> {
 
     /// Keeps what the next step changes before it is whole.
     pub fn remember(&mut self) -> Result<()> {
-        self.ranks.step_queued(self.model.device)?;
+        self.ranks.step_queued(self.job.device())?;
         self.whole = Some(self.now()?);
         Ok(())
     }
@@ -325,7 +317,7 @@ impl<'a> Steps<'a> {
     fn now(&self) -> Result<Whole> {
         Ok(Whole {
             cursor: self.cursor.clone(),
-            random: state::random(self.model.device)?,
+            random: random::now(self.job.device())?,
             buffers: self.moving_buffers().map(|(n, t)| (n, t.copy())).collect(),
         })
     }
@@ -337,18 +329,13 @@ impl<'a> Steps<'a> {
                 no_grad(|| now.copy_(kept));
             }
         }
-        state::set_random(self.model.device, &then.random)
+        random::set(self.job.device(), &then.random)
     }
 
-    /// Running averages of the audio encoder, where the stage moves them.
-    pub(super) fn moving_buffers(&self) -> impl Iterator<Item = (String, Tensor)> + '_ {
-        let moves = self.stage.encoder_mode().batch_norm;
-        let moving = |name: &str| {
-            let ends = ["running_mean", "running_var", "num_batches_tracked"];
-            name.starts_with("clap.") && ends.iter().any(|e| name.ends_with(e))
-        };
-        let all = self.model.params.iter();
-        all.filter(move |(name, e)| moves && e.role == Role::Buffer && moving(name))
+    /// Running averages, where the job moves them.
+    pub fn moving_buffers(&self) -> impl Iterator<Item = (String, Tensor)> + '_ {
+        let all = self.job.params().iter();
+        all.filter(|(name, e)| e.role == Role::Buffer && self.job.moves(name))
             .map(|(name, e)| (name.to_owned(), e.tensor.detach()))
     }
 
@@ -366,10 +353,10 @@ impl<'a> Steps<'a> {
         Ok(())
     }
 
-    fn norms(&self, scale: f64) -> Result<Vec<(Part, Tensor)>> {
-        let mut parts: Vec<(Part, Vec<Tensor>)> = Vec::new();
+    fn norms(&self, scale: f64) -> Result<Vec<(&'static str, Tensor)>> {
+        let mut parts: Vec<(&'static str, Vec<Tensor>)> = Vec::new();
         for (name, p) in self.optimizer.params() {
-            let (part, grad) = (Part::of(name), p.grad());
+            let (part, grad) = (self.job.part(name), p.grad());
             if !grad.defined() {
                 continue;
             }

@@ -1,6 +1,5 @@
 //! Nothing is written as done whose weights are not finite.
 
-use super::optim::not_finite;
 use crate::error::{Error, Result};
 use crate::model::params::{Params, Role};
 use tch::{no_grad, Kind, Tensor};
@@ -45,65 +44,6 @@ pub fn check(what: &str, params: &Params) -> Result<()> {
     })
 }
 
-/// Stops a training that has too many steps in a row whose gradient is not finite. The optimizer leaves these out.
-pub struct Patience {
-    /// Before a key, as `lm`.
-    section: &'static str,
-    most: usize,
-    row: usize,
-    skipped: usize,
-    unread: Vec<Tensor>,
-}
-
-impl Patience {
-    pub fn new(section: &'static str, most: usize) -> Self {
-        Patience {
-            section,
-            most,
-            row: 0,
-            skipped: 0,
-            unread: Vec::new(),
-        }
-    }
-
-    /// 1 where the gradient's norm is not finite, for the optimizer; nothing is read off the device.
-    pub fn note(&mut self, norm: &Tensor) -> Tensor {
-        let skipped = not_finite(norm);
-        self.unread.push(skipped.reshape([1]));
-        skipped
-    }
-
-    /// Reads what was noted, behind step `step`. Returns how many were skipped in all.
-    ///
-    /// # Errors
-    /// Too many in a row; at the `last` step all of them.
-    pub fn look(&mut self, step: usize, last: bool) -> Result<usize> {
-        if !self.unread.is_empty() {
-            for skipped in Vec::<f32>::try_from(Tensor::cat(&self.unread, 0))? {
-                let skipped = skipped != 0.0;
-                self.row = if skipped { self.row + 1 } else { 0 };
-                self.skipped += usize::from(skipped);
-                if self.row >= self.most {
-                    break;
-                }
-            }
-            self.unread.clear();
-        }
-        let message = match (self.row >= self.most, last && self.skipped >= step) {
-            (true, _) => format!("the gradient is not finite, {} steps skipped in a row", self.row),
-            (_, true) => "the gradient is not finite in any step: nothing is trained".into(),
-            _ => return Ok(self.skipped),
-        };
-        Err(Error::Training {
-            message: format!("{}, step {step}: {message}", self.section),
-            hint: Some(format!(
-                "lower {0}.optim.learning_rate or raise {0}.optim.warmup; train.nonfinite_limit is how many are borne",
-                self.section
-            )),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,26 +79,5 @@ mod tests {
             params.train_only(|n| n == "whole");
             assert!(check("model.pt", &params).is_ok());
         }
-    }
-
-    #[test]
-    fn steps_in_a_row_and_all_steps_stop_a_run() {
-        let norms = |all: &[f64]| -> Patience {
-            let mut patience = Patience::new("lm", 3);
-            for n in all {
-                let _ = patience.note(&Tensor::from(*n as f32));
-            }
-            patience
-        };
-        let nan = f64::NAN;
-        assert_eq!(norms(&[1.0, nan, nan, 1.0, nan]).look(5, true).unwrap(), 3);
-        let e = norms(&[1.0, nan, nan, nan]).look(4, false).unwrap_err();
-        assert!(e.to_string().contains("3 steps skipped in a row"), "{e}");
-        assert!(norms(&[nan, nan]).look(2, false).is_ok());
-        let e = norms(&[nan, nan]).look(2, true).unwrap_err();
-        assert!(
-            e.to_string().contains("nothing is trained") && e.exit_code() == 8,
-            "{e}"
-        );
     }
 }

@@ -2,96 +2,16 @@
 //!
 //! Everything stays on the device until a step that is logged; only then does the host wait for it.
 
-use super::batch::{Batch, Size};
 use super::record::{At, Recorder};
 use super::skipped::{Micro, Skipped};
 use super::steps::{MicroStep, Stepped, Steps};
 use crate::error::Result;
 use crate::ffi::kernels;
-use crate::model::cost;
-use crate::plan;
 use crate::progress::Progress;
-use crate::recipe::{LossMean, Part, Recipe};
+use crate::recipe::{LossMean, Recipe};
+use crate::train::job::{Batch, Job, Size};
 use std::time::Instant;
-use tch::{Cuda, Device, Kind, Tensor};
-
-/// Where a step's time goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Waiting for the loader.
-    Data,
-    /// Onto the device.
-    Transfer,
-    Forward,
-    /// With the reduction that runs beside it.
-    Backward,
-    /// What of talking to other ranks nothing runs beside.
-    Reduce,
-    /// Clipping and the update.
-    Optimizer,
-}
-
-const PHASES: [(Phase, &str); 6] = [
-    (Phase::Data, "seconds/data"),
-    (Phase::Transfer, "seconds/transfer"),
-    (Phase::Forward, "seconds/forward"),
-    (Phase::Backward, "seconds/backward"),
-    (Phase::Reduce, "seconds/reduce"),
-    (Phase::Optimizer, "seconds/optimizer"),
-];
-
-/// A stopwatch over the phases. A GPU works behind the host's back: there a step's phases are true only where the host
-/// waits between them, which it does in steps that are logged.
-pub struct Clock {
-    device: Device,
-    waits: bool,
-    last: Instant,
-    seconds: [f64; PHASES.len()],
-    steps: usize,
-}
-
-impl Clock {
-    pub fn new(device: Device) -> Self {
-        Clock {
-            device,
-            waits: false,
-            last: Instant::now(),
-            seconds: [0.0; PHASES.len()],
-            steps: 0,
-        }
-    }
-
-    /// A step begins; `logged`: its phases will be read.
-    pub fn begin(&mut self, logged: bool) {
-        if matches!(self.device, Device::Cuda(_)) {
-            self.waits = logged;
-            (self.seconds, self.steps) = ([0.0; PHASES.len()], 0);
-        }
-        self.steps += 1;
-        self.last = Instant::now();
-    }
-
-    /// What has passed since was this phase.
-    pub fn after(&mut self, phase: Phase) {
-        if let (Device::Cuda(n), true) = (self.device, self.waits) {
-            Cuda::synchronize(n as i64);
-        }
-        let now = Instant::now();
-        self.seconds[phase as usize] += (now - self.last).as_secs_f64();
-        self.last = now;
-    }
-
-    /// Seconds of each phase, by step; forgets them.
-    pub fn read(&mut self) -> Vec<(&'static str, f64)> {
-        let steps = self.steps.max(1) as f64;
-        let all = PHASES
-            .iter()
-            .map(|(phase, name)| (*name, self.seconds[*phase as usize] / steps));
-        let all = all.collect();
-        (self.seconds, self.steps) = ([0.0; PHASES.len()], 0);
-        all
-    }
-}
+use tch::{Device, Kind, Tensor};
 
 /// A micro-step that is not read yet.
 struct Unread {
@@ -101,7 +21,7 @@ struct Unread {
     items: Vec<String>,
 }
 
-/// Watches a stage.
+/// Watches a job.
 pub struct Watch {
     /// Only the first rank writes.
     record: Option<Recorder>,
@@ -118,16 +38,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Of a recipe's stage; its events go to `record`.
-    pub fn new(record: Option<Recorder>, recipe: &Recipe, steps: &Steps) -> Self {
-        let most = steps.stage.optim.steps;
-        let progress = Progress::new(&format!("{}: train", steps.stage.name), most as u64);
+    /// Its events go to `record`.
+    pub fn new<J: Job>(record: Option<Recorder>, recipe: &Recipe, steps: &Steps<J>) -> Self {
+        let most = steps.job.optim().steps;
+        let progress = Progress::new(&format!("{}: train", steps.job.name()), most as u64);
         progress.resume(steps.done as u64);
         Watch {
             record,
             progress,
             every: match recipe.train.log_every {
-                0 => super::log_every(most),
+                0 => log_every(most),
                 n => n,
             },
             steps: most,
@@ -151,9 +71,9 @@ impl Watch {
     }
 
     /// Notes a micro-step; none where this rank had no item.
-    pub fn micro_step(&mut self, steps: &Steps, done: Option<(&Batch, &MicroStep)>) {
+    pub fn micro_step<J: Job>(&mut self, steps: &Steps<J>, done: Option<(&Batch<J::Input>, &MicroStep)>) {
         let Some((batch, micro)) = done else {
-            let loss = Tensor::zeros([0i64; 0], (Kind::Float, steps.model.device));
+            let loss = Tensor::zeros([0i64; 0], (Kind::Float, steps.job.device()));
             self.unread.push(Unread {
                 step: steps.done + 1,
                 loss,
@@ -166,20 +86,20 @@ impl Watch {
             step: steps.done + 1,
             loss: micro.loss.shallow_clone(),
             weight: match steps.train.loss {
-                LossMean::Tokens => micro.tokens as f64,
-                LossMean::MeanOfMeans => f64::from(u8::from(micro.tokens > 0)),
+                LossMean::Tokens => micro.counted as f64,
+                LossMean::MeanOfMeans => f64::from(u8::from(micro.counted > 0)),
             },
             items: batch.items.clone(),
         });
         self.size.add(&batch.size);
-        self.flops += flops(steps, batch);
+        self.flops += steps.job.operations(batch);
     }
 
     /// Notes a step, and logs where it is time to. All ranks come together for that.
     ///
     /// # Errors
     /// Too many steps in a row that were skipped; a disk that is full, a run's folder that is gone.
-    pub fn step(&mut self, steps: &mut Steps, done: &Stepped, skipped_items: usize) -> Result<()> {
+    pub fn step<J: Job>(&mut self, steps: &mut Steps<J>, done: &Stepped, skipped_items: usize) -> Result<()> {
         self.progress.inc(1);
         self.micro_steps = done.micro_steps;
         self.skipped.note(steps.done, done);
@@ -267,49 +187,49 @@ impl Watch {
     }
 
     /// Everything but the loss.
-    fn describe(
+    fn describe<J: Job>(
         &self,
         values: &mut Vec<(String, f64)>,
-        steps: &mut Steps,
+        steps: &mut Steps<J>,
         done: &Stepped,
         (made, counts): (usize, &[f64]),
     ) -> Result<()> {
         values.push(("learning_rate".into(), done.learning_rate));
-        for (part, rate) in part_rates(steps, done.learning_rate) {
-            values.push((format!("learning_rate/{part}"), rate));
-        }
+        values.extend(own_rates(steps, done.learning_rate));
         let norms = std::iter::once(&done.grad_norm).chain(done.by_part.iter().map(|(_, n)| n));
         let norms = numbers(norms)?;
-        let names = std::iter::once("grad_norm".to_owned()).chain(
-            done.by_part
-                .iter()
-                .map(|(part, _)| format!("grad_norm/{}", name_of(*part))),
-        );
+        let names = std::iter::once("grad_norm".to_owned())
+            .chain(done.by_part.iter().map(|(part, _)| format!("grad_norm/{part}")));
         values.extend(names.zip(norms));
-        values.extend(gates(steps)?);
+        let watched = steps.job.watched();
+        let read = numbers(watched.iter().map(|(_, t)| t))?;
+        values.extend(watched.into_iter().map(|(name, _)| name).zip(read));
         let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
         let [items, windows, window_places, text, text_places, skipped, flops] = counts else {
             return Ok(());
         };
-        let share = |real: f64, places: f64| if places > 0.0 { 1.0 - real / places } else { 0.0 };
+        let share = |real: &f64, places: &f64| 1.0 - real / places;
         let rate = flops / seconds / 1e12;
-        for (name, value) in [
-            ("steps_per_second", made as f64 / seconds),
-            ("items_per_second", items / seconds),
-            ("tokens_per_second", text / seconds),
-            ("windows_per_second", windows / seconds),
-            ("tflops_per_second", rate),
-            ("padding/windows", share(*windows, *window_places)),
-            ("padding/tokens", share(*text, *text_places)),
-            ("skipped_items", *skipped),
-            ("skipped_steps", self.skipped.all() as f64),
+        let (heard, told) = (*window_places > 0.0, *text_places > 0.0);
+        for (name, there, value) in [
+            ("steps_per_second", true, made as f64 / seconds),
+            ("items_per_second", true, items / seconds),
+            ("tokens_per_second", told, text / seconds),
+            ("windows_per_second", heard, windows / seconds),
+            ("tflops_per_second", *flops > 0.0, rate),
+            ("padding/windows", heard, share(windows, window_places)),
+            ("padding/tokens", told, share(text, text_places)),
+            ("skipped_items", true, *skipped),
+            ("skipped_steps", true, self.skipped.all() as f64),
         ] {
-            values.push((name.into(), value));
+            if there {
+                values.push((name.into(), value));
+            }
         }
-        if let Some(peak) = steps.train.peak_tflops {
+        if let Some(peak) = steps.train.peak_tflops.filter(|_| *flops > 0.0) {
             values.push(("mfu".into(), rate / (peak * steps.ranks.world as f64)));
         }
-        let (now, peak) = memory(steps.model.device);
+        let (now, peak) = memory(steps.job.device());
         values.push(("memory_mib".into(), now));
         values.push(("memory_peak_mib".into(), peak));
         let phases = steps.clock.read();
@@ -323,7 +243,7 @@ impl Watch {
     }
 
     /// Notes a validation.
-    pub fn validated(&mut self, steps: &Steps, values: &[(String, f64)]) -> Result<()> {
+    pub fn validated<J: Job>(&mut self, steps: &Steps<J>, values: &[(String, f64)]) -> Result<()> {
         let at = At {
             step: steps.done as u64,
             micro_step: Some(self.micro_steps as u64),
@@ -366,41 +286,22 @@ fn numbers<'t>(of: impl Iterator<Item = &'t Tensor>) -> Result<Vec<f64>> {
     }
 }
 
-pub(super) fn name_of(part: Part) -> &'static str {
-    match part {
-        Part::Clap => "clap",
-        Part::AudioTransformer => "audio_transformer",
-        Part::CrossAttention => "cross_attention",
-        Part::Embeddings => "embeddings",
-        Part::Lm => "lm",
-    }
-}
-
 /// The rates of groups that have one of their own.
-fn part_rates(steps: &Steps, rate: f64) -> Vec<(&'static str, f64)> {
-    let o = &steps.stage.optim;
-    let own = [("clap", o.clap_rate), ("gates", o.gate_rate)];
-    own.into_iter()
-        .filter(|(_, r)| *r != 1.0)
-        .map(|(n, r)| (n, rate * r))
-        .collect()
+fn own_rates<J: Job>(steps: &Steps<J>, rate: f64) -> Vec<(String, f64)> {
+    let mut all: Vec<(String, f64)> = Vec::new();
+    for group in steps.optimizer.groups().iter().filter(|g| g.rate != 1.0) {
+        let name = format!("learning_rate/{}", group.name.as_deref().unwrap_or_default());
+        // One that is two, as some of its weights decay, has one rate.
+        if all.iter().all(|(known, _)| *known != name) {
+            all.push((name, rate * group.rate));
+        }
+    }
+    all
 }
 
-/// tanh of every gate: how far the LM listens.
-fn gates(steps: &Steps) -> Result<Vec<(String, f64)>> {
-    let all: Vec<(String, Tensor)> = steps
-        .model
-        .params
-        .iter()
-        .filter_map(|(name, entry)| {
-            let (_, rest) = name.split_once("layers.")?;
-            let (layer, rest) = rest.split_once('.')?;
-            let gate = rest.rsplit('.').next()?.strip_suffix("_gate")?;
-            Some((format!("gate/{gate}/{layer}"), entry.tensor.detach().tanh()))
-        })
-        .collect();
-    let values = numbers(all.iter().map(|(_, t)| t))?;
-    Ok(all.into_iter().map(|(n, _)| n).zip(values).collect())
+/// A hundred points make a curve.
+pub fn log_every(steps: usize) -> usize {
+    (steps / 100).max(1)
 }
 
 /// MiB in use, and the most so far: of the device's tensors, or of the process on a CPU.
@@ -417,21 +318,4 @@ fn memory(device: Device) -> (f64, f64) {
         number.unwrap_or(f64::NAN) / 1024.0
     };
     (kib("VmRSS:"), kib("VmHWM:"))
-}
-
-/// Floating-point operations that the batch's forward and backward pass need; what is computed a second time to save memory
-/// is none of them.
-fn flops(steps: &Steps, batch: &Batch) -> f64 {
-    let (s, config) = (&batch.size, &steps.model.model.config);
-    let items = s.items.max(1);
-    let (windows, text) = (s.window_places / items, s.text_places / items);
-    let trains = plan::trains(steps.stage);
-    // Of the head's states only those before counted labels.
-    let all = cost::head_flops(config, batch.tokens as f64, trains)
-        - cost::head_flops(config, (items * text) as f64, trains);
-    let all = all + cost::train_flops(config, items, windows, text, trains, false);
-    match batch.features {
-        Some(_) => all - cost::forward_flops(config, items, windows, text).htsat,
-        None => all,
-    }
 }

@@ -6,24 +6,33 @@ use crate::data::order::Order;
 use crate::dist::{flatten, Facts};
 use crate::error::{Error, Result};
 use crate::load::Loaded;
+use crate::model::params::Params;
+use crate::text::tokenizer::Tokenizer;
+use serde::Serialize;
 use std::fs::File;
 use std::io::Read;
 
+/// Of AF2 as a stage begins with it: see [`model`].
+pub fn flamingo(model: &Loaded) -> Result<Facts> {
+    let mut all = self::model(&model.model.config, &model.params, &model.tokenizer)?;
+    all.push(("windows".into(), model.max_windows.to_string()));
+    Ok(all)
+}
+
 /// Sizes and rules, names and shapes of all tensors, the tokenizer. Not their values: the first rank's are given to all.
-pub fn model(model: &Loaded) -> Result<Facts> {
+pub fn model(config: &impl Serialize, params: &Params, tokenizer: &Tokenizer) -> Result<Facts> {
     let mut all = Facts::new();
-    let config = serde_json::to_value(&model.model.config)
+    let config = serde_json::to_value(config)
         .map_err(|e| Error::recipe("the model", format!("its sizes cannot be written: {e}")))?;
     flatten("config", &config, &mut all);
-    all.push(("windows".into(), model.max_windows.to_string()));
-    for (name, entry) in model.params.iter() {
+    for (name, entry) in params.iter() {
         let shape = format!("{:?} {:?}", entry.tensor.kind(), entry.tensor.size());
         all.push((name.to_owned(), shape));
     }
-    let tokenizer = blake3::hash(model.tokenizer.to_json()?.as_bytes()).to_hex();
+    let digest = blake3::hash(tokenizer.to_json()?.as_bytes()).to_hex();
     all.push((
         "tokenizer".into(),
-        format!("{} entries, {}", model.tokenizer.len(), &tokenizer[..16]),
+        format!("{} entries, {}", tokenizer.len(), &digest[..16]),
     ));
     Ok(all)
 }

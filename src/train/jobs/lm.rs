@@ -1,0 +1,378 @@
+//! A small tokenizer and a small Qwen2 from text alone, so that a run without downloads has a frozen LM to speak through.
+
+use super::deck::Deck;
+use super::{begin, made_with, same};
+use crate::checkpoint::names::Tree;
+use crate::checkpoint::{items, write_safetensors, Archive};
+use crate::data::manifest::Manifest;
+use crate::data::order::Cursor;
+use crate::dist::Ranks;
+use crate::error::{Error, Result};
+use crate::fsutil::write_atomic_bytes;
+use crate::model::lm::{self, qwen2, Decoder, Naming};
+use crate::model::params::{Origin, Params, Store};
+use crate::preflight;
+use crate::recipe::{LmRecipe, OptimRecipe, Recipe, SaveRecipe};
+use crate::text::tokenizer::Tokenizer;
+use crate::text::{bpe, prompt};
+use crate::train::engine::clock::Phase;
+use crate::train::engine::finite;
+use crate::train::engine::resume::Task;
+use crate::train::engine::signals::Signals;
+use crate::train::job::{Batch, Data, Job, Next, Size, Source};
+use crate::train::verify;
+use crate::train::{number, train, Resume, Run};
+use rand::seq::SliceRandom;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use tch::{no_grad, Device, Kind, Reduction, Tensor};
+
+const NAME: &str = "lm";
+
+/// Trains both on the texts of all training manifests and writes a Hugging Face folder.
+pub(super) fn run(run: Run, signals: &Signals, device: Device, resume: &Resume) -> Result<()> {
+    let Run { recipe, ranks } = run;
+    let (section, checkpoints) = (section(recipe)?, recipe.stage_folder(NAME));
+    let task = Task {
+        recipe: &recipe.name,
+        name: NAME,
+        section: NAME,
+        folder: &checkpoints,
+        steps: section.optim.steps,
+    };
+    let folder = recipe.lm_folder();
+    let opens = || {
+        lm::Config::read(&folder)?;
+        Archive::open(&folder).map(|_| ())
+    };
+    if *resume == Resume::Auto && task.is_done(ranks, opens)? {
+        return Ok(());
+    }
+    let job = Lm::begin(run, device)?;
+    train(run, signals, &job, &task, &job, resume)?;
+    finite::check(&folder.display().to_string(), &job.params)?;
+    if ranks.first() {
+        job.write(&folder)?;
+        task.done()?;
+    }
+    ranks.barrier()
+}
+
+pub(super) fn verify(run: Run, device: Device) -> Result<()> {
+    verify::twice(run, NAME, device, &mut |part| {
+        let job = Lm::begin(run, device)?;
+        part.run(run, &job, &job)
+    })
+}
+
+fn section(recipe: &Recipe) -> Result<&LmRecipe> {
+    let none = || Error::recipe(&recipe.name, "the recipe has no section `lm`");
+    recipe.lm.as_ref().ok_or_else(none)
+}
+
+/// What the model takes: padded behind each text, and shifted by one. Causal attention keeps padding from what stands before it,
+/// so no mask is needed.
+pub struct Input {
+    /// (B, T) int64.
+    ids_bt: Tensor,
+    /// (B·T) int64, −100 on padding.
+    targets: Tensor,
+}
+
+/// The language model while it trains.
+struct Lm<'a> {
+    run: Run<'a>,
+    section: &'a LmRecipe,
+    device: Device,
+    config: qwen2::Config,
+    model: Decoder,
+    params: Params,
+    tokenizer: Tokenizer,
+    training: Vec<Vec<i64>>,
+    validation: Vec<Vec<i64>>,
+    /// Of all texts.
+    digest: String,
+}
+
+impl<'a> Lm<'a> {
+    /// Trains the tokenizer and makes a model, alike on all ranks.
+    fn begin(run: Run<'a>, device: Device) -> Result<Self> {
+        let Run { recipe, ranks } = run;
+        let section = section(recipe)?;
+        section
+            .optim
+            .split(ranks.world)
+            .map_err(|e| begin::placed(recipe, NAME, e))?;
+        begin::look(preflight::language_model(recipe), ranks)?;
+        let texts = distinct(recipe, |path| path)?;
+        let held_out = distinct(recipe, |path| path.with_file_name("val.json"))?;
+        if texts.is_empty() {
+            return Err(Error::Training {
+                message: "no text to train the LM on".into(),
+                hint: Some("the stages' sets are empty".into()),
+            });
+        }
+        let folder = recipe.lm_folder();
+        begin::by_the_first(ranks, "could not make the tokenizer", || {
+            let lines = texts.iter().map(String::as_str);
+            bpe::train(lines, section.vocab_size, &folder).map(|_| ())
+        })?;
+        let mut tokenizer = Tokenizer::open(&folder)?;
+        tokenizer.special_tokens = recipe.data.special_tokens_in_texts;
+        // Ids from <audio> on are AF2's additions; the LM knows what is before them.
+        let vocab = tokenizer.audio;
+        let config = section.config(vocab);
+        let most = config.max_position_embeddings as usize;
+        let ids = |texts: &BTreeSet<String>| {
+            let one = |text: &String| {
+                let mut ids = tokenizer.text(text)?;
+                ids.push(tokenizer.eos);
+                ids.truncate(most);
+                Ok(ids)
+            };
+            texts.iter().map(one).collect::<Result<Vec<_>>>()
+        };
+        let (training, validation) = (ids(&texts)?, ids(&held_out)?);
+        let mut digest = blake3::Hasher::new();
+        for text in &texts {
+            digest.update(text.as_bytes()).update(b"\0");
+        }
+
+        tch::manual_seed(recipe.seed as i64);
+        let store = Store::new(Origin::Fresh, device);
+        let sizes = lm::Config::Qwen2(config.clone()).decoder();
+        let model = Decoder::new(&store.root(), &sizes, vocab, Naming::Plain);
+        let params = store.finish()?;
+        params.train_only(|_| true);
+        if ranks.many() {
+            ranks.agree("lm: its model", &same::model(&config, &params, &tokenizer)?)?;
+        }
+        begin::given_by_the_first(&params, device, ranks)?;
+        Ok(Lm {
+            run,
+            section,
+            device,
+            config,
+            model,
+            params,
+            tokenizer,
+            training,
+            validation,
+            digest: digest.finalize().to_hex()[..16].to_owned(),
+        })
+    }
+
+    /// The folder as transformers opens it; the tokenizer is there.
+    fn write(&self, folder: &std::path::Path) -> Result<()> {
+        let json = serde_json::to_vec_pretty(&self.config.to_json(self.tokenizer.eos))
+            .map_err(|e| Error::recipe("config.json", e.to_string()))?;
+        write_atomic_bytes(&folder.join("config.json"), &json)?;
+        write_safetensors(
+            &folder.join("model.safetensors"),
+            &items(self.params.tensors()),
+            &[("format", "pt")],
+        )
+    }
+
+    fn batch(&self, texts: &[&[i64]]) -> Batch<Input> {
+        let (input, counted) = next_tokens(texts, self.tokenizer.eos, self.device);
+        let shown = |ids: &&[i64]| {
+            let text = self.tokenizer.decode(ids, false).unwrap_or_default();
+            format!("{:.60}", text.replace('\n', " "))
+        };
+        Batch {
+            size: Size {
+                items: texts.len(),
+                text: texts.iter().map(|t| t.len().saturating_sub(1)).sum(),
+                text_places: input.ids_bt.numel(),
+                ..Size::default()
+            },
+            items: texts.iter().map(shown).collect(),
+            counted,
+            input,
+        }
+    }
+
+    fn loss(&self, input: &Input) -> Result<Tensor> {
+        self.run.recipe.train.precision.compute(self.device, || {
+            let logits = self
+                .model
+                .forward(&input.ids_bt)
+                .flatten(0, 1)
+                .to_kind(Kind::Float);
+            logits.cross_entropy_loss::<Tensor>(&input.targets, None, Reduction::Sum, -100, 0.0)
+        })
+    }
+}
+
+/// The different texts of all training manifests, or of what stands beside them: the same question about a hundred clips is one
+/// text. An LM that saw it a hundred times would only know the answers' frequencies better, which the silence control should not
+/// profit from.
+fn distinct(recipe: &Recipe, at: impl Fn(PathBuf) -> PathBuf) -> Result<BTreeSet<String>> {
+    let stages = recipe.stages.iter().flat_map(|s| s.sets.keys());
+    let captions = recipe.clap.iter().flat_map(|c| &c.sets);
+    let sets: BTreeSet<&String> = stages.chain(captions).collect();
+    let mut texts = BTreeSet::new();
+    for set in sets {
+        let own = recipe.manifest(set);
+        let path = at(own.clone());
+        if path != own && !path.exists() {
+            continue;
+        }
+        for item in Manifest::open(&path)?.items()? {
+            let (prompt, answer) = (prompt::clean(&item.prompt), prompt::clean(&item.output));
+            texts.insert(format!("{prompt}\n{answer}"));
+        }
+    }
+    Ok(texts)
+}
+
+impl Job for Lm<'_> {
+    type Input = Input;
+
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn section(&self) -> String {
+        NAME.into()
+    }
+
+    fn optim(&self) -> &OptimRecipe {
+        &self.section.optim
+    }
+
+    fn save(&self) -> SaveRecipe {
+        self.section.save
+    }
+
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
+    fn device(&self) -> Device {
+        self.device
+    }
+
+    fn decays(&self, _: &str, weight: &Tensor) -> bool {
+        weight.dim() > 1
+    }
+
+    fn part(&self, name: &str) -> &'static str {
+        match name.contains("embed_tokens") {
+            true => "embeddings",
+            false => "lm",
+        }
+    }
+
+    fn tree(&self) -> Tree {
+        Tree::Plain {
+            tied_head: self.config.tie_word_embeddings,
+        }
+    }
+
+    fn silence(&self) -> Result<Batch<Input>> {
+        Ok(self.batch(&[&[self.tokenizer.eos; 2]]))
+    }
+
+    fn loss_sum(&self, input: &Input) -> Result<Tensor> {
+        self.loss(input)
+    }
+}
+
+impl Source<Input> for Lm<'_> {
+    fn made_with(&self) -> Result<String> {
+        let own = (NAME, self.section, &self.section.optim);
+        let (recipe, ranks) = (self.run.recipe, self.run.ranks);
+        made_with::of_section(recipe, own, &self.tokenizer, self.digest.clone(), ranks)
+    }
+
+    fn open(&self) -> Result<Box<dyn Data<Input> + '_>> {
+        Ok(Box::new(self))
+    }
+}
+
+impl Data<Input> for &Lm<'_> {
+    fn run(&self, from: Cursor, body: &mut dyn FnMut(Next<Input>) -> Result<()>) -> Result<()> {
+        let (size, _) = self.section.optim.split(self.run.ranks.world)?;
+        let n = self.training.len();
+        let mut rest: Vec<usize> = Vec::new();
+        // A batch may reach from one pass into the next.
+        let deal = Box::new(move |rng: &mut _| {
+            while rest.len() < size {
+                let mut pass: Vec<usize> = (0..n).collect();
+                pass.shuffle(rng);
+                rest.extend(pass.into_iter().rev());
+            }
+            let whole = rest.len() - rest.len() % size;
+            let batches = rest[..whole].chunks(size).map(<[usize]>::to_vec).collect();
+            rest.drain(..whole);
+            batches
+        });
+        let order = format!("{n} texts, {}, seed {}", self.digest, self.run.recipe.seed);
+        let mut deck = Deck::new(self.run.recipe.seed, order, size, self.run.ranks, deal);
+        deck.go_to(&from)?;
+        body(&mut |clock| {
+            let (own, after) = deck.next();
+            clock.after(Phase::Data);
+            let texts: Vec<&[i64]> = own.iter().map(|i| self.training[*i].as_slice()).collect();
+            Ok((Some(self.batch(&texts)), after))
+        })
+    }
+
+    /// Loss per token of the texts of the `val.json` beside each manifest. The ranks share the batches.
+    fn validate(&self, ranks: &Ranks) -> Result<Vec<(String, f64)>> {
+        let mut sums = [0.0, 0.0];
+        let size = self.section.optim.batch_size.max(1);
+        for (number_of, texts) in self.validation.chunks(size).enumerate() {
+            if number_of % ranks.world != ranks.rank {
+                continue;
+            }
+            let texts: Vec<&[i64]> = texts.iter().map(Vec::as_slice).collect();
+            let batch = self.batch(&texts);
+            let loss = no_grad(|| self.loss(&batch.input))?;
+            let _guarded = ranks.guarded();
+            sums[0] += number(&loss)?;
+            sums[1] += batch.counted as f64;
+        }
+        ranks.sum(&mut sums)?;
+        let all = (sums[1] > 0.0).then(|| ("validation_loss".to_owned(), sums[0] / sums[1]));
+        Ok(all.into_iter().collect())
+    }
+}
+
+/// Texts as [`Input`], and how many tokens are asked for.
+fn next_tokens(batch: &[&[i64]], pad: i64, device: Device) -> (Input, usize) {
+    let width = batch.iter().map(|t| t.len()).max().unwrap_or(1).max(2) - 1;
+    let mut input = vec![pad; batch.len() * width];
+    let mut targets = vec![-100i64; batch.len() * width];
+    for (b, ids) in batch.iter().enumerate() {
+        for t in 0..ids.len().saturating_sub(1) {
+            input[b * width + t] = ids[t];
+            targets[b * width + t] = ids[t + 1];
+        }
+    }
+    let counted = targets.iter().filter(|t| **t >= 0).count();
+    let ids = Tensor::from_slice(&input).reshape([batch.len() as i64, width as i64]);
+    let input = Input {
+        ids_bt: ids.to_device(device),
+        targets: Tensor::from_slice(&targets).to_device(device),
+    };
+    (input, counted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_token_is_asked_for_from_those_before_it() {
+        let (input, counted) = next_tokens(&[&[1, 2, 3, 0], &[4, 0]], 0, Device::Cpu);
+        assert_eq!(
+            Vec::<i64>::try_from(input.ids_bt.flatten(0, 1)).unwrap(),
+            [1, 2, 3, 4, 0, 0]
+        );
+        let targets = Vec::<i64>::try_from(input.targets).unwrap();
+        assert_eq!((targets, counted), (vec![2, 3, 0, 0, -100, -100], 4));
+    }
+}
