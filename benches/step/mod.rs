@@ -17,8 +17,7 @@ use af2::shapes::{MEL_BINS, WINDOW_FRAMES};
 use af2::text::labels::{labels, Batch as TextBatch, IGNORED};
 use af2::text::tokenizer::Tokenizer;
 use af2::train::engine::frozen;
-use af2::train::job::Batch;
-use af2::train::jobs::curriculum::batch::{self, Input};
+use af2::train::jobs::curriculum::batch;
 use af2::train::jobs::curriculum::encoded::Encoded;
 use af2::train::jobs::curriculum::Stage;
 use af2::train::{number, Steps};
@@ -107,8 +106,8 @@ pub fn measure(job: &Job) -> Measured {
         frozen: held,
         ..TrainRecipe::default()
     };
-    let job = Stage::new(&loaded, &stage_recipe, &train);
-    let mut steps = Steps::new(&job, &train, &Rc::new(Ranks::alone())).expect("a stage");
+    let training = Stage::new(&loaded, &stage_recipe, &train);
+    let mut steps = Steps::new(&training, &train, &Rc::new(Ranks::alone())).expect("a stage");
     if held == Held::Bf16 {
         round_frozen(&loaded);
     }
