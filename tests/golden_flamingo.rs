@@ -313,7 +313,7 @@ fn a_batch_that_is_not_finite_changes_no_weight() {
     let mut steps = new_steps(&job);
     let good = batch_of(&model, &Ears::new(0), &note["batch0"]["filenames"]);
     let mut bad = batch_of(&model, &Ears::new(0), &note["batch0"]["filenames"]);
-    bad.audio.mel_nfm = bad.audio.mel_nfm.full_like(f64::NAN);
+    bad.input.audio.mel_nfm = bad.input.audio.mel_nfm.full_like(f64::NAN);
     let weights = || -> Vec<tch::Tensor> {
         let all = model.params.trainable().into_iter();
         all.map(|(_, p)| p.detach().copy()).collect()
