@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("text", &["error", "shapes", "fsutil", "panics", "screen"]),
     ("data", &["error", "shapes", "fsutil", "run", "audio", "text"]),
     ("model", &["error", "shapes", "fsutil", "ffi"]),
+    ("optim", &["error", "ffi"]),
     ("checkpoint", &["error", "shapes", "fsutil", "panics", "screen"]),
     (
         "reference",
@@ -48,7 +49,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("synth", &["error", "shapes", "fsutil", "data"]),
     (
         "recipe",
-        &["error", "shapes", "run", "model", "synth", "data", "text"],
+        &[
+            "error", "shapes", "run", "model", "optim", "synth", "data", "text",
+        ],
     ),
     ("curriculum", &["error", "data", "recipe"]),
     (
@@ -108,6 +111,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "data",
             "text",
             "model",
+            "optim",
             "checkpoint",
             "load",
             "recipe",
@@ -137,6 +141,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "device",
             "ffi",
             "model",
+            "optim",
             "checkpoint",
             "load",
             "plan",
