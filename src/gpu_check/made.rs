@@ -5,7 +5,11 @@ use crate::error::{Error, Result};
 use crate::load::{Loaded, Report};
 use crate::model::flamingo::{Config, Flamingo};
 use crate::model::params::{Origin, Params, Role, Scope, Store};
-use crate::model::{audio_transformer, cross_attention, htsat, lm, presets};
+use crate::model::parts::Part;
+use crate::model::{
+    audio::{self, htsat},
+    audio_transformer, cross_attention, lm, presets,
+};
 use crate::shapes::{MEL_BINS, WINDOW_FRAMES};
 use crate::text::bpe;
 use crate::text::labels::{labels, Batch as TextBatch, IGNORED};
@@ -55,8 +59,7 @@ pub fn loaded(config: &Config, device: Device) -> Result<Loaded> {
                 return Ok(None);
             };
             let random = Tensor::f_empty(shape, (kind, device))?.f_normal_(0.0, 0.02)?;
-            let of_the_lm = name.starts_with("lang_encoder.") && !name.contains("gated_cross_attn");
-            Ok(Some(match of_the_lm {
+            Ok(Some(match Part::of(name).of_the_lm() {
                 true => random.f_to_kind(Kind::BFloat16)?.f_to_kind(kind)?,
                 false => random,
             }))
@@ -199,10 +202,10 @@ pub fn lm_3b(layers: usize, inner: i64, vocab: i64) -> Result<lm::Config> {
 /// 64 in cross-attention, 128 in 16 to 2 groups in the LM.
 pub fn small() -> Result<Config> {
     let (encoder, vocab) = (encoder(), 512);
-    let width = encoder.output_dim();
+    let width = encoder.width();
     Ok(Config {
         audio_transformer: joiner(width),
-        htsat: encoder,
+        encoder,
         cross_attention: cross_attention::Config {
             ff_mult: 1,
             ..cross_attention::Config::default()
@@ -213,13 +216,21 @@ pub fn small() -> Result<Config> {
     })
 }
 
-pub fn encoder() -> htsat::Config {
-    htsat::Config {
+pub fn encoder() -> audio::Config {
+    audio::Config::Htsat(htsat::Config {
         embed_dim: 64,
         depths: vec![2, 2, 2, 2],
         num_heads: vec![1, 2, 4, 8],
         class_num: 16,
-    }
+    })
+}
+
+/// The published encoder with two blocks a stage.
+pub fn shallow_encoder() -> audio::Config {
+    audio::Config::Htsat(htsat::Config {
+        depths: vec![2, 2, 2, 2],
+        ..htsat::Config::large()
+    })
 }
 
 pub fn joiner(width: i64) -> audio_transformer::Config {
@@ -235,12 +246,12 @@ pub fn joiner(width: i64) -> audio_transformer::Config {
 pub fn tiny() -> Config {
     let vocab = 512;
     Config {
-        htsat: htsat::Config {
+        encoder: audio::Config::Htsat(htsat::Config {
             embed_dim: 8,
             depths: vec![1, 2, 1, 1],
             num_heads: vec![1, 2, 2, 4],
             class_num: 4,
-        },
+        }),
         audio_transformer: audio_transformer::Config {
             n_head: 2,
             n_layers: 1,

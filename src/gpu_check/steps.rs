@@ -183,7 +183,6 @@ fn steps(
     stage.optim.accumulate = 1;
     stage.optim.batch_size = setup.items;
     stage.optim.warmup = 0;
-    loaded.model.again = recipe.train.activation_checkpointing;
     let mut steps = Steps::new(loaded, &stage, &recipe.train, &Rc::new(Ranks::alone()))?;
     stage::hold_frozen(&loaded.params, recipe.train.frozen, false)?;
     let shape = made::Shape {

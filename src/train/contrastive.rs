@@ -10,9 +10,8 @@ use crate::checkpoint::{items, write_safetensors};
 use crate::data::feed::{examples, Ears, Example};
 use crate::data::manifest::Manifest;
 use crate::error::{self, Error, Result};
-use crate::model::bounds;
 use crate::model::clap::{Clap, Config, TEXT_TOKENS};
-use crate::model::htsat::TrainMode;
+use crate::model::mode::{EncoderMode, Mode};
 use crate::model::params::{Origin, Store};
 use crate::progress::Progress;
 use crate::recipe::{ClapRecipe, Recipe};
@@ -46,7 +45,7 @@ pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) ->
         text: clap.text.config(tokenizer.len() as i64),
         joint_dim: clap.joint_dim,
     };
-    let wrong = bounds::clap(&config).into_iter();
+    let wrong = config.check().into_iter();
     error::all(
         wrong
             .map(|w| Error::recipe(&recipe.name, w.to_string()))
@@ -58,11 +57,14 @@ pub fn train(recipe: &Recipe, clap: &ClapRecipe, ears: &Ears, device: Device) ->
     params.train_only(|n| !n.starts_with("logit_scale_t"));
     let o = &clap.optim;
     let mut optimizer = AdamW::new(groups(params.trainable(), o.weight_decay, |_, p| p.dim() > 1));
-    let mode = TrainMode {
-        batch_norm: true,
-        spec_augment: clap.augment,
-        drop_path: clap.augment,
-        ..TrainMode::default()
+    let mode = Mode {
+        encoder: EncoderMode {
+            batch_norm: true,
+            spec_augment: clap.augment,
+            drop_path: clap.augment,
+            ..EncoderMode::EVAL
+        },
+        ..Mode::EVAL
     };
     let mut record = Recorder::create(&events::folder(&recipe.output, "clap"))?;
     let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
@@ -168,7 +170,7 @@ fn embed(
     batch: &[Example],
     ears: &Ears,
     tokenizer: &Tokenizer,
-    mode: TrainMode,
+    mode: Mode,
     device: Device,
 ) -> Result<(Tensor, Tensor)> {
     let mels = ears.mels(&batch.iter().map(|e| &e.clip).collect::<Vec<_>>())?;
@@ -235,7 +237,7 @@ fn retrieval(
         let mut right = 0;
         for batch in validation.chunks(32) {
             let mels = ears.mels(&batch.iter().map(|e| &e.clip).collect::<Vec<_>>())?;
-            let audio = model.embed_windows(&first_windows(&mels, device), TrainMode::default());
+            let audio = model.embed_windows(&first_windows(&mels, device), Mode::EVAL);
             let best = Vec::<i64>::try_from(audio.matmul(&text.tr()).argmax(1, false))?;
             right += best
                 .iter()

@@ -12,6 +12,7 @@ use crate::dist::{self, Ranks};
 use crate::error::{Error, Result};
 use crate::load::{self, Loaded};
 use crate::model::flamingo::Flamingo;
+use crate::model::mode::Mode;
 use crate::plan;
 use crate::preflight::{self, Begin};
 use crate::recipe::{Recipe, StageRecipe};
@@ -75,7 +76,6 @@ pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Re
         Begin::Stage(before) => load::open(&recipe.stage_folder(&before.name), &options)?,
         Begin::Path(path) => load::open_parts(&preflight::parts(recipe, path), &options)?,
     };
-    model.model.again = recipe.train.activation_checkpointing;
     for note in model.notes.iter().filter(|_| ranks.first() && !told) {
         crate::say!("note: {note}");
     }
@@ -98,7 +98,7 @@ pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Re
 /// What a recipe says of a model and its checkpoint does not, or says otherwise: rules that have no weights.
 fn follow(recipe: &Recipe, model: &mut Flamingo, ranks: &Ranks) {
     if let Some(own) = &recipe.model.audio_transformer {
-        model.set_attention_dropout(own.attention_dropout);
+        model.config.audio_transformer.attention_dropout = own.attention_dropout;
     }
     if let Some(own) = &recipe.model.cross_attention {
         let rule = &mut model.config.cross_attention;
@@ -238,8 +238,7 @@ impl<'a> Source<'a> {
                 let Some(batch) = self.heard(examples)? else {
                     continue;
                 };
-                let loss =
-                    || no_grad(|| batch.loss_sum(&self.model.model, steps.stage, false, train.loss_chunk));
+                let loss = || no_grad(|| batch.loss_sum(&self.model.model, Mode::EVAL, train.loss_chunk));
                 sum += self.model.compute(train.precision, loss)?;
                 sums[2 * set + 1] += batch.tokens as f64;
             }

@@ -11,6 +11,7 @@ use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::ffi::{c10d::Reducer, kernels};
 use crate::load::Loaded;
+use crate::model::mode::Mode;
 use crate::model::params::Role;
 use crate::recipe::{ClipAt, LossMean, Part, StageRecipe, TrainRecipe};
 use std::collections::HashMap;
@@ -232,9 +233,17 @@ impl<'a> Steps<'a> {
         })
     }
 
+    /// How training runs the model.
+    pub fn mode(&self) -> Mode {
+        let config = &self.model.model.config;
+        self.stage
+            .mode(&self.train, config.audio_transformer.attention_dropout)
+    }
+
     fn loss_sum(&self, batch: &Batch) -> Result<Tensor> {
+        let mode = self.mode();
         let (model, chunk) = (&self.model.model, self.train.loss_chunk);
-        let forward = || batch.loss_sum(model, self.stage, true, chunk);
+        let forward = || batch.loss_sum(model, mode, chunk);
         self.model.compute(self.train.precision, forward)
     }
 
@@ -345,7 +354,7 @@ impl<'a> Steps<'a> {
         let moves = self.stage.encoder_mode().batch_norm;
         let moving = |name: &str| {
             let ends = ["running_mean", "running_var", "num_batches_tracked"];
-            name.starts_with("clap.") && ends.iter().any(|e| name.ends_with(e))
+            Part::of(name) == Part::Clap && ends.iter().any(|e| name.ends_with(e))
         };
         let all = self.model.params.iter();
         all.filter(move |(name, e)| moves && e.role == Role::Buffer && moving(name))

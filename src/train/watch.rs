@@ -11,7 +11,7 @@ use crate::ffi::kernels;
 use crate::model::cost;
 use crate::plan;
 use crate::progress::Progress;
-use crate::recipe::{LossMean, Part, Recipe};
+use crate::recipe::{LossMean, Recipe};
 use std::time::Instant;
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -283,7 +283,7 @@ impl Watch {
         let names = std::iter::once("grad_norm".to_owned()).chain(
             done.by_part
                 .iter()
-                .map(|(part, _)| format!("grad_norm/{}", name_of(*part))),
+                .map(|(part, _)| format!("grad_norm/{}", part.name())),
         );
         values.extend(names.zip(norms));
         values.extend(gates(steps)?);
@@ -366,16 +366,6 @@ fn numbers<'t>(of: impl Iterator<Item = &'t Tensor>) -> Result<Vec<f64>> {
     }
 }
 
-pub(super) fn name_of(part: Part) -> &'static str {
-    match part {
-        Part::Clap => "clap",
-        Part::AudioTransformer => "audio_transformer",
-        Part::CrossAttention => "cross_attention",
-        Part::Embeddings => "embeddings",
-        Part::Lm => "lm",
-    }
-}
-
 /// The rates of groups that have one of their own.
 fn part_rates(steps: &Steps, rate: f64) -> Vec<(&'static str, f64)> {
     let o = &steps.stage.optim;
@@ -431,7 +421,7 @@ fn flops(steps: &Steps, batch: &Batch) -> f64 {
         - cost::head_flops(config, (items * text) as f64, trains);
     let all = all + cost::train_flops(config, items, windows, text, trains, false);
     match batch.features {
-        Some(_) => all - cost::forward_flops(config, items, windows, text).htsat,
+        Some(_) => all - cost::forward_flops(config, items, windows, text).clap,
         None => all,
     }
 }
