@@ -10,7 +10,6 @@ use crate::model::{
     audio::{self, htsat},
     audio_transformer, cross_attention, lm, presets,
 };
-use crate::shapes::{MEL_BINS, WINDOW_FRAMES};
 use crate::text::bpe;
 use crate::text::labels::{labels, Batch as TextBatch, IGNORED};
 use crate::text::tokenizer::Tokenizer;
@@ -140,11 +139,11 @@ pub fn batch(shape: Shape, t: &Tokenizer, device: Device) -> Batch {
         true => (all - (item * all).div_ceil(4).min(all - 1)).max(1),
         false => all,
     };
+    let front_end = audio::Config::published().front_end();
     let mels = (0..shape.items).map(|i| {
         let windows = less(i, shape.windows);
-        let mel =
-            Array3::from_shape_simple_fn((windows, WINDOW_FRAMES, MEL_BINS), || rng.gen_range(-2.0..2.0));
-        Arc::new(mel)
+        let shape = (windows, front_end.frames(), front_end.mel_bins);
+        Arc::new(Array3::from_shape_simple_fn(shape, || rng.gen_range(-2.0..2.0)))
     });
     let mels: Vec<_> = mels.collect();
     let size = (shape.items, shape.text);

@@ -13,6 +13,7 @@ use crate::model::flamingo::{Config, Flamingo};
 use crate::model::lm::Cache;
 use crate::model::mode::{EncoderMode, Mode};
 use crate::model::params::{Params, Scope};
+use crate::model::parts::Part;
 use crate::recipe::TrainRecipe;
 use crate::train::optim::{groups, AdamW};
 use rand::SeedableRng;
@@ -250,7 +251,7 @@ fn flamingo(check: &mut Check) -> Result<()> {
     };
 
     let build = |p: &Scope| Flamingo::new(p, &alone);
-    let lm = |name: &str| name.starts_with("lang_encoder.");
+    let lm = |name: &str| Part::of(name).of_the_lm();
     let name = format!("Qwen2, {} layers", alone.lm.decoder().num_hidden_layers);
     beside_the_cpu(check, &name, &build, &lm, &|model, device| {
         let full = Shape {

@@ -1,4 +1,5 @@
-//! The model: one architecture a file, its configuration above the module it builds.
+//! The model: one architecture a file. It says its sizes, what of them cannot be and how they are read off a checkpoint, what
+//! it costs, and the pass itself; `flamingo`, `bounds` and `cost` join them.
 //!
 //! Parameters bear the checkpoint's names, so that a key can be searched to its line.
 

@@ -65,10 +65,9 @@ impl EncoderMode {
 
 /// Which of a clip's windows is taken for a longer sound. Reference: where no clip of a training batch is longer than
 /// 10 s, one is declared so at random, so that the fusion's weights get a gradient; AF2 calls the encoder clip by clip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Longer {
-    #[default]
     None,
     First,
     Random,
