@@ -86,15 +86,15 @@ impl Settings {
                 let named = format!("cross_attention.{key}");
                 file.size_as(Some(map), key, &named, bounds)
             };
-            every = size("every", bounds::EVERY)?.or(every);
+            every = size("every", cross_attention::EVERY)?.or(every);
             for (own, key, bounds) in [
                 (&mut cross.heads, "heads", bounds::HEADS),
                 (&mut cross.head_dim, "head_dim", bounds::HEAD_DIM),
-                (&mut cross.ff_mult, "ff_mult", bounds::FF_MULT),
+                (&mut cross.ff_mult, "ff_mult", cross_attention::FF_MULT),
                 (
                     &mut cross.max_window_per_audio,
                     "max_window_per_audio",
-                    bounds::FRAMES,
+                    cross_attention::FRAMES,
                 ),
             ] {
                 *own = size(key, bounds)?.unwrap_or(*own);

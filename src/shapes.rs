@@ -6,24 +6,57 @@
 //! | W | windows of 10 s per item |
 //! | F | mel frames per window |
 //! | M | mel bins |
-//! | L | audio tokens (64 per window) |
+//! | L | audio tokens: the encoder's of each window (HTSAT: 64), in a row |
 //! | T | text tokens |
 //! | H | attention heads |
 //! | D | width |
 //! | V | vocabulary |
 
-/// Samples per second that the audio encoder takes.
-pub const SAMPLE_RATE: u32 = 16_000;
+/// The sound that an audio encoder takes: windows as log-mel spectrograms.
+#[derive(Debug, PartialEq)]
+pub struct FrontEnd {
+    /// Samples per second.
+    pub sample_rate: u32,
+    /// Samples in one window.
+    pub window_samples: usize,
+    /// Samples in a transform and in its Hann window.
+    pub n_fft: usize,
+    /// Samples between frames, which are centred.
+    pub hop: usize,
+    /// Triangular HTK mel bands, and the frequencies between which they lie.
+    pub mel_bins: usize,
+    pub low_hz: f64,
+    pub high_hz: f64,
+}
+
+impl FrontEnd {
+    /// Mel frames of a window.
+    pub const fn frames(&self) -> usize {
+        1 + self.window_samples / self.hop
+    }
+}
+
+/// AF-CLAP's front end, which [`crate::audio`] computes.
+pub const AF_CLAP: FrontEnd = FrontEnd {
+    sample_rate: 16_000,
+    window_samples: 160_000,
+    n_fft: 1024,
+    hop: 160,
+    mel_bins: 64,
+    low_hz: 50.0,
+    high_hz: 8000.0,
+};
+
+/// Samples per second.
+pub const SAMPLE_RATE: u32 = AF_CLAP.sample_rate;
 /// Samples in one window of 10 s.
-pub const WINDOW_SAMPLES: usize = 160_000;
+pub const WINDOW_SAMPLES: usize = AF_CLAP.window_samples;
 /// Seconds in one window.
 pub const WINDOW_SECONDS: f64 = 10.0;
-/// Mel frames per window: one every 160 samples, centred.
-pub const WINDOW_FRAMES: usize = 1001;
+/// Mel frames per window: 1001.
+pub const WINDOW_FRAMES: usize = AF_CLAP.frames();
 /// Mel bins.
-pub const MEL_BINS: usize = 64;
-/// Audio tokens that HTSAT gives per window: 2 frequency × 32 time.
-pub const TOKENS_PER_WINDOW: i64 = 64;
+pub const MEL_BINS: usize = AF_CLAP.mel_bins;
 
 /// A length or position in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default, serde::Serialize, serde::Deserialize)]

@@ -15,7 +15,7 @@ use af2::generate::{
 use af2::load::convert::{convert, Choice, Layout};
 use af2::load::{self, Loaded};
 use af2::model::flamingo::Audio;
-use af2::model::htsat::TrainMode;
+use af2::model::mode::Mode;
 use af2::shapes::Seconds;
 use af2::text::prompt;
 use std::path::Path;
@@ -42,7 +42,7 @@ fn answer(model: &Loaded) -> Vec<i64> {
     let wav = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/wavs/short_16k_mono_0p2s.wav");
     let mel = Ears::new(0).mel(&Clip::new(wav, Seconds(0.0), 1)).unwrap();
     let audio = Audio::from_mels([&*mel], Device::Cpu);
-    let heard = no_grad(|| model.model.hear(&audio, TrainMode::default(), false));
+    let heard = no_grad(|| model.model.hear(&audio, Mode::EVAL));
     let ids = model
         .tokenizer
         .encode(&prompt::question(&model.tokenizer, "what is it?"))

@@ -14,7 +14,7 @@ use af2::generate::{
     Options,
 };
 use af2::load::{self, Loaded};
-use af2::model::{cross_attention::Frames, flamingo::Audio, htsat::TrainMode, input};
+use af2::model::{cross_attention::Frames, flamingo::Audio, input, mode::Mode};
 use af2::recipe::{Precision, StageRecipe};
 use af2::text::prompt;
 use af2::trace;
@@ -193,7 +193,8 @@ fn autocast_gives_the_references_logits() {
     println!("autocast: {ours:.2e} from the reference's, which is {apart:.2e} from float32");
     assert!(ours <= 2e-2 && ours < apart, "{ours} and {apart}");
     let stage = stage("optim: {steps: 1, batch_size: 2, learning_rate: 0.001}");
-    let loss = || no_grad(|| batch.input.loss_sum(&model.model, &stage, true, 0) / batch.counted as f64);
+    let mode = new_steps(&model, &stage).mode();
+    let loss = || no_grad(|| batch.input.loss_sum(&model.model, mode, 0) / batch.counted as f64);
     let loss = scalar(&af2::ffi::kernels::autocast_bf16(Device::Cpu, loss).unwrap());
     let expected = scalar(&g.get("batch0/none/autocast_bf16_loss"));
     println!("autocast: loss {loss} instead of {expected}");
@@ -229,9 +230,9 @@ fn loss_and_gradients_of_mixed_lengths_need_no_mask() {
             assert!(lengths.len() > 2, "texts of several lengths: {lengths:?}");
             let mut stage = stage("optim: {steps: 1, batch_size: 2, learning_rate: 0.001}");
             stage.train = serde_yaml::from_str(&format!("{all:?}")).unwrap();
-            let _frozen_by = new_stage(&model, &stage);
+            let mode = new_steps(&model, &stage).mode();
             let loss = match masked {
-                false => batch.input.loss_sum(&model.model, &stage, true, 0),
+                false => batch.input.loss_sum(&model.model, mode, 0),
                 true => {
                     let (wanted, positions) = input::targets(&text.labels, model.device);
                     let logits = model.model.trace(&batch.input.audio, &batch.input.text).logits;
@@ -274,11 +275,13 @@ fn recomputed_blocks_and_a_chunked_loss_have_the_same_gradients() {
     stage.train = serde_yaml::from_str(all).unwrap();
     let mut expected: Vec<(String, tch::Tensor)> = Vec::new();
     for (again, chunk) in [(false, 0), (true, 0), (false, 5), (true, 3)] {
-        let mut model = open(false);
-        model.model.again = again;
+        let model = open(false);
         let batch = batch_of(&model, &Ears::new(0), &note["batch0"]["filenames"]);
-        let _frozen_by = new_stage(&model, &stage);
-        batch.input.loss_sum(&model.model, &stage, true, chunk).backward();
+        let mode = Mode {
+            recompute: again,
+            ..new_steps(&model, &stage).mode()
+        };
+        batch.input.loss_sum(&model.model, mode, chunk).backward();
         let found: Vec<(String, tch::Tensor)> = model
             .params
             .trainable()
@@ -608,11 +611,9 @@ fn greedy_answers_with_the_cache_and_without() {
             .unwrap();
         assert_eq!(mel.shape()[0] as u64, case["n_windows"].as_u64().unwrap());
         let heard = no_grad(|| {
-            model.model.hear(
-                &Audio::from_mels([&*mel], Device::Cpu),
-                TrainMode::default(),
-                false,
-            )
+            model
+                .model
+                .hear(&Audio::from_mels([&*mel], Device::Cpu), Mode::EVAL)
         });
         let ids = model
             .tokenizer
@@ -669,7 +670,7 @@ fn asked_in_bf16_the_model_answers_nearly_the_same_and_in_fp32_exactly() {
     let logits = || {
         no_grad(|| {
             let audio = Audio::from_mels([&*mel], Device::Cpu);
-            let heard = model.model.hear(&audio, TrainMode::default(), false);
+            let heard = model.model.hear(&audio, Mode::EVAL);
             let mut cache = af2::model::lm::Cache::default();
             let mut seen = tch::Tensor::zeros([1, 1], (tch::Kind::Int64, Device::Cpu));
             let mut all = Vec::new();
@@ -751,11 +752,9 @@ fn the_few_shot_mask_decodes_alike_with_and_without_cache() {
         ))
         .unwrap();
     let heard = no_grad(|| {
-        model.model.hear(
-            &Audio::from_mels([&*mel], Device::Cpu),
-            TrainMode::default(),
-            false,
-        )
+        model
+            .model
+            .hear(&Audio::from_mels([&*mel], Device::Cpu), Mode::EVAL)
     });
     let ids = model
         .tokenizer

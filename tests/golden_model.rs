@@ -7,11 +7,15 @@ mod common;
 
 use af2::checkpoint::open_released;
 use af2::model::{
+    audio::{
+        self,
+        htsat::{self, Htsat},
+    },
     audio_transformer::{self, AudioTransformer},
     clap::{self, Clap},
     cross_attention::{self, frame_mask, Frames, GatedCrossAttention},
     flamingo::Flamingo,
-    htsat::{self, Htsat, TrainMode},
+    mode::{EncoderMode, Mode},
     params::{Origin, Store},
     presets, t5,
 };
@@ -68,7 +72,7 @@ fn htsat_every_stage_on_ten_second_clips() {
     }
     assert_close("norm", &t.norm, &g.get("norm"), 1e-4);
     assert_close("encodings", &t.encodings, &g.get("encodings"), 1e-4);
-    let windows = htsat.forward_windows(&mel, TrainMode::default());
+    let windows = htsat.forward_windows(&mel, Mode::EVAL);
     assert_close(
         "windows without the four-fold copy",
         &windows,
@@ -99,7 +103,7 @@ fn htsat_fuses_longer_clips() {
         &g.get("encodings_f32"),
         1e-4,
     );
-    let one = htsat.forward(&mels, &[1], TrainMode::default());
+    let one = htsat.forward(&mels, &[1], Mode::EVAL);
     assert_close(
         "clip 1 longer",
         &one,
@@ -123,9 +127,12 @@ fn htsat_train_mode_moves_statistics_and_gives_the_reference_gradients() {
     let (htsat, params) = weights.build("", UNUSED, |p| Htsat::new(p, &tiny_htsat()));
     params.train_only(|_| true);
     let mel = Golden::open("B_htsat/tiny_eval_short.safetensors").get("mel");
-    let mode = TrainMode {
-        batch_norm: true,
-        ..TrainMode::default()
+    let mode = Mode {
+        encoder: EncoderMode {
+            batch_norm: true,
+            ..EncoderMode::EVAL
+        },
+        ..Mode::EVAL
     };
     let out = htsat.forward(&four_fold(&mel), &[1], mode);
     assert_close("encodings", &out, &g.get("encodings"), 1e-4);
@@ -188,19 +195,19 @@ fn audio_transformer_on_1_3_and_30_windows_with_padding() {
     for (case, stride) in [("w1", 1), ("w3", 1), ("w30", 8)] {
         let (x, real) = inputs(case);
         let out = transformer
-            .forward(&x, Some(&real), false, false)
+            .forward(&x, Some(&real), Mode::EVAL)
             .slice(1, None, None, stride);
         assert_close(case, &out, &g.get(&format!("{case}/output")), 1e-5);
     }
     // Where every window is real, no mask is the same as one that hides nothing.
     let (x, _) = inputs("w3");
     let all = Tensor::ones([x.size()[0], x.size()[1]], (Kind::Bool, Device::Cpu));
-    let [with, without] = [Some(&all), None].map(|real| transformer.forward(&x, real, false, false));
+    let [with, without] = [Some(&all), None].map(|real| transformer.forward(&x, real, Mode::EVAL));
     assert!(with.equal(&without));
     params.train_only(|_| true);
     let (x, real) = inputs("grad");
     let x = x.set_requires_grad(true);
-    let out = transformer.forward(&x, Some(&real), false, false);
+    let out = transformer.forward(&x, Some(&real), Mode::EVAL);
     let ramp = Tensor::linspace(-1.0, 1.0, out.numel() as i64, (Kind::Float, Device::Cpu));
     let loss = (out.flatten(0, 2) * ramp).mean(Kind::Float);
     // A mean over terms of both signs that nearly cancel: what remains carries their rounding.
@@ -259,7 +266,7 @@ fn cross_attention_both_switch_positions_all_masks() {
                 let _ = seen.i((b as i64, t.as_i64().unwrap()..)).g_add_scalar_(1);
             }
         }
-        let mask = frame_mask(&config, &windows, &seen);
+        let mask = frame_mask(&config, 64, &windows, &seen);
         let out = block.forward(&x, &kv, Some(&mask));
         assert_close(name, &out, &g.get(&format!("{name}/out")), 1e-5);
         let attended = format!("{name}/attn_out");
@@ -273,7 +280,12 @@ fn cross_attention_both_switch_positions_all_masks() {
         }
     }
     let seen = Tensor::ones([3, 12], (Kind::Int64, Device::Cpu));
-    let mask = frame_mask(&base, &Tensor::zeros([3, 3], (Kind::Float, Device::Cpu)), &seen);
+    let mask = frame_mask(
+        &base,
+        64,
+        &Tensor::zeros([3, 3], (Kind::Float, Device::Cpu)),
+        &seen,
+    );
     let out = block.attend(&x, &kv, Some(&mask));
     assert_close(
         "all windows padded",
@@ -288,12 +300,12 @@ fn af_clap_text_audio_and_similarity() {
     let g = Golden::open("C_clap/clap_tiny.safetensors");
     let weights = Golden::of(&open_released(&golden("F_tiny")).unwrap().clap.unwrap());
     let config = clap::Config {
-        audio: htsat::Config {
+        audio: audio::Config::Htsat(htsat::Config {
             embed_dim: 8,
             depths: vec![1, 1, 2, 1],
             num_heads: vec![1, 2, 2, 4],
             class_num: 20,
-        },
+        }),
         text: t5::Config {
             vocab_size: 120,
             d_model: 32,
@@ -322,7 +334,7 @@ fn af_clap_text_audio_and_similarity() {
     let mel = g.get("mel");
     let longer = Tensor::stack(&[mel.i(0), mel.i(1), mel.i(2), mel.i(1).flip([0])], 0);
     let mels = Tensor::cat(&[four_fold(&mel), longer.unsqueeze(0)], 0);
-    let audio = model.embed_audio(&mels, &[3], TrainMode::default());
+    let audio = model.embed_audio(&mels, &[3], Mode::EVAL);
     assert_close("audio embedding", &audio, &g.get("audio_embedding"), 1e-4);
     assert_close(
         "similarity",

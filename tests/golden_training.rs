@@ -252,7 +252,6 @@ fn by_hand(folder: &Path, changes: &[String], ranks: &[Steps]) -> Vec<(u64, u64,
     let stage = &recipe.stages[0];
     let mut model = load::start(&preflight::start(&recipe), Device::Cpu).unwrap();
     model.model.config.cross_attention.frames = Frames::FewShotMask;
-    model.model.set_attention_dropout(0.0);
     model
         .params
         .train_only(|name| stage.train.contains(&Part::of(name)));
@@ -272,6 +271,7 @@ fn by_hand(folder: &Path, changes: &[String], ranks: &[Steps]) -> Vec<(u64, u64,
         .iter()
         .map(|(_, p)| [p.detach().zeros_like(), p.detach().zeros_like()])
         .collect();
+    let mode = stage.mode(&recipe.train, 0.0);
     let mut curve = Vec::new();
     for step in 0..ranks[0].len() {
         for micro in 0..ranks[0][step].len() {
@@ -281,7 +281,7 @@ fn by_hand(folder: &Path, changes: &[String], ranks: &[Steps]) -> Vec<(u64, u64,
                 let mels = ears.mels(&own.iter().map(|e| &e.clip).collect::<Vec<_>>());
                 let text = texts(&own, &model.tokenizer, 512).unwrap();
                 let batch = batch::of(&own, &mels.unwrap(), &text, &Encoded::default(), Device::Cpu);
-                let mean = batch.input.loss_sum(&model.model, stage, true, 0) / batch.counted as f64;
+                let mean = batch.input.loss_sum(&model.model, mode, 0) / batch.counted as f64;
                 loss += scalar(&mean) / ranks.len() as f64;
                 // Two, however many micro-steps this step has; DDP averages over the ranks.
                 (mean / 2.0 / ranks.len() as f64).backward();

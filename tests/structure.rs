@@ -464,3 +464,54 @@ fn memory_is_locked_without_naming_a_device() {
         );
     }
 }
+
+/// Code whose strings or names hold `word`, in small letters, but for tests.
+fn naming(word: &str) -> Vec<String> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    let holds = |file: &PathBuf| {
+        let code = code(&std::fs::read_to_string(file).unwrap());
+        let own = code.split("#[cfg(test)]\nmod ").next().unwrap();
+        own.to_lowercase().contains(word)
+    };
+    let mut named: Vec<String> = files
+        .iter()
+        .filter(|f| holds(f) && !f.ends_with("tests.rs"))
+        .map(|f| f.strip_prefix(&src).unwrap().display().to_string())
+        .collect();
+    named.sort_unstable();
+    named
+}
+
+/// A further encoder is a file of `model/audio` and its lines in `mod.rs` there.
+#[test]
+fn an_audio_encoder_is_named_where_it_is_owned() {
+    let outside: Vec<String> = naming("htsat")
+        .into_iter()
+        .filter(|f| !f.starts_with("model/audio/"))
+        .collect();
+    let expected = [
+        // Models of its own to check, and what their rows are called.
+        "gpu_check/attention.rs",
+        "gpu_check/made.rs",
+        "gpu_check/modules.rs",
+        "gpu_check/speed.rs",
+        // The key in files.
+        "model/flamingo.rs",
+    ];
+    assert_eq!(outside, expected);
+}
+
+/// Which part a weight belongs to is asked of `Part::of`.
+#[test]
+fn names_of_weights_are_known_in_two_places() {
+    let expected = ["checkpoint/names.rs", "model/flamingo.rs", "model/parts.rs"];
+    for word in ["gated_cross_attn", "audio_transformer_clap", "\"clap.\""] {
+        let unknown: Vec<String> = naming(word)
+            .into_iter()
+            .filter(|f| !expected.contains(&f.as_str()))
+            .collect();
+        assert_eq!(unknown, [""; 0], "{word}");
+    }
+}

@@ -9,9 +9,12 @@ use af2::ffi::kernels;
 use af2::generate::{generate, sampling, Options};
 use af2::load::{Loaded, Report};
 use af2::model::flamingo::{Audio, Config, Flamingo};
-use af2::model::htsat::TrainMode;
+use af2::model::mode::Mode;
 use af2::model::params::{Origin, Role, Store};
-use af2::model::{audio_transformer, cross_attention, htsat, lm, presets};
+use af2::model::{
+    audio::{self, htsat},
+    audio_transformer, cross_attention, lm, presets,
+};
 use af2::recipe::{Held, Precision, StageRecipe, TrainRecipe};
 use af2::shapes::{MEL_BINS, WINDOW_FRAMES};
 use af2::text::labels::{labels, Batch as TextBatch, IGNORED};
@@ -85,8 +88,7 @@ pub fn measure(job: &Job) -> Measured {
     let _yielding = Yielding::begin();
     let device = af2::device::of(&job.device).expect("a device that is there");
     let empty_mib = process_mib("VmRSS:");
-    let mut loaded = model(job, device);
-    loaded.model.again = job.again;
+    let loaded = model(job, device);
     if job.answer > 0 {
         return answers(job, &loaded, empty_mib);
     }
@@ -162,7 +164,7 @@ pub fn measure(job: &Job) -> Measured {
 fn answers(job: &Job, loaded: &Loaded, empty_mib: f64) -> Measured {
     let (mels, text) = inputs(job, &loaded.tokenizer);
     let audio = Audio::from_mels([&*mels[0]], loaded.device);
-    let heard = no_grad(|| loaded.model.hear(&audio, TrainMode::default(), false));
+    let heard = no_grad(|| loaded.model.hear(&audio, Mode::EVAL));
     let prompt: Vec<i64> = text.input_ids.row(0).iter().copied().take(job.text / 2).collect();
     let options = Options {
         max_new_tokens: job.answer,
@@ -207,16 +209,18 @@ pub fn sizes(job: &Job) -> Config {
             tie_word_embeddings: true,
         })
     };
-    let encoder = |embed_dim: i64, depths: [usize; 4], num_heads: [i64; 4], class_num: i64| htsat::Config {
-        embed_dim,
-        depths: depths.to_vec(),
-        num_heads: num_heads.to_vec(),
-        class_num,
+    let encoder = |embed_dim: i64, depths: [usize; 4], num_heads: [i64; 4], class_num: i64| {
+        audio::Config::Htsat(htsat::Config {
+            embed_dim,
+            depths: depths.to_vec(),
+            num_heads: num_heads.to_vec(),
+            class_num,
+        })
     };
     let audio_token = tokenizer().audio;
     match job.size.as_str() {
         "tiny" => Config {
-            htsat: encoder(8, [1, 1, 2, 1], [1, 2, 2, 4], 20),
+            encoder: encoder(8, [1, 1, 2, 1], [1, 2, 2, 4], 20),
             audio_transformer: audio_transformer::Config {
                 n_head: 2,
                 n_layers: 3,
@@ -229,7 +233,7 @@ pub fn sizes(job: &Job) -> Config {
             audio_token,
         },
         "mid" => Config {
-            htsat: encoder(64, [2, 2, 6, 2], [2, 4, 8, 16], 527),
+            encoder: encoder(64, [2, 2, 6, 2], [2, 4, 8, 16], 527),
             audio_transformer: audio_transformer::Config::paper(),
             cross_attention: cross_attention::Config::default(),
             lm: lm(512, 1408, 8, 8, 32_000),

@@ -10,7 +10,7 @@
 
 use crate::{
     error::{Error, Result},
-    shapes::{MEL_BINS, SAMPLE_RATE, WINDOW_FRAMES},
+    shapes::{AF_CLAP, MEL_BINS, SAMPLE_RATE, WINDOW_FRAMES},
 };
 use ndarray::{s, Array2, Array3, Axis};
 use rayon::prelude::*;
@@ -24,14 +24,14 @@ use std::{
 };
 
 /// Samples in a transform and in its window.
-pub const N_FFT: usize = 1024;
+pub const N_FFT: usize = AF_CLAP.n_fft;
 /// Samples between frames.
-pub const HOP: usize = 160;
+pub const HOP: usize = AF_CLAP.hop;
 /// Frequencies from 0 to the Nyquist frequency.
 pub const FREQUENCIES: usize = N_FFT / 2 + 1;
 const HALF: usize = N_FFT / 2;
-const LOW_HZ: f64 = 50.0;
-const HIGH_HZ: f64 = 8000.0;
+const LOW_HZ: f64 = AF_CLAP.low_hz;
+const HIGH_HZ: f64 = AF_CLAP.high_hz;
 /// The smallest power, −100 dB.
 const FLOOR: f64 = 1e-10;
 /// Frequencies that are summed at once.

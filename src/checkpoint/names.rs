@@ -10,6 +10,19 @@ use std::path::Path;
 /// Where the audio encoder stands.
 pub const CLAP: &str = "clap.nvclap";
 
+/// Where the audio transformer stands.
+pub const AUDIO_TRANSFORMER: &str = "audio_transformer_clap";
+
+/// The gate of the cross-attention block before a layer of the LM.
+pub fn gate(layer: usize) -> String {
+    format!("lang_encoder.model.layers.{layer}.gated_cross_attn_layer_sound.attn_gate")
+}
+
+/// A tensor's name within the audio encoder, where it is one of its.
+pub fn of_the_encoder(name: &str) -> Option<&str> {
+    name.strip_prefix(CLAP)?.strip_prefix('.')
+}
+
 /// The LM's output head; in a tied model the embedding under a second name.
 pub const HEAD: &str = "lang_encoder.lm_head.weight";
 /// The LM's input embedding.
@@ -204,8 +217,8 @@ impl Tree {
 /// Tensors under our names that files hold and no forward pass reads: the STFT as convolutions (we compute it) and
 /// the position numbers of older transformers. A model may lack them without harm.
 pub fn at_rest(name: &str) -> bool {
-    let encoder = name.strip_prefix(CLAP).and_then(|n| n.strip_prefix('.'));
-    encoder.is_some_and(|n| n.starts_with("spectrogram_extractor.stft.")) || name.ends_with("position_ids")
+    of_the_encoder(name).is_some_and(|n| n.starts_with("spectrogram_extractor.stft."))
+        || name.ends_with("position_ids")
 }
 
 /// The model of an archive under our names, where we know them; duplicates give way to the tensor that bears our name

@@ -12,7 +12,7 @@ use crate::generate::{
 };
 use crate::load::Loaded;
 use crate::model::flamingo::Audio;
-use crate::model::htsat::TrainMode;
+use crate::model::mode::Mode;
 use crate::shapes::Seconds;
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -156,7 +156,7 @@ fn answer(
     let started = Instant::now();
     let mel = ears.mel(&Clip::new(question.path.clone(), Seconds(0.0), windows))?;
     let audio = Audio::from_mels([&*mel], model.device);
-    let heard = no_grad(|| model.model.hear(&audio, TrainMode::default(), false));
+    let heard = no_grad(|| model.model.hear(&audio, Mode::EVAL));
     let ids = model.tokenizer.question(&question.prompt)?;
     let tokens = generate(&model.model, &heard, &ids, options, sampler);
     Ok(Answer {

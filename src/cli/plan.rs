@@ -2,6 +2,7 @@
 
 use super::RecipeArgs;
 use crate::error::{Error, Result};
+use crate::model::parts::Part;
 use crate::plan::memory::GIB;
 use crate::plan::{self, Plan, Request, StagePlan, MEAN_TEXT_TOKENS, MOST};
 use crate::recipe::Recipe;
@@ -113,11 +114,7 @@ fn shown(plan: &Plan, recipe: &Recipe) -> String {
     for part in plan.sizes.split("; ") {
         say(format!("  {part}"));
     }
-    let parts = plan.parameters.named();
-    let parts: Vec<String> = parts
-        .iter()
-        .map(|(n, v)| format!("{n} {}", millions(*v)))
-        .collect();
+    let parts = Part::ALL.map(|part| format!("{} {}", part.name(), millions(plan.parameters[part])));
     say(format!("  parameters, millions: {}", parts.join(", ")));
     say(format!("  in all {}", grouped(plan.parameters.total())));
 

@@ -16,7 +16,7 @@ use crate::generate::{
 };
 use crate::load::Loaded;
 use crate::model::flamingo::Audio;
-use crate::model::htsat::TrainMode;
+use crate::model::mode::Mode;
 use crate::progress::Progress;
 use crate::recipe::{EvalRecipe, Precision, Recipe};
 use crate::run::predictions::Prediction;
@@ -92,7 +92,11 @@ fn ask(
 ) -> Result<Prediction> {
     let started = Instant::now();
     let audio = Audio::windows_only(&[features.size()[0] as usize], model.device);
-    let heard = no_grad(|| model.model.hear_encoded(&features.unsqueeze(0), &audio, false));
+    let heard = no_grad(|| {
+        model
+            .model
+            .hear_encoded(&features.unsqueeze(0), &audio, Mode::EVAL)
+    });
     let ids = model.tokenizer.question(&example.item.prompt)?;
     let tokens = generate(
         &model.model,
@@ -132,13 +136,13 @@ impl<'a> Silence<'a> {
         }
     }
 
-    /// (W, 64, D)
+    /// (W, tokens, D)
     fn features(&mut self, model: &Loaded, windows: usize) -> Result<Tensor> {
         if let Some(known) = self.known.get(&windows) {
             return Ok(known.shallow_clone());
         }
         let audio = Audio::from_mels([&self.ears.silence(windows)], model.device);
-        let encode = || no_grad(|| model.model.encode(&audio, TrainMode::default(), false));
+        let encode = || no_grad(|| model.model.encode(&audio, Mode::EVAL, false));
         let features = model.compute(self.precision, encode)?.squeeze_dim(0);
         let features = features.to_kind(Kind::Float);
         self.known.insert(windows, features.shallow_clone());

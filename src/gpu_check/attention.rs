@@ -7,12 +7,12 @@ use crate::error::Result;
 use crate::ffi::check::{attention_calls, Attention};
 use crate::ffi::kernels;
 use crate::load::Loaded;
+use crate::model::audio;
 use crate::model::flamingo::Config;
-use crate::model::htsat::TrainMode;
 use crate::model::lm::Cache;
+use crate::model::mode::Mode;
 use crate::model::presets::preset;
-use crate::recipe::{Part, StageRecipe};
-use crate::shapes::TOKENS_PER_WINDOW;
+use crate::recipe::{Part, TrainRecipe};
 use crate::train::job::Batch;
 use crate::train::jobs::curriculum::batch::Input;
 use indexmap::IndexMap;
@@ -57,7 +57,7 @@ pub fn run(check: &mut Check) -> Result<()> {
 
 fn widths_of_3b() -> Result<Config> {
     let mut config = preset("af2-3b")?;
-    config.htsat.depths = vec![2, 2, 2, 2];
+    config.encoder = made::shallow_encoder();
     config.audio_transformer.n_layers = 1;
     config.lm = made::lm_3b(1, config.lm.decoder().intermediate_size, 512)?;
     config.vocab = 512;
@@ -91,30 +91,23 @@ fn training(check: &mut Check, loaded: &Loaded, bf16: bool, ragged: bool) -> Res
                 .params
                 .train_only(|name| stage.train.contains(&Part::of(name)));
             let batch = made::batch(shape, &loaded.tokenizer, device);
-            loss(loaded, &batch, &stage, bf16, true)?.f_backward()?;
+            loss(loaded, &batch, bf16, stage.mode(&TrainRecipe::default(), 0.0))?.f_backward()?;
             let trained: Vec<Tensor> = loaded.params.trainable().into_iter().map(|(_, p)| p).collect();
             kernels::forget_grads(&trained)?;
             loaded.params.train_only(|_| false);
             Ok(())
         })?;
     }
-    let stage = made::stage("cross_attention", 2, WINDOWS)?;
     listen(check, phase("validation", false), || {
         let batch = made::batch(shape, &loaded.tokenizer, device);
-        let _ = no_grad(|| loss(loaded, &batch, &stage, bf16, false))?;
+        let _ = no_grad(|| loss(loaded, &batch, bf16, Mode::EVAL))?;
         Ok(())
     })
 }
 
-fn loss(
-    loaded: &Loaded,
-    batch: &Batch<Input>,
-    stage: &StageRecipe,
-    bf16: bool,
-    train: bool,
-) -> Result<Tensor> {
+fn loss(loaded: &Loaded, batch: &Batch<Input>, bf16: bool, mode: Mode) -> Result<Tensor> {
     under(bf16, loaded.device, || {
-        batch.input.loss_sum(&loaded.model, stage, train, 16)
+        batch.input.loss_sum(&loaded.model, mode, 16)
     })
 }
 
@@ -142,7 +135,7 @@ fn answering(check: &mut Check, loaded: &Loaded, bf16: bool) -> Result<()> {
         let batch = made::batch(shape, &loaded.tokenizer, device);
         let (listened, _) = no_grad(|| {
             under(bf16, device, || {
-                let listened = model.hear(&batch.input.audio, TrainMode::default(), false);
+                let listened = model.hear(&batch.input.audio, Mode::EVAL);
                 let logits = model.decode(&prompt, &listened, &mut cache, &seen);
                 (listened, logits)
             })
@@ -201,7 +194,7 @@ fn listen(check: &mut Check, phase: Phase, f: impl FnOnce() -> Result<()>) -> Re
 /// Whose attention has these shapes, in the batches above.
 fn module(query: &[i64], key: &[i64]) -> &'static str {
     let length = |s: &[i64]| s.iter().rev().nth(1).copied().unwrap_or(0);
-    let heard = WINDOWS as i64 * TOKENS_PER_WINDOW;
+    let heard = WINDOWS as i64 * audio::Config::published().tokens_per_window();
     match (length(query), length(key)) {
         (64, 64) => "HTSAT",
         (q, k) if q == heard && k == heard => "audio transformer",

@@ -5,8 +5,11 @@ use crate::error::{Error, Result};
 use crate::load::{Loaded, Report};
 use crate::model::flamingo::{Config, Flamingo};
 use crate::model::params::{Origin, Params, Role, Scope, Store};
-use crate::model::{audio_transformer, cross_attention, htsat, lm, presets};
-use crate::shapes::{MEL_BINS, WINDOW_FRAMES};
+use crate::model::parts::Part;
+use crate::model::{
+    audio::{self, htsat},
+    audio_transformer, cross_attention, lm, presets,
+};
 use crate::text::bpe;
 use crate::text::labels::{labels, Batch as TextBatch, IGNORED};
 use crate::text::tokenizer::Tokenizer;
@@ -56,8 +59,7 @@ pub fn loaded(config: &Config, device: Device) -> Result<Loaded> {
                 return Ok(None);
             };
             let random = Tensor::f_empty(shape, (kind, device))?.f_normal_(0.0, 0.02)?;
-            let of_the_lm = name.starts_with("lang_encoder.") && !name.contains("gated_cross_attn");
-            Ok(Some(match of_the_lm {
+            Ok(Some(match Part::of(name).of_the_lm() {
                 true => random.f_to_kind(Kind::BFloat16)?.f_to_kind(kind)?,
                 false => random,
             }))
@@ -138,11 +140,11 @@ pub fn batch(shape: Shape, t: &Tokenizer, device: Device) -> Batch<Input> {
         true => (all - (item * all).div_ceil(4).min(all - 1)).max(1),
         false => all,
     };
+    let front_end = audio::Config::published().front_end();
     let mels = (0..shape.items).map(|i| {
         let windows = less(i, shape.windows);
-        let mel =
-            Array3::from_shape_simple_fn((windows, WINDOW_FRAMES, MEL_BINS), || rng.gen_range(-2.0..2.0));
-        Arc::new(mel)
+        let shape = (windows, front_end.frames(), front_end.mel_bins);
+        Arc::new(Array3::from_shape_simple_fn(shape, || rng.gen_range(-2.0..2.0)))
     });
     let mels: Vec<_> = mels.collect();
     let size = (shape.items, shape.text);
@@ -200,10 +202,10 @@ pub fn lm_3b(layers: usize, inner: i64, vocab: i64) -> Result<lm::Config> {
 /// 64 in cross-attention, 128 in 16 to 2 groups in the LM.
 pub fn small() -> Result<Config> {
     let (encoder, vocab) = (encoder(), 512);
-    let width = encoder.output_dim();
+    let width = encoder.width();
     Ok(Config {
         audio_transformer: joiner(width),
-        htsat: encoder,
+        encoder,
         cross_attention: cross_attention::Config {
             ff_mult: 1,
             ..cross_attention::Config::default()
@@ -214,13 +216,21 @@ pub fn small() -> Result<Config> {
     })
 }
 
-pub fn encoder() -> htsat::Config {
-    htsat::Config {
+pub fn encoder() -> audio::Config {
+    audio::Config::Htsat(htsat::Config {
         embed_dim: 64,
         depths: vec![2, 2, 2, 2],
         num_heads: vec![1, 2, 4, 8],
         class_num: 16,
-    }
+    })
+}
+
+/// The published encoder with two blocks a stage.
+pub fn shallow_encoder() -> audio::Config {
+    audio::Config::Htsat(htsat::Config {
+        depths: vec![2, 2, 2, 2],
+        ..htsat::Config::large()
+    })
 }
 
 pub fn joiner(width: i64) -> audio_transformer::Config {
@@ -236,12 +246,12 @@ pub fn joiner(width: i64) -> audio_transformer::Config {
 pub fn tiny() -> Config {
     let vocab = 512;
     Config {
-        htsat: htsat::Config {
+        encoder: audio::Config::Htsat(htsat::Config {
             embed_dim: 8,
             depths: vec![1, 2, 1, 1],
             num_heads: vec![1, 2, 2, 4],
             class_num: 4,
-        },
+        }),
         audio_transformer: audio_transformer::Config {
             n_head: 2,
             n_layers: 1,

@@ -6,13 +6,16 @@ use super::part::{Check, Measured};
 use crate::error::Result;
 use crate::ffi::kernels;
 use crate::generate::{generate, sampling, Options};
+use crate::model::audio::Encoder;
 use crate::model::audio_transformer::AudioTransformer;
 use crate::model::cross_attention::{self, frame_mask, GatedCrossAttention};
 use crate::model::flamingo::{Config, Flamingo};
-use crate::model::htsat::{Htsat, TrainMode};
 use crate::model::lm::Cache;
+use crate::model::mode::{EncoderMode, Mode};
 use crate::model::params::{Params, Scope};
+use crate::model::parts::Part;
 use crate::optim::{groups, Optimizer, Rule, BETAS};
+use crate::recipe::TrainRecipe;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tch::{no_grad, Device, Kind, Tensor};
@@ -163,19 +166,22 @@ fn judge(m: &mut Measured, found: &Pass, expected: &Pass, bounds: Bounds) {
 }
 
 fn encoder(check: &mut Check) -> Result<()> {
-    let config = check.size(made::encoder(), made::tiny().htsat);
-    let build = |p: &Scope| Htsat::new(p, &config);
+    let config = check.size(made::encoder(), made::tiny().encoder);
+    let build = |p: &Scope| Encoder::new(p, &config);
     let mel = |seed: i64, shape: &[i64], device: Device| made::noise(seed, shape, device) * 10.0 - 40.0;
     beside_the_cpu(check, "HTSAT, 2 windows", &build, &|_| true, &|model, device| {
-        model.forward_windows(&mel(1, &[2, 1001, 64], device), TrainMode::default())
+        model.encode(&mel(1, &[2, 1001, 64], device), Mode::EVAL)
     })?;
-    let trained = TrainMode {
-        batch_norm: true,
-        ..TrainMode::default()
+    let trained = Mode {
+        encoder: EncoderMode {
+            batch_norm: true,
+            ..EncoderMode::EVAL
+        },
+        ..Mode::EVAL
     };
     let name = "HTSAT, a longer sound's fusion, batch statistics";
     beside_the_cpu(check, name, &build, &|_| true, &|model, device| {
-        model.forward(&mel(2, &[2, 4, 1001, 64], device), &[1], trained)
+        model.encode_whole(&mel(2, &[2, 4, 1001, 64], device), &[1], trained)
     })
 }
 
@@ -192,7 +198,7 @@ fn audio_transformer(check: &mut Check) -> Result<()> {
                 let _ = real.get(1).narrow(0, 128, 64).fill_(0);
             }
             // None where every window is real, as the model passes it.
-            model.forward(&x, padded.then_some(&real), true, false)
+            model.forward(&x, padded.then_some(&real), Mode::EVAL)
         })?;
     }
     Ok(())
@@ -210,7 +216,7 @@ fn cross_attention(check: &mut Check) -> Result<()> {
             let mask = padded.then(|| {
                 let windows = Tensor::from_slice2(&[[1f32, 1.0, 1.0], [1.0, 1.0, 0.0]]).to_device(device);
                 let seen = Tensor::ones([2, 33], (Kind::Int64, device));
-                frame_mask(&config, &windows, &seen)
+                frame_mask(&config, 64, &windows, &seen)
             });
             model.forward(&x, &model.key_value(&media), mask.as_ref())
         })?;
@@ -227,7 +233,7 @@ fn flamingo(check: &mut Check) -> Result<()> {
     };
     // No block listens.
     let alone = Config {
-        htsat: made::tiny().htsat,
+        encoder: made::tiny().encoder,
         audio_transformer: made::tiny().audio_transformer,
         cross_attention: cross_attention::Config {
             every: whole.lm.decoder().num_hidden_layers + 1,
@@ -245,7 +251,7 @@ fn flamingo(check: &mut Check) -> Result<()> {
     };
 
     let build = |p: &Scope| Flamingo::new(p, &alone);
-    let lm = |name: &str| name.starts_with("lang_encoder.");
+    let lm = |name: &str| Part::of(name).of_the_lm();
     let name = format!("Qwen2, {} layers", alone.lm.decoder().num_hidden_layers);
     beside_the_cpu(check, &name, &build, &lm, &|model, device| {
         let full = Shape {
@@ -253,31 +259,36 @@ fn flamingo(check: &mut Check) -> Result<()> {
             ..lengths(1)
         };
         let batch = of(full, device);
-        let heard = no_grad(|| model.hear(&batch.input.audio, TrainMode::default(), true));
-        model.states(&batch.input.text, &heard)
+        let heard = no_grad(|| model.hear(&batch.input.audio, Mode::EVAL));
+        model.states(&batch.input.text, &heard, Mode::EVAL)
     })?;
 
     let build = |p: &Scope| Flamingo::new(p, &whole);
     let stage = made::stage("clap, audio_transformer, cross_attention, embeddings, lm", 2, 3)?;
     // Batches of several lengths: padding in windows and in text.
-    let loss =
-        |model: &Flamingo, device: Device| of(lengths(3), device).input.loss_sum(model, &stage, true, 16);
+    let mode = stage.mode(&TrainRecipe::default(), 0.0);
+    let loss = |model: &Flamingo, device: Device| of(lengths(3), device).input.loss_sum(model, mode, 16);
     compared(check, "Flamingo, loss", &build, &|_| true, &loss, WHOLE_BF16)?;
 
     let device = check.device;
     check.row("activation checkpointing beside none, both on the device", |m| {
-        let mut own = device_model(&whole, device)?;
-        // Numbers that are drawn must be drawn again.
-        own.0.set_attention_dropout(0.1);
+        let own = device_model(&whole, device)?;
         own.1.train_only(|_| true);
-        let seeded = |model: &Flamingo, device: Device| {
-            let batch = of(lengths(3), device);
-            tch::manual_seed(11);
-            batch.input.loss_sum(model, &stage, true, 16)
+        let seeded = |recompute: bool| {
+            move |model: &Flamingo, device: Device| {
+                let batch = of(lengths(3), device);
+                tch::manual_seed(11);
+                let mode = Mode {
+                    recompute,
+                    // Numbers that are drawn must be drawn again.
+                    attention_dropout: 0.1,
+                    ..mode
+                };
+                batch.input.loss_sum(model, mode, 16)
+            }
         };
-        let plain = pass(&own, device, false, &seeded)?;
-        own.0.again = true;
-        let again = pass(&own, device, false, &seeded)?;
+        let plain = pass(&own, device, false, &seeded(false))?;
+        let again = pass(&own, device, false, &seeded(true))?;
         m.set("precision", "fp32");
         judge(m, &again, &plain, FP32);
         Ok(())
@@ -297,8 +308,8 @@ fn flamingo(check: &mut Check) -> Result<()> {
                 device,
             );
             let (whole, cached) = no_grad(|| {
-                let heard = model.hear(&batch.input.audio, TrainMode::default(), false);
-                let whole = model.logits(&model.states(&batch.input.text, &heard));
+                let heard = model.hear(&batch.input.audio, Mode::EVAL);
+                let whole = model.logits(&model.states(&batch.input.text, &heard, Mode::EVAL));
                 let mut cache = Cache::default();
                 let ids = &batch.input.text.ids_bt;
                 let mut seen = Tensor::zeros([1, 1], (Kind::Int64, device));
@@ -338,7 +349,7 @@ fn flamingo(check: &mut Check) -> Result<()> {
         };
         let answer = |model: &Flamingo, device: Device| {
             let batch = of(one, device);
-            let heard = no_grad(|| model.hear(&batch.input.audio, TrainMode::default(), false));
+            let heard = no_grad(|| model.hear(&batch.input.audio, Mode::EVAL));
             let mut sampler = sampling::Sampler::new(sampling::Sampling::GREEDY, 0);
             generate(model, &heard, &prompt, &options, &mut sampler)
         };

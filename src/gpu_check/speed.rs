@@ -11,7 +11,8 @@ use crate::ffi::check;
 use crate::generate::{generate, sampling, Options};
 use crate::load::Loaded;
 use crate::model::flamingo::Config;
-use crate::model::htsat::TrainMode;
+use crate::model::mode::Mode;
+use crate::model::parts::Part;
 use crate::plan;
 use crate::recipe::{Held, TrainRecipe};
 use crate::train::engine::frozen;
@@ -61,9 +62,7 @@ pub fn run(check: &mut Check) -> Result<()> {
         let mut seconds = None;
         let outcome = crate::panics::caught(|| -> Result<()> {
             if work.bf16 && !held {
-                loaded
-                    .params
-                    .train_only(|n| !n.starts_with("lang_encoder.") || n.contains("gated_cross_attn"));
+                loaded.params.train_only(|n| !Part::of(n).of_the_lm());
                 frozen::hold(&loaded.params, Held::Bf16, false)?;
                 loaded.params.train_only(|_| false);
                 held = true;
@@ -265,18 +264,12 @@ fn timed(work: &Work, loaded: &Loaded, device: Device) -> Result<f64> {
             number(&micro.loss).map(|_| ())
         });
     }
-    let hear = || {
-        no_grad(|| {
-            under(work.bf16, device, || {
-                model.hear(&batch.input.audio, TrainMode::default(), false)
-            })
-        })
-    };
+    let hear = || no_grad(|| under(work.bf16, device, || model.hear(&batch.input.audio, Mode::EVAL)));
     if work.what == "htsat" {
         return rounds(work, device, &mut || {
             no_grad(|| {
                 under(work.bf16, device, || {
-                    model.encode(&batch.input.audio, TrainMode::default(), false)
+                    model.encode(&batch.input.audio, Mode::EVAL, false)
                 })
             })
             .map(|_| ())

@@ -185,7 +185,6 @@ fn steps(
     stage.optim.accumulate = 1;
     stage.optim.batch_size = setup.items;
     stage.optim.warmup = 0;
-    loaded.model.again = recipe.train.activation_checkpointing;
     let job = Stage::new(loaded, &stage, &recipe.train);
     let mut steps = Steps::new(&job, &recipe.train, &Rc::new(Ranks::alone()))?;
     frozen::hold(&loaded.params, recipe.train.frozen, false)?;

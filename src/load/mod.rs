@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::model::flamingo::{Config, Flamingo};
 use crate::model::params::{Lookup, Origin, Params, Role, Store};
 use crate::model::parts::{Part, Precision};
-use crate::model::{audio_transformer, bounds, cross_attention, htsat, infer, lm, swin};
+use crate::model::{audio, audio_transformer, cross_attention, lm};
 use crate::settings::Settings;
 use crate::text::tokenizer::Tokenizer;
 use std::path::{Path, PathBuf};
@@ -200,7 +200,7 @@ pub struct New {
 /// Sizes that the files must have, where they are said at all.
 #[derive(Default)]
 pub struct Sizes {
-    pub htsat: Option<htsat::Config>,
+    pub encoder: Option<audio::Config>,
     pub audio_transformer: Option<audio_transformer::Config>,
     pub cross_attention: Option<cross_attention::Config>,
 }
@@ -261,7 +261,7 @@ fn new_model(new: &New, sizes: &Sizes) -> Result<NewFiles> {
     let tokenizer = Tokenizer::open(llm)?;
     let shapes = |n: &str| tensors.info(n).map(|i| i.shape.clone());
     let config = Config {
-        htsat: infer::htsat(&shapes, names::CLAP, clap)?,
+        encoder: audio::Config::read(&shapes, names::CLAP, clap)?,
         audio_transformer: new.audio_transformer.clone(),
         cross_attention: new.cross_attention.clone(),
         lm: lm::Config::read(llm)?,
@@ -326,14 +326,8 @@ fn agree(said: &Sizes, found: &Config, path: &Path) -> Result<()> {
             );
         }
     };
-    if let Some(audio) = &said.htsat {
-        let sizes = |c: &htsat::Config| {
-            format!(
-                "{} wide, depths {:?}, heads {:?}",
-                c.embed_dim, c.depths, c.num_heads
-            )
-        };
-        check("clap.audio", sizes(audio), sizes(&found.htsat));
+    if let Some(encoder) = &said.encoder {
+        check("clap.audio", encoder.to_string(), found.encoder.to_string());
     }
     if let Some(audio) = &said.audio_transformer {
         let sizes = |c: &audio_transformer::Config| {
@@ -390,8 +384,9 @@ fn sizes(
     notes: &mut Vec<String>,
 ) -> Result<Config> {
     let shapes = |n: &str| tensors.info(n).map(|i| i.shape.clone());
-    let htsat = infer::htsat(&shapes, names::CLAP, folder)?;
-    let (mut audio, sure) = infer::audio_transformer(&shapes, folder, htsat.output_dim())?;
+    let encoder = audio::Config::read(&shapes, names::CLAP, folder)?;
+    let (mut audio, sure) =
+        audio_transformer::Config::read(&shapes, names::AUDIO_TRANSFORMER, folder, encoder.width())?;
     match settings.n_head {
         Some(n) => audio.n_head = n,
         None if !sure => notes.push(format!(
@@ -402,7 +397,8 @@ fn sizes(
     }
     let lm = lm::Config::read(llm)?;
     let mut cross = settings.cross_attention.clone();
-    cross.every = infer::cross_attention_every(&shapes, folder, lm.decoder().num_hidden_layers)?;
+    let layers = lm.decoder().num_hidden_layers;
+    cross.every = cross_attention::Config::read_every(&shapes, &names::gate, folder, layers)?;
     if let Some(every) = settings.every.filter(|e| *e != cross.every) {
         return Err(Error::checkpoint(
             folder,
@@ -412,7 +408,7 @@ fn sizes(
         ));
     }
     let config = Config {
-        htsat,
+        encoder,
         audio_transformer: audio,
         cross_attention: cross,
         lm,
@@ -425,7 +421,7 @@ fn sizes(
 
 /// Sizes that cannot be must not reach libtorch, whichever file says them.
 fn check_sizes(config: &Config, path: &Path) -> Result<()> {
-    let wrong = bounds::flamingo(config);
+    let wrong = config.check();
     crate::error::all(
         wrong
             .into_iter()
@@ -469,10 +465,11 @@ impl Source<'_> {
                 ));
             }
             // Its values are places in a table: libtorch stops at one that is none.
-            if name.ends_with("relative_position_index") {
-                let wrong = tensor.lt(0).logical_or(&tensor.ge(swin::TABLE));
+            let table = names::of_the_encoder(name).and_then(|n| config.encoder.table_of(n));
+            if let Some(rows) = table {
+                let wrong = tensor.lt(0).logical_or(&tensor.ge(rows));
                 if i64::try_from(wrong.any())? != 0 {
-                    let expected = format!("places from 0 to {}", swin::TABLE - 1);
+                    let expected = format!("places from 0 to {}", rows - 1);
                     return Err(Error::checkpoint(&info.file, name, expected, "others"));
                 }
             }

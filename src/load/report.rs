@@ -95,11 +95,13 @@ pub fn compare(
         clashes: tensors.clashes().to_vec(),
         ..Report::default()
     };
-    let no_fusion = !tensors.names().any(fusion);
+    let fuses = |name: &str| names::of_the_encoder(name).is_some_and(|n| config.encoder.fuses(n));
+    let computed = |name: &str| names::of_the_encoder(name).is_some_and(|n| config.encoder.computes(n));
+    let no_fusion = !tensors.names().any(fuses);
     for (name, entry) in model.iter() {
         let (shape, kind) = (entry.tensor.size(), entry.tensor.kind());
         let Some(info) = tensors.info(name) else {
-            let why = if no_fusion && fusion(name) {
+            let why = if no_fusion && fuses(name) {
                 Some("initialised: an encoder without fusion, which windows of 10 s never use")
             } else if computed(name) {
                 Some("computed")
@@ -268,12 +270,6 @@ impl Report {
     }
 }
 
-/// The encoder's fusion of a longer clip's chunks; LAION-CLAP's unfused encoders have none.
-fn fusion(name: &str) -> bool {
-    name.starts_with(names::CLAP)
-        && (name.contains(".patch_embed.mel_conv2d.") || name.contains(".patch_embed.fusion_model."))
-}
-
 /// Whether a tensor's rows follow the tokenizer: embeddings of the LM's own folder.
 pub(super) fn resizable(name: &str, info: &TensorInfo, llm: Option<&Path>) -> bool {
     (name == names::EMBEDDING || name == names::HEAD)
@@ -289,20 +285,4 @@ fn rests(name: &str, config: &Config) -> Option<&'static str> {
     }
     let old = names::at_rest(name) || name.ends_with("rotary_emb.inv_freq");
     old.then_some("read by no forward pass")
-}
-
-/// Tensors that are computed when a file lacks them, or never read.
-fn computed(name: &str) -> bool {
-    let ends = ["attn_mask", "relative_position_index", "num_batches_tracked"];
-    let unused = [
-        "spectrogram_extractor.",
-        "logmel_extractor.",
-        "tscam_conv.",
-        "head.",
-    ];
-    ends.iter().any(|e| name.ends_with(e))
-        || name
-            .strip_prefix(names::CLAP)
-            .and_then(|n| n.strip_prefix('.'))
-            .is_some_and(|n| unused.iter().any(|u| n.starts_with(u)))
 }

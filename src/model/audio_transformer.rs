@@ -3,10 +3,14 @@
 //! Reference: `helpers.TransformerEncoder`; paper section 3.2. Post-norm layers, rotary positions
 //! over the flattened L = 64·W axis, padded windows masked.
 
+use super::bounds::{Sizes, HEADS, INNER, LAYERS};
 use super::layers::{rotary_tables, rotate_half, LayerNorm, Linear};
-use super::params::{Init, Scope};
+use super::mode::Mode;
+use super::params::{in_a_row, Init, Scope, Shapes};
+use crate::error::{Error, Result};
 use crate::ffi::kernels::{recompute, Shared};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use tch::{Kind, Tensor};
 
 /// Base of the rotary frequencies (paper section 3.2).
@@ -24,7 +28,8 @@ pub struct Config {
     pub n_layers: usize,
     /// Inner width of the feed-forward part.
     pub d_inner: i64,
-    /// Attention dropout in training. The reference's code applies 0.1 though its configuration says 0.
+    /// Attention dropout, which training puts into its [`Mode`]. The reference's code applies 0.1 though its configuration
+    /// says 0.
     #[serde(default)]
     pub attention_dropout: f64,
 }
@@ -38,10 +43,97 @@ impl Config {
             attention_dropout: 0.0,
         }
     }
+
+    /// Its sizes over features `width` wide; without it only what they are by themselves.
+    pub(super) fn check(&self, width: Option<i64>, s: &mut Sizes) {
+        s.within("n_head", self.n_head, HEADS);
+        s.within("d_inner", self.d_inner, INNER);
+        s.count("n_layers", self.n_layers, 0..=*LAYERS.end());
+        let rate = self.attention_dropout;
+        s.number(
+            "attention_dropout",
+            rate,
+            (0.0..1.0).contains(&rate),
+            "a number from 0, below 1",
+        );
+        if let (true, Some(width)) = (s.wrong.is_empty(), width) {
+            let head = width / self.n_head;
+            let rotated = rotary_dims(head);
+            if width % self.n_head != 0 || rotated > head || rotated % 2 != 0 {
+                let expected =
+                    format!("heads of at least 32 dimensions, an even half of them, that divide {width}");
+                s.add("n_head", expected, self.n_head);
+            }
+        }
+    }
+
+    /// The sizes of the tensors under `prefix`, and whether `n_head` is sure: it shows only in the rotary table. Where several
+    /// numbers fit it is the most likely of them.
+    ///
+    /// # Errors
+    /// A rotary table that fits no number of heads.
+    pub fn read(shapes: Shapes, prefix: &str, path: &Path, width: i64) -> Result<(Self, bool)> {
+        let n_layers = in_a_row(shapes, |i| format!("{prefix}.layer_stack.{i}.pos_ffn.w_1.weight"));
+        let first = |key: &str| shapes(key).and_then(|s| s.first().copied());
+        let d_inner = match n_layers {
+            0 => 1,
+            _ => first(&format!("{prefix}.layer_stack.0.pos_ffn.w_1.weight")).unwrap_or(1),
+        };
+        let key = format!("{prefix}.position_enc.inv_freq");
+        let rotated = match first(&key) {
+            Some(n) if (1..=1 << 16).contains(&n) => Some(2 * n),
+            Some(n) => {
+                return Err(Error::checkpoint(
+                    path,
+                    key,
+                    "1 to 65536 frequencies",
+                    n.to_string(),
+                ))
+            }
+            None => None,
+        };
+        let fits = |heads: i64| {
+            let head = width / heads;
+            let own = rotary_dims(head);
+            width % heads == 0 && own <= head && rotated.is_none_or(|r| r == own)
+        };
+        let candidates: Vec<i64> = (1..=width.min(*HEADS.end())).filter(|h| fits(*h)).collect();
+        let paper = Config::paper().n_head;
+        let n_head = match candidates.as_slice() {
+            [] => {
+                return Err(Error::checkpoint(
+                    path,
+                    key,
+                    format!("frequencies for heads that divide {width}"),
+                    format!("{rotated:?} rotated dimensions"),
+                ))
+            }
+            c if c.contains(&paper) => paper,
+            c => c[c.len() - 1],
+        };
+        let config = Config {
+            n_head,
+            n_layers,
+            d_inner,
+            attention_dropout: 0.0,
+        };
+        Ok((config, candidates.len() == 1))
+    }
+
+    /// Floating-point operations of the forward pass over `l` frames, `d` wide.
+    pub fn operations(&self, l: f64, d: f64) -> f64 {
+        self.n_layers as f64 * (l * (8.0 * d * d + 4.0 * d * self.d_inner as f64) + 4.0 * l * l * d)
+    }
+
+    /// Bytes that one layer keeps of each frame for its backward pass: `low` bytes an element of a matrix product, `full` of a
+    /// norm or a sum. Five inputs of matrix products, q, k, v, out, the inner layer, two norms.
+    pub fn layer_activations(&self, d: f64, low: f64, full: f64) -> f64 {
+        (9.0 * d + self.d_inner as f64) * low + 2.0 * d * full
+    }
 }
 
 /// Dimensions of a head that are rotated.
-pub fn rotary_dims(head_dim: i64) -> i64 {
+fn rotary_dims(head_dim: i64) -> i64 {
     (head_dim / 2).max(32)
 }
 
@@ -51,8 +143,6 @@ pub struct AudioTransformer {
     layers: Vec<Shared<Layer>>,
     layer_norm: LayerNorm,
     width: i64,
-    /// Attention dropout in training.
-    pub attention_dropout: f64,
 }
 
 impl AudioTransformer {
@@ -71,15 +161,13 @@ impl AudioTransformer {
                 .collect(),
             layer_norm: LayerNorm::new(p / "layer_norm", width, EPS),
             width,
-            attention_dropout: config.attention_dropout,
         }
     }
 
     /// # Shapes
     /// `x_bld` (B, L, D) features of all windows in a row; `real_bl` (B, L) bool, false on padded windows, none where there
-    /// are none: a mask of zeros changes no bit, but shuts flash attention out on CUDA. Returns (B, L, D). `train` turns the
-    /// configured attention dropout on; with `again` layers are computed again in the backward pass.
-    pub fn forward(&self, x_bld: &Tensor, real_bl: Option<&Tensor>, train: bool, again: bool) -> Tensor {
+    /// are none: a mask of zeros changes no bit, but shuts flash attention out on CUDA. Returns (B, L, D).
+    pub fn forward(&self, x_bld: &Tensor, real_bl: Option<&Tensor>, mode: Mode) -> Tensor {
         let positions = Tensor::arange(x_bld.size()[1], (Kind::Float, x_bld.device()));
         let tables = Shared::new(rotary_tables(&positions, &self.inv_freq));
         // Reference: masked_fill(−1e9). Adding −1e9 in float32 gives the same softmax, an all-masked row included.
@@ -87,10 +175,10 @@ impl AudioTransformer {
             let mask = real_bl.logical_not().to_kind(Kind::Float) * -1e9;
             mask.unsqueeze(1).unsqueeze(1)
         });
-        let dropout = if train { self.attention_dropout } else { 0.0 };
+        let dropout = mode.attention_dropout;
         let mut x = self.layer_norm.forward(&(x_bld * (self.width as f64).sqrt()));
         for layer in &self.layers {
-            x = match again {
+            x = match mode.recompute {
                 false => layer
                     .get()
                     .forward(&x, &tables.get(), mask_b11l.as_ref(), dropout),

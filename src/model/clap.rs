@@ -1,9 +1,11 @@
-//! AF-CLAP: HTSAT and T5 with projections into one space.
+//! AF-CLAP: an audio encoder and T5 with projections into one space.
 //!
 //! Reference: the published AF-CLAP model code; paper section 3.1 and reference.md "AF-CLAP text side".
 
-use super::htsat::{self, Htsat, TrainMode};
+use super::audio::{self, Encoder};
+use super::bounds::{Sizes, Wrong, WIDTH};
 use super::layers::Linear;
+use super::mode::Mode;
 use super::params::{Init, Scope};
 use super::t5::{self, T5Encoder};
 use serde::{Deserialize, Serialize};
@@ -16,15 +18,26 @@ pub const TEXT_TOKENS: usize = 77;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    pub audio: htsat::Config,
+    pub audio: audio::Config,
     pub text: t5::Config,
     /// Width of the joint space (512 in the published model).
     pub joint_dim: i64,
 }
 
+impl Config {
+    /// Sizes that cannot be, of either tower.
+    pub fn check(&self) -> Vec<Wrong> {
+        let mut sizes = Sizes::of("clap");
+        sizes.within("joint_dim", self.joint_dim, WIDTH);
+        let mut text = Sizes::of("clap.text");
+        self.text.check(&mut text);
+        [sizes.wrong, self.audio.check("clap.audio"), text.wrong].concat()
+    }
+}
+
 /// Both towers and their projections.
 pub struct Clap {
-    pub audio_branch: Htsat,
+    audio_branch: Encoder,
     text_branch: T5Encoder,
     audio_projection: [Linear; 2],
     text_projection: [Linear; 2],
@@ -44,9 +57,9 @@ impl Clap {
         // The published loss has further heads (`*_transform`) for its MLP variants; AF2 never uses them.
         let scale = |name: &str| p.weight(name, &[], Init::Const((1.0f64 / 0.07).ln()));
         Clap {
-            audio_branch: Htsat::new(&(p / "audio_branch"), &config.audio),
+            audio_branch: Encoder::new(&(p / "audio_branch"), &config.audio),
             text_branch: T5Encoder::new(&(p / "text_branch"), &config.text),
-            audio_projection: mlp("audio_projection", config.audio.output_dim()),
+            audio_projection: mlp("audio_projection", config.audio.width()),
             text_projection: mlp("text_projection", config.text.d_model),
             logit_scale_a: scale("logit_scale_a"),
             logit_scale_t: scale("logit_scale_t"),
@@ -54,15 +67,15 @@ impl Clap {
     }
 
     /// # Shapes
-    /// `mel_b4fm` and `longer` as in [`Htsat::forward`] → (B, joint), of length 1.
-    pub fn embed_audio(&self, mel_b4fm: &Tensor, longer: &[i64], mode: TrainMode) -> Tensor {
-        self.project_audio(&self.audio_branch.forward(mel_b4fm, longer, mode))
+    /// `mel_b4fm` and `longer` as in [`Encoder::encode_whole`] → (B, joint), of length 1.
+    pub fn embed_audio(&self, mel_b4fm: &Tensor, longer: &[i64], mode: Mode) -> Tensor {
+        self.project_audio(&self.audio_branch.encode_whole(mel_b4fm, longer, mode))
     }
 
     /// # Shapes
-    /// `mel_bfm` (B, 1001, 64) windows of exactly 10 s → (B, joint), of length 1.
-    pub fn embed_windows(&self, mel_bfm: &Tensor, mode: TrainMode) -> Tensor {
-        self.project_audio(&self.audio_branch.forward_windows(mel_bfm, mode))
+    /// `mel_bfm` (B, F, M), a window of each → (B, joint), of length 1.
+    pub fn embed_windows(&self, mel_bfm: &Tensor, mode: Mode) -> Tensor {
+        self.project_audio(&self.audio_branch.encode(mel_bfm, mode))
     }
 
     fn project_audio(&self, encodings: &Tensor) -> Tensor {
@@ -98,4 +111,23 @@ fn project(layers: &[Linear; 2], x: &Tensor) -> Tensor {
 fn unit(x: &Tensor) -> Tensor {
     let norm = x.norm_scalaropt_dim(2, [-1i64].as_slice(), true);
     x / norm.clamp_min(1e-12)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_sizes_are_within_the_bounds_and_both_towers_are_looked_at() {
+        let mut config = Config {
+            audio: audio::Config::published(),
+            text: t5::Config::flan_t5_large(),
+            joint_dim: 512,
+        };
+        assert_eq!(config.check(), []);
+        config.joint_dim = 0;
+        config.text.d_kv = -1;
+        let keys: Vec<String> = config.check().into_iter().map(|w| w.key).collect();
+        assert_eq!(keys, ["clap.joint_dim", "clap.text.d_kv"]);
+    }
 }

@@ -2,118 +2,38 @@
 //!
 //! Operations are those of matrix products, two for each multiplication and addition; norms, activations and the optimizer are
 //! left out, and attention counts every pair of positions although half are masked in the text. Memory is an estimate from
-//! what libtorch's autograd keeps of each operation in this folder; `af2 plan` says so where it prints it.
+//! what libtorch's autograd keeps of each operation; `af2 plan` says so where it prints it. Each architecture's file says what it
+//! costs by itself, here they are joined.
 
 use super::flamingo::{Config, Flamingo};
-use super::params::{Origin, Params, Store};
+use super::params::{Origin, Store};
+use super::parts::{Part, PerPart};
 use crate::error::Result;
-use crate::shapes::TOKENS_PER_WINDOW;
 use tch::Device;
 
-/// Patches of HTSAT's first stage, and of one of its attention windows.
-const PATCHES: f64 = 4096.0;
-const ATTENTION_WINDOW: f64 = 64.0;
-
-/// A number for each part of the model.
-#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize)]
-pub struct ByPart {
-    /// The audio encoder.
-    pub clap: f64,
-    /// What joins the windows.
-    pub audio_transformer: f64,
-    /// The blocks between the LM's layers.
-    pub cross_attention: f64,
-    /// The input embeddings, which are the output head too where these are tied.
-    pub embeddings: f64,
-    /// The LM without its embeddings; with its own head where that is not tied.
-    pub lm: f64,
-}
-
-impl ByPart {
-    /// Name and value of each.
-    pub fn named(&self) -> [(&'static str, f64); 5] {
-        [
-            ("clap", self.clap),
-            ("audio_transformer", self.audio_transformer),
-            ("cross_attention", self.cross_attention),
-            ("embeddings", self.embeddings),
-            ("lm", self.lm),
-        ]
-    }
-
-    /// All of it.
-    pub fn total(&self) -> f64 {
-        self.named().iter().map(|(_, v)| v).sum()
-    }
-
-    /// Only the parts that train.
-    pub fn of(&self, trains: Trains) -> ByPart {
-        let keep = |yes: bool, v: f64| if yes { v } else { 0.0 };
-        ByPart {
-            clap: keep(trains.clap, self.clap),
-            audio_transformer: keep(trains.audio_transformer, self.audio_transformer),
-            cross_attention: keep(trains.cross_attention, self.cross_attention),
-            embeddings: keep(trains.embeddings, self.embeddings),
-            lm: keep(trains.lm, self.lm),
-        }
-    }
-}
-
-/// Which parts train.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Trains {
-    /// The audio encoder.
-    pub clap: bool,
-    /// What joins the windows.
-    pub audio_transformer: bool,
-    /// The blocks between the LM's layers.
-    pub cross_attention: bool,
-    /// The input embeddings.
-    pub embeddings: bool,
-    /// The LM's layers, and its head where it has its own.
-    pub lm: bool,
-}
-
-impl Trains {
-    /// Whether anything trains.
-    pub fn any(self) -> bool {
-        self.clap || self.audio_transformer || self.cross_attention || self.embeddings || self.lm
-    }
-
-    /// Whether a gradient flows through the audio transformer.
-    fn hearing(self) -> bool {
-        self.clap || self.audio_transformer
-    }
+/// Whether a gradient flows through the audio transformer.
+fn hearing(trains: PerPart<bool>) -> bool {
+    trains.clap || trains.audio_transformer
 }
 
 /// Parameters of each part. Exact: the model is built without its memory and counted by its tensors' names.
 ///
 /// # Errors
 /// Sizes that no model can have.
-pub fn parameters(config: &Config) -> Result<ByPart> {
+pub fn parameters(config: &Config) -> Result<PerPart<f64>> {
     let store = Store::new(Origin::Shapes, Device::Cpu);
     let _ = Flamingo::new(&store.root(), config);
     let params = store.finish()?;
-    let count = |params: &Params, f: &dyn Fn(&str) -> bool| params.count_where(f) as f64;
-    let clap = count(&params, &|n| n.starts_with("clap."));
-    let audio_transformer = count(&params, &|n| n.starts_with("audio_transformer_clap."));
-    let cross_attention = count(&params, &|n| n.contains("gated_cross_attn_layer"));
-    let embeddings = count(&params, &|n| n.contains("embed_tokens"));
-    let lm = params.count() as f64 - clap - audio_transformer - cross_attention - embeddings;
-    Ok(ByPart {
-        clap,
-        audio_transformer,
-        cross_attention,
-        embeddings,
-        lm,
-    })
+    Ok(PerPart::of(|part| {
+        params.count_where(|name| Part::of(name) == part) as f64
+    }))
 }
 
 /// Operations of one forward pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Flops {
     /// The audio encoder; all windows, padded ones too.
-    pub htsat: f64,
+    pub clap: f64,
     /// What joins the windows.
     pub audio_transformer: f64,
     /// Keys and values from the audio.
@@ -129,46 +49,25 @@ pub struct Flops {
 impl Flops {
     /// All of it.
     pub fn total(&self) -> f64 {
-        self.htsat + self.audio_transformer + self.cross_listen + self.cross_attention + self.lm + self.head
+        self.clap + self.audio_transformer + self.cross_listen + self.cross_attention + self.lm + self.head
     }
 }
 
 /// Operations of a forward pass over `items` clips of `windows` windows with `text_tokens` tokens each.
 pub fn forward_flops(config: &Config, items: usize, windows: usize, text_tokens: usize) -> Flops {
     let (b, t) = (items as f64, text_tokens as f64);
-    let l = windows as f64 * TOKENS_PER_WINDOW as f64;
-    let c = &config.cross_attention;
-    let lm = config.lm.decoder();
-    let (d, audio) = (lm.hidden_size as f64, config.htsat.output_dim() as f64);
-    let inner = (c.heads * c.head_dim) as f64;
-    let blocks = (lm.num_hidden_layers / c.every.max(1)) as f64;
-    let over_text = 4.0 * t * d * inner + 4.0 * t * l * inner + 4.0 * t * c.ff_mult as f64 * d * d;
+    let (encoder, cross, lm) = (&config.encoder, &config.cross_attention, config.lm.decoder());
+    let l = windows as f64 * encoder.tokens_per_window() as f64;
+    let (d, audio) = (lm.hidden_size as f64, encoder.width() as f64);
+    let blocks = cross.blocks(lm.num_hidden_layers) as f64;
     Flops {
-        htsat: b * windows as f64 * htsat_window(config),
-        audio_transformer: b * audio_transformer_item(config, l),
-        cross_listen: b * blocks * 4.0 * l * audio * inner,
-        cross_attention: b * blocks * over_text,
+        clap: b * windows as f64 * encoder.operations(),
+        audio_transformer: b * config.audio_transformer.operations(l, audio),
+        cross_listen: b * blocks * cross.listen_operations(l, audio),
+        cross_attention: b * blocks * cross.operations(t, l, d),
         lm: b * lm.num_hidden_layers as f64 * lm.layer_operations(t),
         head: b * 2.0 * t * d * config.vocab as f64,
     }
-}
-
-fn htsat_window(config: &Config) -> f64 {
-    let h = &config.htsat;
-    let mut total = 2.0 * PATCHES * 16.0 * h.embed_dim as f64;
-    for (i, depth) in h.depths.iter().enumerate() {
-        let (l, d) = (PATCHES / 4f64.powi(i as i32), (h.embed_dim << i) as f64);
-        total += *depth as f64 * (24.0 * l * d * d + 4.0 * l * ATTENTION_WINDOW * d);
-        if i + 1 < h.depths.len() {
-            total += 4.0 * l * d * d;
-        }
-    }
-    total
-}
-
-fn audio_transformer_item(config: &Config, l: f64) -> f64 {
-    let (a, d) = (&config.audio_transformer, config.htsat.output_dim() as f64);
-    a.n_layers as f64 * (l * (8.0 * d * d + 4.0 * d * a.d_inner as f64) + 4.0 * l * l * d)
 }
 
 /// Operations of one training step's forward and backward pass.
@@ -181,7 +80,7 @@ pub fn train_flops(
     items: usize,
     windows: usize,
     text_tokens: usize,
-    trains: Trains,
+    trains: PerPart<bool>,
     recompute: bool,
 ) -> f64 {
     let f = forward_flops(config, items, windows, text_tokens);
@@ -194,20 +93,20 @@ pub fn train_flops(
     };
     let any = one(trains.any());
     // Per part: how many forward passes its backward pass is worth.
-    let backward = f.htsat * 2.0 * one(trains.clap)
+    let backward = f.clap * 2.0 * one(trains.clap)
         + f.audio_transformer * (one(trains.audio_transformer) + one(trains.clap))
-        + f.cross_listen * (one(trains.cross_attention) + one(trains.hearing()))
+        + f.cross_listen * (one(trains.cross_attention) + one(hearing(trains)))
         + f.cross_attention * (any + one(trains.cross_attention))
         + f.lm * (any * (1.0 - untouched) + one(trains.lm));
-    let again = f.htsat * one(trains.clap)
-        + f.audio_transformer * one(trains.hearing())
+    let again = f.clap * one(trains.clap)
+        + f.audio_transformer * one(hearing(trains))
         + (f.cross_listen + f.cross_attention + f.lm) * any;
     let head = head_flops(config, (items * text_tokens) as f64, trains);
     f.total() - f.head + head + backward + if recompute { again } else { 0.0 }
 }
 
 /// Operations of the output head in one training step, for so many states: training asks it about counted labels only.
-pub fn head_flops(config: &Config, states: f64, trains: Trains) -> f64 {
+pub fn head_flops(config: &Config, states: f64, trains: PerPart<bool>) -> f64 {
     let lm = config.lm.decoder();
     let trained = match lm.tie_word_embeddings {
         true => trains.embeddings,
@@ -256,57 +155,31 @@ pub fn activations(
     items: usize,
     windows: usize,
     text_tokens: usize,
-    trains: Trains,
+    trains: PerPart<bool>,
     memory: Memory,
 ) -> Activations {
     // Bytes of an element in matrix products and in norms and sums.
-    let (s, full) = (if memory.amp { 2.0 } else { 4.0 }, 4.0);
+    let (low, full) = (if memory.amp { 2.0 } else { 4.0 }, 4.0);
     let (b, t) = (items as f64, text_tokens as f64);
-    let (w, l) = (b * windows as f64, windows as f64 * TOKENS_PER_WINDOW as f64);
-    let lm = config.lm.decoder();
-    let (d, audio) = (lm.hidden_size as f64, config.htsat.output_dim() as f64);
-    let c = &config.cross_attention;
-    let inner = (c.heads * c.head_dim) as f64;
+    let (cross, lm) = (&config.cross_attention, config.lm.decoder());
+    let l = windows as f64 * config.encoder.tokens_per_window() as f64;
+    let (d, audio) = (lm.hidden_size as f64, config.encoder.width() as f64);
 
-    // Audio encoder: norms in and out, qkv three times over, the MLP. Its attention is the memory-efficient kernel's, which
-    // keeps one number a head and patch; its bias and the shift's mask are one image's, and kept in both kinds.
-    let htsat_block = |i: usize| {
-        let (l, d) = (
-            PATCHES / 4f64.powi(i as i32),
-            (config.htsat.embed_dim << i) as f64,
-        );
-        let heads = config.htsat.num_heads.get(i).copied().unwrap_or(1) as f64;
-        w * l * (2.0 * d * full + 18.0 * d * s + heads * full) + l * heads * ATTENTION_WINDOW * (full + s)
-    };
-    let depths = &config.htsat.depths;
-    let sum = |f: &dyn Fn(usize) -> f64| {
-        depths
-            .iter()
-            .enumerate()
-            .map(|(i, n)| *n as f64 * f(i))
-            .sum::<f64>()
-    };
-    let htsat_input =
-        |i: usize| w * PATCHES / 4f64.powi(i as i32) * (config.htsat.embed_dim << i) as f64 * full;
-
-    // Audio transformer: five inputs of matrix products, q, k, v, out, the inner layer, two norms.
-    let at_block = b * l * ((9.0 * audio + config.audio_transformer.d_inner as f64) * s + 2.0 * audio * full);
+    let encoder = config.encoder.activations(b * windows as f64, low, full);
+    let at_block = b * l * config.audio_transformer.layer_activations(audio, low, full);
     let at_layers = config.audio_transformer.n_layers as f64;
-
-    // Cross-attention: over the audio its input and k, v; over the text norms, q, out, and the inner layer twice.
-    let listen = b * l * (2.0 * inner + audio) * s;
-    let over_text = b * t * ((4.0 + 2.0 * c.ff_mult as f64) * d * s + 2.0 * inner * s + 2.0 * d * full);
-    let blocks = (lm.num_hidden_layers / c.every.max(1)) as f64;
-
-    let decoder = b * t * lm.layer_activations(t, trains.lm, s, full);
+    let listen = b * l * cross.listen_activations(audio, low);
+    let over_text = b * t * cross.activations(d, low, full);
+    let blocks = cross.blocks(lm.num_hidden_layers) as f64;
+    let decoder = b * t * lm.layer_activations(t, trains.lm, low, full);
     let layers = lm.num_hidden_layers as f64;
 
     // A frozen encoder runs under no_grad: a block's tensors at a time.
-    let passing = (0..depths.len()).map(htsat_block).fold(0.0, f64::max);
+    let passing = encoder.largest;
     let clap = match (trains.clap, memory.checkpointing_clap) {
         (false, _) => passing,
-        (true, false) => sum(&htsat_block),
-        (true, true) => sum(&htsat_input),
+        (true, false) => encoder.kept,
+        (true, true) => encoder.inputs,
     };
     if !trains.any() {
         return Activations {
@@ -320,7 +193,7 @@ pub fn activations(
     if !memory.checkpointing {
         return Activations {
             clap,
-            audio_transformer: if trains.hearing() {
+            audio_transformer: if hearing(trains) {
                 at_layers * at_block
             } else {
                 0.0
@@ -334,7 +207,7 @@ pub fn activations(
     let largest = at_block.max(over_text + decoder);
     Activations {
         clap,
-        audio_transformer: if trains.hearing() {
+        audio_transformer: if hearing(trains) {
             (at_layers + 1.0) * b * l * audio * full
         } else {
             0.0
@@ -360,7 +233,7 @@ mod tests {
     use super::*;
     use crate::model::presets::{preset, NAMES};
 
-    const ALL: Trains = Trains {
+    const ALL: PerPart<bool> = PerPart {
         clap: true,
         audio_transformer: true,
         cross_attention: true,
@@ -406,13 +279,13 @@ mod tests {
         let config = preset("af2-3b").unwrap();
         let f = forward_flops(&config, 4, 3, 80);
         let cost = |trains, again| train_flops(&config, 4, 3, 80, trains, again);
-        assert_eq!(cost(Trains::default(), true), f.total());
+        assert_eq!(cost(PerPart::default(), true), f.total());
         assert!((cost(ALL, false) / f.total() - 3.0).abs() < 1e-12);
         assert!((cost(ALL, true) - 4.0 * f.total() + f.head).abs() < 1e-3 * f.head);
         // A frozen encoder costs its forward pass; the frozen LM behind it passes the gradient on.
-        let head_only = Trains {
+        let head_only = PerPart {
             cross_attention: true,
-            ..Trains::default()
+            ..PerPart::default()
         };
         let expected = f.total() + f.cross_listen + 2.0 * f.cross_attention + f.lm + f.head;
         assert!((cost(head_only, false) / expected - 1.0).abs() < 1e-12);

@@ -2,11 +2,21 @@
 //!
 //! Reference: `helpers.GatedCrossAttentionBlock`; paper section 3.2 (XATTN-Dense).
 
+use super::bounds::{Sizes, HEADS, HEAD_DIM, LAYERS};
 use super::layers::{LayerNorm, Linear};
-use super::params::{Init, Scope};
-use crate::shapes::TOKENS_PER_WINDOW;
+use super::params::{Init, Scope, Shapes};
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
+use std::path::Path;
 use tch::{Kind, Tensor};
+
+/// LM layers for each block.
+pub const EVERY: RangeInclusive<i64> = LAYERS;
+/// Inner width in multiples of the LM's.
+pub const FF_MULT: RangeInclusive<i64> = 1..=1 << 6;
+/// Frames for each `<audio>` under [`Frames::FewShotMask`].
+pub const FRAMES: RangeInclusive<i64> = 1..=1 << 20;
 
 /// Which audio frames a text token sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -55,6 +65,75 @@ impl Default for Config {
             frames: Frames::All,
             max_window_per_audio: 1,
         }
+    }
+}
+
+impl Config {
+    pub(super) fn check(&self, s: &mut Sizes) {
+        s.count("every", self.every, EVERY);
+        s.within("heads", self.heads, HEADS);
+        s.within("head_dim", self.head_dim, HEAD_DIM);
+        s.within("ff_mult", self.ff_mult, FF_MULT);
+        s.within("max_window_per_audio", self.max_window_per_audio, FRAMES);
+    }
+
+    /// Every how many of an LM's `layers` a block stands, by `gate(i)`, the name of the gate before layer i.
+    ///
+    /// # Errors
+    /// Blocks at no even distance.
+    pub fn read_every(
+        shapes: Shapes,
+        gate: &dyn Fn(usize) -> String,
+        path: &Path,
+        layers: usize,
+    ) -> Result<usize> {
+        let have: Vec<usize> = (0..layers.min(*LAYERS.end() as usize))
+            .filter(|i| shapes(&gate(*i)).is_some())
+            .collect();
+        let every = have.first().map(|i| i + 1).unwrap_or(1);
+        let expected: Vec<usize> = (0..layers).filter(|i| (i + 1) % every == 0).collect();
+        if !have.is_empty() && have != expected {
+            return Err(Error::checkpoint(
+                path,
+                gate(0),
+                format!("a cross-attention block before every {every}. layer"),
+                format!("blocks before layers {have:?}"),
+            ));
+        }
+        Ok(every)
+    }
+
+    /// Blocks in an LM of so many layers.
+    pub fn blocks(&self, layers: usize) -> usize {
+        layers / self.every.max(1)
+    }
+
+    /// Width of all heads together.
+    fn inner(&self) -> f64 {
+        (self.heads * self.head_dim) as f64
+    }
+
+    /// Floating-point operations of a block's keys and values of `l` frames, `audio` wide.
+    pub fn listen_operations(&self, l: f64, audio: f64) -> f64 {
+        4.0 * l * audio * self.inner()
+    }
+
+    /// Those of the rest of its forward pass, over `t` text tokens of an LM `d` wide.
+    pub fn operations(&self, t: f64, l: f64, d: f64) -> f64 {
+        let inner = self.inner();
+        4.0 * t * d * inner + 4.0 * t * l * inner + 4.0 * t * self.ff_mult as f64 * d * d
+    }
+
+    /// Bytes that a block keeps of each frame, `audio` wide, for its backward pass: its input and keys and values, at `low` bytes
+    /// an element.
+    pub fn listen_activations(&self, audio: f64, low: f64) -> f64 {
+        (2.0 * self.inner() + audio) * low
+    }
+
+    /// Those of each text token: queries, out and the inner layer twice, at `low` bytes an element of a matrix product, and norms
+    /// at `full`.
+    pub fn activations(&self, d: f64, low: f64, full: f64) -> f64 {
+        (4.0 + 2.0 * self.ff_mult as f64) * d * low + 2.0 * self.inner() * low + 2.0 * d * full
     }
 }
 
@@ -133,11 +212,11 @@ impl GatedCrossAttention {
 /// The additive mask of every block of one forward pass, or none when every text token may see every frame.
 ///
 /// # Shapes
-/// `windows_bw` (B, W) float, 0 on padded windows; `audio_seen_bt` (B, T) int64, how many `<audio>`
+/// `windows_bw` (B, W) float, 0 on padded windows, each of `tokens` frames; `audio_seen_bt` (B, T) int64, how many `<audio>`
 /// tokens stand at or before each text token (needed under [`Frames::FewShotMask`] only);
 /// returns (B, 1, 1 or T, L) float32.
-pub fn frame_mask(config: &Config, windows_bw: &Tensor, audio_seen_bt: &Tensor) -> Tensor {
-    let real_bl = windows_bw.repeat_interleave_self_int(TOKENS_PER_WINDOW, Some(1), None);
+pub fn frame_mask(config: &Config, tokens: i64, windows_bw: &Tensor, audio_seen_bt: &Tensor) -> Tensor {
+    let real_bl = windows_bw.repeat_interleave_self_int(tokens, Some(1), None);
     let mut hidden_b1l = real_bl.eq(0.0).unsqueeze(1);
     if config.frames == Frames::FewShotMask {
         let frame = Tensor::arange(real_bl.size()[1], (Kind::Int64, real_bl.device()));

@@ -1,14 +1,15 @@
-//! Audio Flamingo 2: HTSAT → audio transformer → gated cross-attention into an LM.
+//! Audio Flamingo 2: audio encoder → audio transformer → gated cross-attention into an LM.
 //!
 //! Reference: `Flamingo` and `FlamingoLMMixin`; paper section 3.2, figure 2.
 
+use super::audio::{self, Encoder};
 use super::audio_transformer::{self, AudioTransformer};
+use super::bounds::{Sizes, Wrong, VOCABULARY};
 use super::cross_attention::{self, frame_mask, GatedCrossAttention, KeyValue};
-use super::htsat::{self, Htsat, TrainMode};
 use super::lm::{self, Cache, Context, Decoder, DecoderLayer, Naming, Padding};
+use super::mode::Mode;
 use super::params::Scope;
 use crate::ffi::kernels::{recompute, Shared};
-use crate::shapes::TOKENS_PER_WINDOW;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
 
@@ -16,7 +17,9 @@ use tch::{Kind, Reduction, Tensor};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    pub htsat: htsat::Config,
+    /// Under the name of the architecture that was the only one when files were first written.
+    #[serde(rename = "htsat")]
+    pub encoder: audio::Config,
     pub audio_transformer: audio_transformer::Config,
     pub cross_attention: cross_attention::Config,
     pub lm: lm::Config,
@@ -26,9 +29,35 @@ pub struct Config {
     pub audio_token: i64,
 }
 
+impl Config {
+    /// Sizes that cannot be, of any part.
+    pub fn check(&self) -> Vec<Wrong> {
+        let mut wrong = self.encoder.check("htsat");
+        let width = wrong.is_empty().then(|| self.encoder.width());
+        let mut audio = Sizes::of("audio_transformer");
+        self.audio_transformer.check(width, &mut audio);
+        let mut cross = Sizes::of("cross_attention");
+        self.cross_attention.check(&mut cross);
+        let mut own = Sizes::of("");
+        own.within("vocab", self.vocab, VOCABULARY);
+        if !(0..self.vocab).contains(&self.audio_token) {
+            own.add(
+                "audio_token",
+                format!("an id below {}, the vocabulary's size", self.vocab),
+                self.audio_token,
+            );
+        }
+        wrong.extend(audio.wrong);
+        wrong.extend(cross.wrong);
+        wrong.extend(self.lm.check("lm"));
+        wrong.extend(own.wrong);
+        wrong
+    }
+}
+
 /// The audio of a batch.
 pub struct Audio {
-    /// (N, 1001, 64) log-mel in dB of the N real windows; none where features are known.
+    /// (N, F, M) log-mel in dB of the N real windows; none where features are known.
     pub mel_nfm: Tensor,
     /// (B, W) float, 1 on real windows, 0 on padding.
     pub windows_bw: Tensor,
@@ -69,7 +98,6 @@ pub struct Heard {
     kv: Vec<Option<KeyValue>>,
     windows_bw: Tensor,
     full: bool,
-    train: bool,
 }
 
 impl Heard {
@@ -80,7 +108,7 @@ impl Heard {
 
 /// What stands between audio file and loss, under the golden files' names.
 pub struct Traced {
-    /// (B, W, 64, D).
+    /// (B, W, tokens, D).
     pub clap_out: Tensor,
     /// (B, L, D).
     pub audio_transformer_out: Tensor,
@@ -92,19 +120,17 @@ pub struct Traced {
 
 /// The model.
 pub struct Flamingo {
-    pub clap: Htsat,
+    pub clap: Encoder,
     audio_transformer_clap: AudioTransformer,
     lang_encoder: Decoder,
     cross: Vec<Option<Shared<GatedCrossAttention>>>,
     pub config: Config,
-    /// Activation checkpointing: training keeps the inputs of each block and computes the rest again in the backward pass.
-    pub again: bool,
 }
 
 impl Flamingo {
     pub fn new(p: &Scope, config: &Config) -> Self {
-        let width = config.htsat.output_dim();
-        let clap = Htsat::new(&(p / "clap" / "nvclap"), &config.htsat);
+        let width = config.encoder.width();
+        let clap = Encoder::new(&(p / "clap" / "nvclap"), &config.encoder);
         let audio = AudioTransformer::new(&(p / "audio_transformer_clap"), &config.audio_transformer, width);
         let lang = p / "lang_encoder";
         let lm = config.lm.decoder();
@@ -128,52 +154,48 @@ impl Flamingo {
             lang_encoder: Decoder::new(&lang, &lm, config.vocab, Naming::Wrapped),
             cross,
             config: config.clone(),
-            again: false,
         }
     }
 
-    /// Attention dropout of the audio transformer in training, which no checkpoint tells.
-    pub fn set_attention_dropout(&mut self, rate: f64) {
-        self.audio_transformer_clap.attention_dropout = rate;
-        self.config.audio_transformer.attention_dropout = rate;
-    }
-
     /// # Shapes
-    /// Returns (B, W, 64, D). Padded windows are not encoded but zero, unless `encode_padding`: nothing
+    /// Returns (B, W, tokens, D). Padded windows are not encoded but zero, unless `encode_padding`: nothing
     /// after this reads them, but the reference computes them, and a comparison may want them.
-    pub fn encode(&self, audio: &Audio, mode: TrainMode, encode_padding: bool) -> Tensor {
+    pub fn encode(&self, audio: &Audio, mode: Mode, encode_padding: bool) -> Tensor {
         let (b, w) = audio.windows_bw.size2().unwrap_or_default();
-        let width = self.config.htsat.output_dim();
-        let features = if mode.clip_by_clip {
-            self.clap.forward_clips(&audio.padded_mels(), mode)
+        let (tokens, width) = (self.tokens(), self.config.encoder.width());
+        let features = if mode.encoder.clip_by_clip {
+            self.clap.encode_clips(&audio.padded_mels(), mode)
         } else if encode_padding {
-            self.clap
-                .forward_windows(&audio.padded_mels().flatten(0, 1), mode)
+            self.clap.encode(&audio.padded_mels().flatten(0, 1), mode)
         } else {
-            let real = self.clap.forward_windows(&audio.mel_nfm, mode);
+            let real = self.clap.encode(&audio.mel_nfm, mode);
             match audio.full() {
                 true => real,
-                false => audio.scatter(&real, &[TOKENS_PER_WINDOW, width], 0.0),
+                false => audio.scatter(&real, &[tokens, width], 0.0),
             }
         };
-        features.reshape([b, w, TOKENS_PER_WINDOW, width])
+        features.reshape([b, w, tokens, width])
     }
 
-    /// Joins encoded windows in time. (B, W, 64, D) → (B, L = 64·W, D).
-    pub fn join(&self, clap_out: &Tensor, audio: &Audio, train: bool) -> Tensor {
+    /// Of each window.
+    fn tokens(&self) -> i64 {
+        self.config.encoder.tokens_per_window()
+    }
+
+    /// Joins encoded windows in time. (B, W, tokens, D) → (B, L = W · tokens, D).
+    pub fn join(&self, clap_out: &Tensor, audio: &Audio, mode: Mode) -> Tensor {
         let real_bl = (!audio.full()).then(|| {
             let windows_bw = &audio.windows_bw;
             windows_bw
-                .repeat_interleave_self_int(TOKENS_PER_WINDOW, Some(1), None)
+                .repeat_interleave_self_int(self.tokens(), Some(1), None)
                 .ne(0.0)
         });
-        let again = train && self.again;
         self.audio_transformer_clap
-            .forward(&clap_out.flatten(1, 2), real_bl.as_ref(), train, again)
+            .forward(&clap_out.flatten(1, 2), real_bl.as_ref(), mode)
     }
 
     /// Keys and values of every cross-attention block for joined audio (B, L, D).
-    pub fn listen(&self, media_bld: &Tensor, audio: &Audio, train: bool) -> Heard {
+    pub fn listen(&self, media_bld: &Tensor, audio: &Audio) -> Heard {
         Heard {
             kv: self
                 .cross
@@ -182,25 +204,24 @@ impl Flamingo {
                 .collect(),
             windows_bw: audio.windows_bw.shallow_clone(),
             full: audio.full(),
-            train,
         }
     }
 
     /// From mels to what the LM attends to.
-    pub fn hear(&self, audio: &Audio, mode: TrainMode, train: bool) -> Heard {
+    pub fn hear(&self, audio: &Audio, mode: Mode) -> Heard {
         let clap_out = self.encode(audio, mode, false);
-        self.hear_encoded(&clap_out, audio, train)
+        self.hear_encoded(&clap_out, audio, mode)
     }
 
     /// [`Flamingo::hear`] on features that [`Flamingo::encode`] gave before.
-    pub fn hear_encoded(&self, clap_out: &Tensor, audio: &Audio, train: bool) -> Heard {
-        self.listen(&self.join(clap_out, audio, train), audio, train)
+    pub fn hear_encoded(&self, clap_out: &Tensor, audio: &Audio, mode: Mode) -> Heard {
+        self.listen(&self.join(clap_out, audio, mode), audio)
     }
 
     /// The LM's normed states (B, T, D) for whole texts. Those of padded positions are finite and mean nothing, see
     /// [`Padding::Behind`].
-    pub fn states(&self, text: &Text, heard: &Heard) -> Tensor {
-        self.run(&text.ids_bt, text.padding(), heard, None, None, &mut |_| {})
+    pub fn states(&self, text: &Text, heard: &Heard, mode: Mode) -> Tensor {
+        self.run(&text.ids_bt, text.padding(), heard, mode, None, &mut |_| {})
     }
 
     /// Logits (B, T_new, V) of new tokens after those that `cache` holds; nothing may be padded.
@@ -210,8 +231,8 @@ impl Flamingo {
             ids_bt,
             Padding::Behind,
             heard,
-            Some(cache),
-            Some(seen_b1),
+            Mode::EVAL,
+            Some((cache, seen_b1)),
             &mut |_| {},
         );
         // Only the last token's logits are ever read: at V = 151,669 the others would cost more than the model.
@@ -243,8 +264,10 @@ impl Flamingo {
         targets: &Tensor,
         positions: &Tensor,
         chunk: i64,
+        mode: Mode,
     ) -> Tensor {
-        let states_nd = self.states(text, heard).flatten(0, 1).index_select(0, positions);
+        let states = self.states(text, heard, mode);
+        let states_nd = states.flatten(0, 1).index_select(0, positions);
         let n = targets.numel() as i64;
         let head = self.lang_encoder.head();
         let sum = |states: &Tensor, head: &Tensor, targets: &Tensor| {
@@ -269,15 +292,15 @@ impl Flamingo {
 
     /// One evaluation pass that keeps what is between, at padded positions too: a comparison may read them.
     pub fn trace(&self, audio: &Audio, text: &Text) -> Traced {
-        let clap_out = self.encode(audio, TrainMode::default(), true);
-        let audio_transformer_out = self.join(&clap_out, audio, false);
-        let heard = self.listen(&audio_transformer_out, audio, false);
+        let clap_out = self.encode(audio, Mode::EVAL, true);
+        let audio_transformer_out = self.join(&clap_out, audio, Mode::EVAL);
+        let heard = self.listen(&audio_transformer_out, audio);
         let mut layers = Vec::new();
         let states = self.run(
             &text.ids_bt,
             Padding::Masked(&text.mask_bt),
             &heard,
-            None,
+            Mode::EVAL,
             None,
             &mut |x: &Tensor| layers.push(x.shallow_clone()),
         );
@@ -289,15 +312,17 @@ impl Flamingo {
         }
     }
 
+    /// `before`: what the text follows, and how many `<audio>` are in it.
     fn run(
         &self,
         ids_bt: &Tensor,
         padding: Padding,
         heard: &Heard,
-        mut cache: Option<&mut Cache>,
-        seen_b1: Option<&Tensor>,
+        mode: Mode,
+        before: Option<(&mut Cache, &Tensor)>,
         each_layer: &mut dyn FnMut(&Tensor),
     ) -> Tensor {
+        let (mut cache, seen_b1) = before.unzip();
         let past = cache.as_ref().map_or(0, |c| c.len());
         let context = Shared::new(self.lang_encoder.context(ids_bt.size()[1], past, padding));
         let few_shot = self.config.cross_attention.frames == cross_attention::Frames::FewShotMask;
@@ -306,12 +331,13 @@ impl Flamingo {
             if let Some(before) = seen_b1 {
                 seen_bt += before;
             }
-            frame_mask(&self.config.cross_attention, &heard.windows_bw, &seen_bt)
+            let rule = &self.config.cross_attention;
+            frame_mask(rule, self.tokens(), &heard.windows_bw, &seen_bt)
         });
         let mut x = self.lang_encoder.embed(ids_bt);
         for (i, layer) in self.lang_encoder.layers.iter().enumerate() {
             let listens = self.cross[i].as_ref().zip(heard.kv[i].as_ref());
-            if self.again && heard.train {
+            if mode.recompute {
                 x = block_again(x, listens, layer, &context, mask.as_ref(), i);
             } else {
                 if let Some((cross, kv)) = listens {
@@ -352,4 +378,106 @@ fn block_again(
         }
         _ => layer.get().forward(&t[0], &context.get(), None, index),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::audio::htsat;
+    use crate::model::presets;
+
+    #[test]
+    fn published_sizes_are_within_the_bounds() {
+        for name in presets::NAMES {
+            assert_eq!(presets::preset(name).unwrap().check(), [], "{name}");
+        }
+    }
+
+    /// Zero, negative, huge and not dividing, for each size that could reach libtorch.
+    #[test]
+    fn a_size_that_cannot_be_is_named() {
+        type Change = fn(&mut Config);
+        let cases: [(Change, &str); 30] = [
+            (|c| htsat(c).embed_dim = 0, "htsat.embed_dim"),
+            (|c| htsat(c).embed_dim = i64::MAX, "htsat.embed_dim"),
+            (|c| htsat(c).embed_dim = -8, "htsat.embed_dim"),
+            (|c| htsat(c).depths = vec![], "htsat.depths"),
+            (|c| htsat(c).depths[2] = 0, "htsat.depths.2"),
+            (|c| htsat(c).num_heads[1] = -8, "htsat.num_heads.1"),
+            (|c| htsat(c).num_heads[1] = 7, "htsat.num_heads.1"),
+            (|c| htsat(c).num_heads[0] = i64::MAX, "htsat.num_heads.0"),
+            (|c| htsat(c).class_num = 0, "htsat.class_num"),
+            (|c| c.audio_transformer.n_head = 0, "audio_transformer.n_head"),
+            (|c| c.audio_transformer.n_head = -8, "audio_transformer.n_head"),
+            (|c| c.audio_transformer.n_head = 7, "audio_transformer.n_head"),
+            (
+                |c| c.audio_transformer.n_head = 1 << 40,
+                "audio_transformer.n_head",
+            ),
+            (|c| c.audio_transformer.d_inner = -1, "audio_transformer.d_inner"),
+            (
+                |c| c.audio_transformer.n_layers = 1 << 20,
+                "audio_transformer.n_layers",
+            ),
+            (
+                |c| c.audio_transformer.attention_dropout = f64::NAN,
+                "audio_transformer.attention_dropout",
+            ),
+            (|c| c.cross_attention.heads = -8, "cross_attention.heads"),
+            (|c| c.cross_attention.heads = 0, "cross_attention.heads"),
+            (|c| c.cross_attention.head_dim = -64, "cross_attention.head_dim"),
+            (|c| c.cross_attention.every = 0, "cross_attention.every"),
+            (|c| c.cross_attention.ff_mult = 1 << 40, "cross_attention.ff_mult"),
+            (
+                |c| c.cross_attention.max_window_per_audio = 0,
+                "cross_attention.max_window_per_audio",
+            ),
+            (|c| lm(c).hidden_size = -2048, "lm.hidden_size"),
+            (|c| lm(c).num_attention_heads = 0, "lm.num_attention_heads"),
+            (|c| lm(c).num_key_value_heads = 3, "lm.num_attention_heads"),
+            (|c| lm(c).num_hidden_layers = usize::MAX, "lm.num_hidden_layers"),
+            (|c| lm(c).rms_norm_eps = -1.0, "lm.rms_norm_eps"),
+            (|c| lm(c).rope_theta = 0.0, "lm.rope_theta"),
+            (|c| c.vocab = 0, "vocab"),
+            (|c| c.audio_token = 1 << 40, "audio_token"),
+        ];
+        fn lm(c: &mut Config) -> &mut lm::qwen2::Config {
+            match &mut c.lm {
+                lm::Config::Qwen2(lm) => lm,
+                other => panic!("{other:?}"),
+            }
+        }
+        fn htsat(c: &mut Config) -> &mut htsat::Config {
+            match &mut c.encoder {
+                audio::Config::Htsat(sizes) => sizes,
+            }
+        }
+        for (change, key) in cases {
+            let mut config = presets::preset("af2-0.5b").unwrap();
+            change(&mut config);
+            let wrong = config.check();
+            assert!(wrong.iter().any(|w| w.key == key), "{key}: {wrong:?}");
+        }
+    }
+
+    /// Checkpoints, recipes and the peers of the benches read and write it so.
+    #[test]
+    fn the_encoder_is_written_as_before_there_were_several() {
+        let config = presets::preset("af2-3b").unwrap();
+        let json = serde_json::to_value(&config).unwrap();
+        let sizes = serde_json::json!({
+            "embed_dim": 256, "depths": [2, 2, 12, 2], "num_heads": [4, 8, 16, 32], "class_num": 527,
+        });
+        assert_eq!(json["htsat"], sizes);
+        assert_eq!(serde_json::from_value::<Config>(json).unwrap(), config);
+        // The tagging head's classes may be left out, and nothing may be there that is not known.
+        let without =
+            serde_json::json!({"embed_dim": 256, "depths": [2, 2, 12, 2], "num_heads": [4, 8, 16, 32]});
+        assert_eq!(
+            serde_json::from_value::<audio::Config>(without).unwrap(),
+            config.encoder
+        );
+        let e = serde_json::from_value::<audio::Config>(serde_json::json!({"embed": 256})).unwrap_err();
+        assert!(e.to_string().contains("unknown field `embed`"), "{e}");
+    }
 }

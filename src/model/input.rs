@@ -2,7 +2,6 @@
 
 use super::flamingo::{Audio, Text};
 use super::layers::onto;
-use crate::shapes::{MEL_BINS, WINDOW_FRAMES};
 use ndarray::{Array2, Array3};
 use tch::{Device, Kind, Tensor};
 
@@ -13,12 +12,13 @@ impl Audio {
     /// The windows of a batch of clips, one after another; padding is an index only.
     ///
     /// # Shapes
-    /// each mel (W_i, 1001, 64), W_i ≥ 1 → `mel_nfm` (Σ W_i, 1001, 64), `windows_bw` (B, max W).
+    /// each mel (W_i, F, M), W_i ≥ 1 → `mel_nfm` (Σ W_i, F, M), `windows_bw` (B, max W).
     pub fn from_mels<'m>(mels: impl IntoIterator<Item = &'m Array3<f32>>, device: Device) -> Audio {
         let mels: Vec<&Array3<f32>> = mels.into_iter().collect();
         let windows: Vec<usize> = mels.iter().map(|m| m.shape()[0]).collect();
         let all = windows.iter().sum::<usize>() as i64;
-        let shape = [all, WINDOW_FRAMES as i64, MEL_BINS as i64];
+        let of = |axis: usize| mels.first().map_or(0, |m| m.shape()[axis] as i64);
+        let shape = [all, of(1), of(2)];
         let mel_nfm = Tensor::zeros(shape, (Kind::Float, Device::Cpu));
         let mut at = 0;
         for (mel, own) in mels.iter().zip(&windows) {
@@ -36,10 +36,10 @@ impl Audio {
         }
     }
 
-    /// The mels with the padded windows between them, as the reference has them. (B, max W, 1001, 64)
+    /// The mels with the padded windows between them, as the reference has them. (B, max W, F, M)
     pub fn padded_mels(&self) -> Tensor {
         let (b, w) = self.windows_bw.size2().unwrap_or_default();
-        let (f, m) = (WINDOW_FRAMES as i64, MEL_BINS as i64);
+        let (_, f, m) = self.mel_nfm.size3().unwrap_or_default();
         self.scatter(&self.mel_nfm, &[f, m], SILENCE_DB)
             .reshape([b, w, f, m])
     }
@@ -65,7 +65,7 @@ impl Audio {
             }
         }
         Audio {
-            mel_nfm: Tensor::zeros([0, WINDOW_FRAMES as i64, MEL_BINS as i64], (Kind::Float, device)),
+            mel_nfm: Tensor::zeros([0i64; 3], (Kind::Float, device)),
             windows_bw: onto(Tensor::from_slice(&mask).reshape([b as i64, w as i64]), device),
             real,
         }
@@ -114,6 +114,7 @@ pub fn targets(labels: &Array2<i64>, device: Device) -> (Tensor, Tensor) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shapes::{MEL_BINS, WINDOW_FRAMES};
 
     #[test]
     fn labels_are_predicted_by_the_state_before_them() {

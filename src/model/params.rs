@@ -4,6 +4,7 @@
 //! answers from a checkpoint, from a fresh initialisation, or, to count a 7B model without its
 //! memory, with a view of one element ([`Origin::Shapes`]).
 
+use super::bounds::LAYERS;
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
 use std::cell::RefCell;
@@ -25,6 +26,16 @@ pub enum Init {
 /// Answers a name with its tensor, when the file has it. Dtype and device are those that are wanted: a tensor that
 /// comes with others is converted afterwards, at the cost of a second copy.
 pub type Lookup<'a> = Box<dyn Fn(&str, Kind, Device) -> Result<Option<Tensor>> + 'a>;
+
+/// Looks a tensor's shape up by its canonical name.
+pub type Shapes<'a> = &'a dyn Fn(&str) -> Option<Vec<i64>>;
+
+/// How many of name(0), name(1), … there are in a row. A stack deeper than any that can be is not counted to its end.
+pub fn in_a_row(shapes: Shapes, name: impl Fn(usize) -> String) -> usize {
+    (0..*LAYERS.end() as usize)
+        .take_while(|i| shapes(&name(*i)).is_some())
+        .count()
+}
 
 /// Where tensors come from.
 pub enum Origin<'a> {

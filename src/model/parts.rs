@@ -20,6 +20,26 @@ pub enum Part {
 }
 
 impl Part {
+    /// In the order of the data.
+    pub const ALL: [Part; 5] = [
+        Part::Clap,
+        Part::AudioTransformer,
+        Part::CrossAttention,
+        Part::Embeddings,
+        Part::Lm,
+    ];
+
+    /// As recipes, logs and plans write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Clap => "clap",
+            Part::AudioTransformer => "audio_transformer",
+            Part::CrossAttention => "cross_attention",
+            Part::Embeddings => "embeddings",
+            Part::Lm => "lm",
+        }
+    }
+
     /// The part that a weight belongs to, by its name.
     pub fn of(name: &str) -> Self {
         if name.starts_with("clap.") {
@@ -33,6 +53,71 @@ impl Part {
         } else {
             Part::Lm
         }
+    }
+
+    /// Whether it comes from the language model's own folder.
+    pub fn of_the_lm(self) -> bool {
+        matches!(self, Part::Embeddings | Part::Lm)
+    }
+}
+
+/// A value for each part of the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct PerPart<T> {
+    /// The audio encoder.
+    pub clap: T,
+    /// What joins the windows.
+    pub audio_transformer: T,
+    /// The blocks between the LM's layers.
+    pub cross_attention: T,
+    /// The input embeddings, which are the output head too where these are tied.
+    pub embeddings: T,
+    /// The LM without its embeddings; with its own head where that is not tied.
+    pub lm: T,
+}
+
+impl<T> PerPart<T> {
+    /// What `value` says of each.
+    pub fn of(value: impl Fn(Part) -> T) -> Self {
+        PerPart {
+            clap: value(Part::Clap),
+            audio_transformer: value(Part::AudioTransformer),
+            cross_attention: value(Part::CrossAttention),
+            embeddings: value(Part::Embeddings),
+            lm: value(Part::Lm),
+        }
+    }
+}
+
+impl<T> std::ops::Index<Part> for PerPart<T> {
+    type Output = T;
+    fn index(&self, part: Part) -> &T {
+        match part {
+            Part::Clap => &self.clap,
+            Part::AudioTransformer => &self.audio_transformer,
+            Part::CrossAttention => &self.cross_attention,
+            Part::Embeddings => &self.embeddings,
+            Part::Lm => &self.lm,
+        }
+    }
+}
+
+impl PerPart<f64> {
+    /// All of it.
+    pub fn total(&self) -> f64 {
+        Part::ALL.iter().map(|part| self[*part]).sum()
+    }
+
+    /// Only the parts that train; 0 for the others.
+    pub fn only(&self, trains: PerPart<bool>) -> Self {
+        PerPart::of(|part| if trains[part] { self[part] } else { 0.0 })
+    }
+}
+
+impl PerPart<bool> {
+    /// Whether it is so of any part.
+    pub fn any(&self) -> bool {
+        Part::ALL.iter().any(|part| self[*part])
     }
 }
 
@@ -57,5 +142,22 @@ impl Precision {
             Precision::Fp32 => f(),
             Precision::AmpBf16 => kernels::autocast_bf16(device, f)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_has_one_name_in_recipes_and_in_what_is_written() {
+        let values = PerPart::of(Part::name);
+        let written = serde_json::to_value(values).unwrap();
+        for part in Part::ALL {
+            assert_eq!(serde_json::to_value(part).unwrap(), part.name());
+            assert_eq!(written[part.name()], part.name());
+            assert_eq!(values[part], part.name());
+        }
+        assert_eq!(written.as_object().unwrap().len(), Part::ALL.len());
     }
 }

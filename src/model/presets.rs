@@ -1,6 +1,6 @@
 //! The published sizes by name.
 
-use super::{audio_transformer, cross_attention, flamingo, htsat, lm};
+use super::{audio, audio_transformer, cross_attention, flamingo, lm};
 use crate::error::{nearest, Error, Result};
 
 /// Length of Qwen2.5's tokenizer with AF2's four added tokens (the embedding is resized to it).
@@ -28,7 +28,7 @@ pub fn preset(name: &str) -> Result<flamingo::Config> {
         }
     };
     Ok(flamingo::Config {
-        htsat: htsat::Config::large(),
+        encoder: audio::Config::published(),
         audio_transformer: audio_transformer::Config::paper(),
         cross_attention: cross_attention::Config::default(),
         lm: lm::Config::Qwen2(lm::qwen2::Config {

@@ -2,6 +2,7 @@
 //!
 //! Follows Hugging Face's `T5EncoderModel` with gated GELU; names as in AF-CLAP's `text_branch`.
 
+use super::bounds::{Sizes, HEADS, LAYERS, VOCABULARY, WIDTH};
 use super::layers::{Linear, RmsNorm};
 use super::params::{Init, Scope};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,27 @@ impl Config {
             relative_attention_num_buckets: 32,
             relative_attention_max_distance: 128,
         }
+    }
+
+    pub(super) fn check(&self, s: &mut Sizes) {
+        s.within("vocab_size", self.vocab_size, VOCABULARY);
+        for (key, value) in [
+            ("d_model", self.d_model),
+            ("d_kv", self.d_kv),
+            ("d_ff", self.d_ff),
+        ] {
+            s.within(key, value, WIDTH);
+        }
+        s.within("num_heads", self.num_heads, HEADS);
+        s.count("num_layers", self.num_layers, LAYERS);
+        // Half of the buckets for each direction, half of these exact.
+        let buckets = self.relative_attention_num_buckets;
+        s.within("relative_attention_num_buckets", buckets, 4..=1 << 16);
+        s.within(
+            "relative_attention_max_distance",
+            self.relative_attention_max_distance,
+            buckets.clamp(1, 1 << 16)..=1 << 20,
+        );
     }
 }
 

@@ -78,9 +78,8 @@ impl Shapes {
         for shape in &self.0 {
             let part = Part::of(&shape.name);
             let trains = shape.weight && stage.train.contains(&part);
-            let language = matches!(part, Part::Lm | Part::Embeddings);
             // As memory has it: of the frozen parts only the LM's own matrices are known to lose nothing in bf16.
-            let held = recipe.train.frozen == Held::Bf16 && language && shape.matrix && !trains;
+            let held = recipe.train.frozen == Held::Bf16 && part.of_the_lm() && shape.matrix && !trains;
             let bytes = shape.elements * if held { 2 } else { shape.width };
             model += bytes;
             if stage.save.full || names::saved_by_trainer(&shape.name, trains, tied) {

@@ -1,7 +1,8 @@
 //! The memory of one GPU in a stage, and what would make it less.
 
-use crate::model::cost::{self, Activations, ByPart, Memory, Trains};
+use crate::model::cost::{self, Activations, Memory};
 use crate::model::flamingo::Config;
+use crate::model::parts::PerPart;
 use crate::recipe::{Held, Precision, Recipe, StageRecipe};
 use serde::Serialize;
 
@@ -14,7 +15,7 @@ pub const GIB: f64 = (1u64 << 30) as f64;
 #[derive(Debug, Clone)]
 pub struct Setup {
     /// Which parts train.
-    pub trains: Trains,
+    pub trains: PerPart<bool>,
     /// Autocast to bf16.
     pub amp: bool,
     /// Frozen LM matrices in bf16.
@@ -86,7 +87,7 @@ impl Setup {
         stage: &StageRecipe,
         gpus: usize,
         config: &Config,
-        parameters: &ByPart,
+        parameters: &PerPart<f64>,
     ) -> Self {
         let t = &recipe.train;
         let most = recipe.data.max_tokens;
@@ -120,8 +121,8 @@ impl Setup {
     }
 
     /// What it takes.
-    pub fn bytes(&self, config: &Config, parameters: &ByPart) -> Bytes {
-        let trained = parameters.of(self.trains);
+    pub fn bytes(&self, config: &Config, parameters: &PerPart<f64>) -> Bytes {
+        let trained = parameters.only(self.trains);
         // Of the frozen parts only the LM's own weights are known to lose nothing in bf16.
         let lm = parameters.lm + parameters.embeddings - trained.lm - trained.embeddings;
         let others = parameters.total() - trained.total() - lm;
@@ -172,7 +173,7 @@ impl Setup {
     }
 
     /// Recipe keys that would save memory, with what each saves by itself; the largest first. `most` is what there is.
-    pub fn changes(&self, config: &Config, parameters: &ByPart, stage: &str, most: f64) -> Vec<String> {
+    pub fn changes(&self, config: &Config, parameters: &PerPart<f64>, stage: &str, most: f64) -> Vec<String> {
         let now = self.bytes(config, parameters).total();
         let mut changes: Vec<(f64, String)> = Vec::new();
         let mut together = self.clone();

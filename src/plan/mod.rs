@@ -10,9 +10,10 @@ pub use model::config;
 use crate::curriculum;
 use crate::data::blend::Blend;
 use crate::error::{Error, Result};
-use crate::model::cost::{self, ByPart, Trains};
+use crate::model::cost;
 use crate::model::flamingo::Config;
-use crate::recipe::{Part, Recipe, StageRecipe};
+use crate::model::parts::PerPart;
+use crate::recipe::{Recipe, StageRecipe};
 use disk::{Disk, Shapes};
 use memory::{Bytes, Setup};
 use paper::Published;
@@ -52,7 +53,7 @@ pub struct Plan {
     /// Where the model's sizes are from.
     pub sizes: String,
     /// Parameters of each part.
-    pub parameters: ByPart,
+    pub parameters: PerPart<f64>,
     /// In the recipe's order.
     pub stages: Vec<StagePlan>,
     /// Whether it fits below [`MOST`] of the memory.
@@ -82,7 +83,7 @@ pub struct StagePlan {
     /// Its name in the recipe.
     pub name: String,
     /// Parameters that train.
-    pub trained: ByPart,
+    pub trained: PerPart<f64>,
     /// Memory of one GPU.
     pub bytes: Bytes,
     /// Their sum.
@@ -177,21 +178,14 @@ pub fn plan(recipe: &Recipe, request: &Request) -> Result<Plan> {
 /// What is known of the model.
 struct Model {
     config: Config,
-    parameters: ByPart,
+    parameters: PerPart<f64>,
     shapes: Shapes,
     published: Option<Published>,
 }
 
 /// The parts of a stage as the cost functions take them.
-pub fn trains(stage: &StageRecipe) -> Trains {
-    let has = |part| stage.train.contains(&part);
-    Trains {
-        clap: has(Part::Clap),
-        audio_transformer: has(Part::AudioTransformer),
-        cross_attention: has(Part::CrossAttention),
-        embeddings: has(Part::Embeddings),
-        lm: has(Part::Lm),
-    }
+pub fn trains(stage: &StageRecipe) -> PerPart<bool> {
+    PerPart::of(|part| stage.train.contains(&part))
 }
 
 fn plan_stage(
@@ -225,7 +219,7 @@ fn plan_stage(
     let tflops = seconds.map(|s| flops * steps as f64 / s / gpus as f64 / 1e12);
     StagePlan {
         name: stage.name.clone(),
-        trained: parameters.of(setup.trains),
+        trained: parameters.only(setup.trains),
         total_bytes: bytes.total(),
         bytes,
         fits,

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::load;
 use crate::model::flamingo::Config;
 use crate::model::presets::{preset, NAMES, QWEN25_AUDIO_TOKEN, QWEN25_VOCAB};
-use crate::model::{htsat, infer, lm};
+use crate::model::{audio, lm};
 use crate::recipe::Recipe;
 use crate::text::tokenizer::Tokenizer;
 use tch::Device;
@@ -23,9 +23,9 @@ pub fn config(recipe: &Recipe) -> Result<(Config, String)> {
         return Ok((plan.config, format!("read off {}", checkpoint.display())));
     }
     let (lm, vocab, audio_token, lm_from) = language(recipe)?;
-    let (htsat, clap_from) = encoder(recipe)?;
+    let (encoder, clap_from) = encoder(recipe)?;
     let config = Config {
-        htsat,
+        encoder,
         audio_transformer: recipe.model.audio_transformer(),
         cross_attention: recipe.model.cross_attention(),
         lm,
@@ -78,21 +78,21 @@ fn without_tokenizer(lm: &lm::Config) -> (i64, i64) {
     (rows, QWEN25_AUDIO_TOKEN.min(rows - 1))
 }
 
-fn encoder(recipe: &Recipe) -> Result<(htsat::Config, String)> {
+fn encoder(recipe: &Recipe) -> Result<(audio::Config, String)> {
     let file = recipe.clap_file();
     if file.exists() {
         let tensors = names::canonical(Archive::open(&file)?, &file)?;
         let shapes = |n: &str| tensors.info(n).map(|i| i.shape.clone());
         return Ok((
-            infer::htsat(&shapes, names::CLAP, &file)?,
+            audio::Config::read(&shapes, names::CLAP, &file)?,
             file.display().to_string(),
         ));
     }
     Ok(match &recipe.clap {
         Some(clap) => (clap.audio.clone(), "the recipe's section clap".into()),
         None => (
-            htsat::Config::large(),
-            format!("built-in HTSAT large ({} is not here)", file.display()),
+            audio::Config::published(),
+            format!("built-in sizes of AF-CLAP's ({} is not here)", file.display()),
         ),
     })
 }

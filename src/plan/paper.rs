@@ -2,8 +2,9 @@
 
 use super::trains;
 use crate::error::Result;
-use crate::model::cost::{self, ByPart};
+use crate::model::cost;
 use crate::model::flamingo::Config;
+use crate::model::parts::{Part, PerPart};
 use crate::model::presets::{preset, NAMES};
 use crate::recipe::Recipe;
 
@@ -36,7 +37,7 @@ pub struct Published {
 pub fn published(
     recipe: &Recipe,
     config: &Config,
-    parameters: &ByPart,
+    parameters: &PerPart<f64>,
     samples: &[u64],
 ) -> Result<Option<Published>> {
     let its_own = recipe.stages.len() == STAGES.len()
@@ -68,10 +69,7 @@ pub fn published(
 }
 
 /// Part for part; tokenizers of a few tokens more are the same size.
-fn same(a: &ByPart, b: &ByPart) -> bool {
-    let close = |(a, b): (f64, f64)| (a / b - 1.0).abs() < 1e-3;
-    a.named()
-        .into_iter()
-        .zip(b.named())
-        .all(|((_, a), (_, b))| close((a, b)))
+fn same(a: &PerPart<f64>, b: &PerPart<f64>) -> bool {
+    let close = |part: &Part| (a[*part] / b[*part] - 1.0).abs() < 1e-3;
+    Part::ALL.iter().all(close)
 }

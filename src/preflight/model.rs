@@ -66,7 +66,7 @@ pub fn start(recipe: &Recipe) -> Start {
         }),
     };
     let sizes = Sizes {
-        htsat: recipe.clap.as_ref().map(|clap| clap.audio.clone()),
+        encoder: recipe.clap.as_ref().map(|clap| clap.audio.clone()),
         audio_transformer: model.audio_transformer.clone(),
         cross_attention: model.cross_attention.clone(),
     };

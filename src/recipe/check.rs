@@ -61,7 +61,7 @@ impl Recipe {
             self.settings(stage, &mut wrong);
         }
         self.optims(&mut wrong);
-        let width = self.clap.as_ref().map(|c| c.audio.output_dim());
+        let width = self.clap.as_ref().map(|c| c.audio.width());
         let heads = self.model.audio_transformer().n_head;
         if let Some(width) = width.filter(|w| heads > 0 && (w % heads != 0 || w / heads < 32)) {
             wrong.push((

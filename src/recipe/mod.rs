@@ -12,7 +12,7 @@ pub use stage::*;
 
 use crate::data::loader::BadItems;
 use crate::data::order::Mixing;
-use crate::model::{audio_transformer, cross_attention, htsat, lm, t5};
+use crate::model::{audio, audio_transformer, cross_attention, lm, t5};
 use crate::run;
 use crate::synth::CorpusSpec;
 use crate::text::in_texts::SpecialTokens;
@@ -96,7 +96,7 @@ impl LmRecipe {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClapRecipe {
-    pub audio: htsat::Config,
+    pub audio: audio::Config,
     /// Sizes of the text tower; its vocabulary is the tokenizer's.
     pub text: TextTower,
     pub joint_dim: i64,

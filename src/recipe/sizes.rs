@@ -2,8 +2,6 @@
 
 use super::{ClapRecipe, LmRecipe, OptimRecipe, Recipe};
 
-/// Stages of the audio encoder: its 64 tokens a window come of four.
-const ENCODER_STAGES: usize = 4;
 /// Weights of an LM or encoder that a recipe may make from nothing.
 const MOST_PARAMETERS: f64 = 1e11;
 /// Items of a rank's optimizer step.
@@ -99,24 +97,8 @@ impl Sizes {
         let inner = t.d_kv as f64 * t.num_heads as f64;
         let layer = t.d_model as f64 * (4.0 * inner + 3.0 * t.d_ff as f64);
         self.parameters("clap.text.num_layers", t.num_layers as f64 * layer);
-        for (key, found) in [("depths", a.depths.len()), ("num_heads", a.num_heads.len())] {
-            if found != ENCODER_STAGES {
-                let message = format!("clap.audio.{key}: {found} stages, the encoder has {ENCODER_STAGES}");
-                self.0.push(message);
-            }
-        }
-        let blocks = a.depths.iter().enumerate().take(ENCODER_STAGES);
-        let weights = blocks.map(|(i, depth)| {
-            let d = a.embed_dim as f64 * f64::from(1u32 << i);
-            *depth as f64 * 12.0 * d * d
-        });
-        self.parameters("clap.audio.embed_dim", weights.sum());
-        for (i, heads) in a.num_heads.iter().enumerate().take(ENCODER_STAGES) {
-            self.divides(
-                &format!("clap.audio.num_heads.{i}"),
-                (*heads, "the heads of this stage"),
-                a.embed_dim.saturating_mul(1 << i),
-            );
-        }
+        self.parameters("clap.audio", a.block_weights());
+        let wrong = a.check_together("clap.audio");
+        self.0.extend(wrong.iter().map(ToString::to_string));
     }
 }

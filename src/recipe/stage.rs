@@ -3,7 +3,7 @@
 use super::{one_f64, two};
 use crate::data::bucket::Limits;
 use crate::error::{Error, Result};
-use crate::model::htsat;
+use crate::model::mode::{EncoderMode, Mode};
 pub use crate::model::parts::{Part, Precision};
 use crate::optim::{Rule, Split, BETAS};
 use globset::Glob;
@@ -137,8 +137,8 @@ pub struct StageRecipe {
     pub clap_mode: ClapMode,
     /// What `clap_mode: train` turns on: batch statistics of one clip at a time, one random window of each clip taken for a
     /// longer sound, SpecAugment, stochastic depth. Default: all, as the reference.
-    #[serde(default = "htsat::TrainMode::reference")]
-    pub clap_train: htsat::TrainMode,
+    #[serde(default = "EncoderMode::reference")]
+    pub clap_train: EncoderMode,
     /// Most windows of 10 s per item.
     pub windows: usize,
     /// set → weight; a weight of 0.5 takes half of the set per epoch, 2 takes it twice.
@@ -157,10 +157,19 @@ pub struct StageRecipe {
 
 impl StageRecipe {
     /// The audio encoder's mode in training.
-    pub fn encoder_mode(&self) -> htsat::TrainMode {
+    pub fn encoder_mode(&self) -> EncoderMode {
         match self.clap_mode {
-            ClapMode::Eval => htsat::TrainMode::default(),
+            ClapMode::Eval => EncoderMode::EVAL,
             ClapMode::Train => self.clap_train,
+        }
+    }
+
+    /// How its training runs a model whose audio transformer has this attention dropout.
+    pub fn mode(&self, train: &TrainRecipe, attention_dropout: f64) -> Mode {
+        Mode {
+            recompute: train.activation_checkpointing,
+            attention_dropout,
+            encoder: self.encoder_mode(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a configuration of the reference says of a model's sizes beside its tensors.
 
 use crate::error::Result;
-use crate::model::bounds;
+use crate::model::{bounds, cross_attention};
 use crate::yaml::Fields;
 use serde_yaml::Mapping;
 
@@ -42,11 +42,12 @@ impl<'m> Sizes<'m> {
     /// LM blocks per cross-attention block.
     pub fn every(&self) -> Result<Option<i64>> {
         let key = "cross_attn_every_n_layers";
-        self.file.size(Some(self.model), key, bounds::EVERY)
+        self.file.size(Some(self.model), key, cross_attention::EVERY)
     }
 
     pub fn max_window_per_audio(&self) -> Result<Option<i64>> {
-        self.file.size(self.audio, "max_window_per_audio", bounds::FRAMES)
+        self.file
+            .size(self.audio, "max_window_per_audio", cross_attention::FRAMES)
     }
 
     pub fn few_shot_mask(&self) -> Result<bool> {

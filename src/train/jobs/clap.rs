@@ -11,9 +11,8 @@ use crate::data::manifest::Manifest;
 use crate::data::order::Cursor;
 use crate::dist::Ranks;
 use crate::error::{self, Error, Result};
-use crate::model::bounds;
 use crate::model::clap::{Clap, Config, TEXT_TOKENS};
-use crate::model::htsat::TrainMode;
+use crate::model::mode::{EncoderMode, Mode};
 use crate::model::params::{Origin, Params, Store};
 use crate::preflight;
 use crate::recipe::{ClapRecipe, OptimRecipe, Recipe, SaveRecipe};
@@ -131,7 +130,7 @@ impl<'a> Training<'a> {
             text: section.text.config(tokenizer.len() as i64),
             joint_dim: section.joint_dim,
         };
-        let wrong = bounds::clap(&config).into_iter();
+        let wrong = config.check().into_iter();
         error::all(
             wrong
                 .map(|w| Error::recipe(&recipe.name, w.to_string()))
@@ -182,13 +181,16 @@ impl<'a> Training<'a> {
     }
 
     /// What the encoder does in training.
-    fn mode(&self) -> TrainMode {
-        TrainMode {
-            batch_norm: true,
-            spec_augment: self.section.augment,
-            drop_path: self.section.augment,
-            again: self.run.recipe.train.activation_checkpointing,
-            ..TrainMode::default()
+    fn mode(&self) -> Mode {
+        Mode {
+            recompute: self.run.recipe.train.activation_checkpointing,
+            encoder: EncoderMode {
+                batch_norm: true,
+                spec_augment: self.section.augment,
+                drop_path: self.section.augment,
+                ..EncoderMode::EVAL
+            },
+            ..Mode::EVAL
         }
     }
 
@@ -347,7 +349,7 @@ impl Data<Input> for &Training<'_> {
             let heard = first_windows(&mels, self.device);
             let best = no_grad(|| {
                 self.compute(|| {
-                    let audio = self.model.embed_windows(&heard, TrainMode::default());
+                    let audio = self.model.embed_windows(&heard, Mode::EVAL);
                     audio.matmul(&text.tr()).argmax(1, false)
                 })
             })?;

@@ -3,9 +3,8 @@
 use super::encoded::Encoded;
 use crate::data::feed::Example;
 use crate::model::flamingo::{Audio, Flamingo, Text};
-use crate::model::htsat::TrainMode;
 use crate::model::input;
-use crate::recipe::{Part, StageRecipe};
+use crate::model::mode::Mode;
 use crate::text::labels::Batch as TextBatch;
 use crate::train::job::{Batch, Size};
 use ndarray::Array3;
@@ -15,7 +14,7 @@ use tch::{Device, Tensor};
 /// What the model takes.
 pub struct Input {
     pub audio: Audio,
-    /// Frozen features (B, W, 64, D), where they are known.
+    /// Frozen features (B, W, tokens, D), where they are known.
     pub features: Option<Tensor>,
     pub text: Text,
     targets: Tensor,
@@ -56,23 +55,14 @@ pub fn of(
 }
 
 impl Input {
-    /// Sum of the losses of the counted labels; see [`Flamingo::loss_sum`] for `chunk`. `train` turns on what only training
-    /// does.
-    pub fn loss_sum(&self, model: &Flamingo, stage: &StageRecipe, train: bool, chunk: usize) -> Tensor {
+    /// Sum of the losses of the counted labels; see [`Flamingo::loss_sum`] for `chunk`.
+    pub fn loss_sum(&self, model: &Flamingo, mode: Mode, chunk: usize) -> Tensor {
         let heard = match &self.features {
-            Some(features) => model.hear_encoded(features, &self.audio, train),
-            None => {
-                let mode = match train {
-                    true => TrainMode {
-                        again: model.again && stage.train.contains(&Part::Clap),
-                        ..stage.encoder_mode()
-                    },
-                    false => TrainMode::default(),
-                };
-                model.hear(&self.audio, mode, train)
-            }
+            Some(features) => model.hear_encoded(features, &self.audio, mode),
+            None => model.hear(&self.audio, mode),
         };
-        model.loss_sum(&self.text, &heard, &self.targets, &self.positions, chunk as i64)
+        let (targets, positions) = (&self.targets, &self.positions);
+        model.loss_sum(&self.text, &heard, targets, positions, chunk as i64, mode)
     }
 }
 

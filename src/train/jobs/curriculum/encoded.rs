@@ -5,10 +5,9 @@ use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::load::Loaded;
 use crate::model::flamingo::Audio;
-use crate::model::htsat::TrainMode;
+use crate::model::mode::Mode;
 use crate::progress::Progress;
 use crate::recipe::Precision;
-use crate::shapes::TOKENS_PER_WINDOW;
 use std::collections::{HashMap, HashSet};
 use tch::{no_grad, Device, Kind, Tensor};
 
@@ -18,7 +17,7 @@ const ENCODE_AT_ONCE: usize = 8;
 /// Forward passes of each rank between two exchanges of what they gave: ranks that are not equally fast wait that often.
 const BETWEEN_EXCHANGES: usize = 8;
 
-/// Features of a frozen encoder, by clip: (W, 64, D) each.
+/// Features of a frozen encoder, by clip: (W, tokens, D) each.
 #[derive(Default)]
 pub struct Encoded(HashMap<Clip, Tensor>);
 
@@ -93,7 +92,7 @@ impl Encoded {
         self.0.get(clip)
     }
 
-    /// Pads and stacks: (B, W, 64, D), with the windows' mask.
+    /// Pads and stacks: (B, W, tokens, D), with the windows' mask.
     pub(super) fn stack(&self, examples: &[Example], device: Device) -> Option<(Tensor, Audio)> {
         let each: Vec<&Tensor> = examples
             .iter()
@@ -161,7 +160,7 @@ fn encode(
         return Ok(all);
     }
     let audio = Audio::from_mels(mels.iter().map(|m| &**m), model.device);
-    let encode = || no_grad(|| model.model.encode(&audio, TrainMode::default(), false));
+    let encode = || no_grad(|| model.model.encode(&audio, Mode::EVAL, false));
     let features = model.compute(precision, encode)?.to_kind(Kind::Float);
     for (row, (i, mel)) in good.into_iter().zip(&mels).enumerate() {
         let own = features.get(row as i64).narrow(0, 0, mel.shape()[0] as i64);
@@ -185,13 +184,13 @@ fn exchange(
     let mut sizes: Vec<f64> = features.iter().flatten().map(windows).collect();
     // Where a rank has failed, the others end here: before any of them waits on its device.
     ranks.sum(&mut sizes)?;
-    let width = model.model.config.htsat.output_dim();
+    let encoder = &model.model.config.encoder;
     let mut sizes = sizes.into_iter();
     let _guarded = ranks.guarded();
     for (part, owner) in features.iter_mut().zip(owners) {
         for (place, windows) in part.iter_mut().zip(&mut sizes) {
             if place.is_none() && windows > 0.0 {
-                let shape = [windows as i64, TOKENS_PER_WINDOW, width];
+                let shape = [windows as i64, encoder.tokens_per_window(), encoder.width()];
                 *place = Some(Tensor::empty(shape, (Kind::Float, model.device)));
             }
         }

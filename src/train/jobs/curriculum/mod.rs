@@ -181,7 +181,6 @@ pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Re
         Begin::Stage(before) => load::open(&recipe.stage_folder(&before.name), &options)?,
         Begin::Path(path) => load::open_parts(&preflight::parts(recipe, path), &options)?,
     };
-    model.model.again = recipe.train.activation_checkpointing;
     for note in model.notes.iter().filter(|_| ranks.first() && !told) {
         crate::say!("note: {note}");
     }
@@ -200,7 +199,7 @@ pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Re
 /// What a recipe says of a model and its checkpoint does not, or says otherwise: rules that have no weights.
 fn follow(recipe: &Recipe, model: &mut Flamingo, ranks: &Ranks) {
     if let Some(own) = &recipe.model.audio_transformer {
-        model.set_attention_dropout(own.attention_dropout);
+        model.config.audio_transformer.attention_dropout = own.attention_dropout;
     }
     if let Some(own) = &recipe.model.cross_attention {
         let rule = &mut model.config.cross_attention;

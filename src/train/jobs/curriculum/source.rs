@@ -12,6 +12,7 @@ use crate::data::order::Cursor;
 use crate::data::skips::Ledger;
 use crate::dist::{self, Ranks};
 use crate::error::Result;
+use crate::model::mode::Mode;
 use crate::plan;
 use crate::recipe::{Recipe, StageRecipe};
 use crate::run;
@@ -215,7 +216,7 @@ impl Data<Input> for StageData<'_> {
                 let Some(batch) = self.heard(examples)? else {
                     continue;
                 };
-                sum += no_grad(|| self.stage.loss(&batch.input, false))?;
+                sum += no_grad(|| self.stage.loss(&batch.input, Mode::EVAL))?;
                 sums[2 * set + 1] += batch.counted as f64;
             }
             let _guarded = ranks.guarded();

@@ -6,6 +6,7 @@ use crate::data::feed::Ears;
 use crate::error::Result;
 use crate::load::Loaded;
 use crate::model::cost;
+use crate::model::mode::Mode;
 use crate::model::params::Params;
 use crate::plan;
 use crate::recipe::{
@@ -23,6 +24,7 @@ const SILENT_TOKENS: usize = 64;
 pub struct Stage<'a> {
     pub model: &'a Loaded,
     pub recipe: &'a StageRecipe,
+    mode: Mode,
     precision: Precision,
     loss_chunk: usize,
     embedding_mask: Option<EmbeddingMask>,
@@ -37,18 +39,24 @@ impl<'a> Stage<'a> {
         Stage {
             model,
             recipe,
+            mode: recipe.mode(train, model.model.config.audio_transformer.attention_dropout),
             precision: train.precision,
             loss_chunk: train.loss_chunk,
             embedding_mask: EmbeddingMask::new(&model.params, recipe, &rows, model.device),
         }
     }
 
-    /// The sum of the losses of a batch's counted labels; `train` turns on what only training does.
+    /// How training runs the model.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The sum of the losses of a batch's counted labels.
     ///
     /// # Errors
     /// A device that cannot compute in the recipe's precision.
-    pub fn loss(&self, input: &Input, train: bool) -> Result<Tensor> {
-        let forward = || input.loss_sum(&self.model.model, self.recipe, train, self.loss_chunk);
+    pub fn loss(&self, input: &Input, mode: Mode) -> Result<Tensor> {
+        let forward = || input.loss_sum(&self.model.model, mode, self.loss_chunk);
         self.model.compute(self.precision, forward)
     }
 }
@@ -91,7 +99,7 @@ impl Job for Stage<'_> {
     }
 
     fn part(&self, name: &str) -> &'static str {
-        named(Part::of(name))
+        Part::of(name).name()
     }
 
     fn tree(&self) -> Tree {
@@ -120,7 +128,7 @@ impl Job for Stage<'_> {
     }
 
     fn loss_sum(&self, input: &Input) -> Result<Tensor> {
-        self.loss(input, true)
+        self.loss(input, self.mode)
     }
 
     fn mask(&self) {
@@ -139,7 +147,7 @@ impl Job for Stage<'_> {
             - cost::head_flops(config, (items * text) as f64, trains);
         let all = all + cost::train_flops(config, items, windows, text, trains, false);
         match batch.input.features {
-            Some(_) => all - cost::forward_flops(config, items, windows, text).htsat,
+            Some(_) => all - cost::forward_flops(config, items, windows, text).clap,
             None => all,
         }
     }
@@ -154,16 +162,6 @@ impl Job for Stage<'_> {
             Some((format!("gate/{gate}/{layer}"), entry.tensor.detach().tanh()))
         })
         .collect()
-    }
-}
-
-fn named(part: Part) -> &'static str {
-    match part {
-        Part::Clap => "clap",
-        Part::AudioTransformer => "audio_transformer",
-        Part::CrossAttention => "cross_attention",
-        Part::Embeddings => "embeddings",
-        Part::Lm => "lm",
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! Reference: `htsat.py` (`BasicLayer`, `SwinTransformerBlock`, `PatchMerging`).
 
-use super::layers::{LayerNorm, Linear};
-use super::params::{Init, Scope};
 use crate::ffi::kernels::{recompute, Shared};
+use crate::model::layers::{LayerNorm, Linear};
+use crate::model::params::{Init, Scope};
 use tch::{Kind, Tensor};
 
 /// Side of an attention window, in patches.
 const WINDOW: i64 = 8;
+/// Patches of one.
+pub const ATTENTION_WINDOW: i64 = WINDOW * WINDOW;
 /// Rows of the table of relative positions: the distances of two patches of a window.
 pub const TABLE: i64 = (2 * WINDOW - 1) * (2 * WINDOW - 1);
 
@@ -108,7 +110,7 @@ impl Block {
         let shift = if odd && side > WINDOW { WINDOW / 2 } else { 0 };
         let attn_mask = (shift > 0).then(|| {
             let windows = (side / WINDOW).pow(2);
-            let n = WINDOW * WINDOW;
+            let n = ATTENTION_WINDOW;
             p.buffer("attn_mask", &[windows, n, n], Kind::Float, || {
                 shift_mask(side, shift)
             })
@@ -120,7 +122,7 @@ impl Block {
             &[TABLE, heads],
             Init::Normal(0.02),
         );
-        let n = WINDOW * WINDOW;
+        let n = ATTENTION_WINDOW;
         let bias_index = a.buffer(
             "relative_position_index",
             &[n, n],
@@ -164,7 +166,7 @@ impl Block {
 
     fn attention(&self, x: &Tensor) -> Tensor {
         let (b, l, d) = x.size3().unwrap_or((0, 0, 0));
-        let (s, n) = (self.side / WINDOW, WINDOW * WINDOW);
+        let (s, n) = (self.side / WINDOW, ATTENTION_WINDOW);
         let mut x = x.reshape([b, self.side, self.side, d]);
         if self.shift > 0 {
             x = x.roll([-self.shift, -self.shift], [1, 2]);
@@ -226,7 +228,7 @@ impl Block {
 /// (64, 64): which row of the bias table the offset between two patches of a window reads.
 fn relative_position_index() -> Tensor {
     let side = 2 * WINDOW - 1;
-    let n = WINDOW * WINDOW;
+    let n = ATTENTION_WINDOW;
     let index: Vec<i64> = (0..n * n)
         .map(|ij| {
             let (i, j) = (ij / n, ij % n);
@@ -244,7 +246,7 @@ fn shift_mask(side: i64, shift: i64) -> Tensor {
         x if x < side - shift => 1,
         _ => 2,
     };
-    let (s, n) = (side / WINDOW, WINDOW * WINDOW);
+    let (s, n) = (side / WINDOW, ATTENTION_WINDOW);
     let mut data = Vec::with_capacity((s * s * n * n) as usize);
     for w in 0..s * s {
         let region = |i: i64| {

@@ -2,8 +2,8 @@
 //!
 //! Reference: `feature_fusion.py`, class `AFF`.
 
-use super::layers::{BatchNorm, Conv2d};
-use super::params::Scope;
+use crate::model::layers::{BatchNorm, Conv2d};
+use crate::model::params::Scope;
 use tch::{Kind, Tensor};
 
 /// Reduction of the bottleneck.

@@ -3,19 +3,37 @@
 //! Reference: `htsat.py` of the published code ("HTSAT-large", `afclap` variant); paper section 3.1.
 
 use super::fusion::FeatureFusion;
-use super::layers::{onto, BatchNorm, Conv2d, LayerNorm, Linear};
-use super::params::Scope;
-use super::swin::Stage;
-use crate::shapes::{MEL_BINS, WINDOW_FRAMES};
+use super::swin::{Stage, ATTENTION_WINDOW, TABLE};
+use super::Activations;
+use crate::error::{Error, Result};
+use crate::model::bounds::Sizes;
+use crate::model::layers::{onto, BatchNorm, Conv2d, LayerNorm, Linear};
+use crate::model::mode::{Longer, Mode};
+use crate::model::params::{in_a_row, Scope, Shapes};
+use crate::shapes::{FrontEnd, AF_CLAP};
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
+use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 /// Side of the square image that the mel is folded into.
 const IMAGE: i64 = 256;
 /// Patches are 4 × 4 without overlap.
 const PATCH: i64 = 4;
+/// Patches along a side of it.
+const SIDE: i64 = IMAGE / PATCH;
+/// Stages: nothing else takes the 64 × 64 patches down to the 8 × 8 that fold back into 64 tokens.
+const STAGES: usize = 4;
+/// Bands of the mel.
+const MEL_BINS: i64 = AF_CLAP.mel_bins as i64;
 /// Pieces of time stacked along frequency: 256 / 64.
-const FOLDS: i64 = IMAGE / MEL_BINS as i64;
+const FOLDS: i64 = IMAGE / MEL_BINS;
+
+/// The first width: the fusion of longer clips works in a quarter of it.
+const EMBED_DIM: RangeInclusive<i64> = 4..=1 << 13;
+const DEPTH: RangeInclusive<i64> = 1..=1 << 8;
+const HEADS: RangeInclusive<i64> = 1..=1 << 10;
+const CLASSES: RangeInclusive<i64> = 1..=1 << 16;
 
 /// Sizes of the encoder. The default is the published "large".
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,56 +65,173 @@ impl Config {
         }
     }
 
-    /// Width of the 64 output tokens: 8 × embed_dim for four stages.
-    pub fn output_dim(&self) -> i64 {
+    pub fn front_end(&self) -> &'static FrontEnd {
+        &AF_CLAP
+    }
+
+    /// 2 frequency × 32 time.
+    pub fn tokens_per_window(&self) -> i64 {
+        (SIDE >> (STAGES - 1)).pow(2)
+    }
+
+    /// Width of the output tokens: 8 × embed_dim for four stages.
+    pub fn width(&self) -> i64 {
         let doubled = 1i64.checked_shl(self.depths.len().saturating_sub(1) as u32);
         self.embed_dim.saturating_mul(doubled.unwrap_or(i64::MAX))
     }
-}
 
-/// What `forward` does beyond evaluation; none of it by default. In a recipe what is left out is as the reference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default = "TrainMode::reference")]
-pub struct TrainMode {
-    /// Batch statistics in the batch norms, and their running averages move.
-    pub batch_norm: bool,
-    /// One clip at a time, its padded windows included, as the reference runs: statistics are the clip's.
-    pub clip_by_clip: bool,
-    /// With `clip_by_clip`: a window of each clip that goes through the fusion of longer sounds, though none is longer.
-    pub longer: Longer,
-    /// SpecAugment on the mel: up to 2 stripes of 64 frames and 2 of 8 bins set to zero.
-    pub spec_augment: bool,
-    /// Stochastic depth, 0 to 0.1 over the blocks.
-    pub drop_path: bool,
-    /// Blocks are computed again in the backward pass (activation checkpointing). Not with `clip_by_clip`, which goes
-    /// through each block several times: its weights would be reduced over the ranks after the first.
-    #[serde(skip)]
-    pub again: bool,
-}
+    /// Each stage's patches, width, blocks and heads.
+    fn stages(&self) -> impl Iterator<Item = (f64, f64, f64, f64)> + '_ {
+        let all = self.depths.iter().zip(&self.num_heads).enumerate().take(STAGES);
+        all.map(|(i, (depth, heads))| {
+            let patches = ((SIDE >> i) * (SIDE >> i)) as f64;
+            let width = self.embed_dim as f64 * (1 << i) as f64;
+            (patches, width, *depth as f64, *heads as f64)
+        })
+    }
 
-impl TrainMode {
-    /// Everything that the reference's `model.train()` turns on.
-    pub fn reference() -> Self {
-        TrainMode {
-            batch_norm: true,
-            clip_by_clip: true,
-            longer: Longer::Random,
-            spec_augment: true,
-            drop_path: true,
-            again: false,
+    pub fn block_weights(&self) -> f64 {
+        self.stages().map(|(_, d, depth, _)| depth * 12.0 * d * d).sum()
+    }
+
+    pub(super) fn check(&self, s: &mut Sizes) {
+        s.within("embed_dim", self.embed_dim, EMBED_DIM);
+        s.within("class_num", self.class_num, CLASSES);
+        for (i, depth) in self.depths.iter().enumerate().take(STAGES) {
+            s.count(&format!("depths.{i}"), *depth, DEPTH);
+        }
+        for (i, heads) in self.num_heads.iter().enumerate().take(STAGES) {
+            s.within(&format!("num_heads.{i}"), *heads, HEADS);
+        }
+        self.check_together(s);
+    }
+
+    pub(super) fn check_together(&self, s: &mut Sizes) {
+        for (key, found) in [("depths", self.depths.len()), ("num_heads", self.num_heads.len())] {
+            if found != STAGES {
+                s.add(key, format!("{STAGES} stages"), found);
+            }
+        }
+        for (i, heads) in self.num_heads.iter().enumerate().take(STAGES) {
+            let width = self.embed_dim.saturating_mul(1 << i);
+            if *heads > 0 && width > 0 && width % heads != 0 {
+                let expected = format!("heads that divide the stage's width {width}");
+                s.add(&format!("num_heads.{i}"), expected, heads);
+            }
+        }
+    }
+
+    /// The sizes of tensors under `prefix`.
+    ///
+    /// # Errors
+    /// Tensors that are missing or make no encoder.
+    pub fn read(shapes: Shapes, prefix: &str, path: &Path) -> Result<Self> {
+        let dim = |name: &str, axis: usize| -> Result<i64> {
+            let key = format!("{prefix}.{name}");
+            let shape = shapes(&key).ok_or_else(|| {
+                Error::checkpoint(path, &key, "a tensor of the audio encoder", "no such tensor")
+                    .hint("is this a checkpoint with the audio encoder? clap_ckpt/ may hold it")
+            })?;
+            shape
+                .get(axis)
+                .copied()
+                .filter(|n| (1..=1 << 20).contains(n))
+                .ok_or_else(|| {
+                    Error::checkpoint(
+                        path,
+                        &key,
+                        format!("a size at axis {axis}"),
+                        format!("shape {shape:?}"),
+                    )
+                })
+        };
+        let embed_dim = dim("patch_embed.proj.weight", 0)?;
+        let mut depths = Vec::new();
+        let mut num_heads = Vec::new();
+        for stage in 0..STAGES {
+            let block = |j: usize| format!("layers.{stage}.blocks.{j}.attn.relative_position_bias_table");
+            num_heads.push(dim(&block(0), 1)?);
+            depths.push(in_a_row(shapes, |j| format!("{prefix}.{}", block(j))));
+        }
+        for (stage, heads) in num_heads.iter().enumerate() {
+            if (embed_dim << stage) % heads != 0 {
+                return Err(Error::checkpoint(
+                    path,
+                    format!("{prefix}.layers.{stage}"),
+                    format!("a number of heads that divides {}", embed_dim << stage),
+                    heads.to_string(),
+                ));
+            }
+        }
+        Ok(Config {
+            embed_dim,
+            depths,
+            num_heads,
+            class_num: dim("head.weight", 0)?,
+        })
+    }
+
+    pub(super) fn operations(&self) -> f64 {
+        let stages = self.stages().enumerate();
+        let all = stages.map(|(i, (l, d, depth, _))| {
+            let merging = if i + 1 < STAGES { 4.0 * l * d * d } else { 0.0 };
+            depth * (24.0 * l * d * d + 4.0 * l * ATTENTION_WINDOW as f64 * d) + merging
+        });
+        2.0 * (SIDE * SIDE * PATCH * PATCH) as f64 * self.embed_dim as f64 + all.sum::<f64>()
+    }
+
+    /// Norms in and out, qkv three times over, the MLP. Attention is the memory-efficient kernel's, which keeps one number a head
+    /// and patch; its bias and the shift's mask are one image's, and kept in both kinds.
+    pub(super) fn activations(&self, windows: f64, low: f64, full: f64) -> Activations {
+        let block = |l: f64, d: f64, heads: f64| {
+            windows * l * (2.0 * d * full + 18.0 * d * low + heads * full)
+                + l * heads * ATTENTION_WINDOW as f64 * (full + low)
+        };
+        Activations {
+            kept: self
+                .stages()
+                .map(|(l, d, depth, heads)| depth * block(l, d, heads))
+                .sum(),
+            inputs: self
+                .stages()
+                .map(|(l, d, depth, _)| depth * windows * l * d * full)
+                .sum(),
+            largest: self
+                .stages()
+                .map(|(l, d, _, heads)| block(l, d, heads))
+                .fold(0.0, f64::max),
         }
     }
 }
 
-/// Which of a clip's windows is taken for a longer sound. Reference: where no clip of a training batch is longer than
-/// 10 s, one is declared so at random, so that the fusion's weights get a gradient; AF2 calls the encoder clip by clip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Longer {
-    #[default]
-    None,
-    First,
-    Random,
+impl std::fmt::Display for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(
+            f,
+            "{} wide, depths {:?}, heads {:?}",
+            self.embed_dim, self.depths, self.num_heads
+        )
+    }
+}
+
+/// The fusion of a longer clip's chunks; LAION-CLAP's unfused encoders have none.
+pub(super) fn fuses(name: &str) -> bool {
+    name.starts_with("patch_embed.mel_conv2d.") || name.starts_with("patch_embed.fusion_model.")
+}
+
+pub(super) fn computes(name: &str) -> bool {
+    let ends = ["attn_mask", "relative_position_index", "num_batches_tracked"];
+    let unused = [
+        "spectrogram_extractor.",
+        "logmel_extractor.",
+        "tscam_conv.",
+        "head.",
+    ];
+    ends.iter().any(|e| name.ends_with(e)) || unused.iter().any(|u| name.starts_with(u))
+}
+
+pub(super) fn table_of(name: &str) -> Option<i64> {
+    name.ends_with("relative_position_index").then_some(TABLE)
 }
 
 /// Intermediate tensors, for golden tests and `af2 trace`.
@@ -129,11 +264,11 @@ impl Htsat {
         let stft = p / "spectrogram_extractor" / "stft";
         let _ = stft.fixed_weight("conv_real.weight", &[513, 1, 1024], || stft_matrix(false));
         let _ = stft.fixed_weight("conv_imag.weight", &[513, 1, 1024], || stft_matrix(true));
-        let _ = (p / "logmel_extractor").fixed_weight("melW", &[513, MEL_BINS as i64], || {
+        let _ = (p / "logmel_extractor").fixed_weight("melW", &[513, MEL_BINS], || {
             // The front end of this crate computes the mel; this matrix is never read.
-            Tensor::zeros([513, MEL_BINS as i64], (Kind::Float, Device::Cpu))
+            Tensor::zeros([513, MEL_BINS], (Kind::Float, Device::Cpu))
         });
-        let bn0 = BatchNorm::new(p / "bn0", MEL_BINS as i64);
+        let bn0 = BatchNorm::new(p / "bn0", MEL_BINS);
         let patch_embed = PatchEmbed::new(p / "patch_embed", config.embed_dim);
         let blocks: usize = config.depths.iter().sum();
         let mut index = 0;
@@ -141,7 +276,7 @@ impl Htsat {
             .map(|i| {
                 let q = p / "layers" / i;
                 let dim = config.embed_dim << i;
-                let side = (IMAGE / PATCH) >> i;
+                let side = SIDE >> i;
                 Stage::new(
                     &q,
                     dim,
@@ -157,9 +292,9 @@ impl Htsat {
                 )
             })
             .collect();
-        let width = config.output_dim();
+        let width = config.width();
         let norm = LayerNorm::new(p / "norm", width, 1e-5);
-        let (kf, classes) = ((IMAGE / PATCH) >> (stages - 1), config.class_num);
+        let (kf, classes) = (SIDE >> (stages - 1), config.class_num);
         let kernel = [kf / FOLDS, 3];
         Conv2d::new(p / "tscam_conv", width, classes, kernel, [1, 1]);
         Linear::new(p / "head", classes, classes, true);
@@ -176,15 +311,15 @@ impl Htsat {
     /// `mel_b4fm` (B, 4, 1001, 64) log-mel in dB: the shrunken whole and three chunks for longer clips,
     /// the same mel four times otherwise; `longer` indexes the clips that go through the fusion.
     /// Returns (B, 64, 8·embed_dim).
-    pub fn forward(&self, mel_b4fm: &Tensor, longer: &[i64], mode: TrainMode) -> Tensor {
+    pub fn forward(&self, mel_b4fm: &Tensor, longer: &[i64], mode: Mode) -> Tensor {
         self.run(mel_b4fm, longer, mode, None)
     }
 
     /// [`Htsat::forward`] for windows of exactly 10 s: `mel_bfm` (B, 1001, 64) without the four-fold copy.
     /// Equal to the reference's four identical channels except in train mode, where BatchNorm's
     /// unbiased running variance counts elements: there the copy is made.
-    pub fn forward_windows(&self, mel_bfm: &Tensor, mode: TrainMode) -> Tensor {
-        let channels = if mode.batch_norm { 4 } else { 1 };
+    pub fn forward_windows(&self, mel_bfm: &Tensor, mode: Mode) -> Tensor {
+        let channels = if mode.encoder.batch_norm { 4 } else { 1 };
         let mel = mel_bfm.unsqueeze(1).expand([-1, channels, -1, -1], false);
         self.forward(&mel, &[], mode)
     }
@@ -193,11 +328,11 @@ impl Htsat {
     ///
     /// # Shapes
     /// `mel_bwfm` (B, W, 1001, 64), padded windows included → (B·W, 64, 8·embed_dim).
-    pub fn forward_clips(&self, mel_bwfm: &Tensor, mode: TrainMode) -> Tensor {
+    pub fn forward_clips(&self, mel_bwfm: &Tensor, mode: Mode) -> Tensor {
         let clips = mel_bwfm.unbind(0);
         let encode = |mel: &Tensor| {
             let windows = mel.size()[0];
-            let longer = match mode.longer {
+            let longer = match mode.encoder.longer {
                 Longer::None => Vec::new(),
                 Longer::First => vec![0],
                 // Drawn on the host: it is an index, and nothing waits for the device.
@@ -213,7 +348,7 @@ impl Htsat {
     /// [`Htsat::forward`] in evaluation, keeping what is between.
     pub fn trace(&self, mel_b4fm: &Tensor, longer: &[i64]) -> Traced {
         let mut kept = Vec::new();
-        let encodings = self.run(mel_b4fm, longer, TrainMode::default(), Some(&mut kept));
+        let encodings = self.run(mel_b4fm, longer, Mode::EVAL, Some(&mut kept));
         let norm = kept.pop().unwrap_or_default();
         let layers = kept.split_off(2);
         let patch_embed = kept.pop().unwrap_or_default();
@@ -227,35 +362,30 @@ impl Htsat {
         }
     }
 
-    fn run(
-        &self,
-        mel: &Tensor,
-        longer: &[i64],
-        mode: TrainMode,
-        mut keep: Option<&mut Vec<Tensor>>,
-    ) -> Tensor {
+    fn run(&self, mel: &Tensor, longer: &[i64], mode: Mode, mut keep: Option<&mut Vec<Tensor>>) -> Tensor {
         let mut note = |t: &Tensor| {
             if let Some(k) = keep.as_deref_mut() {
                 k.push(t.shallow_clone());
             }
         };
+        let own = mode.encoder;
         let x = self
             .bn0
-            .forward(&mel.transpose(1, 3), mode.batch_norm)
+            .forward(&mel.transpose(1, 3), own.batch_norm)
             .transpose(1, 3);
-        let x = if mode.spec_augment { spec_augment(&x) } else { x };
+        let x = if own.spec_augment { spec_augment(&x) } else { x };
         let image = fold(&x);
         note(&image);
-        let mut x = self.patch_embed.forward(&image, longer, mode.batch_norm);
+        let mut x = self.patch_embed.forward(&image, longer, own.batch_norm);
         note(&x);
         for stage in &self.layers {
-            x = stage.forward(&x, mode.drop_path, mode.again && !mode.clip_by_clip);
+            x = stage.forward(&x, own.drop_path, mode.recompute && !own.clip_by_clip);
             note(&x);
         }
         let x = self.norm.forward(&x);
         note(&x);
         // (B, side·side, D) in image order → time pieces undone: (B, 2 frequency, 32 time).
-        let side = (IMAGE / PATCH) >> (self.stages - 1);
+        let side = SIDE >> (self.stages - 1);
         let (b, bins) = (x.size()[0], side / FOLDS);
         x.transpose(1, 2)
             .reshape([b, -1, FOLDS, bins, side])
@@ -360,4 +490,4 @@ impl PatchEmbed {
 }
 
 // The folding constants are only right together.
-const _: () = assert!(IMAGE * FOLDS >= WINDOW_FRAMES as i64);
+const _: () = assert!(IMAGE * FOLDS >= AF_CLAP.frames() as i64);
