@@ -329,7 +329,7 @@ fn af_clap_text_audio_and_similarity() {
         &g.get("text_proj_unnormalised"),
         1e-5,
     );
-    let text = model.embed_text(&ids, &real);
+    let text = model.embed_text(&ids, &real, Mode::EVAL);
     assert_close("text embedding", &text, &g.get("text_embedding"), 1e-5);
     let mel = g.get("mel");
     let longer = Tensor::stack(&[mel.i(0), mel.i(1), mel.i(2), mel.i(1).flip([0])], 0);

@@ -85,13 +85,13 @@ impl Clap {
 
     /// # Shapes
     /// `ids_bt` (B, 77), `real_bt` (B, 77) → (B, joint), of length 1.
-    pub fn embed_text(&self, ids_bt: &Tensor, real_bt: &Tensor) -> Tensor {
-        unit(&self.project_text(&self.text_branch.forward(ids_bt, real_bt)))
+    pub fn embed_text(&self, ids_bt: &Tensor, real_bt: &Tensor, mode: Mode) -> Tensor {
+        unit(&self.project_text(&self.text_branch.forward(ids_bt, real_bt, mode)))
     }
 
     /// The text tower's last hidden state (B, 77, D).
     pub fn text_states(&self, ids_bt: &Tensor, real_bt: &Tensor) -> Tensor {
-        self.text_branch.forward(ids_bt, real_bt)
+        self.text_branch.forward(ids_bt, real_bt, Mode::EVAL)
     }
 
     /// (B, T, D) → (B, joint), before it is brought to length 1.

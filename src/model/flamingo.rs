@@ -11,7 +11,7 @@ use super::mode::Mode;
 use super::params::Scope;
 use crate::ffi::kernels::{recompute, Shared};
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Reduction, Tensor};
+use tch::{Kind, Tensor};
 
 /// Everything that fixes the shape of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -252,8 +252,7 @@ impl Flamingo {
             .sum_dim_intlist(1i64, true, Kind::Int64)
     }
 
-    /// The sum of the cross-entropies of the counted labels. At most `chunk` labels' logits (0: all) exist at once: those of a
-    /// later chunk take their place, and in training they are computed again in the backward pass.
+    /// The sum of the cross-entropies of the counted labels; see [`Decoder::loss_sum`] for `chunk`.
     ///
     /// # Shapes
     /// `targets`, `positions` (N) of [`super::input::targets`] → scalar float32
@@ -268,26 +267,7 @@ impl Flamingo {
     ) -> Tensor {
         let states = self.states(text, heard, mode);
         let states_nd = states.flatten(0, 1).index_select(0, positions);
-        let n = targets.numel() as i64;
-        let head = self.lang_encoder.head();
-        let sum = |states: &Tensor, head: &Tensor, targets: &Tensor| {
-            let logits = states.linear(head, None::<&Tensor>).to_kind(Kind::Float);
-            logits.cross_entropy_loss::<Tensor>(targets, None, Reduction::Sum, -100, 0.0)
-        };
-        if chunk == 0 || n <= chunk {
-            return sum(&states_nd, head, targets);
-        }
-        let starts = (0..n).step_by(chunk as usize);
-        let parts: Vec<Tensor> = starts
-            .map(|at| {
-                let own = chunk.min(n - at);
-                let targets = targets.narrow(0, at, own);
-                // The head is an input, not held: all chunks share it, and so does the input embedding where it is tied.
-                let inputs = [states_nd.narrow(0, at, own), head.shallow_clone()];
-                recompute(&inputs, move |t| sum(&t[0], &t[1], &targets))
-            })
-            .collect();
-        Tensor::stack(&parts, 0).sum(Kind::Float)
+        self.lang_encoder.loss_sum(&states_nd, targets, chunk)
     }
 
     /// One evaluation pass that keeps what is between, at padded positions too: a comparison may read them.

@@ -4,7 +4,9 @@
 
 use super::bounds::{Sizes, HEADS, LAYERS, VOCABULARY, WIDTH};
 use super::layers::{Linear, RmsNorm};
+use super::mode::Mode;
 use super::params::{Init, Scope};
+use crate::ffi::kernels::{recompute, Shared};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -72,7 +74,7 @@ impl Config {
 pub struct T5Encoder {
     shared: Tensor,
     relative_attention_bias: Tensor,
-    blocks: Vec<Block>,
+    blocks: Vec<Shared<Block>>,
     final_layer_norm: RmsNorm,
     config: Config,
 }
@@ -106,7 +108,7 @@ impl T5Encoder {
                 let (attn, ff) = (&a / "SelfAttention", &f / "DenseReluDense");
                 // T5's own initialisation: attention is not scaled by √d_kv, so the query weights start smaller.
                 let std = |n: i64| Init::Normal((n as f64).powf(-0.5));
-                Block {
+                Shared::new(Block {
                     attn_norm: RmsNorm::new(&a / "layer_norm", d, 1e-6),
                     q: Linear::with_init(&attn / "q", d, inner, false, std(d * config.d_kv)),
                     k: Linear::with_init(&attn / "k", d, inner, false, std(d)),
@@ -116,7 +118,7 @@ impl T5Encoder {
                     wi_0: Linear::with_init(&ff / "wi_0", d, config.d_ff, false, std(d)),
                     wi_1: Linear::with_init(&ff / "wi_1", d, config.d_ff, false, std(d)),
                     wo: Linear::with_init(&ff / "wo", config.d_ff, d, false, std(config.d_ff)),
-                }
+                })
             })
             .collect();
         T5Encoder {
@@ -130,7 +132,7 @@ impl T5Encoder {
 
     /// # Shapes
     /// `ids_bt` (B, T) int64, `real_bt` (B, T), 0 on padding → last hidden state (B, T, D).
-    pub fn forward(&self, ids_bt: &Tensor, real_bt: &Tensor) -> Tensor {
+    pub fn forward(&self, ids_bt: &Tensor, real_bt: &Tensor, mode: Mode) -> Tensor {
         let (b, t) = ids_bt.size2().unwrap_or((0, 0));
         let mut x = Tensor::embedding(&self.shared, ids_bt, -1, false, false);
         let buckets = self.buckets(t).to_device(x.device());
@@ -144,7 +146,17 @@ impl T5Encoder {
         let mask = (bias_1hqk + Tensor::zeros([b, 1, 1, t], (Kind::Float, x.device())))
             .masked_fill(&padded, f64::from(f32::MIN));
         for block in &self.blocks {
-            x = block.forward(&x, &mask, self.config.num_heads);
+            let heads = self.config.num_heads;
+            x = match mode.recompute {
+                false => block.get().forward(&x, &mask, heads),
+                true => {
+                    let block = block.clone();
+                    // All blocks share the mask, whose weights learn too.
+                    recompute(&[x, mask.shallow_clone()], move |t| {
+                        block.get().forward(&t[0], &t[1], heads)
+                    })
+                }
+            };
         }
         self.final_layer_norm.forward(&x)
     }

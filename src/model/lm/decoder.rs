@@ -5,11 +5,12 @@
 //! `lang_encoder.model.layers.N.decoder_layer.…`.
 
 use super::rotary::Rotary;
-use crate::ffi::kernels::Shared;
+use crate::ffi::kernels::{recompute, Shared};
 use crate::model::bounds::{Sizes, HEADS, HEAD_DIM, INNER, LAYERS, POSITIONS, VOCABULARY, WIDTH};
 use crate::model::layers::{rotary_tables, rotate_half, Linear, RmsNorm};
+use crate::model::mode::Mode;
 use crate::model::params::{Init, Scope};
-use tch::{Kind, Tensor};
+use tch::{Kind, Reduction, Tensor};
 
 /// Sizes and switches, which a family's own configuration makes ([`super::Config::decoder`]).
 #[derive(Debug, Clone, PartialEq)]
@@ -272,6 +273,47 @@ impl Decoder {
     /// The head's weight (V, D): the embeddings where they are tied.
     pub fn head(&self) -> &Tensor {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
+    }
+
+    /// The sum of the cross-entropies of the tokens behind these states. At most `chunk` states' logits (0: all) exist at once: those
+    /// of a later chunk take their place, and in training they are computed again in the backward pass.
+    ///
+    /// # Shapes
+    /// `states_nd` (N, D) normed, `targets` (N) int64 → scalar float32
+    pub fn loss_sum(&self, states_nd: &Tensor, targets: &Tensor, chunk: i64) -> Tensor {
+        let n = targets.numel() as i64;
+        let sum = |states: &Tensor, head: &Tensor, targets: &Tensor| {
+            let logits = states.linear(head, None::<&Tensor>).to_kind(Kind::Float);
+            logits.cross_entropy_loss::<Tensor>(targets, None, Reduction::Sum, -100, 0.0)
+        };
+        if chunk == 0 || n <= chunk {
+            return sum(states_nd, self.head(), targets);
+        }
+        let starts = (0..n).step_by(chunk as usize);
+        let parts: Vec<Tensor> = starts
+            .map(|at| {
+                let own = chunk.min(n - at);
+                let targets = targets.narrow(0, at, own);
+                // The head is an input, not held: all chunks share it, and so does the input embedding where it is tied.
+                let inputs = [states_nd.narrow(0, at, own), self.head().shallow_clone()];
+                recompute(&inputs, move |t| sum(&t[0], &t[1], &targets))
+            })
+            .collect();
+        Tensor::stack(&parts, 0).sum(Kind::Float)
+    }
+
+    /// The LM alone, in training: token ids (B, T), padded at most behind each text → normed states (B, T, D).
+    pub fn train_states(&self, ids_bt: &Tensor, mode: Mode) -> Tensor {
+        if !mode.recompute {
+            return self.states(ids_bt, Padding::Behind, None, &mut |_| {});
+        }
+        let context = Shared::new(self.context(ids_bt.size()[1], 0, Padding::Behind));
+        let mut x = self.embed(ids_bt);
+        for (i, layer) in self.layers.iter().enumerate() {
+            let (layer, context) = (layer.clone(), context.clone());
+            x = recompute(&[x], move |t| layer.get().forward(&t[0], &context.get(), None, i));
+        }
+        self.normed(&x)
     }
 
     /// The LM alone: token ids (B, T), padded at most behind each text → logits (B, T, V).

@@ -275,7 +275,7 @@ impl Job for Training<'_> {
     fn loss_sum(&self, input: &Input) -> Result<Tensor> {
         self.compute(|| {
             let audio = self.model.embed_windows(&input.mel_bfm, self.mode());
-            let text = self.model.embed_text(&input.ids_bt, &input.real_bt);
+            let text = self.model.embed_text(&input.ids_bt, &input.real_bt, self.mode());
             let scale = self.model.logit_scale_a.exp().clamp_max(MOST_SCALE);
             symmetric_loss(&audio, &text, &scale)
         })
@@ -337,7 +337,7 @@ impl Data<Input> for &Training<'_> {
         let distinct: Vec<String> = all.filter(|c| seen.insert(c.clone())).collect();
         let captions: Vec<&str> = distinct.iter().map(String::as_str).collect();
         let (ids, real, _) = text_tokens(&captions, &self.tokenizer, self.device)?;
-        let text = no_grad(|| self.compute(|| self.model.embed_text(&ids, &real)))?;
+        let text = no_grad(|| self.compute(|| self.model.embed_text(&ids, &real, Mode::EVAL)))?;
         let mut right = [0.0];
         for (number_of, clips) in self.validation.chunks(AT_ONCE).enumerate() {
             if number_of % ranks.world != ranks.rank {

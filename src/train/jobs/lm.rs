@@ -10,6 +10,7 @@ use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
 use crate::model::lm::{self, qwen2, Decoder, Naming};
+use crate::model::mode::Mode;
 use crate::model::params::{Origin, Params, Store};
 use crate::preflight;
 use crate::recipe::{LmRecipe, OptimRecipe, Recipe, SaveRecipe};
@@ -25,7 +26,7 @@ use crate::train::{number, train, Resume, Run};
 use rand::seq::SliceRandom;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use tch::{no_grad, Device, Kind, Reduction, Tensor};
+use tch::{no_grad, Device, Tensor};
 
 const NAME: &str = "lm";
 
@@ -75,8 +76,9 @@ fn section(recipe: &Recipe) -> Result<&LmRecipe> {
 pub struct Input {
     /// (B, T) int64.
     ids_bt: Tensor,
-    /// (B·T) int64, −100 on padding.
+    /// (N) int64: the tokens that are asked for, and where in (B·T) they are.
     targets: Tensor,
+    positions: Tensor,
 }
 
 /// The language model while it trains.
@@ -193,14 +195,13 @@ impl<'a> Lm<'a> {
         }
     }
 
-    fn loss(&self, input: &Input) -> Result<Tensor> {
-        self.run.recipe.train.precision.compute(self.device, || {
-            let logits = self
-                .model
-                .forward(&input.ids_bt)
-                .flatten(0, 1)
-                .to_kind(Kind::Float);
-            logits.cross_entropy_loss::<Tensor>(&input.targets, None, Reduction::Sum, -100, 0.0)
+    fn loss(&self, input: &Input, mode: Mode) -> Result<Tensor> {
+        let train = &self.run.recipe.train;
+        train.precision.compute(self.device, || {
+            let states = self.model.train_states(&input.ids_bt, mode).flatten(0, 1);
+            let states = states.index_select(0, &input.positions);
+            self.model
+                .loss_sum(&states, &input.targets, train.loss_chunk as i64)
         })
     }
 }
@@ -276,7 +277,14 @@ impl Job for Lm<'_> {
     }
 
     fn loss_sum(&self, input: &Input) -> Result<Tensor> {
-        self.loss(input)
+        let recompute = self.run.recipe.train.activation_checkpointing;
+        self.loss(
+            input,
+            Mode {
+                recompute,
+                ..Mode::EVAL
+            },
+        )
     }
 }
 
@@ -330,7 +338,7 @@ impl Data<Input> for &Lm<'_> {
             }
             let texts: Vec<&[i64]> = texts.iter().map(Vec::as_slice).collect();
             let batch = self.batch(&texts);
-            let loss = no_grad(|| self.loss(&batch.input))?;
+            let loss = no_grad(|| self.loss(&batch.input, Mode::EVAL))?;
             let _guarded = ranks.guarded();
             sums[0] += number(&loss)?;
             sums[1] += batch.counted as f64;
@@ -345,18 +353,20 @@ impl Data<Input> for &Lm<'_> {
 fn next_tokens(batch: &[&[i64]], pad: i64, device: Device) -> (Input, usize) {
     let width = batch.iter().map(|t| t.len()).max().unwrap_or(1).max(2) - 1;
     let mut input = vec![pad; batch.len() * width];
-    let mut targets = vec![-100i64; batch.len() * width];
+    let (mut targets, mut positions) = (Vec::new(), Vec::new());
     for (b, ids) in batch.iter().enumerate() {
         for t in 0..ids.len().saturating_sub(1) {
             input[b * width + t] = ids[t];
-            targets[b * width + t] = ids[t + 1];
+            targets.push(ids[t + 1]);
+            positions.push((b * width + t) as i64);
         }
     }
-    let counted = targets.iter().filter(|t| **t >= 0).count();
+    let counted = targets.len();
     let ids = Tensor::from_slice(&input).reshape([batch.len() as i64, width as i64]);
     let input = Input {
         ids_bt: ids.to_device(device),
         targets: Tensor::from_slice(&targets).to_device(device),
+        positions: Tensor::from_slice(&positions).to_device(device),
     };
     (input, counted)
 }
@@ -372,7 +382,8 @@ mod tests {
             Vec::<i64>::try_from(input.ids_bt.flatten(0, 1)).unwrap(),
             [1, 2, 3, 4, 0, 0]
         );
-        let targets = Vec::<i64>::try_from(input.targets).unwrap();
-        assert_eq!((targets, counted), (vec![2, 3, 0, 0, -100, -100], 4));
+        let [targets, positions] = [input.targets, input.positions].map(|t| Vec::<i64>::try_from(t).unwrap());
+        assert_eq!((targets, counted), (vec![2, 3, 0, 0], 4));
+        assert_eq!(positions, [0, 1, 2, 3]);
     }
 }
