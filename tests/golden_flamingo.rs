@@ -193,7 +193,7 @@ fn autocast_gives_the_references_logits() {
     println!("autocast: {ours:.2e} from the reference's, which is {apart:.2e} from float32");
     assert!(ours <= 2e-2 && ours < apart, "{ours} and {apart}");
     let stage = stage("optim: {steps: 1, batch_size: 2, learning_rate: 0.001}");
-    let mode = new_steps(&model, &stage).mode();
+    let mode = new_stage(&model, &stage).mode();
     let loss = || no_grad(|| batch.input.loss_sum(&model.model, mode, 0) / batch.counted as f64);
     let loss = scalar(&af2::ffi::kernels::autocast_bf16(Device::Cpu, loss).unwrap());
     let expected = scalar(&g.get("batch0/none/autocast_bf16_loss"));
@@ -230,7 +230,7 @@ fn loss_and_gradients_of_mixed_lengths_need_no_mask() {
             assert!(lengths.len() > 2, "texts of several lengths: {lengths:?}");
             let mut stage = stage("optim: {steps: 1, batch_size: 2, learning_rate: 0.001}");
             stage.train = serde_yaml::from_str(&format!("{all:?}")).unwrap();
-            let mode = new_steps(&model, &stage).mode();
+            let mode = new_stage(&model, &stage).mode();
             let loss = match masked {
                 false => batch.input.loss_sum(&model.model, mode, 0),
                 true => {
@@ -279,7 +279,7 @@ fn recomputed_blocks_and_a_chunked_loss_have_the_same_gradients() {
         let batch = batch_of(&model, &Ears::new(0), &note["batch0"]["filenames"]);
         let mode = Mode {
             recompute: again,
-            ..new_steps(&model, &stage).mode()
+            ..new_stage(&model, &stage).mode()
         };
         batch.input.loss_sum(&model.model, mode, chunk).backward();
         let found: Vec<(String, tch::Tensor)> = model
