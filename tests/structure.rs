@@ -43,7 +43,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "text",
         ],
     ),
-    ("generate", &["error", "shapes", "model"]),
+    ("generate", &["error", "shapes", "data", "model", "load"]),
     ("trace", &["error", "checkpoint", "data", "load", "model"]),
     ("synth", &["error", "shapes", "fsutil", "data"]),
     (
@@ -185,6 +185,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "doctor",
             "gpu_check",
         ],
+    ),
+    (
+        "prelude",
+        &["error", "shapes", "data", "model", "load", "generate"],
     ),
 ];
 
