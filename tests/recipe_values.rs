@@ -864,6 +864,7 @@ fn every_key_that_a_message_or_a_page_names_is_one() {
             "tar",
             "py",
             "csv",
+            "md",
         ];
         ends.iter().any(|e| word.ends_with(&format!(".{e}")))
             || [
@@ -920,7 +921,11 @@ fn every_key_that_a_message_or_a_page_names_is_one() {
         "data-manifests/README.md",
     ];
     for page in manual.chain(beside.map(str::to_owned)) {
-        let text = std::fs::read_to_string(root.join(&page)).unwrap();
+        let mut text = std::fs::read_to_string(root.join(&page)).unwrap();
+        if page == "docs/errors.md" {
+            // Its examples are wrong on purpose.
+            text = text.rsplit("```").next().unwrap().to_owned();
+        }
         texts.push((page, text));
     }
     let (mut seen, mut tried) = (0, 0);
