@@ -8,7 +8,9 @@ use af2::load::convert::{convert, Choice, Layout};
 use af2::load::{self, Options};
 use af2::model::lm::{Cache, Config, Decoder, Padding};
 use af2::model::{cost, flamingo};
-use af2::recipe::{Part, Recipe};
+use af2::preflight;
+use af2::recipe::Part;
+use af2::recipe_file;
 use af2::text::{prompt, tokenizer::Tokenizer};
 use af2::trace;
 use common::{af2, golden, relative};
@@ -307,8 +309,8 @@ fn a_plan_counts_a_familys_parameters_to_the_last() {
     for family in FAMILIES {
         let d = tempfile::tempdir().unwrap();
         let path = recipe(d.path(), &folder(family), "", "cross_attention");
-        let recipe = Recipe::load(&path, &[]).unwrap();
-        let loaded = load::start(&recipe, Device::Cpu).unwrap();
+        let recipe = recipe_file::load(&path, &[]).unwrap();
+        let loaded = load::start(&preflight::start(&recipe), Device::Cpu).unwrap();
         let (config, _): (flamingo::Config, String) = af2::plan::config(&recipe).unwrap();
         assert_eq!(config, loaded.model.config);
         let counted = cost::parameters(&config).unwrap();
@@ -346,8 +348,8 @@ fn a_model_is_saved_opened_and_exported_as_the_family_that_it_is() {
     for family in FAMILIES {
         let d = tempfile::tempdir().unwrap();
         let path = recipe(d.path(), &folder(family), "", "cross_attention");
-        let recipe = Recipe::load(&path, &[]).unwrap();
-        let loaded = load::start(&recipe, Device::Cpu).unwrap();
+        let recipe = recipe_file::load(&path, &[]).unwrap();
+        let loaded = load::start(&preflight::start(&recipe), Device::Cpu).unwrap();
         let released = d.path().join("released");
         load::save(&released, &loaded).unwrap();
         let opened = load::open(&released, &Options::new(Device::Cpu)).unwrap();
