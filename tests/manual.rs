@@ -479,10 +479,12 @@ fn verbs_options_and_targets_in_prose_are_there() {
             match own.first().map(String::as_str) {
                 Some("af2") => exists(&shown(&page), &own[1..]),
                 Some("make") => {
-                    let names = own[1..]
+                    let mut names = own[1..]
                         .iter()
-                        .filter(|w| !w.contains(['=', '-', '…']) || w.contains("-c"));
-                    names.take(1).for_each(|n| target(&shown(&page), n));
+                        .filter(|w| !w.starts_with('-') && !w.contains('='));
+                    if let Some(name) = names.next() {
+                        target(&shown(&page), name);
+                    }
                 }
                 _ => continue,
             }
