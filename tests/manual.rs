@@ -1,6 +1,6 @@
-//! The manual says what is so. Every command of `README.md`, `CONTRIBUTING.md` and `docs/` is run here, or stands in
-//! [`NOT_RUN`] with the reason why not; its verb, its options and the files it names are there in either case. Links lead
-//! somewhere, exit codes are those of `src/error.rs`.
+//! The manual says what is so. Every command of `README.md`, `CONTRIBUTING.md` and `docs/` is run here, some with less to do
+//! ([`SMALLER`]), or stands in [`NOT_RUN`] with the reason why not; its verb, its options and the files that it names are there
+//! in either case. Links lead somewhere, exit codes are those of `src/error.rs`.
 
 mod common;
 
@@ -35,21 +35,16 @@ const NOT_RUN: &[(&str, &str)] = &[
         "af2 recipe import pretrain.yaml",
         "the reference's file; tests/recipes.rs imports one",
     ),
-    // Many minutes. `tests/demo.rs` makes the same steps at their smallest.
-    ("af2 demo --output experiments/every-2", "a quarter of an hour"),
-    ("af2 synth", "writes the whole corpus; tests/demo.rs"),
-    ("af2 lm", "minutes; tests/demo.rs"),
-    ("af2 clap", "minutes; tests/demo.rs"),
-    ("af2 train ablations/every-2.yaml", "minutes; tests/demo.rs"),
-    ("af2 train recipes/demo.yaml", "minutes; tests/demo.rs"),
-    ("af2 eval", "needs a trained demo; tests/demo.rs"),
-    (
-        "af2 report experiments/every-2",
-        "needs that run; experiments/demo is reported here",
-    ),
+    // Many minutes; the front page's ablation makes the same steps, smaller, and `tests/demo.rs` the demo's.
+    ("af2 demo", "a quarter of an hour"),
+    ("af2 synth recipes/demo.yaml", "minutes"),
+    ("af2 lm recipes/demo.yaml", "minutes"),
+    ("af2 clap recipes/demo.yaml", "minutes"),
+    ("af2 train recipes/demo.yaml", "minutes"),
+    ("af2 eval recipes/demo.yaml", "needs the trained demo"),
     (
         "af2 data read recipes/demo.yaml",
-        "the demo's corpus; tests/data_loader.rs",
+        "needs the demo's corpus; tests/data_loader.rs",
     ),
     // The machine's own verdict.
     ("af2 doctor", "what it says is the machine's; tests/doctor.rs"),
@@ -66,6 +61,21 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("make install", "tests/install.rs"),
     ("make uninstall", "tests/install.rs"),
 ];
+
+/// Commands that are run with less to do than they say, and what is changed in their recipe.
+const SMALLER: (&[&str], &str) = (
+    &[
+        "af2 synth ablations/every-2.yaml",
+        "af2 lm ablations/every-2.yaml",
+        "af2 clap ablations/every-2.yaml",
+        "af2 train ablations/every-2.yaml",
+        "af2 eval ablations/every-2.yaml",
+    ],
+    "corpus.singles_per_class=5 corpus.counting=20 corpus.scenes=20 corpus.attributes=10 corpus.long=6 lm.optim.steps=10 \
+     clap.optim.steps=3 clap.optim.batch_size=8 stages.0.optim.steps=3 stages.1.optim.steps=2 stages.2.optim.steps=2 \
+     stages.0.optim.batch_size=4 stages.1.optim.batch_size=2 stages.2.optim.batch_size=2 eval.limit=4 \
+     eval.max_new_tokens=8",
+);
 
 /// Commands that end here with another exit code than a user's, and why.
 const ELSEWHERE: &[(&str, i32, &str)] = &[(
@@ -359,82 +369,103 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-#[test]
-fn every_command_is_run_or_says_why_not() {
-    let folder = scratch();
-    let mut used = BTreeSet::new();
-    let mut ran = BTreeMap::new();
-    for Line {
-        place,
-        command,
-        comment,
-    } in commands()
-    {
-        let own = words(&command);
-        if let Some(at) = own
-            .iter()
-            .position(|w| w.trim_start_matches("./").ends_with("af2"))
-        {
-            exists(&place, &own[at + 1..]);
-        }
-        for word in &own {
-            let mine = ["recipes/", "ablations/", "tests/", "scripts/"].iter();
-            let glob = word.contains('*');
-            if !glob && mine.into_iter().any(|p| word.starts_with(p)) {
-                let there = folder.path().join(word).exists() || root().join(word).exists();
-                assert!(there, "{place}: {word} is not there");
-            }
-        }
+/// Holds that all that a command line names is there: verb, options, files of the repository.
+fn names_what_is_there(line: &Line, own: &[String], folder: &Path) {
+    let Line { place, .. } = line;
+    let program = |w: &String| w == "af2" || w.ends_with("/af2");
+    if let Some(at) = own.iter().position(program) {
+        exists(place, &own[at + 1..]);
+    }
+    let folders = ["recipes/", "ablations/", "tests/", "scripts/"];
+    for word in own.iter().filter(|w| folders.iter().any(|f| w.starts_with(f))) {
+        let there = folder.join(word).exists() || root().join(word).exists();
+        assert!(there || word.contains('*'), "{place}: {word} is not there");
+    }
+}
+
+/// Of a command that is not run: its recipe, with the changes behind it, can be read all the same.
+fn its_recipe_reads(line: &Line, own: &[String], folder: &Path) {
+    let recipe = |w: &String| w.ends_with(".yaml") && folder.join(w).is_file();
+    let Some(at) = own.iter().position(recipe).filter(|_| own[0] == "af2") else {
+        return;
+    };
+    let changes = own[at + 1..]
+        .iter()
+        .filter(|w| !w.starts_with('-') && w.contains('='));
+    let all: Vec<String> = [&own[at]]
+        .into_iter()
+        .chain(changes)
+        .map(|w| format!("'{w}'"))
+        .collect();
+    let done = run(folder, &format!("af2 recipe show {}", all.join(" ")));
+    assert!(done.status.success(), "{}: {}", line.place, text(&done.stderr));
+}
+
+/// What was met: the entries of [`NOT_RUN`], and what the commands that were run have printed.
+#[derive(Default)]
+struct Met {
+    not_run: BTreeSet<&'static str>,
+    ran: BTreeMap<String, Output>,
+}
+
+fn obey(lines: &[&Line]) -> Met {
+    let scratch = scratch();
+    let folder = scratch.path();
+    let mut met = Met::default();
+    for line in lines {
+        let Line {
+            place,
+            command,
+            comment,
+        } = line;
+        let own = words(command);
+        names_what_is_there(line, &own, folder);
         if let Some((begins, _)) = NOT_RUN.iter().find(|(begins, _)| command.starts_with(begins)) {
-            used.insert(*begins);
-            // A recipe and its changes can be read all the same.
-            let at = own
-                .iter()
-                .position(|w| folder.path().join(w).is_file() && w.ends_with(".yaml"));
-            if let Some(at) = at.filter(|_| command.starts_with("af2 ")) {
-                let changes = own[at..]
-                    .iter()
-                    .filter(|w| !w.starts_with('-') && (**w == own[at] || w.contains('=')));
-                let changes: Vec<String> = changes.map(|w| format!("'{w}'")).collect();
-                let done = run(folder.path(), &format!("af2 recipe show {}", changes.join(" ")));
-                assert!(
-                    done.status.success(),
-                    "{place}: {command}: {}",
-                    text(&done.stderr)
-                );
-            }
+            met.not_run.insert(*begins);
+            its_recipe_reads(line, &own, folder);
+            continue;
+        }
+        assert_eq!(own[0], "af2", "{place}: {command}: neither run nor named");
+        // The same line on two pages is one.
+        if met.ran.contains_key(command) {
             continue;
         }
         let code = comment
             .strip_prefix("exit code ")
-            .and_then(|c| c.split(':').next());
-        let code = code.and_then(|c| c.parse().ok());
-        let elsewhere = ELSEWHERE.iter().find(|(line, ..)| command == *line);
+            .and_then(|c| c.split(':').next()?.parse().ok());
+        let elsewhere = ELSEWHERE.iter().find(|(line, ..)| command == line);
         let expected = elsewhere.map_or(code.unwrap_or(0), |(_, code, _)| *code);
-        // The same line on two pages is one.
-        if ran.contains_key(&command) {
-            continue;
-        }
-        assert_eq!(
-            own.first().map(String::as_str),
-            Some("af2"),
-            "{place}: {command}: neither run nor named"
-        );
-        let done = run(folder.path(), &command);
+        let smaller = SMALLER.0.iter().any(|begins| command.starts_with(begins));
+        let whole = match smaller {
+            true => format!("{command} {}", SMALLER.1),
+            false => command.clone(),
+        };
+        let done = run(folder, &whole);
         let found = done.status.code().unwrap_or(-1);
-        assert_eq!(
-            found,
-            expected,
-            "{place}: {command}\n{}{}",
-            text(&done.stdout),
-            text(&done.stderr)
-        );
-        ran.insert(command, done);
+        let said = text(&done.stdout) + &text(&done.stderr);
+        assert_eq!(found, expected, "{place}: {command}\n{said}");
+        met.ran.insert(command.clone(), done);
     }
+    met
+}
+
+#[test]
+fn every_command_is_run_or_says_why_not() {
+    let all = commands();
+    let (front, others): (Vec<&Line>, Vec<&Line>) =
+        all.iter().partition(|l| l.place.starts_with("README.md"));
+    let Met { mut not_run, ran } = std::thread::scope(|scope| {
+        let front = scope.spawn(|| obey(&front));
+        let mut met = obey(&others);
+        let front = front.join().unwrap();
+        met.not_run.extend(front.not_run);
+        met.ran.extend(front.ran);
+        met
+    });
     for (begins, reason) in NOT_RUN {
-        assert!(used.contains(begins), "`{begins}` ({reason}) stands on no page");
+        assert!(not_run.remove(begins), "`{begins}` ({reason}) stands on no page");
     }
-    assert!(ran.len() > 15, "only {:#?}", ran.keys());
+    assert!(ran.len() > 20, "only {:#?}", ran.keys());
 
     // What a page says a command prints.
     let mut compared = 0;
@@ -598,8 +629,8 @@ fn the_front_page_is_one() {
 fn yaml_and_json_on_a_page_can_be_read() {
     let (mut recipes, mut settings) = (0, 0);
     let folder = scratch();
-    for (page, text) in pages() {
-        for block in blocks(&page, &text) {
+    for (page, whole) in pages() {
+        for block in blocks(&page, &whole) {
             match block.kind.as_str() {
                 "json" => {
                     serde_json::from_str::<serde_json::Value>(&block.body).unwrap();
@@ -613,7 +644,7 @@ fn yaml_and_json_on_a_page_can_be_read() {
                         .trim_start_matches("# ")
                         .to_owned();
                     let done = run(folder.path(), &format!("af2 recipe check {path}"));
-                    assert!(done.status.success(), "{}: {}", block.place, common_text(&done));
+                    assert!(done.status.success(), "{}: {}", block.place, text(&done.stderr));
                     recipes += 1;
                 }
                 // What `--config` takes.
@@ -637,10 +668,6 @@ fn yaml_and_json_on_a_page_can_be_read() {
         }
     }
     assert!(recipes > 0 && settings == 2, "{recipes} {settings}");
-}
-
-fn common_text(done: &Output) -> String {
-    text(&done.stdout) + &text(&done.stderr)
 }
 
 /// The numbers of rows `| 3 | …`.
