@@ -6,11 +6,14 @@
 //! use af2::prelude::*;
 //!
 //! # fn main() -> Result<()> {
-//! # // A tiny model in the layout of the released one.
-//! # std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden")).map_err(|e| Error::io(".", e))?;
-//! # let (folder, sound) = ("F_tiny", "wavs/speech_16k_mono_3p7s.wav");
-//! let model = open(folder.as_ref(), &OpenOptions::new(Device::Cpu))?;
-//! let clip = Clip::new(sound.into(), Seconds(0.0), model.max_windows);
+//! # // A tiny model in the layout of the released one, and a file of the tests.
+//! # let (golden, here) = (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"), tempfile::tempdir().unwrap());
+//! # let link = |from: &str, to: &str| std::os::unix::fs::symlink(format!("{golden}/{from}"), here.path().join(to)).unwrap();
+//! # link("F_tiny", "audio-flamingo-2");
+//! # link("wavs/speech_16k_mono_3p7s.wav", "speech.wav");
+//! # std::env::set_current_dir(here.path()).unwrap();
+//! let model = open("audio-flamingo-2".as_ref(), &OpenOptions::new(Device::Cpu))?;
+//! let clip = Clip::new("speech.wav".into(), Seconds(0.0), model.max_windows);
 //! let heard = hear(&model, &Ears::new(0), &clip)?;
 //!
 //! let (question, greedy) = ("What is the emotion of the speaker?", &mut Sampler::greedy());
@@ -21,7 +24,7 @@
 //! # }
 //! ```
 //!
-//! `folder` is one in the released layout (`safe_ckpt/`, `clap_ckpt/`, `llm/`), `sound` any wav, flac, mp3 or ogg; on a GPU
+//! The folder is one in the released layout (`safe_ckpt/`, `clap_ckpt/`, `llm/`), the sound any wav, flac, mp3 or ogg; on a GPU
 //! the device is `Device::Cuda(0)`. [`prelude`] has these names. More examples stand where the thing is: what is in a model
 //! that was opened ([`load::Loaded`]), batches of training data ([`data::loader`]), a score with its interval ([`metrics`]).
 //! The manual is `docs/` beside the source; `af2 --help` is the command line over this library.

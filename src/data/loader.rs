@@ -4,6 +4,8 @@
 //! waited for in its turn. At most `ahead` batches are made before they are asked for, and one more waits to be begun:
 //! that and the mels that [`Ears`] keeps bound the memory.
 //!
+//! The batches of a recipe's first stage, with the tokenizer in the LM's folder `llm`:
+//!
 //! ```
 //! use af2::curriculum;
 //! use af2::data::{feed::Ears, loader::Loader, order::Cursor, skips::Ledger};
