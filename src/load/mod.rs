@@ -31,7 +31,7 @@ pub const CHUNK_BYTES: usize = 1 << 30;
 /// A model with everything that is needed to ask it something.
 ///
 /// ```
-/// use af2::prelude::*;
+/// use af2::{model::parts::Part, prelude::*};
 /// # fn main() -> Result<()> {
 /// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/F_tiny");
 /// let loaded = open(folder.as_ref(), &OpenOptions::new(Device::Cpu))?;
@@ -47,7 +47,7 @@ pub const CHUNK_BYTES: usize = 1 << 30;
 /// }
 ///
 /// // Nothing trains until it is told to.
-/// loaded.params.train_only(|name| name.contains("gated_cross_attn_layer"));
+/// loaded.params.train_only(|name| Part::of(name) == Part::CrossAttention);
 /// # assert!(!loaded.params.trainable().is_empty() && loaded.params.trainable().len() < loaded.params.iter().count());
 /// # assert!(loaded.params.iter().any(|(name, _)| name.ends_with("attn_gate")));
 /// # Ok(())
