@@ -1,5 +1,34 @@
 //! `af2`: a research training toolkit for Audio Flamingo 2 (arXiv 2503.03983), in Rust on libtorch.
 //!
+//! Open a checkpoint, hear a file, ask, print:
+//!
+//! ```
+//! use af2::prelude::*;
+//!
+//! # fn main() -> Result<()> {
+//! # // A tiny model in the layout of the released one, and a file of the tests.
+//! # let (golden, here) = (concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"), tempfile::tempdir().unwrap());
+//! # let link = |from: &str, to: &str| std::os::unix::fs::symlink(format!("{golden}/{from}"), here.path().join(to)).unwrap();
+//! # link("F_tiny", "audio-flamingo-2");
+//! # link("wavs/speech_16k_mono_3p7s.wav", "speech.wav");
+//! # std::env::set_current_dir(here.path()).unwrap();
+//! let model = open("audio-flamingo-2".as_ref(), &OpenOptions::new(Device::Cpu))?;
+//! let clip = Clip::new("speech.wav".into(), Seconds(0.0), model.max_windows);
+//! let heard = hear(&model, &Ears::new(0), &clip)?;
+//!
+//! let (question, greedy) = ("What is the emotion of the speaker?", &mut Sampler::greedy());
+//! let answer = ask(&model, &heard, question, &AskOptions::new(&model), greedy)?;
+//! println!("{}", answer.text);
+//! # assert_eq!(answer.text, "the speaker is angry.");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The folder is one in the released layout (`safe_ckpt/`, `clap_ckpt/`, `llm/`), the sound any wav, flac, mp3 or ogg; on a GPU
+//! the device is `Device::Cuda(0)`. [`prelude`] has these names. More examples stand where the thing is: what is in a model
+//! that was opened ([`load::Loaded`]), batches of training data ([`data::loader`]), a score with its interval ([`metrics`]).
+//! The manual is `docs/` beside the source; `af2 --help` is the command line over this library.
+//!
 //! The modules, in the order of the data:
 //!
 //! ```text
@@ -60,5 +89,7 @@ pub mod report;
 pub mod gpu_check;
 
 pub mod cli;
+
+pub mod prelude;
 
 pub use error::{Error, Result};

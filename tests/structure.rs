@@ -44,7 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "text",
         ],
     ),
-    ("generate", &["error", "shapes", "model"]),
+    ("generate", &["error", "shapes", "data", "model", "load"]),
     ("trace", &["error", "checkpoint", "data", "load", "model"]),
     ("synth", &["error", "shapes", "fsutil", "data"]),
     (
@@ -190,6 +190,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "doctor",
             "gpu_check",
         ],
+    ),
+    (
+        "prelude",
+        &["error", "shapes", "data", "model", "load", "generate"],
     ),
 ];
 

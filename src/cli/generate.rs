@@ -6,19 +6,16 @@ use crate::data::feed::{Clip, Ears};
 use crate::error::{Error, Result};
 use crate::ffi::kernels;
 use crate::generate::{
-    generate,
+    ask, hear,
     sampling::{Sampler, Sampling},
     Options,
 };
 use crate::load::Loaded;
-use crate::model::flamingo::Audio;
-use crate::model::mode::Mode;
 use crate::shapes::Seconds;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tch::no_grad;
 
 #[derive(Args)]
 pub struct GenerateArgs {
@@ -108,8 +105,8 @@ pub fn run(args: &GenerateArgs) -> Result<()> {
     model.ask_in(precision)?;
     let options = Options {
         max_new_tokens: args.max_new_tokens,
-        eos: model.tokenizer.eos,
         cache: !args.no_cache,
+        ..Options::new(&model)
     };
     let windows = args.windows.unwrap_or(model.max_windows).max(1);
     let ears = Ears::new(0);
@@ -154,16 +151,14 @@ fn answer(
     sampler: &mut Sampler,
 ) -> Result<Answer> {
     let started = Instant::now();
-    let mel = ears.mel(&Clip::new(question.path.clone(), Seconds(0.0), windows))?;
-    let audio = Audio::from_mels([&*mel], model.device);
-    let heard = no_grad(|| model.model.hear(&audio, Mode::EVAL));
-    let ids = model.tokenizer.question(&question.prompt)?;
-    let tokens = generate(&model.model, &heard, &ids, options, sampler);
+    let clip = Clip::new(question.path.clone(), Seconds(0.0), windows);
+    let heard = hear(model, ears, &clip)?;
+    let answer = ask(model, &heard, &question.prompt, options, sampler)?;
     Ok(Answer {
         path: question.path.display().to_string(),
         prompt: question.prompt.clone(),
-        text: model.tokenizer.decode(&tokens, true)?,
-        tokens,
+        text: answer.text,
+        tokens: answer.tokens,
         seconds: started.elapsed().as_secs_f64(),
     })
 }

@@ -3,6 +3,45 @@
 //! Batches come in the order's own order however many threads there are: each is a job of a pool, and what it makes is
 //! waited for in its turn. At most `ahead` batches are made before they are asked for, and one more waits to be begun:
 //! that and the mels that [`Ears`] keeps bound the memory.
+//!
+//! The batches of a recipe's first stage, with the tokenizer in the LM's folder `llm`:
+//!
+//! ```
+//! use af2::curriculum;
+//! use af2::data::{feed::Ears, loader::Loader, order::Cursor, skips::Ledger};
+//! use af2::text::tokenizer::Tokenizer;
+//!
+//! # fn main() -> af2::Result<()> {
+//! # let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+//! # let (llm, root) = (golden.join("F_tiny/llm"), golden.display());
+//! # let text = format!("name: read\noutput: nowhere\nmodel: {{}}\ndata: {{root: {root}, sets: {{tiny: {root}/F_tiny/manifests/tiny-AQA/train.json}}}}\nstages: [{{name: one, train: [audio_transformer], windows: 3, sets: {{tiny: 1}}, optim: {{steps: 1, batch_size: 4, learning_rate: 1e-4}}}}]\n");
+//! # let recipe = af2::recipe_file::parse(&text, "recipe.yaml", &[])?;
+//! let (stage, tokenizer, ears) = (&recipe.stages[0], Tokenizer::open(&llm)?, Ears::new(0));
+//! let order = curriculum::order(&recipe, stage, 0, 1)?; // rank 0 of 1
+//! let ledger = Ledger::new("skipped.jsonl".as_ref(), &stage.name, order.blend.len(), recipe.data.skip_budget);
+//! let loader = Loader {
+//!     order,
+//!     root: recipe.data_root(),
+//!     windows: stage.windows,
+//!     ears: &ears,
+//!     tokenizer: &tokenizer,
+//!     max_tokens: recipe.data.max_tokens,
+//!     ledger,
+//!     bad_items: recipe.data.bad_items,
+//!     known: Default::default(),
+//!     threads: 0,
+//!     ahead: 2,
+//! };
+//! loader.run(Cursor::default(), |next| {
+//!     let batch = next()?; // a cursor other than the default goes on from there
+//!     for (example, mel) in batch.examples.iter().zip(&batch.mels) {
+//!         println!("{} {:?}", example.item.prompt, mel.shape()); // (windows, 1001, 64)
+//!     }
+//! #   assert_eq!((batch.examples.len(), batch.mels[0].shape()[1]), (4, 1001));
+//!     Ok(())
+//! })
+//! # }
+//! ```
 
 use super::blend::{Blend, Pick};
 use super::bucket::Length;

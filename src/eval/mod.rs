@@ -9,11 +9,7 @@ use crate::data::feed::{examples, Ears, Example};
 use crate::data::manifest::Manifest;
 use crate::dist::Ranks;
 use crate::error::{Error, Result};
-use crate::generate::{
-    generate,
-    sampling::{Sampler, Sampling},
-    Options,
-};
+use crate::generate::{self, sampling::Sampler, Options};
 use crate::load::Loaded;
 use crate::model::flamingo::Audio;
 use crate::model::mode::Mode;
@@ -55,8 +51,7 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, out: &Path) -> Re
     let progress = Progress::new("evaluate: ask", (asked.len() * controls) as u64);
     let options = Options {
         max_new_tokens: eval.max_new_tokens,
-        eos: model.tokenizer.eos,
-        cache: true,
+        ..Options::new(model)
     };
     let write = |w: &mut dyn crate::fsutil::Out| -> Result<()> {
         for (task, example) in &asked {
@@ -97,22 +92,16 @@ fn ask(
             .model
             .hear_encoded(&features.unsqueeze(0), &audio, Mode::EVAL)
     });
-    let ids = model.tokenizer.question(&example.item.prompt)?;
-    let tokens = generate(
-        &model.model,
-        &heard,
-        &ids,
-        options,
-        &mut Sampler::new(Sampling::GREEDY, 0),
-    );
+    let prompt = &example.item.prompt;
+    let answer = generate::ask(model, &heard, prompt, options, &mut Sampler::greedy())?;
     Ok(Prediction {
         id: example.item.key.clone(),
         task: task.to_owned(),
         path: example.item.name.clone(),
         prompt: example.item.prompt.clone(),
         reference: example.item.output.clone(),
-        prediction: model.tokenizer.decode(&tokens, true)?.trim().to_owned(),
-        tokens,
+        prediction: answer.text.trim().to_owned(),
+        tokens: answer.tokens,
         labels: example.item.labels.clone(),
         chance: example.item.chance,
         control,

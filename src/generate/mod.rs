@@ -1,7 +1,11 @@
 //! Answers: prefill, then one token at a time, with the text's keys and values cached and the audio's computed once.
 
+mod ask;
 pub mod sampling;
 
+pub use ask::{ask, hear, Answer};
+
+use crate::load::Loaded;
 use crate::model::flamingo::{Flamingo, Heard};
 use crate::model::lm::Cache;
 use sampling::Sampler;
@@ -15,6 +19,17 @@ pub struct Options {
     pub eos: i64,
     /// Without it every step recomputes the whole text: slower, the same tokens; for checking.
     pub cache: bool,
+}
+
+impl Options {
+    /// At most 256 tokens, up to the end of text of the model's tokenizer, with the caches.
+    pub fn new(model: &Loaded) -> Self {
+        Options {
+            max_new_tokens: 256,
+            eos: model.tokenizer.eos,
+            cache: true,
+        }
+    }
 }
 
 /// Generates for one clip and one prompt.

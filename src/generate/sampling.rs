@@ -38,6 +38,11 @@ impl Sampler {
         }
     }
 
+    /// Takes the likeliest token each time: nothing is drawn.
+    pub fn greedy() -> Self {
+        Sampler::new(Sampling::GREEDY, 0)
+    }
+
     /// `logits` (V) → token id.
     pub fn next(&mut self, logits: &Tensor) -> i64 {
         if self.rule.temperature <= 0.0 {

@@ -28,6 +28,30 @@ pub const SETTINGS: &str = "af2.yaml";
 pub const CHUNK_BYTES: usize = 1 << 30;
 
 /// A model with everything that is needed to ask it something.
+///
+/// ```
+/// use af2::{model::parts::Part, prelude::*};
+/// # fn main() -> Result<()> {
+/// # let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/F_tiny");
+/// let loaded = open(folder.as_ref(), &OpenOptions::new(Device::Cpu))?;
+///
+/// // What may be worth knowing of the files: an end of text that they name twice, heads that do not show in the tensors, …
+/// loaded.notes.iter().for_each(|note| println!("note: {note}"));
+/// let layers = loaded.model.config.lm.decoder().num_hidden_layers;
+/// println!("{} parameters, {layers} layers in the LM", loaded.params.count());
+///
+/// // Every tensor by its PyTorch name, such as the gates of the cross-attention.
+/// for (name, entry) in loaded.params.iter().filter(|(name, _)| name.ends_with("attn_gate")) {
+///     println!("{name} {:?} {:?}", entry.tensor.size(), entry.tensor.kind());
+/// }
+///
+/// // Nothing trains until it is told to.
+/// loaded.params.train_only(|name| Part::of(name) == Part::CrossAttention);
+/// # assert!(!loaded.params.trainable().is_empty() && loaded.params.trainable().len() < loaded.params.iter().count());
+/// # assert!(loaded.params.iter().any(|(name, _)| name.ends_with("attn_gate")));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Loaded {
     pub model: Flamingo,
     pub params: Params,

@@ -1,6 +1,22 @@
 //! Measures on plain values: no tensor, no model, no file.
 //!
 //! Nothing here returns NaN: what cannot be measured (no items, a value that is not a number) is `None` or an error.
+//!
+//! A score with its interval, as `results.json` has it:
+//!
+//! ```
+//! use af2::metrics::{accuracy::Count, bootstrap::Bootstrap};
+//!
+//! let right = [true, true, false, true, true, false, true, true];
+//! let share = Count::of(right).accuracy();
+//! assert_eq!(share, Some(0.75));
+//! assert_eq!(Count::of([]).accuracy(), None);
+//!
+//! let values = right.map(|r| f64::from(u8::from(r)));
+//! let interval = Bootstrap::default().interval(&values)?;
+//! assert!(interval.low < 0.75 && 0.75 < interval.high);
+//! # Ok::<(), af2::Error>(())
+//! ```
 
 pub mod accuracy;
 pub mod bootstrap;
