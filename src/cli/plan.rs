@@ -141,7 +141,7 @@ fn shown(plan: &Plan, recipe: &Recipe) -> String {
     });
     row(&mut memory, "weights, frozen", &|s| size(s.bytes.frozen_weights));
     row(&mut memory, "gradients, fp32", &|s| size(s.bytes.gradients));
-    row(&mut memory, "AdamW moments, fp32", &|s| size(s.bytes.moments));
+    row(&mut memory, "optimizer's state, fp32", &|s| size(s.bytes.moments));
     row(&mut memory, "bf16 copies of weights", &|s| size(s.bytes.copies));
     row(&mut memory, "gradient buckets", &|s| size(s.bytes.buckets));
     row(&mut memory, "activations: audio encoder", &|s| {

@@ -17,7 +17,7 @@ const LOG_GATE: u64 = 100;
 /// What a stage writes, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Disk {
-    /// One `checkpoint_N.pt`: what trains, AdamW's two moments of it, embeddings and buffers; with `save.full` everything.
+    /// One `checkpoint_N.pt`: what trains, what the optimizer keeps of it, embeddings and buffers; with `save.full` everything.
     pub checkpoint: u64,
     /// Checkpoints that the stage writes.
     pub written: u64,
@@ -74,6 +74,7 @@ impl Shapes {
         micro: u64,
     ) -> Disk {
         let tied = config.lm.decoder().tie_word_embeddings;
+        let state = 4 * stage.optim.optimizer.keeps().len() as u64;
         let (mut checkpoint, mut model) = (0u64, 0u64);
         for shape in &self.0 {
             let part = Part::of(&shape.name);
@@ -86,7 +87,7 @@ impl Shapes {
                 checkpoint += bytes;
             }
             if trains {
-                checkpoint += 2 * 4 * shape.elements;
+                checkpoint += state * shape.elements;
             }
         }
         let written = steps.checked_div(stage.save.every as u64).unwrap_or(0);

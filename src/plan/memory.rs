@@ -24,6 +24,8 @@ pub struct Setup {
     pub checkpointing: bool,
     /// The audio encoder goes clip by clip, and keeps what checkpointing would not.
     pub clip_by_clip: bool,
+    /// Tensors that the optimizer keeps of each weight.
+    pub kept: f64,
     /// The optimizer's state shared out.
     pub zero: bool,
     /// Tokens whose logits exist at once; 0 for all.
@@ -51,7 +53,7 @@ pub struct Bytes {
     pub frozen_weights: f64,
     /// fp32, of what trains.
     pub gradients: f64,
-    /// AdamW's two moments.
+    /// What the optimizer keeps of each weight that trains: AdamW's two moments.
     pub moments: f64,
     /// bf16 copies of fp32 weights that autocast makes.
     pub copies: f64,
@@ -98,6 +100,7 @@ impl Setup {
             checkpointing: t.activation_checkpointing,
             clip_by_clip: stage.encoder_mode().clip_by_clip,
             zero: t.zero,
+            kept: stage.optim.optimizer.keeps().len() as f64,
             loss_chunk: t.loss_chunk,
             bucket_mib: t.bucket_mib,
             gpus,
@@ -154,7 +157,7 @@ impl Setup {
             trained_weights: 4.0 * trained.total(),
             frozen_weights: 4.0 * others + lm * if self.held_bf16 { 2.0 } else { 4.0 },
             gradients: 4.0 * trained.total(),
-            moments: 8.0 * trained.total() / if self.zero { ranks } else { 1.0 },
+            moments: 4.0 * self.kept * trained.total() / if self.zero { ranks } else { 1.0 },
             copies: if self.amp {
                 2.0 * (trained.total() + cast)
             } else {

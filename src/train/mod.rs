@@ -1,6 +1,19 @@
 //! The training loop, top to bottom: batch → forward → backward → reduce → clip → step → log → validate → save.
 //!
 //! A [`job::Job`] says what is trained; the loop and its [`engine`] are the same for all of [`jobs`].
+//!
+//! ```no_run
+//! use af2::dist::Ranks;
+//! use af2::recipe_file;
+//! use af2::train::{self, Resume, Which};
+//!
+//! # fn main() -> af2::Result<()> {
+//! let recipe = recipe_file::load("recipes/demo.yaml".as_ref(), &["lm.optim.steps=100".to_owned()])?;
+//! let (ranks, device) = (Ranks::alone().into(), tch::Device::cuda_if_available());
+//! train::run(&recipe, Which::Lm, &ranks, device, &Resume::Auto)?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod engine;
 pub mod job;

@@ -106,9 +106,20 @@ pub fn begin(folder: &Path, ranks: &Ranks) -> Result<()> {
 pub fn from<J: Job>(path: &Path, steps: &mut Steps<J>) -> Result<()> {
     let mut changes = Vec::new();
     let own = open_torch(path).and_then(|file| {
+        let read = training::read(&file)?;
+        let ours = steps.job.name();
+        if let Some(other) = read.stage.as_deref().filter(|name| *name != ours) {
+            // Before its tensors are looked for, none of which need be there.
+            return Err(Error::checkpoint(
+                path,
+                "af2.stage",
+                format!("{ours}, which is trained"),
+                other,
+            ));
+        }
+        let then = read.made_with.clone().unwrap_or_default();
         state::restore_weights(steps, &file)?;
         state::restore(steps, &file)?;
-        let then = training::read(&file)?.made_with.unwrap_or_default();
         changes = made_with::changes(&then, &steps.made_with);
         Ok(())
     });

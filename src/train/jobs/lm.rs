@@ -25,10 +25,12 @@ use crate::train::verify;
 use crate::train::{number, train, Resume, Run};
 use rand::seq::SliceRandom;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tch::{no_grad, Device, Tensor};
 
 const NAME: &str = "lm";
+/// Where the tokenizer is while the model trains, beside its checkpoints.
+const TOKENIZER: &str = "tokenizer";
 
 /// Trains both on the texts of all training manifests and writes a Hugging Face folder.
 pub(super) fn run(run: Run, signals: &Signals, device: Device, resume: &Resume) -> Result<()> {
@@ -114,7 +116,8 @@ impl<'a> Lm<'a> {
                 hint: Some("the stages' sets are empty".into()),
             });
         }
-        let folder = recipe.lm_folder();
+        // What an earlier run has written stays whole until this one's model is there.
+        let folder = recipe.stage_folder(NAME).join(TOKENIZER);
         begin::by_the_first(ranks, "could not make the tokenizer", || {
             let lines = texts.iter().map(String::as_str);
             bpe::train(lines, section.vocab_size, &folder).map(|_| ())
@@ -164,8 +167,14 @@ impl<'a> Lm<'a> {
         })
     }
 
-    /// The folder as transformers opens it; the tokenizer is there.
-    fn write(&self, folder: &std::path::Path) -> Result<()> {
+    /// The folder as transformers opens it.
+    fn write(&self, folder: &Path) -> Result<()> {
+        let made = self.run.recipe.stage_folder(NAME).join(TOKENIZER);
+        for entry in std::fs::read_dir(&made).map_err(|e| Error::io(&made, e))? {
+            let file = entry.map_err(|e| Error::io(&made, e))?.path();
+            let bytes = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;
+            write_atomic_bytes(&folder.join(file.file_name().unwrap_or_default()), &bytes)?;
+        }
         let json = serde_json::to_vec_pretty(&self.config.to_json(self.tokenizer.eos))
             .map_err(|e| Error::recipe("config.json", e.to_string()))?;
         write_atomic_bytes(&folder.join("config.json"), &json)?;
