@@ -122,6 +122,267 @@ fn one_question_and_many_get_the_references_answers() {
     assert_eq!(texts, ["the speaker is angry.", "(b) no."]);
 }
 
+/// `generate` with a question and more options; the lines that it printed.
+fn asked(file: &str, prompt: &str, more: &[&str]) -> Vec<String> {
+    let mut arguments = generate(&golden("wavs").join(file));
+    arguments[8] = prompt.into();
+    arguments.extend(more.iter().map(|a| (*a).to_owned()));
+    let (code, out, err) = af2(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(code, 0, "{more:?}: {err}");
+    out.lines().map(str::to_owned).collect()
+}
+
+fn lines(out: &[String]) -> Vec<serde_json::Value> {
+    out.iter().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+/// The reference's own numbers: `tests/golden/N_generation`.
+#[test]
+fn beams_and_samples_are_a_line_each() {
+    let (file, prompt) = ("tones_16k_mono_10s.wav", "Classify this sound.");
+    let beams = [
+        "--num-beams",
+        "3",
+        "--num-return-sequences",
+        "2",
+        "--length-penalty",
+        "0.6",
+    ];
+    let more = [
+        &beams[..],
+        &[
+            "--max-new-tokens",
+            "24",
+            "--early-stopping",
+            "true",
+            "--json",
+            "--logprobs",
+        ],
+    ]
+    .concat();
+    let found = lines(&asked(file, prompt, &more));
+    assert_eq!(found.len(), 2);
+    let score = |i: usize| found[i]["score"].as_f64().unwrap();
+    assert!((score(0) + 0.118_289_8).abs() < 1e-4 && (score(1) + 1.020_075_4).abs() < 1e-4);
+    assert_eq!(found[0]["text"], "a dog barks twice while rain is falling.");
+    let numbers = |key: &str| {
+        found[0][key]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| p.as_f64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let (tokens, logprobs) = (numbers("tokens"), numbers("logprobs"));
+    assert_eq!(tokens.len(), logprobs.len());
+    // Without processors the score is these, summed and divided.
+    let sum: f64 = logprobs.iter().sum();
+    assert!((sum / (tokens.len() as f64).powf(0.6) - score(0)).abs() < 1e-4);
+    let said = asked(file, prompt, &[&beams[..], &["--max-new-tokens", "24"]].concat());
+    assert_eq!(
+        (said.len(), &said[0][..]),
+        (2, "a dog barks twice while rain is falling.")
+    );
+
+    let samples = |seed: &str, n: &str| {
+        let warped = [
+            "--temperature",
+            "4",
+            "--top-k",
+            "0",
+            "--top-p",
+            "1",
+            "--min-p",
+            "0.0001",
+        ];
+        let more = [
+            &warped[..],
+            &[
+                "--max-new-tokens",
+                "6",
+                "--seed",
+                seed,
+                "--num-return-sequences",
+                n,
+            ],
+        ]
+        .concat();
+        asked(file, prompt, &[&more[..], &["--json"]].concat())
+            .iter()
+            .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["tokens"].to_string())
+            .collect::<Vec<_>>()
+    };
+    let three = samples("1", "3");
+    assert_eq!((three.len(), &three[..1]), (3, &samples("1", "1")[..]));
+    assert_ne!(three[0], three[1]);
+    assert_ne!(samples("2", "3"), three);
+
+    let greedy = |more: &[&str]| asked(file, prompt, more).remove(0);
+    assert_eq!(greedy(&["--stop", " twice"]), "a dog barks");
+    assert_eq!(greedy(&["--stop-token-ids", "9,440"]), "a dog b");
+    let long = [
+        "--min-new-tokens",
+        "20",
+        "--max-new-tokens",
+        "20",
+        "--repetition-penalty",
+        "1.2",
+    ];
+    let long = [&long[..], &["--no-repeat-ngram-size", "3", "--json"]].concat();
+    assert_eq!(
+        lines(&asked(file, prompt, &long))[0]["tokens"]
+            .as_array()
+            .unwrap()
+            .len(),
+        20
+    );
+}
+
+/// The reference's own numbers: `tests/golden/N_generation`.
+#[test]
+fn given_answers_are_weighed_instead_of_asking() {
+    let (file, prompt) = (
+        "flac_16k_mono_12p5s.flac",
+        "Is the bell ringing? (A) yes. (B) no.",
+    );
+    let given = ["--choices", "(a) yes.| (b) no. |(c) maybe."];
+    let found = &lines(&asked(file, prompt, &[&given[..], &["--json"]].concat()))[0];
+    assert_eq!(
+        (&found["text"], found.get("tokens")),
+        (&serde_json::json!("(b) no."), None)
+    );
+    let choices = found["choices"].as_array().unwrap();
+    let names: Vec<&str> = choices.iter().map(|c| c["choice"].as_str().unwrap()).collect();
+    assert_eq!(names, ["(a) yes.", "(b) no.", "(c) maybe."]);
+    for (i, key, expected) in [
+        (0, "logprob", -24.073_364),
+        (0, "logprob_answer", -24.067_558),
+        (0, "per_token", -4.813_512),
+        (1, "logprob", -0.036_873_6),
+        (1, "per_character", -0.031_515_5 / 7.0),
+        (2, "logprob", -59.011_55),
+    ] {
+        let found = choices[i][key].as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-4, "{key} of {i}: {found}");
+    }
+    // No bars where nobody watches: choice, share, log-probability.
+    let said = asked(file, prompt, &given);
+    assert_eq!(said[1], "(b) no.\t1.0000\t-0.0369");
+
+    // Lines with their own choices, with those of the command line, and with none.
+    let question = |more: &str| format!("{{\"path\": \"{file}\", \"prompt\": \"{prompt}\"{more}}}\n");
+    let input = question(", \"choices\": [\"yes\", \"(b) no.\"]") + &question("");
+    let (_keep, input) = temporary("q.jsonl", input.as_bytes());
+    let (dir, root, input) = (text(&golden("F_tiny")), text(&golden("wavs")), text(&input));
+    let many = [
+        "generate",
+        "--checkpoint",
+        &dir,
+        "--input",
+        &input,
+        "--data-root",
+        &root,
+    ];
+    let (code, out, err) = af2(&[&many[..], &["--json"]].concat());
+    assert_eq!(code, 0, "{err}");
+    let out: Vec<String> = out.lines().map(str::to_owned).collect();
+    let found = lines(&out);
+    assert_eq!(found[0]["choices"].as_array().unwrap().len(), 2);
+    assert!(found[1].get("choices").is_none() && found[1]["text"] == "(b) no.");
+    let (code, out, err) = af2(&[&many[..], &["--choices", "yes|no|maybe"]].concat());
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        out.lines()
+            .next()
+            .unwrap()
+            .ends_with("ringing? (A) yes. (B) no.\t(b) no."),
+        "{out}"
+    );
+    let (_keep, input) = temporary("q.jsonl", question(", \"choices\": []").as_bytes());
+    let pieces = ["line 1", "choices: []"];
+    fails(
+        &["generate", "--checkpoint", &dir, "--input", &text(&input)],
+        6,
+        &pieces,
+    );
+}
+
+#[test]
+fn settings_that_cannot_be_are_named_before_the_model_is_opened() {
+    let wrong = |more: &[&str], pieces: &[&str]| {
+        let begin = [
+            "generate",
+            "--checkpoint",
+            "nowhere",
+            "--audio",
+            "a.wav",
+            "--prompt",
+            "what?",
+        ];
+        fails(&[&begin[..], more].concat(), 2, pieces);
+    };
+    wrong(
+        &["--num-beams", "0"],
+        &["--num-beams: expected 1 to 256, found 0"],
+    );
+    wrong(
+        &["--temperature", "-1"],
+        &[
+            "--temperature: expected a number above 0, found -1",
+            "0 is greedy",
+        ],
+    );
+    wrong(
+        &["--top-p", "2", "--min-p", "-1"],
+        &["--top-p: expected", "--min-p: expected"],
+    );
+    wrong(
+        &["--num-return-sequences", "2"],
+        &["--num-return-sequences: expected 1 without beams"],
+    );
+    wrong(
+        &["--num-beams", "2", "--temperature", "1"],
+        &["--num-beams: expected 1 where tokens are drawn"],
+    );
+    wrong(
+        &["--early-stopping", "never"],
+        &["--early-stopping", "--num-beams"],
+    );
+    wrong(
+        &["--num-beams", "2", "--early-stopping", "maybe"],
+        &["maybe", "true, never"],
+    );
+    wrong(&["--stop", ""], &["--stop: expected texts"]);
+    wrong(&["--logprobs"], &["--json"]);
+    wrong(
+        &["--choices", "a|b", "--num-beams", "2"],
+        &["--choices", "--num-beams"],
+    );
+    let audio = text(&golden("wavs/speech_16k_mono_3p7s.wav"));
+    let begin = [
+        "generate",
+        "--checkpoint",
+        "nowhere",
+        "--audio",
+        &audio,
+        "--prompt",
+        "what?",
+    ];
+    fails(
+        &[&begin[..], &["--choices", "a||b"]].concat(),
+        2,
+        &["--choices", "an empty one"],
+    );
+    let mut arguments = generate(Path::new(&audio));
+    arguments.extend(["--stop-token-ids".into(), "597".into()]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    fails(
+        &arguments,
+        2,
+        &["--stop-token-ids: expected ids below 597", "found 597"],
+    );
+}
+
 #[test]
 fn the_precision_of_an_answer_is_named_and_fp32_is_what_it_was() {
     let file = golden("wavs/speech_16k_mono_3p7s.wav");

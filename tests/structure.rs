@@ -44,7 +44,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "text",
         ],
     ),
-    ("generate", &["error", "shapes", "data", "model", "load"]),
+    ("generate", &["error", "shapes", "data", "text", "model", "load"]),
     ("trace", &["error", "checkpoint", "data", "load", "model"]),
     ("synth", &["error", "shapes", "fsutil", "data"]),
     (

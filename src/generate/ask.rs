@@ -1,6 +1,6 @@
 //! A model with its tokenizer, asked in words: from a clip to what is heard, from a question to an answer.
 
-use super::{generate, sampling::Sampler, Options};
+use super::{decoding::Decoding, sampling::Sampler, single, stop::Stop, Job, Options, Sequence};
 use crate::data::feed::{Clip, Ears};
 use crate::error::Result;
 use crate::load::Loaded;
@@ -9,12 +9,16 @@ use crate::model::mode::Mode;
 use tch::no_grad;
 
 /// What a model says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// Without special tokens.
+    /// Without special tokens, up to a stop string.
     pub text: String,
-    /// The ids, the end of text included where it came.
+    /// The ids, what ended the answer included.
     pub tokens: Vec<i64>,
+    /// The model's log-probability of each token, before processors and warpers.
+    pub logprobs: Vec<f32>,
+    /// See [`Sequence::score`].
+    pub score: f64,
 }
 
 /// Hears a clip, once for all questions about it: decodes, cuts into windows of 10 s, encodes and transforms.
@@ -41,9 +45,43 @@ pub fn ask(
     sampler: &mut Sampler,
 ) -> Result<Answer> {
     let ids = model.tokenizer.question(prompt)?;
-    let tokens = generate(&model.model, heard, &ids, options, sampler);
+    let said = single(&model.model, heard, &ids, options, sampler)?;
+    in_words(model, said, &Stop::at(options.eos))
+}
+
+/// Asks one question by all rules of `decoding`, which must be [checked](Decoding::check); the best answer first, or sample by sample.
+/// `item` names the question among others, see [`Sampler::of`]; without `cache` every step recomputes the whole text.
+///
+/// # Errors
+/// As [`ask`].
+pub fn answers(
+    model: &Loaded,
+    heard: &Heard,
+    prompt: &str,
+    decoding: &Decoding,
+    item: &str,
+    cache: bool,
+) -> Result<Vec<Answer>> {
+    let ids = model.tokenizer.question(prompt)?;
+    let stop = Stop::of(model, decoding);
+    let job = Job {
+        model: &model.model,
+        heard,
+        prompt: &ids,
+        decoding,
+        stop: &stop,
+        cache,
+    };
+    let said = job.run(item)?;
+    said.into_iter().map(|s| in_words(model, s, &stop)).collect()
+}
+
+fn in_words(model: &Loaded, said: Sequence, stop: &Stop) -> Result<Answer> {
+    let text = model.tokenizer.decode(&said.tokens, true)?;
     Ok(Answer {
-        text: model.tokenizer.decode(&tokens, true)?,
-        tokens,
+        text: stop.cut(&text),
+        tokens: said.tokens,
+        logprobs: said.logprobs,
+        score: said.score,
     })
 }

@@ -1,17 +1,27 @@
 //! Answers: prefill, then one token at a time, with the text's keys and values cached and the audio's computed once.
 
 mod ask;
+pub mod beam;
+pub mod decoding;
+pub mod likelihood;
 pub mod sampling;
+pub mod stop;
+mod texts;
+pub mod warp;
 
-pub use ask::{ask, hear, Answer};
+pub use ask::{answers, ask, hear, Answer};
 
+use crate::error::{Error, Result};
 use crate::load::Loaded;
 use crate::model::flamingo::{Flamingo, Heard};
-use crate::model::lm::Cache;
+use beam::Beams;
+use decoding::Decoding;
 use sampling::Sampler;
-use tch::{no_grad, Tensor};
+use stop::Stop;
+use tch::{no_grad, Kind, Tensor};
+use texts::Texts;
 
-/// When to stop, and whether to keep the caches.
+/// When to stop, and whether to keep the caches: all that a single answer without further rules needs. [`Decoding`] has those.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub max_new_tokens: usize,
@@ -32,6 +42,17 @@ impl Options {
     }
 }
 
+/// What was generated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sequence {
+    /// The new ids, what ended it included.
+    pub tokens: Vec<i64>,
+    /// The model's log-probability of each token, before processors and warpers.
+    pub logprobs: Vec<f32>,
+    /// See [`Decoding::score`]. Of a beam search as in `transformers`: after the processors. Else of `logprobs`.
+    pub score: f64,
+}
+
 /// Generates for one clip and one prompt.
 ///
 /// `prompt` are token ids, `heard` the clip's audio (batch 1). Returns the new ids, the end of text included
@@ -43,27 +64,134 @@ pub fn generate(
     options: &Options,
     sampler: &mut Sampler,
 ) -> Vec<i64> {
+    // Without stop strings there is no text that could be wrong.
+    single(model, heard, prompt, options, sampler).map_or(Vec::new(), |s| s.tokens)
+}
+
+/// [`generate`], with the log-probabilities.
+fn single(
+    model: &Flamingo,
+    heard: &Heard,
+    prompt: &[i64],
+    options: &Options,
+    sampler: &mut Sampler,
+) -> Result<Sequence> {
+    let decoding = Decoding {
+        max_new_tokens: options.max_new_tokens,
+        ..Decoding::default()
+    };
+    let job = Job {
+        model,
+        heard,
+        prompt,
+        decoding: &decoding,
+        stop: &Stop::at(options.eos),
+        cache: options.cache,
+    };
     no_grad(|| {
-        let device = heard.device();
-        let row = |ids: &[i64]| Tensor::from_slice(ids).unsqueeze(0).to_device(device);
-        let mut text = prompt.to_vec();
-        let mut cache = Cache::default();
-        let mut seen = row(&[0]);
-        let mut fed = 0;
-        for _ in 0..options.max_new_tokens {
-            if !options.cache {
-                (cache, seen, fed) = (Cache::default(), row(&[0]), 0);
+        let (texts, logits) = job.read(&[&[]]);
+        job.sequence(texts, logits, sampler)
+    })
+}
+
+/// One prompt about one clip, and how it is to be answered.
+pub struct Job<'a> {
+    pub model: &'a Flamingo,
+    /// Batch 1: beams and samples share it.
+    pub heard: &'a Heard,
+    /// Token ids.
+    pub prompt: &'a [i64],
+    /// Checked: see [`Decoding::check`].
+    pub decoding: &'a Decoding,
+    pub stop: &'a Stop<'a>,
+    /// Without it every step recomputes the whole text: slower, the same tokens; for checking.
+    pub cache: bool,
+}
+
+impl Job<'_> {
+    /// The sequences that were asked for, the best first or sample by sample. The prompt is read once for all. `item` names the job
+    /// among others, see [`Sampler::of`].
+    ///
+    /// # Errors
+    /// A text that cannot be decoded; beams that no token may follow.
+    pub fn run(&self, item: &str) -> Result<Vec<Sequence>> {
+        no_grad(|| {
+            let (texts, logits) = self.read(&[&[]]);
+            if self.decoding.num_beams > 1 {
+                return self.beams(texts, logits);
             }
-            let new = row(&text[fed..]);
-            let logits = model.decode(&new, heard, &mut cache, &seen);
-            seen += model.audio_tokens(&new);
-            fed = text.len();
-            let next = sampler.next(&logits.flatten(0, 2));
-            text.push(next);
-            if next == options.eos {
+            let (rule, seed) = (self.decoding.sampling(), self.decoding.seed);
+            (0..self.decoding.num_return_sequences as u64)
+                .map(|sample| {
+                    let mut sampler = Sampler::of(rule, seed, item, sample);
+                    self.sequence(texts.fork(), logits.shallow_clone(), &mut sampler)
+                })
+                .collect()
+        })
+    }
+
+    /// Reads the prompt and what follows it in each row.
+    fn read(&self, rows: &[&[i64]]) -> (Texts<'_>, Tensor) {
+        let rows: Vec<Vec<i64>> = rows.iter().map(|new| [self.prompt, new].concat()).collect();
+        Texts::read(self.model, self.heard, &rows)
+    }
+
+    /// `scores_v` (V) after the processors, `new` being the answer so far.
+    fn process(&self, scores_v: &Tensor, new: &[i64]) -> Tensor {
+        let ids = [self.prompt, new].concat();
+        warp::process(self.decoding, scores_v, &ids, new.len(), &self.stop.tokens)
+    }
+
+    /// `logits` (1, V) of what follows the prompt.
+    fn sequence(&self, mut texts: Texts, mut logits: Tensor, sampler: &mut Sampler) -> Result<Sequence> {
+        let (mut new, mut logprobs) = (Vec::new(), Vec::new());
+        while new.len() < self.decoding.max_new_tokens {
+            let row = logits.squeeze_dim(0);
+            let next = sampler.next(&self.process(&row, &new));
+            logprobs.push((row.double_value(&[next]) - row.logsumexp(0, false).double_value(&[])) as f32);
+            new.push(next);
+            // What would follow the last token is not asked for.
+            if new.len() == self.decoding.max_new_tokens || self.stop.ended(&new)? {
                 break;
             }
+            logits = match self.cache {
+                true => texts.append(&[next]),
+                false => self.read(&[&new]).1,
+            };
         }
-        text.split_off(prompt.len())
-    })
+        let sum = logprobs.iter().map(|p| f64::from(*p)).sum();
+        Ok(Sequence {
+            score: self.decoding.score(sum, new.len()),
+            tokens: new,
+            logprobs,
+        })
+    }
+
+    /// `logits` (1, V) of what follows the prompt.
+    fn beams(&self, mut texts: Texts, mut logits: Tensor) -> Result<Vec<Sequence>> {
+        let mut beams = Beams::new(self.decoding, self.stop.tokens.len());
+        loop {
+            let logprobs = logits.log_softmax(-1, Kind::Float);
+            let rows = beams.running().zip(0..);
+            let scores: Vec<Tensor> = rows.map(|(new, i)| self.process(&logprobs.get(i), new)).collect();
+            let scores = Tensor::stack(&scores, 0);
+            let Some(step) = beams.step(&logprobs, &scores, &mut |new| self.stop.ended(new))? else {
+                break;
+            };
+            if self.cache {
+                texts.select(&step.from);
+                logits = texts.append(&step.tokens);
+            } else {
+                logits = self.read(&beams.running().collect::<Vec<_>>()).1;
+            }
+        }
+        let found = beams.finish();
+        match found.is_empty() {
+            false => Ok(found),
+            true => Err(Error::recipe(
+                "answer",
+                "no token may follow: every one is forbidden, or the model's scores are no numbers",
+            )),
+        }
+    }
 }

@@ -1,5 +1,6 @@
-//! From logits to the next token: temperature, then top-k, then top-p, as transformers' logits warpers.
+//! From scores to the next token: the likeliest, or one that is drawn.
 
+use super::warp::warp;
 use rand::Rng;
 use rand_chacha::{rand_core::SeedableRng, ChaCha8Rng};
 use tch::{Kind, Tensor};
@@ -13,6 +14,8 @@ pub struct Sampling {
     pub top_k: usize,
     /// Only the likeliest that together reach this probability.
     pub top_p: f64,
+    /// Only such as have at least this share of the likeliest one's probability.
+    pub min_p: f64,
 }
 
 impl Sampling {
@@ -21,7 +24,14 @@ impl Sampling {
         temperature: 0.0,
         top_k: 0,
         top_p: 1.0,
+        min_p: 0.0,
     };
+
+    /// `scores` (V) → probabilities (V) on the CPU; what the rule excludes is 0.
+    pub fn probabilities(&self, scores: &Tensor) -> Tensor {
+        let warped = warp(self, scores);
+        warped.softmax(-1, Kind::Float).to_device(tch::Device::Cpu)
+    }
 }
 
 /// A sampling rule and its random stream.
@@ -38,54 +48,43 @@ impl Sampler {
         }
     }
 
+    /// The stream of one sample of one item: what is drawn depends neither on other items, nor on their order, nor on who asks
+    /// them.
+    pub fn of(rule: Sampling, seed: u64, item: &str, sample: u64) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&seed.to_le_bytes());
+        hasher.update(&sample.to_le_bytes());
+        hasher.update(item.as_bytes());
+        Sampler {
+            rule,
+            rng: ChaCha8Rng::from_seed(*hasher.finalize().as_bytes()),
+        }
+    }
+
     /// Takes the likeliest token each time: nothing is drawn.
     pub fn greedy() -> Self {
         Sampler::new(Sampling::GREEDY, 0)
     }
 
-    /// `logits` (V) → token id.
-    pub fn next(&mut self, logits: &Tensor) -> i64 {
+    /// `scores` (V) → token id.
+    pub fn next(&mut self, scores: &Tensor) -> i64 {
         if self.rule.temperature <= 0.0 {
-            return i64::try_from(logits.argmax(-1, false)).unwrap_or(0);
+            return i64::try_from(scores.argmax(-1, false)).unwrap_or(0);
         }
-        let probabilities = Vec::<f32>::try_from(self.rule.probabilities(logits)).unwrap_or_default();
-        let mut left: f32 = self.rng.gen::<f32>() * probabilities.iter().sum::<f32>();
+        let probabilities = Vec::<f32>::try_from(self.rule.probabilities(scores)).unwrap_or_default();
+        // In float64: the rounding of 150,000 sums in float32 would favour some tokens.
+        let mut left = self.rng.gen::<f64>() * probabilities.iter().map(|p| f64::from(*p)).sum::<f64>();
         let mut last = 0;
         for (id, p) in probabilities.iter().enumerate() {
             if *p > 0.0 {
                 last = id as i64;
-                left -= p;
+                left -= f64::from(*p);
                 if left <= 0.0 {
                     break;
                 }
             }
         }
         last
-    }
-}
-
-impl Sampling {
-    /// `logits` (V) → probabilities (V) on the CPU; what the rule excludes is 0.
-    pub fn probabilities(&self, logits: &Tensor) -> Tensor {
-        let mut x = logits.to_kind(Kind::Float) / self.temperature.max(1e-6);
-        let v = x.size()[0];
-        if self.top_k > 0 && (self.top_k as i64) < v {
-            let (best, _) = x.topk(self.top_k as i64, -1, true, true);
-            let least = best.narrow(0, self.top_k as i64 - 1, 1);
-            x = x.masked_fill(&x.lt_tensor(&least), f64::NEG_INFINITY);
-        }
-        if self.top_p < 1.0 {
-            let (ascending, order) = x.sort(-1, false);
-            // Ascending as transformers does it: drop what lies within the lower 1 − p, keep at least one.
-            let below = ascending
-                .softmax(-1, Kind::Float)
-                .cumsum(-1, Kind::Float)
-                .le(1.0 - self.top_p);
-            let _ = below.narrow(0, v - 1, 1).fill_(0);
-            let drop = below.zeros_like().scatter(0, &order, &below);
-            x = x.masked_fill(&drop, f64::NEG_INFINITY);
-        }
-        x.softmax(-1, Kind::Float).to_device(tch::Device::Cpu)
     }
 }
 
@@ -98,6 +97,13 @@ mod tests {
         Tensor::from_slice(&[0.1f32, 0.4, 0.2, 0.3]).log()
     }
 
+    const ALL: Sampling = Sampling {
+        temperature: 1.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+    };
+
     fn kept(rule: Sampling) -> Vec<bool> {
         Vec::<f32>::try_from(rule.probabilities(&logits()))
             .unwrap()
@@ -107,31 +113,32 @@ mod tests {
     }
 
     #[test]
-    fn top_k_and_top_p_keep_the_likeliest() {
-        let all = Sampling {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-        };
-        assert_eq!(kept(all), [true; 4]);
-        assert_eq!(kept(Sampling { top_k: 2, ..all }), [false, true, false, true]);
-        assert_eq!(kept(Sampling { top_p: 0.65, ..all }), [false, true, false, true]);
-        assert_eq!(kept(Sampling { top_p: 0.01, ..all }), [false, true, false, false]);
+    fn each_rule_keeps_the_likeliest() {
+        assert_eq!(kept(ALL), [true; 4]);
+        assert_eq!(kept(Sampling { top_k: 2, ..ALL }), [false, true, false, true]);
+        assert_eq!(kept(Sampling { top_k: 9, ..ALL }), [true; 4]);
+        assert_eq!(kept(Sampling { top_p: 0.65, ..ALL }), [false, true, false, true]);
+        assert_eq!(kept(Sampling { top_p: 0.01, ..ALL }), [false, true, false, false]);
+        assert_eq!(kept(Sampling { min_p: 0.45, ..ALL }), [false, true, true, true]);
+        assert_eq!(kept(Sampling { min_p: 0.6, ..ALL }), [false, true, false, true]);
+        assert_eq!(kept(Sampling { min_p: 1.0, ..ALL }), [false, true, false, false]);
     }
 
     #[test]
     fn greedy_takes_the_likeliest_and_a_seed_repeats_itself() {
-        assert_eq!(Sampler::new(Sampling::GREEDY, 0).next(&logits()), 1);
-        let rule = Sampling {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-        };
-        let draw = |seed| {
-            let mut s = Sampler::new(rule, seed);
-            (0..50).map(|_| s.next(&logits())).collect::<Vec<_>>()
-        };
-        assert_eq!(draw(1), draw(1));
-        assert_ne!(draw(1), draw(2));
+        assert_eq!(Sampler::greedy().next(&logits()), 1);
+        let draw = |mut s: Sampler| (0..50).map(|_| s.next(&logits())).collect::<Vec<_>>();
+        assert_eq!(draw(Sampler::new(ALL, 1)), draw(Sampler::new(ALL, 1)));
+        assert_ne!(draw(Sampler::new(ALL, 1)), draw(Sampler::new(ALL, 2)));
+        let of = |seed, item, sample| draw(Sampler::of(ALL, seed, item, sample));
+        let first = of(0, "dog.wav: what is it?", 0);
+        assert_eq!(first, of(0, "dog.wav: what is it?", 0));
+        for other in [
+            of(1, "dog.wav: what is it?", 0),
+            of(0, "dog.wav: what is it?", 1),
+            of(0, "cat.wav: what is it?", 0),
+        ] {
+            assert_ne!(first, other);
+        }
     }
 }

@@ -190,7 +190,8 @@ impl GatedCrossAttention {
     }
 
     /// # Shapes
-    /// `x_btd` (B, T, dim); `mask` from [`frame_mask`]; returns (B, T, dim).
+    /// `x_btd` (B, T, dim); `kv` of B clips, or of one that all B texts are about; `mask` from [`frame_mask`];
+    /// returns (B, T, dim).
     pub fn forward(&self, x_btd: &Tensor, kv: &KeyValue, mask: Option<&Tensor>) -> Tensor {
         let x = x_btd + self.attend(x_btd, kv, mask) * self.attn_gate.tanh();
         let hidden = self.ff_in.forward(&self.ff_norm.forward(&x)).gelu("none");
@@ -201,7 +202,15 @@ impl GatedCrossAttention {
     pub fn attend(&self, x_btd: &Tensor, kv: &KeyValue, mask: Option<&Tensor>) -> Tensor {
         let (b, t, _) = x_btd.size3().unwrap_or((0, 0, 0));
         let q = self.to_q.forward(&self.norm.forward(x_btd));
-        let q_bhtd = q.reshape([b, t, self.heads, -1]).transpose(1, 2);
+        // Texts about one clip are so many more queries of its keys, which are neither copied nor read once a text.
+        let clips = kv.k_bhld.size()[0];
+        let queries = b / clips.max(1) * t;
+        let q_bhtd = q.reshape([clips, queries, self.heads, -1]).transpose(1, 2);
+        let mask = mask.map(|m| match m.size()[0] > clips {
+            true => m.reshape([clips, 1, queries, -1]),
+            false => m.shallow_clone(),
+        });
+        let mask = mask.as_ref();
         let out = Tensor::scaled_dot_product_attention(
             &q_bhtd, &kv.k_bhld, &kv.v_bhld, mask, 0.0, false, None, false,
         );

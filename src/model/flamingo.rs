@@ -224,17 +224,22 @@ impl Flamingo {
         self.run(&text.ids_bt, text.padding(), heard, mode, None, &mut |_| {})
     }
 
-    /// Logits (B, T_new, V) of new tokens after those that `cache` holds; nothing may be padded.
-    /// `seen_b1` (B, 1) counts the `<audio>` tokens before.
+    /// Normed states (B, T_new, D) of new tokens after those that `cache` holds; padded at most behind them. `heard` is of B
+    /// clips, or of one that all B texts are about. `seen_b1` (B, 1) counts the `<audio>` tokens before.
+    pub fn states_after(
+        &self,
+        ids_bt: &Tensor,
+        heard: &Heard,
+        cache: &mut Cache,
+        seen_b1: &Tensor,
+    ) -> Tensor {
+        let before = Some((cache, seen_b1));
+        self.run(ids_bt, Padding::Behind, heard, Mode::EVAL, before, &mut |_| {})
+    }
+
+    /// Logits (B, 1, V) of what follows new tokens; see [`Flamingo::states_after`]. Nothing may be padded.
     pub fn decode(&self, ids_bt: &Tensor, heard: &Heard, cache: &mut Cache, seen_b1: &Tensor) -> Tensor {
-        let x = self.run(
-            ids_bt,
-            Padding::Behind,
-            heard,
-            Mode::EVAL,
-            Some((cache, seen_b1)),
-            &mut |_| {},
-        );
+        let x = self.states_after(ids_bt, heard, cache, seen_b1);
         // Only the last token's logits are ever read: at V = 151,669 the others would cost more than the model.
         let last = x.narrow(1, x.size()[1] - 1, 1);
         self.lang_encoder.logits(&last)

@@ -141,6 +141,24 @@ impl Cache {
         self.len() == 0
     }
 
+    /// The same texts once more, to be gone on with in another way: nothing is copied.
+    pub fn fork(&self) -> Cache {
+        let both = |(k, v): &(Tensor, Tensor)| (k.shallow_clone(), v.shallow_clone());
+        Cache {
+            layers: self.layers.iter().map(|l| l.as_ref().map(both)).collect(),
+        }
+    }
+
+    /// Makes row i what row `rows_r[i]` was: beams that go on, several texts behind one.
+    ///
+    /// # Shapes
+    /// `rows_r` (R) int64
+    pub fn select(&mut self, rows_r: &Tensor) {
+        for (k, v) in self.layers.iter_mut().flatten() {
+            (*k, *v) = (k.index_select(0, rows_r), v.index_select(0, rows_r));
+        }
+    }
+
     fn extend(&mut self, layer: usize, k: Tensor, v: Tensor) -> (Tensor, Tensor) {
         if self.layers.len() <= layer {
             self.layers.resize_with(layer + 1, || None);
