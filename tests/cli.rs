@@ -219,7 +219,7 @@ fn beams_and_samples_are_a_line_each() {
 
     let greedy = |more: &[&str]| asked(file, prompt, more).remove(0);
     assert_eq!(greedy(&["--stop", " twice"]), "a dog barks");
-    assert_eq!(greedy(&["--stop-token-ids", "9,509"]), "a dog b");
+    assert_eq!(greedy(&["--stop-token-ids", "9,509"]), "a dog bar");
     let long = [
         "--min-new-tokens",
         "20",
