@@ -54,7 +54,7 @@ impl Run {
     }
 
     fn recipe(&self) -> PathBuf {
-        self.path("recipe.yaml")
+        self.path("jobs: no `stages`")
     }
 
     /// Clips and what they sound like: each in words of its own.
@@ -168,10 +168,15 @@ fn near(what: &str, found: &[f64], expected: &[f64], bound: f64) {
     }
 }
 
-/// Of AF-CLAP two things are left out where the split of a step is another. Softmax does not feel a bias that all keys share: its
-/// gradient is rounding noise, and Adam makes steps of it. And each rank's batch norm keeps the running averages of the batches that
-/// it saw itself; the first rank's are saved.
-const EACH_RANKS_OWN: [&str; 3] = ["qkv.bias", "running_", "num_batches_tracked"];
+/// What is left out where the split of a step is another. Softmax does not feel a bias that all keys share, nor one that rotary
+/// positions turn little: its gradient is rounding noise, and Adam makes steps of it. And each rank's batch norm keeps the running
+/// averages of the batches that it saw itself; the first rank's are saved.
+fn noise(job: &str) -> &'static [&'static str] {
+    match job {
+        "lm" => &["k_proj.bias"],
+        _ => &["qkv.bias", "running_", "num_batches_tracked"],
+    }
+}
 
 /// One process with four micro-steps, two with two, four with one: the same micro-batches, added up in another order.
 #[test]
@@ -186,14 +191,13 @@ fn a_step_is_the_same_however_it_is_split_over_ranks_and_micro_steps() {
         let one = format!("{job}1false");
         assert_eq!(run.values(job, &one, "step_loss").len(), 6);
         assert_eq!(run.losses(job, &one).len(), 24);
-        let except: &[&str] = if job == "clap" { &EACH_RANKS_OWN } else { &[] };
         for other in ["2false", "4false"] {
             let other = format!("{job}{other}");
             for name in ["step_loss", "grad_norm"] {
                 let [found, expected] = [&other, &one].map(|out| run.values(job, out, name));
                 near(&format!("{other} {name}"), &found, &expected, 1e-6);
             }
-            let (off, name) = distance(&run.weights(job, &one), &run.weights(job, &other), except);
+            let (off, name) = distance(&run.weights(job, &one), &run.weights(job, &other), noise(job));
             println!("{other}: {off:.1e} ({name})");
             assert!(off <= 1e-6, "{other}: {name} is off by {off:e}");
         }
@@ -219,8 +223,12 @@ fn a_step_is_the_same_however_it_is_split_over_ranks_and_micro_steps() {
 /// Long enough to be killed in. AF-CLAP draws random numbers in every step: these must go on, too.
 fn long(job: &str) -> [&'static str; 2] {
     match job {
-        "lm" => ["lm.optim.steps=160", "lm.optim.learning_rate=1.0e-4"],
-        _ => ["clap.optim.steps=24", "clap.augment=true"],
+        "lm" => ["lm.optim.steps=160", "lm.optim.batch_size=2"],
+        _ => [
+            "clap.optim.steps=18",
+            "clap.augment=true",
+            "clap.optim.batch_size=2",
+        ],
     }
 }
 
@@ -389,14 +397,14 @@ fn a_recipe_shows_that_it_resumes_exactly() {
 fn a_run_that_diverges_skips_its_steps_and_ends() {
     let run = Run::new();
     for (job, ranks) in [("lm", 1), ("lm", 2), ("clap", 1), ("clap", 2)] {
-        for (limit, rate) in [(3, "1.0e+38"), (4, "1.0e+30")] {
+        for (limit, rate, every) in [(3, "1.0e+38", 0), (4, "1.0e+30", 1)] {
             let out = format!("{job}{ranks}{limit}");
             let more = [
                 format!("JOB.optim.learning_rate={rate}"),
                 format!("train.nonfinite_limit={limit}"),
                 "JOB.optim.steps=20".into(),
                 "JOB.optim.warmup=0".into(),
-                "JOB.save.every=1".into(),
+                format!("JOB.save.every={every}"),
             ];
             let more: Vec<&str> = more.iter().map(String::as_str).collect();
             let said = run.fails(job, ranks, &out, &more, 8, &[]);
@@ -408,7 +416,7 @@ fn a_run_that_diverges_skips_its_steps_and_ends() {
                     &format!(", {limit} skipped in a row; items of rank "),
                     &format!("lower {job}.optim.learning_rate or raise its warmup"),
                     "nonfinite.jsonl names the items",
-                    "sound 1",
+                    "sound ",
                 ],
             );
             let ledger = fs::read_to_string(run.path(&out).join("nonfinite.jsonl")).unwrap();
@@ -439,6 +447,23 @@ fn a_run_that_diverges_skips_its_steps_and_ends() {
                 let file = left.checkpoints_folder().join(format!("checkpoint_{number}.pt"));
                 finite(&file);
             }
+        }
+        // Weights that are no numbers after the first step are not saved, neither under way nor as the model.
+        let out = format!("{job}{ranks}bad");
+        for (steps, every) in [(9, 1), (1, 0)] {
+            let more = [
+                format!("JOB.optim.steps={steps}"),
+                format!("JOB.save.every={every}"),
+                "JOB.optim.learning_rate=1.0e+38".into(),
+                "JOB.optim.warmup=0".into(),
+                "JOB.optim.groups={all: {match: \"*\", rate: 1.0e+4}}".into(),
+            ];
+            let more: Vec<&str> = more.iter().map(String::as_str).collect();
+            let hint = format!("the run diverged: lower {job}.optim.learning_rate or raise its warmup");
+            let pieces = ["is not written: ", "hold values that are not finite", &hint];
+            run.fails(job, ranks, &out, &more, 8, &pieces);
+            assert!(!run.model(job, &out).exists());
+            assert!(run.left(job, &out).checkpoints().is_empty());
         }
     }
 }
@@ -500,11 +525,8 @@ fn a_full_disk_ends_the_run_and_leaves_what_was_saved() {
         let names: Vec<String> = names
             .map(|f| f.file_name().to_string_lossy().into_owned())
             .collect();
-        let known = ["model.safetensors", "clap.safetensors", "config.json"];
-        let strange = names
-            .iter()
-            .filter(|n| !known.contains(&n.as_str()) && !n.contains("token"));
-        assert_eq!(strange.count(), 0, "{names:?}");
+        let half_written = names.iter().filter(|n| n.starts_with('.') || n.contains("tmp"));
+        assert_eq!(half_written.count(), 0, "{names:?}");
 
         // And a folder that cannot be: told before anything is trained.
         fs::write(run.path("file"), "").unwrap();
@@ -516,23 +538,31 @@ fn a_full_disk_ends_the_run_and_leaves_what_was_saved() {
 #[test]
 fn a_hung_rank_is_named_within_the_timeout() {
     let run = Run::new();
-    for job in JOBS {
-        let out = format!("{job}hung");
-        let more = ["train.timeout=8", "JOB.optim.steps=100000", "JOB.save.every=0"];
-        let mut child = run.command(job, 2, &out, &more).spawn().unwrap();
-        run.left(job, &out).wait_for(3, &mut child);
+    let more = [
+        "train.timeout=8",
+        "JOB.optim.steps=100000",
+        "JOB.save.every=0",
+        // Not at the speed of the machine: the events of all that waiting would be many.
+        "train.log_every=5",
+    ];
+    // Both at once: they wait for most of their time.
+    let hung = JOBS.map(|job| {
+        let mut child = run.command(job, 2, job, &more).spawn().unwrap();
+        run.left(job, job).wait_for(1, &mut child);
         let hung = ranks_of(&child, 2)[1];
-        let since = Instant::now();
         signal(hung, "STOP");
+        (job, child, hung, Instant::now())
+    });
+    for (job, child, hung, since) in hung {
         let (code, said) = ended(child);
         assert_eq!(code, 11, "{said}");
         has(&said, &["rank 1 no longer answers: dead or hung", "saved step "]);
-        assert!(since.elapsed() < Duration::from_secs(60), "{:?}", since.elapsed());
+        assert!(since.elapsed() < Duration::from_secs(90), "{:?}", since.elapsed());
         assert!(
             !Path::new(&format!("/proc/{hung}")).exists(),
             "the hung rank is left behind"
         );
-        assert_eq!(run.left(job, &out).checkpoints(), [0]);
+        assert_eq!(run.left(job, job).checkpoints(), [0]);
     }
 }
 
@@ -605,7 +635,7 @@ fn each_key_of_a_job_does_what_it_says() {
             1,
             "no",
             &[bad],
-            2,
+            4,
             &[&format!("{job}.optim.groups.own.match")],
         );
 
@@ -742,7 +772,7 @@ fn train_takes_the_job_that_is_asked_for_or_the_one_that_the_recipe_is_for() {
         (
             &["train"][..],
             4,
-            &["which of them?", "--job lm first", "recipe.yaml"][..],
+            &["which of them?", "--job lm first", "jobs: no `stages`"][..],
         ),
         (&["train", "--job", "curriculum"], 4, &["no section `stages`"]),
         (&["train", "--job", "clip"], 2, &["curriculum, clap, lm"]),
@@ -868,17 +898,18 @@ fn rates_of_their_own_by_their_old_keys_are_groups() {
     }
 
     // What is wrong with it stands at the user's line, in the job's sections too.
-    for (value, said) in [("fast", "fast"), ("-1", "from 0 to"), ("[1]", "list")] {
+    for (value, said) in [
+        ("fast", "expected a number"),
+        ("-1", "stages.stage1.optim.groups.gates.rate: "),
+        ("[1]", "expected a number"),
+    ] {
         let text = old.replace("gate_rate: 20", &format!("gate_rate: {value}"));
         let e = recipe_file::parse(&text, "r.yaml", &[]).unwrap_err();
         assert_eq!(e.exit_code(), 4, "{e}");
-        has(
-            &e.to_string(),
-            &[&format!("r.yaml:{line}:"), "groups.gates.rate", said],
-        );
+        has(&e.to_string(), &[&format!("r.yaml:{line}:"), "gate_rate: ", said]);
         let change = format!("stages.stage1.optim.gate_rate={value}");
         let e = recipe_file::demo(&[change]).unwrap_err();
-        assert!(e.to_string().contains("groups.gates.rate"), "{e}");
+        has(&e.to_string(), &["gate_rate=", said]);
     }
     for job in JOBS {
         let recipe = recipe_file::demo(&[format!("{job}.optim.gate_rate=2")]).unwrap();
