@@ -221,9 +221,9 @@ fn a_step_is_the_same_however_it_is_split_over_ranks_and_micro_steps() {
 }
 
 /// Long enough to be killed in. AF-CLAP draws random numbers in every step: these must go on, too.
-fn long(job: &str) -> [&'static str; 2] {
+fn long(job: &str) -> [&'static str; 3] {
     match job {
-        "lm" => ["lm.optim.steps=160", "lm.optim.batch_size=2"],
+        "lm" => ["lm.optim.steps=160", "lm.optim.batch_size=2", "train.log_every=1"],
         _ => [
             "clap.optim.steps=18",
             "clap.augment=true",
@@ -238,7 +238,7 @@ fn kills_at_random_moments_change_no_loss() {
     for (job, ranks) in [("lm", 1), ("lm", 2), ("clap", 1), ("clap", 2)] {
         let (whole, killed) = (format!("{job}whole{ranks}"), format!("{job}killed{ranks}"));
         let resume = [&long(job)[..], &["JOB.save.every=1", "--resume", "auto"]].concat();
-        run.succeeds(job, ranks, &whole, &resume[..3]);
+        run.succeeds(job, ranks, &whole, &resume[..4]);
         let left = run.left(job, &killed);
         for kill in 0..3 {
             let mut child = run.command(job, ranks, &killed, &resume).spawn().unwrap();
@@ -269,8 +269,8 @@ fn a_signal_saves_and_ends_and_the_run_goes_on() {
     for (job, ranks) in [("lm", 1), ("lm", 2), ("clap", 1), ("clap", 2)] {
         let (whole, told) = (format!("{job}whole{ranks}"), format!("{job}told{ranks}"));
         let more = [&long(job)[..], &["JOB.save.every=0", "--resume", "auto"]].concat();
-        run.succeeds(job, ranks, &whole, &more[..3]);
-        let mut child = run.command(job, ranks, &told, &more[..3]).spawn().unwrap();
+        run.succeeds(job, ranks, &whole, &more[..4]);
+        let mut child = run.command(job, ranks, &told, &more[..4]).spawn().unwrap();
         let left = run.left(job, &told);
         left.wait_for(3, &mut child);
         signal(child.id(), "TERM");

@@ -63,7 +63,7 @@ pub(super) fn run(run: Run, signals: &Signals, device: Device, resume: &Resume) 
         };
         train(run, signals, &stage, &place.task(), &source, resume)?;
         let folder = place.folder.display().to_string();
-        finite::check(&folder, &stage.section(), &model.params)?;
+        finite::check(&folder, place.task().section, &model.params)?;
         if ranks.first() {
             load::save(&place.folder, &model)?;
             place.task().done()?;
