@@ -83,7 +83,7 @@ impl Run {
     fn verb(&self, verb: &[&str], job: &str, ranks: usize, out: &str, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_af2"));
         if ranks > 1 {
-            command.args(["launch", "--grace", "10", "-n", &ranks.to_string(), "--"]);
+            command.args(["launch", "--grace", "5", "-n", &ranks.to_string(), "--"]);
         }
         command
             .args(verb)
@@ -168,25 +168,30 @@ fn near(what: &str, found: &[f64], expected: &[f64], bound: f64) {
     }
 }
 
-/// What is left out where the split of a step is another. Softmax does not feel a bias that all keys share, nor one that rotary
-/// positions turn little: its gradient is rounding noise, and Adam makes steps of it. And each rank's batch norm keeps the running
-/// averages of the batches that it saw itself; the first rank's are saved.
-fn noise(job: &str) -> &'static [&'static str] {
-    match job {
-        "lm" => &["k_proj.bias"],
-        _ => &["qkv.bias", "running_", "num_batches_tracked"],
-    }
+/// Softmax does not feel a bias that all keys share, nor one that rotary positions turn little: its gradient is rounding noise, and
+/// Adam makes steps of it, which all else then feels. These biases are held, so that the rest can be compared.
+fn held(job: &str) -> String {
+    let biases = if job == "lm" { "*k_proj.bias" } else { "*qkv.bias" };
+    format!("{job}.optim.groups={{keys: {{match: \"{biases}\", rate: 0}}}}")
 }
+
+/// Each rank's batch norm keeps the running averages of the batches that it saw itself, and the first rank's are saved: they are not
+/// those of one process, and not compared.
+const RUNNING: [&str; 2] = ["running_", "num_batches_tracked"];
 
 /// One process with four micro-steps, two with two, four with one: the same micro-batches, added up in another order.
 #[test]
 fn a_step_is_the_same_however_it_is_split_over_ranks_and_micro_steps() {
     let run = Run::new();
     for job in JOBS {
+        let held = held(job);
+        // Measured: 1.2e-7 and 2.1e-6. AF-CLAP's largest is of a bias that begins at 0, and is as small as six steps of Adam make it
+        // of small gradients.
+        let bound = if job == "lm" { 1e-6 } else { 5e-6 };
         for (ranks, zero) in [(1, false), (2, false), (2, true), (4, false), (4, true)] {
             let zero = format!("train.zero={zero}");
             let out = format!("{job}{ranks}{}", &zero[11..]);
-            run.succeeds(job, ranks, &out, &[&zero, "JOB.optim.global_batch=16"]);
+            run.succeeds(job, ranks, &out, &[&zero, &held, "JOB.optim.global_batch=16"]);
         }
         let one = format!("{job}1false");
         assert_eq!(run.values(job, &one, "step_loss").len(), 6);
@@ -197,21 +202,21 @@ fn a_step_is_the_same_however_it_is_split_over_ranks_and_micro_steps() {
                 let [found, expected] = [&other, &one].map(|out| run.values(job, out, name));
                 near(&format!("{other} {name}"), &found, &expected, 1e-6);
             }
-            let (off, name) = distance(&run.weights(job, &one), &run.weights(job, &other), noise(job));
+            let (off, name) = distance(&run.weights(job, &one), &run.weights(job, &other), &RUNNING);
             println!("{other}: {off:.1e} ({name})");
-            assert!(off <= 1e-6, "{other}: {name} is off by {off:e}");
+            assert!(off <= bound, "{other}: {name} is off by {off:e}");
         }
         // Sharing the optimizer's state changes no bit.
         for ranks in [2, 4] {
             run.same(job, &format!("{job}{ranks}true"), &format!("{job}{ranks}false"));
         }
         // A run goes on with another number of ranks.
-        let more = ["JOB.optim.global_batch=16", "--resume", "auto"];
+        let more = ["JOB.optim.global_batch=16", &held, "--resume", "auto"];
         run.succeeds(
             job,
             1,
             &format!("{job}moved"),
-            &[more[0], "JOB.optim.steps=3", "JOB.save.every=3"],
+            &[more[0], more[1], "JOB.optim.steps=3", "JOB.save.every=3"],
         );
         let said = run.succeeds(job, 2, &format!("{job}moved"), &more);
         has(&said, &[&format!("resume: {job} from "), ", step 3\n"]);
@@ -223,7 +228,7 @@ fn a_step_is_the_same_however_it_is_split_over_ranks_and_micro_steps() {
 /// Long enough to be killed in. AF-CLAP draws random numbers in every step: these must go on, too.
 fn long(job: &str) -> [&'static str; 3] {
     match job {
-        "lm" => ["lm.optim.steps=160", "lm.optim.batch_size=2", "train.log_every=1"],
+        "lm" => ["lm.optim.steps=120", "lm.optim.batch_size=2", "train.log_every=1"],
         _ => [
             "clap.optim.steps=18",
             "clap.augment=true",
