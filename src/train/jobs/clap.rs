@@ -55,7 +55,7 @@ pub(super) fn run(run: Run, signals: &Signals, device: Device, resume: &Resume) 
     let ears = begin::ears(recipe, ranks)?;
     let job = Training::begin(run, &ears, device)?;
     train(run, signals, &job, &task, &job, resume)?;
-    finite::check(&file.display().to_string(), &job.params)?;
+    finite::check(&file.display().to_string(), NAME, &job.params)?;
     if ranks.first() {
         write_safetensors(&file, &items(job.params.tensors()), &[("format", "pt")])?;
         task.done()?;

@@ -53,7 +53,7 @@ pub(super) fn run(run: Run, signals: &Signals, device: Device, resume: &Resume) 
     }
     let job = Lm::begin(run, device)?;
     train(run, signals, &job, &task, &job, resume)?;
-    finite::check(&folder.display().to_string(), &job.params)?;
+    finite::check(&folder.display().to_string(), NAME, &job.params)?;
     if ranks.first() {
         job.write(&folder)?;
         task.done()?;

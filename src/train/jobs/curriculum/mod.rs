@@ -62,7 +62,8 @@ pub(super) fn run(run: Run, signals: &Signals, device: Device, resume: &Resume) 
             texts,
         };
         train(run, signals, &stage, &place.task(), &source, resume)?;
-        finite::check(&place.folder.display().to_string(), &model.params)?;
+        let folder = place.folder.display().to_string();
+        finite::check(&folder, place.task().section, &model.params)?;
         if ranks.first() {
             load::save(&place.folder, &model)?;
             place.task().done()?;
