@@ -54,7 +54,7 @@ impl Run {
     }
 
     fn recipe(&self) -> PathBuf {
-        self.path("jobs: no `stages`")
+        self.path("recipe.yaml")
     }
 
     /// Clips and what they sound like: each in words of its own.
