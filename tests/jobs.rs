@@ -200,7 +200,9 @@ fn a_step_is_the_same_however_it_is_split_over_ranks_and_micro_steps() {
             let other = format!("{job}{other}");
             for name in ["step_loss", "grad_norm"] {
                 let [found, expected] = [&other, &one].map(|out| run.values(job, out, name));
-                near(&format!("{other} {name}"), &found, &expected, 1e-6);
+                // The norm is of gradients at weights that are so far apart.
+                let bound = if name == "grad_norm" { bound } else { 1e-6 };
+                near(&format!("{other} {name}"), &found, &expected, bound);
             }
             let (off, name) = distance(&run.weights(job, &one), &run.weights(job, &other), &RUNNING);
             println!("{other}: {off:.1e} ({name})");
@@ -240,7 +242,8 @@ fn long(job: &str) -> [&'static str; 3] {
 #[test]
 fn kills_at_random_moments_change_no_loss() {
     let run = Run::new();
-    for (job, ranks) in [("lm", 1), ("lm", 2), ("clap", 1), ("clap", 2)] {
+    // Each job on one rank and on two: here, and below where it is told to stop.
+    for (job, ranks) in [("lm", 2), ("clap", 1)] {
         let (whole, killed) = (format!("{job}whole{ranks}"), format!("{job}killed{ranks}"));
         let resume = [&long(job)[..], &["JOB.save.every=1", "--resume", "auto"]].concat();
         run.succeeds(job, ranks, &whole, &resume[..4]);
@@ -271,7 +274,7 @@ fn kills_at_random_moments_change_no_loss() {
 #[test]
 fn a_signal_saves_and_ends_and_the_run_goes_on() {
     let run = Run::new();
-    for (job, ranks) in [("lm", 1), ("lm", 2), ("clap", 1), ("clap", 2)] {
+    for (job, ranks) in [("lm", 1), ("clap", 2)] {
         let (whole, told) = (format!("{job}whole{ranks}"), format!("{job}told{ranks}"));
         let more = [&long(job)[..], &["JOB.save.every=0", "--resume", "auto"]].concat();
         run.succeeds(job, ranks, &whole, &more[..4]);
@@ -924,5 +927,25 @@ fn rates_of_their_own_by_their_old_keys_are_groups() {
             "{:?}",
             recipe.notes
         );
+    }
+}
+
+/// Blocks that are computed again, and logits a few tokens at a time: the same steps, in less memory.
+#[test]
+fn what_saves_memory_changes_no_step() {
+    let run = Run::new();
+    for job in JOBS {
+        let held = held(job);
+        run.succeeds(job, 1, &format!("{job}plain"), &[&held]);
+        let saving = [&held, "train.activation_checkpointing=true", "train.loss_chunk=8"];
+        run.succeeds(job, 1, &format!("{job}saving"), &saving);
+        let [plain, saved] =
+            ["plain", "saving"].map(|out| run.values(job, &format!("{job}{out}"), "step_loss"));
+        assert_eq!(plain.len(), 6);
+        for (found, expected) in saved.iter().zip(&plain) {
+            let off = (found / expected - 1.0).abs();
+            // Logits in pieces, and the gradients of the bias that all blocks share, are summed in another order. Seen: 1.1e-7.
+            assert!(off <= 1e-6, "{job}: {found} instead of {expected}");
+        }
     }
 }
