@@ -185,9 +185,9 @@ fn a_step_is_the_same_however_it_is_split_over_ranks_and_micro_steps() {
     let run = Run::new();
     for job in JOBS {
         let held = held(job);
-        // Measured: 1.2e-7 and 2.1e-6. AF-CLAP's largest is of a bias that begins at 0, and is as small as six steps of Adam make it
-        // of small gradients.
-        let bound = if job == "lm" { 1e-6 } else { 5e-6 };
+        // Of AF-CLAP the gradient's norm is equal to the bit while no weight has moved (two steps), and then as far apart as rounding
+        // and Adam have brought the weights: measured 1.6e-6, and 4.7e-6 for a bias that begins at 0. Of the LM: 0 and 1.2e-7.
+        let (norms, bound) = if job == "lm" { (1e-6, 1e-6) } else { (5e-6, 1e-5) };
         for (ranks, zero) in [(1, false), (2, false), (2, true), (4, false), (4, true)] {
             let zero = format!("train.zero={zero}");
             let out = format!("{job}{ranks}{}", &zero[11..]);
@@ -198,11 +198,11 @@ fn a_step_is_the_same_however_it_is_split_over_ranks_and_micro_steps() {
         assert_eq!(run.losses(job, &one).len(), 24);
         for other in ["2false", "4false"] {
             let other = format!("{job}{other}");
-            for name in ["step_loss", "grad_norm"] {
+            for (name, bound) in [("step_loss", 1e-6), ("grad_norm", norms)] {
                 let [found, expected] = [&other, &one].map(|out| run.values(job, out, name));
-                // The norm is of gradients at weights that are so far apart.
-                let bound = if name == "grad_norm" { bound } else { 1e-6 };
-                near(&format!("{other} {name}"), &found, &expected, bound);
+                let what = format!("{other} {name}");
+                near(&what, &found[..2], &expected[..2], 1e-7);
+                near(&what, &found, &expected, bound);
             }
             let (off, name) = distance(&run.weights(job, &one), &run.weights(job, &other), &RUNNING);
             println!("{other}: {off:.1e} ({name})");
@@ -796,7 +796,7 @@ fn train_takes_the_job_that_is_asked_for_or_the_one_that_the_recipe_is_for() {
 fn a_stage_cannot_bear_the_name_of_a_section() {
     for name in ["lm", "clap"] {
         let named = format!("stages.stage1.name={name}");
-        let e = recipe_file::demo(&[named.clone()]).unwrap_err();
+        let e = recipe_file::demo(std::slice::from_ref(&named)).unwrap_err();
         let said = e.to_string();
         has(
             &said,
