@@ -2,8 +2,9 @@
 
 mod common;
 
-use af2::text::in_texts::{Names, SpecialTokens};
+use af2::text::in_texts::Names;
 use af2::text::labels::{labels, IGNORED};
+use af2::text::tokenizer::SpecialTokens;
 use af2::text::tokenizer::Tokenizer;
 use common::golden;
 

@@ -1,5 +1,8 @@
 //! Who may use whom: data flows one way. A module that reaches upwards fails here.
 
+#[path = "common/imports.rs"]
+mod imports;
+
 use std::path::{Path, PathBuf};
 
 /// room → the rooms that it may use, from the ground up: each may use only such as stand above it here, so that there is no
@@ -197,6 +200,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Files that use each other, and why they may. Whoever reads one of a circle has to read all of it.
+const CIRCLES: &[(&[&str], &str)] = &[
+    (
+        &["checkpoint/pickle.rs", "checkpoint/pickle/machine.rs"],
+        "one parser in two files: the machine runs a pickle's instructions into the values that the other one hands out",
+    ),
+    (
+        &["optim/adamw.rs", "optim/mod.rs"],
+        "the one `match` over rules names each of them, and a rule moves the weights that the room hands it",
+    ),
+];
+
 fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
     for f in std::fs::read_dir(folder).unwrap() {
         let path = f.unwrap().path();
@@ -313,6 +328,73 @@ fn data_flows_one_way() {
             assert!(below, "{room} may use {name}, which does not stand above it");
         }
     }
+}
+
+#[test]
+fn files_use_each_other_one_way() {
+    let uses = imports::between_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let arrows: usize = uses.values().map(|to| to.len()).sum();
+    assert!(arrows > 1000, "only {arrows} found");
+    let found = imports::circles(&uses);
+    for circle in &found {
+        let within = |file: &String| {
+            let to = uses[file].iter().filter(|to| circle.contains(to));
+            format!("{file} uses {}", to.cloned().collect::<Vec<_>>().join(", "))
+        };
+        assert!(
+            CIRCLES.iter().any(|(files, _)| files == circle),
+            "files in a circle: give what both need a file of its own, or an argument\n{}",
+            circle.iter().map(within).collect::<Vec<_>>().join("\n")
+        );
+    }
+    for (files, _) in CIRCLES {
+        assert!(found.iter().any(|c| c == files), "no circle any more: {files:?}");
+    }
+}
+
+/// In a crate made for it: what is handed on is followed to its file; what only hands on, says or tests is in no circle.
+#[test]
+fn circles_are_found_behind_what_is_handed_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: &str| {
+        let path = folder.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("lib.rs", "pub mod room;\npub mod alone;\npub use room::One;");
+    write(
+        "room/mod.rs",
+        "mod one;\nmod two;\nmod three;\npub use one::One;\npub use three::{help, three};\nfn one(three: u8) {}",
+    );
+    write(
+        "room/one.rs",
+        "use super::two;\npub struct One;\nfn f() { two::go::<u8>() }",
+    );
+    write(
+        "room/two.rs",
+        "pub fn go() { let a: crate::One; super::help('\"', \"'\") }",
+    );
+    write(
+        "room/three.rs",
+        "// use super::two::go;\npub fn help() {}\npub fn three() { \"super::two::go()\" }\n#[cfg(test)]\nmod tests {\n    use super::super::two::go;\n}",
+    );
+    write(
+        "alone.rs",
+        "use crate::room::{self, three as other};\nfn f() { room::help() }",
+    );
+    let uses = imports::between_files(folder.path());
+    let of = |file: &str| uses[file].iter().map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(of("room/two.rs"), ["room/one.rs", "room/three.rs"]);
+    assert_eq!(of("alone.rs"), ["room/three.rs"]);
+    assert_eq!(of("room/mod.rs"), [""; 0]);
+    assert_eq!(imports::circles(&uses), [["room/one.rs", "room/two.rs"]]);
+    write(
+        "room/three.rs",
+        "use super::one as first;\npub fn help(_: first::One) {}",
+    );
+    let uses = imports::between_files(folder.path());
+    let all = ["room/one.rs", "room/three.rs", "room/two.rs"];
+    assert_eq!(imports::circles(&uses), [all]);
 }
 
 /// What hides an arrow: a method of another room's type is called without naming the room that has it.

@@ -1,6 +1,6 @@
 //! The bytes behind tensors: files and bytes at hand, read in pieces, checked as they are read.
 
-use super::torch_zip;
+use super::zip_entry::unpack;
 use crate::error::{Error, Result};
 use crate::fsutil::{lfs_error, lfs_pointer, open_regular};
 use memmap2::Mmap;
@@ -225,7 +225,7 @@ impl Bytes {
             return Ok(out);
         }
         let unpacked = match &self.storage.packed {
-            Some(entry) => Some(torch_zip::unpack(&self.storage.source, entry, self.part.clone())?),
+            Some(entry) => Some(unpack(&self.storage.source, entry, self.part.clone())?),
             None => None,
         };
         let whole = self.part == (0..self.storage.len());
@@ -265,7 +265,7 @@ impl Bytes {
         match &self.storage.packed {
             None => self.storage.fill(part, out),
             Some(entry) => {
-                let bytes = torch_zip::unpack(&self.storage.source, entry, part.clone())?;
+                let bytes = unpack(&self.storage.source, entry, part.clone())?;
                 // It may unpack to another length than the zip's directory says.
                 let bytes = bytes
                     .get(..out.len())

@@ -3,10 +3,6 @@
 //! Ours are the released checkpoint's: `clap.nvclap.…`, `audio_transformer_clap.…`,
 //! `lang_encoder.model.layers.N.{decoder_layer,gated_cross_attn_layer_sound}.…`.
 
-use super::{model_of, Archive};
-use crate::error::{Error, Result};
-use std::path::Path;
-
 /// Where the audio encoder stands.
 pub const CLAP: &str = "clap.nvclap";
 
@@ -193,17 +189,6 @@ impl Tree {
         }
     }
 
-    /// A file's model under our names.
-    ///
-    /// # Errors
-    /// As [`canonical`].
-    pub fn read(self, archive: Archive, path: &Path) -> Result<Archive> {
-        match self {
-            Tree::Flamingo { .. } => canonical(archive, path),
-            Tree::Plain { .. } => Ok(archive),
-        }
-    }
-
     /// The embedding and its second name, as the head, where they are one: they share their storage in the file.
     pub fn tied(self) -> Option<(&'static str, &'static str)> {
         match self {
@@ -219,38 +204,6 @@ impl Tree {
 pub fn at_rest(name: &str) -> bool {
     of_the_encoder(name).is_some_and(|n| n.starts_with("spectrogram_extractor.stft."))
         || name.ends_with("position_ids")
-}
-
-/// The model of an archive under our names, where we know them; duplicates give way to the tensor that bears our name
-/// already.
-///
-/// # Errors
-/// Two models, and nothing that tells which is meant.
-pub fn named(archive: Archive) -> Result<Archive> {
-    Ok(model_of::choose(archive)?.rename(rename))
-}
-
-/// [`named`] of what must be a part of AF2.
-///
-/// # Errors
-/// As [`named`]; when nothing of it is a part of AF2.
-pub fn canonical(archive: Archive, path: &Path) -> Result<Archive> {
-    let found: Vec<String> = archive.names().take(3).map(str::to_owned).collect();
-    let archive = named(archive)?;
-    let known = |n: &str| {
-        ["clap.", "audio_transformer_clap.", "lang_encoder."]
-            .iter()
-            .any(|p| n.starts_with(p))
-    };
-    if !archive.names().any(known) {
-        return Err(Error::checkpoint(
-            path,
-            "names",
-            "tensors of AF2, AF-CLAP or a language model",
-            format!("names like {found:?}"),
-        ));
-    }
-    Ok(archive)
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@
 //! ```
 
 use super::archive::{elements, Archive, Entry, TensorInfo};
-use super::bytes::{Bytes, Source, Storage};
+use super::bytes::{Bytes, Storage};
+use super::model_of;
 use super::pickle::{Plain, TensorView};
-use super::{foreign, legacy, model_of, torch_zip};
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
 use std::collections::HashMap;
@@ -27,35 +27,6 @@ pub struct TorchFile {
     pub tensors: Archive,
     /// All plain values by dotted path: `epoch`, `optimizer_state_dict.param_groups.0.lr`.
     pub plain: IndexMap<String, Plain>,
-}
-
-/// Opens a file of `torch.save`, in its zip form or the legacy one. No tensor is read.
-///
-/// # Errors
-/// A file that is missing, cut short, or whose sizes do not agree; a pickle with anything but tensors and plain
-/// values: any other global is refused by its name.
-pub fn open(path: &Path) -> Result<TorchFile> {
-    if let Some(e) = foreign::file(path) {
-        return Err(e);
-    }
-    parse(path, Source::open(path)?)
-}
-
-/// [`open`] of bytes at hand; `path` names them in errors.
-pub(super) fn parse(path: &Path, bytes: Arc<Source>) -> Result<TorchFile> {
-    if bytes.starts_with(b"PK") {
-        return torch_zip::open(path, &bytes);
-    }
-    if legacy::is(&bytes) {
-        return legacy::open(path, &bytes);
-    }
-    Err(Error::checkpoint(
-        path,
-        "file",
-        "a zip or legacy file of torch.save",
-        "another format",
-    )
-    .hint("cut short, or written by something else than torch.save?"))
 }
 
 impl TorchFile {

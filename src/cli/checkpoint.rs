@@ -1,7 +1,7 @@
 //! `af2 checkpoint`
 
-use super::parts::OpenArgs;
-use crate::checkpoint::{self, names, Archive, Difference, Plain, TensorInfo};
+use super::parts::{self, OpenArgs};
+use crate::checkpoint::{self, canonical, named, Archive, Difference, Plain, TensorInfo};
 use crate::error::{Error, Result};
 use crate::load::convert::{convert, Choice, Layout};
 use crate::load::{self, Report};
@@ -100,7 +100,7 @@ pub fn run(verb: &CheckpointVerb) -> Result<()> {
                 args.layout,
                 &choice,
             )?;
-            super::say(&done.notes);
+            parts::say(&done.notes);
             crate::out!("{} tensors in {}", done.tensors, args.out.display());
             done.left_out
                 .iter()
@@ -129,7 +129,7 @@ fn open_named(path: &Path) -> Result<Archive> {
     if path.join("safe_ckpt").is_dir() {
         return Ok(checkpoint::open_released(path)?.tensors);
     }
-    names::named(Archive::open(path)?)
+    named(Archive::open(path)?)
 }
 
 /// PyTorch's name.
@@ -147,7 +147,7 @@ fn dtype(kind: Kind) -> String {
 
 fn ls(args: &LsArgs) -> Result<()> {
     let (archive, plain) = open_raw(&args.path)?;
-    super::say(archive.notes());
+    parts::say(archive.notes());
     let infos: Vec<(&str, &TensorInfo)> = archive
         .names()
         .filter_map(|n| Some((n, archive.info(n)?)))
@@ -200,8 +200,8 @@ fn compare(args: &DiffArgs) -> Result<()> {
         false => open_named(path),
     };
     let (first, second) = (open(&args.first)?, open(&args.second)?);
-    super::say(first.notes());
-    super::say(second.notes());
+    parts::say(first.notes());
+    parts::say(second.notes());
     let found = checkpoint::diff(&first, &second)?;
     if args.json {
         crate::out!("{}", diff_json(&found));
@@ -303,7 +303,7 @@ fn verify(args: &VerifyArgs) -> Result<()> {
     let (archive, report) = match &args.model {
         None => {
             let plan = load::plan(&parts, &options)?;
-            super::say(&plan.notes);
+            parts::say(&plan.notes);
             let tensors = plan.files.tensors;
             let report = load::compare(
                 &plan.config,
@@ -320,7 +320,7 @@ fn verify(args: &VerifyArgs) -> Result<()> {
             let (tensors, llm) = match checkpoint::open_parts(&parts) {
                 Ok(files) => (files.tensors, Some(files.llm)),
                 Err(_) if parts.llm.is_none() && parts.base.is_none() => {
-                    (names::canonical(Archive::open(&args.path)?, &args.path)?, None)
+                    (canonical(Archive::open(&args.path)?, &args.path)?, None)
                 }
                 Err(e) => return Err(e),
             };

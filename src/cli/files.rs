@@ -1,5 +1,6 @@
 //! `af2 recipe check --files`: every file that a recipe names, and how often its items are seen.
 
+use super::parts;
 use crate::error::Result;
 use crate::preflight::{self, Passes};
 use crate::recipe::Recipe;
@@ -12,7 +13,7 @@ use crate::report::table::Table;
 pub fn look(recipe: &Recipe) -> Result<()> {
     let (report, passes) = preflight::whole(recipe);
     for stage in &passes {
-        super::out(&shown(stage))?;
+        parts::out(&shown(stage))?;
     }
     report.result()
 }

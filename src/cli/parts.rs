@@ -122,3 +122,40 @@ fn published(error: Error, parts: &Parts) -> Error {
         commands => error.hint(commands.join("\n        ")),
     }
 }
+
+/// A recipe and what is changed in it.
+#[derive(Args)]
+pub struct RecipeArgs {
+    /// The recipe, a YAML file.
+    pub recipe: PathBuf,
+    /// Changes, such as stages.stage1.optim.steps=100 or output=experiments/second.
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+impl RecipeArgs {
+    pub fn load(&self) -> Result<crate::recipe::Recipe> {
+        let recipe = self.load_for(1)?;
+        say(&recipe.notes);
+        Ok(recipe)
+    }
+
+    /// For so many ranks, between which the epochs of the reference's own files are shared out; says none of its notes.
+    pub fn load_for(&self, ranks: usize) -> Result<crate::recipe::Recipe> {
+        let (recipe, _) = crate::recipe_file::open(&self.recipe, &self.overrides, ranks)?;
+        Ok(recipe)
+    }
+}
+
+/// Writes to standard output.
+pub fn out(text: &str) -> Result<()> {
+    crate::screen::out(text);
+    Ok(())
+}
+
+/// Notes go where they do not stand in the way of a result.
+pub fn say(notes: &[String]) {
+    for note in notes {
+        crate::say!("note: {note}");
+    }
+}

@@ -1,6 +1,7 @@
 //! `af2 synth`, `lm`, `clap`, `train`, `eval`, `report`: the steps of a recipe, one by one.
 
-use super::{parts::ArithmeticArgs, same, RecipeArgs};
+use super::parts::{self, ArithmeticArgs, RecipeArgs};
+use super::same;
 use crate::device;
 use crate::dist::{launch::Launch, note_alone, Place, Ranks};
 use crate::error::{Error, Result};
@@ -253,7 +254,7 @@ impl JobArgs {
                 .for_each(|note| crate::say!("note: {note}"));
         }
         if place.as_ref().is_none_or(|p| p.rank == 0) {
-            super::say(&recipe.notes);
+            parts::say(&recipe.notes);
         }
         let task = Task {
             which: which.map_or_else(|| Which::of(&recipe), Ok)?,
@@ -291,7 +292,7 @@ pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) ->
         preflight::evaluation(recipe, &folder).result()?;
         kernels::allow_tf32(section.tf32)?;
         let mut model = load::open(&folder, &load::Options::new(device(recipe)?))?;
-        super::say(&model.notes);
+        parts::say(&model.notes);
         model.tokenizer.special_tokens = recipe.data.special_tokens_in_texts;
         eval::run(recipe, section, &model, &predictions)?;
     }

@@ -1,8 +1,9 @@
 //! The JSON object of an item, field by field: with what is no JSON in it, and with the names that stand twice, of which a map
 //! would lose one.
 
-use super::item::Problems;
+use super::problems::Problems;
 use super::python::{depth, mend, Odd};
+use crate::error::Error;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -125,6 +126,17 @@ impl Fields {
             (None, Some(value)) => shown(value),
             (None, None) => "nothing".to_owned(),
         }
+    }
+
+    /// Says that a field is not what it should be.
+    pub fn wrong(&self, place: &str, key: &str, expected: &str, problems: &mut Problems) {
+        let e = Error::data(problems.path, format!("{place}.{key}"), expected, self.found(key));
+        problems.push(match self.odd(key) {
+            Some(Odd::Half(_)) => e.hint(
+                "a text that was cut in the middle of a character, or decoded with errors='surrogateescape': write it again",
+            ),
+            _ => e,
+        });
     }
 }
 

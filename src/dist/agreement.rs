@@ -2,7 +2,7 @@
 //! that differ are named, with their keys.
 
 use super::meeting::{ask, names, Table};
-use super::words;
+use super::words::words;
 use crate::error::short;
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -36,7 +36,7 @@ impl Word {
         Word {
             host: host(),
             process: std::process::id(),
-            allowed: Allowed::here(),
+            allowed: Allowed::here(boot()),
         }
     }
 }

@@ -7,25 +7,30 @@ mod agreement;
 mod guardian;
 mod join;
 pub mod launch;
+mod left;
 pub mod machine;
 mod meeting;
 mod place;
 mod share;
+mod words;
 
 pub use agreement::{flatten, Facts};
+pub use left::left;
 pub use place::{note_alone, Place};
 
 use crate::error::{short, Error, Result};
 use crate::ffi::c10d::{ProcessGroup, Reduce, Reducer, Store};
 use crate::ffi::kernels::Mark;
 use guardian::Guardian;
+use left::LEFT;
 use machine::{Machines, Seat};
 use meeting::Table;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{mpsc, Arc};
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
+use words::{words, NCCL};
 
 /// How long a rank that has met an error waits for the others to say that they have, too: at least, and at most. Between
 /// these it is as long as ranks that are well may take to come together.
@@ -415,14 +420,6 @@ impl Ranks {
     }
 }
 
-/// Set where a thread or a device may still wait for ranks that are lost.
-static LEFT: AtomicBool = AtomicBool::new(false);
-
-/// Whether the process must end at once: destructors could wait for ever.
-pub fn left() -> bool {
-    LEFT.load(Ordering::SeqCst)
-}
-
 /// Asks the store; none where it fails, or does not answer: its host may be frozen, and a request has no timeout of its own.
 fn within<T: Send + 'static>(
     store: &Arc<Store>,
@@ -436,36 +433,6 @@ fn within<T: Send + 'static>(
     });
     receive.recv_timeout(limit).ok()?.ok()
 }
-
-/// The first line of what libtorch said; NCCL's reason stands behind it.
-fn words(error: &tch::TchError) -> String {
-    let text = match error {
-        tch::TchError::Torch(text) => text,
-        other => return short(other),
-    };
-    let mut rest = text
-        .lines()
-        .map(str::trim)
-        .skip_while(|l| !l.starts_with("Last error"));
-    let reason = rest.next().map(|first| {
-        match first
-            .trim_start_matches("Last error")
-            .trim_start_matches(':')
-            .trim()
-        {
-            "" => rest.next().unwrap_or_default(),
-            same_line => same_line,
-        }
-    });
-    match reason {
-        Some(reason) if !reason.is_empty() => format!("{}; its last error: {reason}", short(text)),
-        _ => short(text),
-    }
-}
-
-/// What helps where it was NCCL that said something.
-const NCCL: &str = "NCCL_DEBUG=INFO makes NCCL say more; NCCL_SOCKET_IFNAME names the network it may use (one to begin with `eth` or \
-    `ib`, not `docker` or `lo`), NCCL_IB_DISABLE=1 leaves InfiniBand out";
 
 /// What helps where a rank is gone.
 const RESUME: &str =

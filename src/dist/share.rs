@@ -26,8 +26,8 @@ pub(super) struct Allowed {
 }
 
 impl Allowed {
-    /// What this process may use.
-    pub fn here() -> Self {
+    /// What this process may use, since the start `boot` of its kernel.
+    pub fn here(boot: String) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let status = read("/proc/self/status");
         let listed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
@@ -37,7 +37,7 @@ impl Allowed {
             cpus.retain(|n| online.contains(n));
         }
         Allowed {
-            boot: super::machine::boot(),
+            boot,
             cpus: list(&cpus),
             quotas: quotas(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo")),
             alone: crate::cores::allowed(),
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_rank_alone_has_all_that_this_process_may_use() {
-        let own = Allowed::here();
+        let own = Allowed::here("boot".into());
         assert_eq!(share(std::slice::from_ref(&own), 0), crate::cores::allowed());
         #[cfg(target_os = "linux")]
         assert!(

@@ -1,7 +1,7 @@
 //! The run's folder: whether it can be written, and what lies below it.
 
+use super::line::{Line, FILES};
 use super::mounts::{self, Mount};
-use super::{Line, FILES};
 use crate::ffi;
 use rustix::fs::Advice;
 use std::fs::{self, File};

@@ -6,13 +6,16 @@ mod cores;
 mod cuda;
 mod disk;
 mod kernels;
+mod line;
 mod memory;
 mod mounts;
 mod open_files;
 pub(crate) mod peak;
 mod versions;
 
-use serde::Serialize;
+pub use line::{Line, State};
+
+use line::{DEVICE, FILES, LIBTORCH};
 use serde_json::{json, Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -22,11 +25,6 @@ use std::time::{Duration, Instant};
 pub const FORMAT: u32 = 1;
 /// The exit code where something is slow, nothing broken, and `--strict` was asked for.
 pub const SLOW: i32 = 14;
-
-/// Codes of what is broken, as [`crate::Error::exit_code`] has them.
-const LIBTORCH: i32 = 1;
-const FILES: i32 = 3;
-const DEVICE: i32 = 13;
 
 /// Opening CUDA takes seconds on a machine of many GPUs, and for ever where the driver hangs.
 const OPENING: Duration = Duration::from_secs(60);
@@ -44,89 +42,6 @@ pub struct Ask {
     pub quick: bool,
     /// What `--threads` says.
     pub threads: Option<usize>,
-}
-
-/// How a thing is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    Ok,
-    /// It works, worse than it should.
-    Slow,
-    /// A run that needs it fails.
-    Broken,
-}
-
-impl State {
-    pub fn word(self) -> &'static str {
-        match self {
-            State::Ok => "ok",
-            State::Slow => "slow",
-            State::Broken => "broken",
-        }
-    }
-}
-
-/// One thing, and how it is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Line {
-    #[serde(skip)]
-    pub name: &'static str,
-    /// `cpu`, `cuda:0`; none for what is no device's.
-    #[serde(skip)]
-    pub device: Option<String>,
-    pub state: State,
-    pub found: String,
-    /// What to do.
-    pub advice: Option<String>,
-    /// Numbers of what was found: bytes, bytes a second, operations a second, shares.
-    pub values: Map<String, Value>,
-    #[serde(skip)]
-    code: i32,
-}
-
-impl Line {
-    fn new(name: &'static str, state: State, found: impl Into<String>) -> Self {
-        Line {
-            name,
-            device: None,
-            state,
-            found: found.into(),
-            advice: None,
-            values: Map::new(),
-            code: 0,
-        }
-    }
-
-    fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Line::new(name, State::Ok, found)
-    }
-
-    fn slow(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        let mut line = Line::new(name, State::Slow, found);
-        line.advice = Some(advice.into());
-        line
-    }
-
-    fn broken(name: &'static str, code: i32, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        let mut line = Line::new(name, State::Broken, found);
-        (line.advice, line.code) = (Some(advice.into()), code);
-        line
-    }
-
-    fn value(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.values.insert(key.into(), value.into());
-        self
-    }
-
-    /// The name for people.
-    pub fn title(&self) -> String {
-        let name = self.name.replace('_', " ");
-        match &self.device {
-            Some(device) => format!("{device}: {name}"),
-            None => name,
-        }
-    }
 }
 
 /// All lines.
@@ -285,12 +200,6 @@ fn answer<T: Send + 'static>(limit: Duration, f: impl FnOnce() -> T + Send + 'st
         mpsc::RecvTimeoutError::Timeout => NoAnswer::Late,
         mpsc::RecvTimeoutError::Disconnected => NoAnswer::Fell,
     })
-}
-
-/// Bytes as people say them: 1.5 GiB.
-fn gib(bytes: u64) -> String {
-    const GIB: f64 = (1u64 << 30) as f64;
-    format!("{:.1} GiB", bytes as f64 / GIB)
 }
 
 #[cfg(test)]

@@ -1,9 +1,17 @@
 //! A closed set of answers, and which of them a text names.
 
-use super::rules::{normalise, Fault};
-use super::words::{fold, plain, Text};
+use super::words::{fold, normalise, plain, Text};
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
+
+/// An item that no prediction could answer: its reference or options do not fit the rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// `reference` or `labels`.
+    pub key: &'static str,
+    pub expected: String,
+    pub found: String,
+}
 
 /// Behind them a letter is meant as one: "the answer is b".
 const CUES: [&str; 15] = [

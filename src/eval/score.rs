@@ -1,6 +1,7 @@
 //! Predictions in, results out: no model, no audio; rerunnable on any machine from `predictions.jsonl`.
 
-use super::rules::{judge, normalise, Verdict};
+use super::rules::{judge, Verdict};
+use super::words::normalise;
 use crate::error::{all, Error, Result};
 use crate::metrics::accuracy::{balanced, Count};
 use crate::metrics::bootstrap::Bootstrap;

@@ -245,6 +245,24 @@ fn unspaced(c: char) -> bool {
         | '\u{20000}'..='\u{3ffff}')
 }
 
+/// Lower case, single spaces, no punctuation at the end and no quotation marks around.
+pub fn normalise(text: &str) -> String {
+    const QUOTES: [char; 7] = ['"', '\'', '`', '“', '”', '‘', '’'];
+    let spaced = text
+        .to_lowercase()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    let ends = |c: char| {
+        c.is_whitespace() || QUOTES.contains(&c) || ['.', ',', ';', ':', '!', '?', '…'].contains(&c)
+    };
+    let starts = |c: char| c.is_whitespace() || QUOTES.contains(&c);
+    spaced
+        .trim_end_matches(ends)
+        .trim_start_matches(starts)
+        .to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! CUDA on request: one binary for machines with and without a GPU. What is made of it is [`crate::device`]'s.
 
-use super::{call, nvml, ErrorSlot};
+use super::{call, ErrorSlot};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::path::{Path, PathBuf};
@@ -70,7 +70,7 @@ fn open(path: &Path) -> Result<(), String> {
             std::mem::forget(library);
             Ok(())
         }
-        Err(e) => Err(nvml::words(&e)),
+        Err(e) => Err(words(&e)),
     }
 }
 
@@ -187,6 +187,12 @@ fn is_gpu(path: &Path) -> bool {
     let name = path.file_name().and_then(|n| n.to_str());
     let number = name.and_then(|n| n.strip_prefix("nvidia"));
     number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The loader's own words; libloading's are around them.
+pub(super) fn words(error: &libloading::Error) -> String {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    source.unwrap_or_else(|| error.to_string())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What NVIDIA's own libraries say of the GPUs and of themselves. Opened by name where they are there; nothing is linked. Of each
 //! function the name and type are those of NVIDIA's headers (`nvml.h`, `cuda.h`, `cuda_runtime_api.h`, `nccl.h`), which keep them.
 
-use super::cuda;
+use super::cuda::{self, words};
 use libloading::os::unix::{Library, Symbol, RTLD_LOCAL, RTLD_NOW};
 use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void, CStr};
 use std::path::Path;
@@ -195,12 +195,6 @@ unsafe fn open(path: &Path) -> Result<std::mem::ManuallyDrop<Library>, String> {
 /// The type must be the function's.
 unsafe fn find<T>(library: &Library, name: &CStr) -> Result<Symbol<T>, String> {
     library.get(name.to_bytes_with_nul()).map_err(|e| words(&e))
-}
-
-/// The loader's own words; libloading's are around them.
-pub(super) fn words(error: &libloading::Error) -> String {
-    let source = std::error::Error::source(error).map(ToString::to_string);
-    source.unwrap_or_else(|| error.to_string())
 }
 
 fn good(what: &str, code: c_int) -> Result<(), String> {

@@ -10,7 +10,9 @@ mod report;
 pub use language_model::language_model;
 pub use report::{compare, Report, Rules};
 
-use crate::checkpoint::{self, hugging_face, items, names, Archive, Parts, ReleasedFolder, TorchFile};
+use crate::checkpoint::{
+    self, canonical, hugging_face, items, names, Archive, Parts, ReleasedFolder, TorchFile,
+};
 use crate::cores;
 use crate::error::{Error, Result};
 use crate::model::flamingo::{Config, Flamingo};
@@ -280,8 +282,7 @@ struct NewFiles {
 
 fn new_model(new: &New, sizes: &Sizes) -> Result<NewFiles> {
     let New { llm, clap, .. } = new;
-    let tensors =
-        names::canonical(Archive::open(llm)?, llm)?.overlay(names::canonical(Archive::open(clap)?, clap)?);
+    let tensors = canonical(Archive::open(llm)?, llm)?.overlay(canonical(Archive::open(clap)?, clap)?);
     let tokenizer = Tokenizer::open(llm)?;
     let shapes = |n: &str| tensors.info(n).map(|i| i.shape.clone());
     let config = Config {

@@ -1,6 +1,6 @@
 //! AdamW (decoupled weight decay), as `torch.optim.AdamW`.
 
-use super::{Group, Moved, Setting};
+use super::{groups::Group, Moved, Setting};
 use crate::error::Result;
 use crate::ffi::kernels::{self, AdamWeights};
 use tch::Tensor;

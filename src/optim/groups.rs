@@ -1,8 +1,19 @@
 //! Which weights share their settings.
 
-use super::Group;
 use globset::GlobMatcher;
 use tch::Tensor;
+
+/// Weights that share their settings.
+pub struct Group {
+    /// By what the recipe calls it; none of the two that every job begins with.
+    pub name: Option<String>,
+    pub params: Vec<(String, Tensor)>,
+    pub weight_decay: f64,
+    /// Multiplies the schedule's learning rate.
+    pub rate: f64,
+    /// Of the running means of gradients and of their squares.
+    pub betas: (f64, f64),
+}
 
 /// Weights that get settings of their own, by their names.
 #[derive(Debug, Clone)]

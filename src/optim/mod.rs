@@ -5,7 +5,7 @@
 mod adamw;
 mod groups;
 
-pub use groups::{groups, Split};
+pub use groups::{groups, Group, Split};
 
 use crate::error::Result;
 use crate::ffi::kernels;
@@ -55,18 +55,6 @@ pub enum Setting {
     Pair(f64, f64),
     Flag(bool),
     None,
-}
-
-/// Weights that share their settings.
-pub struct Group {
-    /// By what the recipe calls it; none of the two that every job begins with.
-    pub name: Option<String>,
-    pub params: Vec<(String, Tensor)>,
-    pub weight_decay: f64,
-    /// Multiplies the schedule's learning rate.
-    pub rate: f64,
-    /// Of the running means of gradients and of their squares.
-    pub betas: (f64, f64),
 }
 
 /// What an optimizer keeps of one weight.

@@ -1,5 +1,6 @@
 //! The memory of one GPU in a stage, and what would make it less.
 
+use super::model::trains;
 use crate::model::cost::{self, Activations, Memory};
 use crate::model::flamingo::Config;
 use crate::model::parts::PerPart;
@@ -94,7 +95,7 @@ impl Setup {
         let t = &recipe.train;
         let most = recipe.data.max_tokens;
         let of_batch = |items: usize, windows: usize, text_tokens: usize| Setup {
-            trains: super::trains(stage),
+            trains: trains(stage),
             amp: t.precision == Precision::AmpBf16,
             held_bf16: t.frozen == Held::Bf16,
             checkpointing: t.activation_checkpointing,

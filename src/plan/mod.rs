@@ -5,7 +5,7 @@ pub mod memory;
 mod model;
 pub mod paper;
 
-pub use model::config;
+pub use model::{config, trains};
 
 use crate::curriculum;
 use crate::data::blend::Blend;
@@ -181,11 +181,6 @@ struct Model {
     parameters: PerPart<f64>,
     shapes: Shapes,
     published: Option<Published>,
-}
-
-/// The parts of a stage as the cost functions take them.
-pub fn trains(stage: &StageRecipe) -> PerPart<bool> {
-    PerPart::of(|part| stage.train.contains(&part))
 }
 
 fn plan_stage(

@@ -1,6 +1,6 @@
 //! What the paper says of the time of its own training, and whether a recipe is that training.
 
-use super::trains;
+use super::model::trains;
 use crate::error::Result;
 use crate::model::cost;
 use crate::model::flamingo::Config;

@@ -2,12 +2,15 @@
 
 use super::file::{self, no_folder, said};
 use super::listing::{Kind, Lack, Report};
-use super::Asked;
 use crate::data::manifest::Manifest;
 use crate::plan;
 use crate::recipe::{Recipe, StageRecipe};
+use indexmap::IndexMap;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+/// Sets, and who asks for each.
+pub(super) type Asked<'r> = IndexMap<&'r str, Vec<String>>;
 
 /// Sounds of a manifest that are looked for where it is opened.
 const SOUNDS: usize = 8;

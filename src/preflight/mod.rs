@@ -15,7 +15,7 @@ pub use published::checkpoint as published;
 pub use room::{free, needed};
 
 use crate::recipe::Recipe;
-use indexmap::IndexMap;
+use data::Asked;
 use std::path::Path;
 
 /// What training these stages (by their numbers, in order) needs on so many ranks. What one of them writes for another is not
@@ -98,9 +98,6 @@ pub fn whole(recipe: &Recipe) -> (Report, Vec<Passes>) {
 pub fn all(recipe: &Recipe) -> Vec<usize> {
     (0..recipe.stages.len()).collect()
 }
-
-/// Sets, and who asks for each.
-type Asked<'r> = IndexMap<&'r str, Vec<String>>;
 
 fn of_stages<'r>(recipe: &'r Recipe, stages: &[usize]) -> Asked<'r> {
     let mut sets = Asked::new();

@@ -15,7 +15,7 @@ use crate::data::order::Mixing;
 use crate::model::{audio, audio_transformer, cross_attention, lm, t5};
 use crate::run;
 use crate::synth::CorpusSpec;
-use crate::text::in_texts::SpecialTokens;
+use crate::text::tokenizer::SpecialTokens;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

@@ -4,6 +4,8 @@ pub mod questions;
 pub mod scenes;
 pub mod sounds;
 
+pub use scenes::CorpusSpec;
+
 use crate::error::{Error, Result};
 use crate::fsutil::{read_text, write_atomic_bytes};
 use questions::{about, Task};
@@ -19,55 +21,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const AUDIO: &str = "wavs";
 /// What the corpus says of itself; written last, so that a half-written corpus is made again.
 const SUMMARY: &str = "corpus.json";
-
-/// How much of what is made. Counts are over all splits; each split gets at least one of each kind.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CorpusSpec {
-    pub seed: u64,
-    /// Clips of one sound, per class.
-    pub singles_per_class: usize,
-    /// Clips of one sound one to four times; rounded up to whole rounds of classes and counts.
-    pub counting: usize,
-    /// Clips of two or three sounds in a row.
-    pub scenes: usize,
-    /// Clips of a low or high sound; rounded up to whole rounds.
-    pub attributes: usize,
-    /// Clips of 30 to 90 s.
-    pub long: usize,
-    pub val_fraction: f64,
-    pub test_fraction: f64,
-}
-
-impl CorpusSpec {
-    /// How many of `n` a split gets.
-    fn part(&self, split: Split, n: usize) -> usize {
-        let share = |f: f64| ((n as f64 * f).round() as usize).max(1);
-        let (val, test) = (share(self.val_fraction), share(self.test_fraction));
-        match split {
-            Split::Val => val,
-            Split::Test => test,
-            Split::Train => n.saturating_sub(val + test).max(1),
-        }
-    }
-
-    fn check(&self) -> Result<()> {
-        let fraction = |f: f64| (0.0..=0.5).contains(&f);
-        if !fraction(self.val_fraction) || !fraction(self.test_fraction) {
-            return Err(Error::recipe(
-                "corpus",
-                "val_fraction and test_fraction must lie between 0 and 0.5",
-            ));
-        }
-        if self.scenes + self.counting + self.long + self.attributes + self.singles_per_class > 1_000_000 {
-            return Err(Error::recipe(
-                "corpus",
-                "more than a million clips were asked for",
-            ));
-        }
-        Ok(())
-    }
-}
 
 /// A corpus on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,10 +1,60 @@
 //! Clips: which sounds, when; and what was heard, which the questions are made of.
 
 use super::sounds::{mix, samples, Class, Pitch, CLASSES, EVENT_SECONDS};
-use super::CorpusSpec;
+use crate::error::{Error, Result};
 use rand::seq::SliceRandom;
 use rand::Rng;
 use rand_chacha::{rand_core::SeedableRng, ChaCha8Rng};
+use serde::{Deserialize, Serialize};
+
+/// How much of what is made. Counts are over all splits; each split gets at least one of each kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorpusSpec {
+    pub seed: u64,
+    /// Clips of one sound, per class.
+    pub singles_per_class: usize,
+    /// Clips of one sound one to four times; rounded up to whole rounds of classes and counts.
+    pub counting: usize,
+    /// Clips of two or three sounds in a row.
+    pub scenes: usize,
+    /// Clips of a low or high sound; rounded up to whole rounds.
+    pub attributes: usize,
+    /// Clips of 30 to 90 s.
+    pub long: usize,
+    pub val_fraction: f64,
+    pub test_fraction: f64,
+}
+
+impl CorpusSpec {
+    /// How many of `n` a split gets.
+    pub(super) fn part(&self, split: Split, n: usize) -> usize {
+        let share = |f: f64| ((n as f64 * f).round() as usize).max(1);
+        let (val, test) = (share(self.val_fraction), share(self.test_fraction));
+        match split {
+            Split::Val => val,
+            Split::Test => test,
+            Split::Train => n.saturating_sub(val + test).max(1),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let fraction = |f: f64| (0.0..=0.5).contains(&f);
+        if !fraction(self.val_fraction) || !fraction(self.test_fraction) {
+            return Err(Error::recipe(
+                "corpus",
+                "val_fraction and test_fraction must lie between 0 and 0.5",
+            ));
+        }
+        if self.scenes + self.counting + self.long + self.attributes + self.singles_per_class > 1_000_000 {
+            return Err(Error::recipe(
+                "corpus",
+                "more than a million clips were asked for",
+            ));
+        }
+        Ok(())
+    }
+}
 
 /// Seconds of a short clip that holds more than one event.
 const CLIP_SECONDS: f64 = 10.0;

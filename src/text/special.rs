@@ -7,12 +7,15 @@
 //! bos, eos, unk, sep, pad, cls, mask, additional ──────────── behind all of these, where none has an id for them
 //! ```
 
-use super::tokenizer::{json_object, END_OF_TEXT};
+use super::library::{add, json_object};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use tokenizers::{AddedToken, Model, Tokenizer as Inner};
+
+/// Qwen's end of text, where the tokenizer's files name none.
+pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// transformers' names for the special tokens, in the order in which it adds them.
 const SLOTS: [&str; 7] = [
@@ -221,7 +224,7 @@ impl Special {
                 found,
             ));
         }
-        super::tokenizer::add(inner, folder, self.added.values().map(|(token, _)| token.clone()))?;
+        add(inner, folder, self.added.values().map(|(token, _)| token.clone()))?;
         for (id, (token, file)) in &self.added {
             let found = inner.token_to_id(&token.content);
             if found != Some(*id) {
@@ -240,7 +243,7 @@ impl Special {
         let known = inner.get_added_tokens_decoder();
         let known: HashSet<&str> = known.values().map(|t| t.content.as_str()).collect();
         let new = self.named.iter().filter(|t| !known.contains(t.content.as_str()));
-        super::tokenizer::add(inner, folder, new.cloned())
+        add(inner, folder, new.cloned())
     }
 }
 

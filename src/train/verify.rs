@@ -1,9 +1,11 @@
 //! `--verify-resume`: shows on the user's own recipe that a run goes on from a checkpoint as if it had not been interrupted.
 
 use super::engine::state::{restore, restore_weights, Snapshot};
+use super::engine::steps::Steps;
 use super::engine::{frozen, random};
 use super::job::{Job, Source};
-use super::{number, one_step, Run, Steps};
+use super::scalar::number;
+use super::{one_step, Run};
 use crate::checkpoint::open_torch;
 use crate::error::{Error, Result};
 use crate::ffi::kernels;

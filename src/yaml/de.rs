@@ -1,6 +1,6 @@
 //! From a tree to a typed value: an error bears the path and the place of what it is about, whichever file that came from.
 
-use super::node::{Content, Node};
+use super::node::{Content, Node, Step};
 use super::place::Place;
 use super::scalar;
 use crate::error::Error;
@@ -11,13 +11,6 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 use serde_yaml::Value;
-
-/// A step of a path into a tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    Key(String),
-    Index(usize),
-}
 
 /// What did not fit, where in the value and where in the sources.
 #[derive(Debug)]

@@ -10,9 +10,9 @@ mod parse;
 mod place;
 mod scalar;
 
-pub use de::{Failure, Step};
+pub use de::Failure;
 pub(crate) use fields::Fields;
-pub use node::{Content, Node};
+pub use node::{Content, Node, Step};
 pub use parse::{parse, Parsed};
 pub use place::{Place, Source};
 pub use scalar::{number, plain};

@@ -1,6 +1,5 @@
 //! YAML as a tree whose every value knows where it was written: what files are merged over each other as.
 
-use super::de::Step;
 use super::place::Place;
 use super::scalar;
 use crate::error::{nearest, Error};
@@ -24,6 +23,13 @@ pub enum Content {
     List(Vec<Node>),
     /// key → where the key stands, and its value.
     Map(IndexMap<String, (Place, Node)>),
+}
+
+/// A step of a path into a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    Key(String),
+    Index(usize),
 }
 
 impl Node {

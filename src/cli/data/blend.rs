@@ -1,6 +1,6 @@
 //! `af2 data blend`
 
-use super::stage_of;
+use super::of_recipe::stage_of;
 use crate::curriculum;
 use crate::data::blend::{sampled, Blend, Pick, Set};
 use crate::data::manifest::Manifest;

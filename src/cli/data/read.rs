@@ -1,6 +1,6 @@
 //! `af2 data read`
 
-use super::{stage_of, tokenizer};
+use super::of_recipe::{stage_of, tokenizer};
 use crate::curriculum;
 use crate::data::feed::Ears;
 use crate::data::loader::{Loader, Prepared};

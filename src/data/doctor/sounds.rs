@@ -1,6 +1,6 @@
 //! The files of a manifest, each opened once, and those that have the same bytes.
 
-use super::{short, sound, Checks, Diagnosis, Fault, Hash, MOST_KEPT};
+use super::found::{short, sound, Checks, Diagnosis, Fault, Hash, MOST_KEPT};
 use crate::audio::{decode::Reader, Source};
 use crate::data::feed::Clip;
 use crate::data::item::Item;

@@ -2,9 +2,9 @@
 //!
 //! Reference: `htsat.py` of the published code ("HTSAT-large", `afclap` variant); paper section 3.1.
 
+use super::activations::Activations;
 use super::fusion::FeatureFusion;
 use super::swin::{Stage, ATTENTION_WINDOW, TABLE};
-use super::Activations;
 use crate::error::{Error, Result};
 use crate::model::bounds::Sizes;
 use crate::model::layers::{onto, BatchNorm, Conv2d, LayerNorm, Linear};

@@ -7,9 +7,12 @@
 //! An encoder's file says its sizes, what of them cannot be, how they are read off a checkpoint's tensors, what sound it takes,
 //! what it costs, and the pass itself. A further one is that file and its lines here.
 
+mod activations;
 mod fusion;
 pub mod htsat;
 mod swin;
+
+pub use activations::Activations;
 
 use super::bounds::{Sizes, Wrong};
 use super::mode::Mode;
@@ -146,17 +149,6 @@ impl Config {
             Config::Htsat(c) => c.activations(windows, low, full),
         }
     }
-}
-
-/// Bytes of an encoder's forward pass.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Activations {
-    /// Kept for the backward pass.
-    pub kept: f64,
-    /// Kept where blocks are computed again: their inputs.
-    pub inputs: f64,
-    /// The largest block's.
-    pub largest: f64,
 }
 
 /// An audio encoder.
