@@ -7,7 +7,6 @@ mod cuda;
 mod disk;
 mod kernels;
 mod memory;
-mod mounts;
 mod open_files;
 pub(crate) mod peak;
 mod versions;

@@ -125,22 +125,7 @@ fn score_items(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn asked(id: usize, reference: &str, prediction: &str) -> Prediction {
-        Prediction {
-            id: id.to_string(),
-            task: "events".into(),
-            path: format!("{id}.wav"),
-            prompt: "what is it?".into(),
-            reference: reference.into(),
-            prediction: prediction.into(),
-            tokens: vec![5, 6],
-            labels: vec!["dog".into(), "rain".into()],
-            chance: Some(0.5),
-            control: false,
-            seconds: 0.25,
-        }
-    }
+    use crate::run::predictions::asked;
 
     fn quick() -> Settings {
         let mut settings = Settings::default();
