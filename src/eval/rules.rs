@@ -10,7 +10,9 @@ use crate::run::results::Rule;
 /// What a rule says of one prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
+    /// The reference.
     Right,
+    /// Another answer.
     Wrong,
     /// Not an answer under the rule; counts as wrong.
     Unparsed,
@@ -21,7 +23,9 @@ pub enum Verdict {
 pub struct Fault {
     /// `reference` or `labels`.
     pub key: &'static str,
+    /// What the rule needs.
     pub expected: String,
+    /// What the item has.
     pub found: String,
 }
 

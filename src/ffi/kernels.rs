@@ -373,7 +373,7 @@ pub fn device_memory(device: Device) -> Result<(i64, i64), TchError> {
 
 /// libtorch's meta device, which knows shapes and no numbers: what would be left on the CPU of a GPU's tensors shows there.
 #[cfg(test)]
-pub mod meta {
+pub(crate) mod meta {
     use super::*;
 
     extern "C" {
@@ -381,12 +381,12 @@ pub mod meta {
         fn af2_is_meta(t: *mut C_tensor) -> c_int;
     }
 
-    pub fn on_meta(tensor: &Tensor) -> Tensor {
+    pub(crate) fn on_meta(tensor: &Tensor) -> Tensor {
         // SAFETY: a live tensor; returns a new one.
         owned(call(|e| unsafe { af2_meta(tensor.as_ptr().cast_mut(), e) }).unwrap())
     }
 
-    pub fn is_meta(tensor: &Tensor) -> bool {
+    pub(crate) fn is_meta(tensor: &Tensor) -> bool {
         // SAFETY: a live tensor.
         unsafe { af2_is_meta(tensor.as_ptr().cast_mut()) != 0 }
     }

@@ -51,9 +51,13 @@ impl Rule {
 /// A setting of a group as PyTorch has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Setting {
+    /// A number, as `lr`.
     Number(f64),
+    /// Two numbers, as `betas`.
     Pair(f64, f64),
+    /// A switch, as `amsgrad`.
     Flag(bool),
+    /// Python's `None`.
     None,
 }
 
@@ -61,7 +65,9 @@ pub enum Setting {
 pub struct Group {
     /// By what the recipe calls it; none of the two that every job begins with.
     pub name: Option<String>,
+    /// Their names, and the weights.
     pub params: Vec<(String, Tensor)>,
+    /// Weight decay; 0 for none.
     pub weight_decay: f64,
     /// Multiplies the schedule's learning rate.
     pub rate: f64,
@@ -97,6 +103,7 @@ struct Moved<'a> {
 
 /// Groups of weights, and what is kept of each.
 pub struct Optimizer {
+    /// What moves the weights.
     pub rule: Rule,
     groups: Vec<Group>,
     state: Vec<Vec<Option<Kept>>>,
@@ -141,6 +148,7 @@ impl Optimizer {
         self.shard.as_ref().map(|(owner, _)| owner.concat())
     }
 
+    /// The groups, in their order.
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }

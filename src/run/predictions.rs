@@ -11,6 +11,7 @@ const VERSION: u64 = 1;
 /// A longer line is not one of ours.
 const MOST_LINE_BYTES: u64 = 16 << 20;
 
+/// Where a run's predictions lie.
 pub fn path(run: &Path) -> PathBuf {
     run.join("predictions.jsonl")
 }

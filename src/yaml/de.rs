@@ -15,7 +15,9 @@ use serde_yaml::Value;
 /// A step of a path into a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// Into a mapping.
     Key(String),
+    /// Into a sequence, from 0.
     Index(usize),
 }
 

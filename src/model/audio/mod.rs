@@ -26,6 +26,7 @@ use tch::Tensor;
 /// Files hold HTSAT's sizes without its name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Config {
+    /// HTSAT with feature fusion.
     Htsat(htsat::Config),
 }
 
@@ -161,6 +162,7 @@ pub struct Activations {
 
 /// An audio encoder.
 pub enum Encoder {
+    /// HTSAT with feature fusion.
     Htsat(Htsat),
 }
 
