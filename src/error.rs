@@ -8,6 +8,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong. [`Error::exit_code`] gives each kind its own process exit code.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "what each was about, in the words of its message")]
 pub enum Error {
     /// The file system said no: not found, no permission, disk full.
     #[error("{path}: {source}{}", hint_text(.hint))]
@@ -107,6 +108,7 @@ fn place_text(line: &Option<(usize, usize)>) -> String {
 }
 
 impl Error {
+    /// A file that the system does not give or take.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         Error::Io {
@@ -116,6 +118,7 @@ impl Error {
         }
     }
 
+    /// A sound file that cannot be used, with what was expected of it and what was found.
     pub fn audio(path: impl AsRef<Path>, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Error::Audio {
             path: path.as_ref().to_path_buf(),
@@ -125,6 +128,7 @@ impl Error {
         }
     }
 
+    /// An entry of a data file, at `key`, that is not what was expected.
     pub fn data(
         path: impl AsRef<Path>,
         key: impl Into<String>,
@@ -140,6 +144,7 @@ impl Error {
         }
     }
 
+    /// A tensor or entry of a checkpoint, at `key`, that is not what was expected.
     pub fn checkpoint(
         path: impl AsRef<Path>,
         key: impl Into<String>,
@@ -155,6 +160,7 @@ impl Error {
         }
     }
 
+    /// A recipe that does not say what it must.
     pub fn recipe(file: impl Into<String>, message: impl Into<String>) -> Self {
         Error::Recipe {
             file: file.into(),
@@ -164,6 +170,7 @@ impl Error {
         }
     }
 
+    /// A device that cannot be used.
     pub fn device(message: impl Into<String>) -> Self {
         Error::Device {
             message: message.into(),
@@ -171,6 +178,7 @@ impl Error {
         }
     }
 
+    /// A command line that cannot be understood.
     pub fn usage(message: impl Into<String>) -> Self {
         Error::Usage {
             message: message.into(),

@@ -47,6 +47,7 @@
 pub mod error;
 pub mod fsutil;
 pub mod panics;
+mod proc;
 pub mod progress;
 pub mod screen;
 pub mod shapes;

@@ -37,7 +37,9 @@ pub struct Settings {
     pub n_head: Option<i64>,
     /// LM blocks per cross-attention block; checked against the tensors.
     pub every: Option<usize>,
+    /// The cross-attention's, where it is not as released.
     pub cross_attention: cross_attention::Config,
+    /// Most windows of 10 s; none where the file does not say.
     pub max_windows: Option<usize>,
 }
 
@@ -143,6 +145,7 @@ impl Settings {
         }
     }
 
+    /// Most windows of 10 s: as said, or the released model's.
     pub fn max_windows(&self) -> usize {
         self.max_windows.unwrap_or(RELEASED_WINDOWS)
     }

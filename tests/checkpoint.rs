@@ -1,5 +1,6 @@
 //! Checkpoints through the public interface: the tiny released folder of the PyTorch reference, names of every
 //! layout, and writing that loses nothing. Files that lie are tested beside the readers.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

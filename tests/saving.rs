@@ -1,4 +1,5 @@
 //! Writing while training goes on, keeping the right files, and dying in the middle.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Special tokens inside texts of a data set: an answer that holds `<|endofchunk|>` must not end there.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Whole runs of `af2 train` on a tiny model: split over ranks, killed, resumed, told to stop, gone wrong.
+#![allow(clippy::panic, clippy::unwrap_used, unsafe_code)]
 
 mod common;
 #[path = "common/runs.rs"]

@@ -31,6 +31,7 @@ pub struct Reader<'p> {
     pub(super) track: u32,
     /// Samples per second.
     pub rate: u32,
+    /// Channels of each frame.
     pub channels: usize,
     /// Frames of the whole file where the container tells. Of an mp3 without a header of its own an estimate.
     pub frames: Option<u64>,

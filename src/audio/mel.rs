@@ -58,6 +58,7 @@ impl Default for LogMel {
 }
 
 impl LogMel {
+    /// The mel filters and the plan of the transform.
     pub fn new() -> Self {
         let bands = (0..MEL_BINS)
             .map(|m| {

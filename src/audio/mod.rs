@@ -53,6 +53,7 @@ use std::path::Path;
 /// The stretch of a file to read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Span {
+    /// Where it begins in the file.
     pub start: Seconds,
     /// The window budget × 10 s.
     pub duration: Seconds,

@@ -9,7 +9,9 @@ use tch::{Device, Kind, Tensor};
 /// What is known of a tensor without reading it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorInfo {
+    /// Sizes of its dimensions; none of a scalar.
     pub shape: Vec<i64>,
+    /// Its dtype.
     pub kind: Kind,
     /// The file that holds it.
     pub file: PathBuf,
@@ -68,6 +70,7 @@ impl Archive {
         self.entries.keys().map(String::as_str)
     }
 
+    /// What is known of a tensor; none where the checkpoint has no such name.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.entries.get(name).map(|e| &e.info)
     }

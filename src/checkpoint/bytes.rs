@@ -29,6 +29,7 @@ impl Source {
         // SAFETY: the map is private, read-only and outlives every slice of it; a file that another process cuts
         // short while its header is read ends this process with SIGBUS, as it would any reader of mapped files.
         // Checkpoints are written by rename, never in place.
+        #[expect(unsafe_code, reason = "a memory map")]
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
         if let Some(says) = lfs_pointer(&map) {
             return Err(lfs_error(path, &says));
@@ -217,6 +218,7 @@ impl Bytes {
             if count > 0 {
                 // SAFETY: `out` is contiguous, on the CPU, of this dtype, with `self.len()` bytes that nobody else
                 // has yet; they are written before they are read.
+                #[expect(unsafe_code, reason = "a tensor's own memory, to read files into")]
                 let bytes =
                     unsafe { std::slice::from_raw_parts_mut(out.data_ptr().cast::<u8>(), self.len()) };
                 self.read(&self.part, bytes)?;

@@ -14,6 +14,7 @@ const MOST: usize = 1 << 20;
 pub enum Format {
     /// `torch.save`, both forms, and the optimizer's state in it.
     Torch,
+    /// A `.safetensors` file.
     Safetensors,
     /// `metadata.json` and `model.safetensors.index.json`.
     Index,

@@ -157,6 +157,7 @@ pub fn saved_by_trainer(name: &str, trains: bool, tied_head: bool) -> bool {
 
 /// What a model's tensors are called in a training checkpoint, and which are in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "`tied_head`: whether the head is the embedding")]
 pub enum Tree {
     /// AF2, as the reference's trainer saves it.
     Flamingo { tied_head: bool },

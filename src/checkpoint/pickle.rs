@@ -23,10 +23,15 @@ const MOST_DIMENSIONS: usize = 64;
 /// A plain value of a checkpoint, beside its tensors.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Plain {
+    /// `None`.
     None,
+    /// `True` or `False`.
     Bool(bool),
+    /// An integer of up to 64 bits.
     Int(i64),
+    /// A float.
     Float(f64),
+    /// A string.
     Text(String),
     /// Lists and tuples of plain values.
     List(Vec<Plain>),

@@ -43,9 +43,11 @@ pub struct State<'a> {
 
 /// A training checkpoint on its way to a file or from one.
 pub struct Training<'a> {
+    /// Passes over the data made.
     pub epoch: i64,
     /// Optimizer steps made.
     pub steps: i64,
+    /// Groups of parameters, in the optimizer's order.
     pub groups: Vec<Group>,
     /// By the parameter's number; parameters that never had a gradient have none.
     pub state: IndexMap<i64, State<'a>>,

@@ -217,7 +217,7 @@ fn agreed(resume: &Resume, ranks: &Ranks) -> Result<Resume> {
         Resume::From(_) => 2.0,
     };
     let mut first = [own];
-    ranks.from_first(&mut first)?;
+    ranks.of_first(&mut first)?;
     match (first[0], resume) {
         (0.0, _) => Ok(Resume::No),
         (1.0, _) => Ok(Resume::Auto),

@@ -20,12 +20,15 @@ const MOST_ITEMS: f64 = (1u64 << 30) as f64;
 pub struct Set {
     /// As the configuration writes it: `Clotho-AQA-AQA/train`. Its characters seed the shuffle.
     pub name: String,
+    /// Its items.
     pub manifest: Manifest,
+    /// How often an epoch passes over it, times [`Blend::global_weight`].
     pub weight: f64,
 }
 
 /// Sets in the configuration's order.
 pub struct Blend {
+    /// In the order of the configuration.
     pub sets: Vec<Set>,
     /// Multiplies every weight: 0.005 makes 200 virtual epochs of one pass.
     pub global_weight: f64,
@@ -82,6 +85,10 @@ impl Blend {
         Ok(())
     }
 
+    /// Reads an item.
+    ///
+    /// # Errors
+    /// A manifest or shard that cannot be read any more.
     pub fn item(&self, pick: Pick) -> Result<Item> {
         self.sets[pick.set].manifest.item(pick.item)
     }
@@ -98,6 +105,7 @@ impl Blend {
         self.sets.iter().map(|s| s.manifest.len()).sum()
     }
 
+    /// Whether no set has an item.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 /// How long an item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Length {
+    /// Windows of 10 s.
     pub windows: usize,
     /// Text tokens, prompt and answer; 0 where they are not counted.
     pub tokens: usize,

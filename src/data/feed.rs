@@ -22,15 +22,18 @@ use std::{
 /// Ordered by the name first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Clip {
+    /// The file, or the stretch of a shard.
     pub source: Source,
     /// Start in microseconds, so that a clip can be a key.
     start_us: u64,
+    /// Most windows of 10 s that are heard.
     pub windows: usize,
     /// Windows that a packed sound was cut to.
     packed: Option<usize>,
 }
 
 impl Clip {
+    /// A clip of a file of its own, from `start` on.
     pub fn new(path: PathBuf, start: Seconds, windows: usize) -> Self {
         Clip {
             source: Source {
@@ -58,6 +61,7 @@ impl Clip {
         &self.source.name
     }
 
+    /// The stretch of the file that is read.
     pub fn span(&self) -> Span {
         Span {
             start: Seconds(self.start_us as f64 / 1e6),
@@ -92,7 +96,9 @@ impl Clip {
 /// A question about a clip, with its answer.
 #[derive(Debug, Clone)]
 pub struct Example {
+    /// What is heard.
     pub clip: Clip,
+    /// What is asked, and the answer.
     pub item: Item,
 }
 

@@ -14,8 +14,11 @@ pub struct Item {
     pub key: String,
     /// Audio file, relative to the manifest's folder of audio.
     pub name: String,
+    /// The question.
     pub prompt: String,
+    /// The right answer.
     pub output: String,
+    /// Length of the sound, where the manifest says it.
     pub duration: Option<Seconds>,
     /// Where in the file the clip begins; 0 unless `audio_start` says otherwise.
     pub audio_start: Seconds,
@@ -30,6 +33,7 @@ pub struct Item {
 /// A sound inside a tar shard.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Member {
+    /// The shard, and the bytes of the sound in it.
     pub place: Stretch,
     /// Windows that it was packed for: 16 kHz int16 as the model hears it. None for any other sound.
     pub packed: Option<usize>,

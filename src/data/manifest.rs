@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 /// A data set's split.
 #[derive(Debug)]
 pub struct Manifest {
+    /// The file.
     pub path: PathBuf,
     /// `flamingo_task`; the file's folder for JSON lines.
     pub task: String,
+    /// Train, val or test, as the file says it.
     pub split: String,
     /// `split_path`, relative to the data root.
     pub audio_folder: PathBuf,
@@ -88,6 +90,7 @@ impl Manifest {
         self.entries.len()
     }
 
+    /// Whether it has no item.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

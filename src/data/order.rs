@@ -32,10 +32,15 @@ pub enum Batching {
 
 /// Everything that decides an order.
 pub struct Order {
+    /// The sets and their shares.
     pub blend: Blend,
+    /// How they are mixed.
     pub mixing: Mixing,
+    /// How items become batches.
     pub batching: Batching,
+    /// Of all shuffles.
     pub seed: u64,
+    /// This rank, from 0.
     pub rank: usize,
     /// Number of ranks.
     pub world: usize,
@@ -47,6 +52,7 @@ pub struct Order {
 /// Where a run is in its data. The same on every rank after the same number of batches.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cursor {
+    /// The epoch in work, from 0.
     pub epoch: u64,
     /// Batches of this epoch that all ranks together have had.
     pub batches: u64,
@@ -69,6 +75,10 @@ impl Cursor {
             .map_err(|e| Error::data(path, format!("line {}", e.line()), "a cursor", e.to_string()))
     }
 
+    /// Writes it as JSON, whole or not at all.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         crate::fsutil::write_json(path, &serde_json::json!(self))
     }
@@ -82,7 +92,6 @@ const MOST: u64 = 1 << 53;
 /// One rank's part of an epoch, from a cursor on.
 #[derive(Debug)]
 pub struct Epoch {
-    pub number: u64,
     /// The epoch's items, of all ranks.
     pub picks: Vec<Pick>,
     /// This rank's batches, as indices of `picks`. Every rank has as many; one is empty only where an epoch's end holds
@@ -192,7 +201,6 @@ impl Order {
             order: order.clone(),
         });
         Ok(Epoch {
-            number: epoch,
             after: after.collect(),
             picks,
             batches,

@@ -30,10 +30,13 @@ pub const INDEX: &str = "index.json";
 /// What a packed folder says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Index {
+    /// The task's name.
     pub task: String,
+    /// Train, val or test.
     pub split: String,
     /// Items of all shards.
     pub items: usize,
+    /// Tar files.
     pub shards: usize,
     /// Window budget that the sounds were cut to; another one would have normalised them differently.
     pub windows: usize,

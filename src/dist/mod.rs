@@ -51,7 +51,9 @@ pub struct Ranks {
     /// When all ranks were last together, and the longest that they were apart.
     together: Cell<Option<Instant>>,
     apart: Cell<Duration>,
+    /// This rank, from 0.
     pub rank: usize,
+    /// How many there are.
     pub world: usize,
     machines: Machines,
     /// How often the ranks have compared what they go by.
@@ -244,7 +246,7 @@ impl Ranks {
     }
 
     /// The first rank's numbers, for all.
-    pub fn from_first(&self, values: &mut [f64]) -> Result<()> {
+    pub(crate) fn of_first(&self, values: &mut [f64]) -> Result<()> {
         if !self.first() {
             values.fill(0.0);
         }

@@ -6,11 +6,15 @@ use std::net::{IpAddr, Ipv4Addr};
 /// What the environment says of this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
+    /// Its number among all ranks, from 0.
     pub rank: usize,
+    /// How many ranks there are.
     pub world: usize,
     /// Its number on this machine: which GPU it takes.
     pub local: usize,
+    /// Where the ranks meet.
     pub host: String,
+    /// The port there.
     pub port: u16,
     /// An agent hosts the store (torchrun, `af2 launch`): no rank does.
     pub agent: bool,

@@ -8,7 +8,6 @@ mod disk;
 mod kernels;
 mod line;
 mod memory;
-mod mounts;
 mod open_files;
 pub(crate) mod peak;
 mod versions;

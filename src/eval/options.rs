@@ -9,7 +9,9 @@ use std::ops::Range;
 pub struct Fault {
     /// `reference` or `labels`.
     pub key: &'static str,
+    /// What the rule needs.
     pub expected: String,
+    /// What the item has.
     pub found: String,
 }
 

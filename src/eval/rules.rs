@@ -11,7 +11,9 @@ use crate::run::results::Rule;
 /// What a rule says of one prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
+    /// The reference.
     Right,
+    /// Another answer.
     Wrong,
     /// Not an answer under the rule; counts as wrong.
     Unparsed,

@@ -80,10 +80,15 @@ fn text(s: &str) -> Result<CString> {
 /// A TCP store on a free port of this machine, as torchrun's agent hosts one: it outlives any rank. Only this machine reaches it.
 pub struct StoreServer {
     raw: *mut c_void,
+    /// Where it listens.
     pub port: u16,
 }
 
 impl StoreServer {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// No port that is free.
     pub fn start() -> Result<Self> {
         let (socket, port) = listening(Ipv4Addr::LOCALHOST.into(), 0)?;
         // SAFETY: two integers; the store is freed once, and the socket with it.
@@ -204,7 +209,9 @@ pub struct Meeting {
 /// How [`ProcessGroup::all_reduce`] joins.
 #[derive(Debug, Clone, Copy)]
 pub enum Reduce {
+    /// Adds.
     Sum = 0,
+    /// Takes the largest.
     Max = 4,
 }
 
@@ -212,7 +219,6 @@ pub enum Reduce {
 /// timeout.
 pub struct ProcessGroup {
     raw: *mut RawGroup,
-    pub rank: usize,
     pub world: usize,
 }
 
@@ -243,11 +249,7 @@ impl ProcessGroup {
                 e,
             )
         })?;
-        Ok(ProcessGroup {
-            raw,
-            rank: m.rank,
-            world: m.world,
-        })
+        Ok(ProcessGroup { raw, world: m.world })
     }
 
     /// Joins each tensor with those of the other ranks, in place.

@@ -133,6 +133,10 @@ pub fn recompute(inputs: &[Tensor], block: impl Fn(&[Tensor]) -> Tensor + Send +
     // SAFETY: the handles live through the call; the shim owns `env` and drops it once.
     match call(|e| unsafe { af2_checkpoint(run, forget, env, all.as_ptr(), all.len(), e) }) {
         Ok(made) => owned(made),
+        #[expect(
+            clippy::panic,
+            reason = "what tch's own operations do, between which it stands"
+        )]
         Err(e) => panic!("{e}"),
     }
 }
@@ -369,7 +373,7 @@ pub fn device_memory(device: Device) -> Result<(i64, i64), TchError> {
 
 /// libtorch's meta device, which knows shapes and no numbers: what would be left on the CPU of a GPU's tensors shows there.
 #[cfg(test)]
-pub mod meta {
+pub(crate) mod meta {
     use super::*;
 
     extern "C" {
@@ -377,12 +381,12 @@ pub mod meta {
         fn af2_is_meta(t: *mut C_tensor) -> c_int;
     }
 
-    pub fn on_meta(tensor: &Tensor) -> Tensor {
+    pub(crate) fn on_meta(tensor: &Tensor) -> Tensor {
         // SAFETY: a live tensor; returns a new one.
         owned(call(|e| unsafe { af2_meta(tensor.as_ptr().cast_mut(), e) }).unwrap())
     }
 
-    pub fn is_meta(tensor: &Tensor) -> bool {
+    pub(crate) fn is_meta(tensor: &Tensor) -> bool {
         // SAFETY: a live tensor.
         unsafe { af2_is_meta(tensor.as_ptr().cast_mut()) != 0 }
     }

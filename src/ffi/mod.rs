@@ -1,5 +1,9 @@
 //! What tch does not reach: CUDA on request, libtorch's c10d, and a few kernels, through a thin C++ shim (`shim/`). The only
 //! `unsafe` of the crate outside memory maps.
+#![expect(
+    unsafe_code,
+    reason = "C functions, of which the compiler knows only what is declared"
+)]
 
 pub mod c10d;
 pub mod check;

@@ -14,6 +14,7 @@ use tch::{no_grad, Tensor};
 /// When to stop, and whether to keep the caches.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Most tokens of the answer.
     pub max_new_tokens: usize,
     /// Ends the answer, and is part of it.
     pub eos: i64,

@@ -34,6 +34,7 @@ pub struct Choice {
 /// What was written and what was not.
 #[derive(Debug, Default)]
 pub struct Converted {
+    /// Tensors in the new checkpoint.
     pub tensors: usize,
     /// One line for each kind of thing that the layout has no place for.
     pub left_out: Vec<String>,

@@ -55,14 +55,19 @@ pub const CHUNK_BYTES: usize = 1 << 30;
 /// # }
 /// ```
 pub struct Loaded {
+    /// The model on its device.
     pub model: Flamingo,
+    /// All its tensors by name.
     pub params: Params,
+    /// The LM's, with the four added tokens.
     pub tokenizer: Tokenizer,
     /// Most windows of 10 s that it should be given.
     pub max_windows: usize,
     /// The LM's folder, whose tokenizer files go with every copy.
     pub llm: PathBuf,
+    /// Where the model lies.
     pub device: Device,
+    /// How the files and the model fit.
     pub report: Report,
     /// The weights' own file where it is one of `torch.save`, with the optimizer's state that it may hold.
     pub torch: Option<TorchFile>,
@@ -102,6 +107,7 @@ impl Loaded {
 
 /// How to open a checkpoint.
 pub struct Options {
+    /// Where the model shall lie.
     pub device: Device,
     /// Sizes that the tensors do not tell; default: `af2.yaml` in the folder.
     pub config: Option<PathBuf>,
@@ -112,6 +118,7 @@ pub struct Options {
 }
 
 impl Options {
+    /// Settings of the folder itself, and the default rules.
     pub fn new(device: Device) -> Self {
         Options {
             device,
@@ -197,6 +204,7 @@ pub fn open_parts(parts: &Parts, options: &Options) -> Result<Loaded> {
 
 /// How a run's model begins.
 pub struct Start {
+    /// From what.
     pub from: StartFrom,
     /// What is said of the sizes beside the files.
     pub sizes: Sizes,
@@ -214,8 +222,11 @@ pub enum StartFrom {
 pub struct New {
     /// The LM's folder and an AF-CLAP file.
     pub llm: PathBuf,
+    /// The AF-CLAP file.
     pub clap: PathBuf,
+    /// Sizes of the audio transformer.
     pub audio_transformer: audio_transformer::Config,
+    /// Sizes of the cross-attention.
     pub cross_attention: cross_attention::Config,
     /// Most windows of 10 s that it is made for.
     pub max_windows: usize,
@@ -226,8 +237,11 @@ pub struct New {
 /// Sizes that the files must have, where they are said at all.
 #[derive(Default)]
 pub struct Sizes {
+    /// Of the audio encoder.
     pub encoder: Option<audio::Config>,
+    /// Of the audio transformer.
     pub audio_transformer: Option<audio_transformer::Config>,
+    /// Of the cross-attention.
     pub cross_attention: Option<cross_attention::Config>,
 }
 

@@ -62,9 +62,13 @@ pub struct MisShaped {
 pub struct Report {
     /// Tensors that the model takes from the file, and their bytes there.
     pub loaded: usize,
+    /// Bytes of what is loaded, as the file has it.
     pub bytes: usize,
+    /// Tensors that the file lacks.
     pub missing: Vec<Odd>,
+    /// Tensors that the model does not know.
     pub unexpected: Vec<Odd>,
+    /// Tensors of another shape than the model's.
     pub mis_shaped: Vec<MisShaped>,
     /// Rows are cut or added: name, rows in the file, rows in the model.
     pub resized: Vec<(String, i64, i64)>,

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 /// Right answers among answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
+    /// Answers.
     pub n: usize,
+    /// Right ones.
     pub correct: usize,
 }
 

@@ -12,7 +12,9 @@ const MOST_RESAMPLES: usize = 10_000_000;
 /// Both ends in the unit of the values.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
+    /// The lower end.
     pub low: f64,
+    /// The upper end.
     pub high: f64,
 }
 
@@ -22,7 +24,9 @@ pub struct Interval {
 pub struct Bootstrap {
     /// Share of the resampled means inside the interval, between 0 and 1.
     pub level: f64,
+    /// How many times the values are drawn again.
     pub resamples: usize,
+    /// Of the draws.
     pub seed: u64,
 }
 

@@ -35,6 +35,7 @@ pub struct Config {
 }
 
 impl Config {
+    /// The sizes of the paper: 3 layers of 8 heads.
     pub fn paper() -> Self {
         Config {
             n_head: 8,

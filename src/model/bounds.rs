@@ -21,7 +21,9 @@ pub const POSITIONS: RangeInclusive<i64> = 1..=1 << 30;
 pub struct Wrong {
     /// As the configuration writes it, such as `audio_transformer.n_head`.
     pub key: String,
+    /// What it may be.
     pub expected: String,
+    /// What it is.
     pub found: String,
 }
 

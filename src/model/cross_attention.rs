@@ -46,10 +46,13 @@ impl std::fmt::Display for Frames {
 pub struct Config {
     /// A block stands before LM block i when (i + 1) is a multiple of this.
     pub every: usize,
+    /// Attention heads.
     pub heads: i64,
+    /// Width of one head.
     pub head_dim: i64,
     /// Inner width of the feed-forward part, in multiples of the LM's width.
     pub ff_mult: i64,
+    /// Which audio tokens a text token sees.
     pub frames: Frames,
     /// Only read under [`Frames::FewShotMask`].
     pub max_window_per_audio: i64,

@@ -20,8 +20,11 @@ pub struct Config {
     /// Under the name of the architecture that was the only one when files were first written.
     #[serde(rename = "htsat")]
     pub encoder: audio::Config,
+    /// The audio transformer.
     pub audio_transformer: audio_transformer::Config,
+    /// The cross-attention blocks.
     pub cross_attention: cross_attention::Config,
+    /// The language model.
     pub lm: lm::Config,
     /// Embedding rows: the tokenizer's length with the four added tokens.
     pub vocab: i64,
@@ -101,6 +104,7 @@ pub struct Heard {
 }
 
 impl Heard {
+    /// Where it lies.
     pub fn device(&self) -> tch::Device {
         self.windows_bw.device()
     }
@@ -120,14 +124,17 @@ pub struct Traced {
 
 /// The model.
 pub struct Flamingo {
+    /// The audio encoder.
     pub clap: Encoder,
     audio_transformer_clap: AudioTransformer,
     lang_encoder: Decoder,
     cross: Vec<Option<Shared<GatedCrossAttention>>>,
+    /// Its sizes.
     pub config: Config,
 }
 
 impl Flamingo {
+    /// Its weights, by the names under `p`.
     pub fn new(p: &Scope, config: &Config) -> Self {
         let width = config.encoder.width();
         let clap = Encoder::new(&(p / "clap" / "nvclap"), &config.encoder);

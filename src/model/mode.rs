@@ -68,7 +68,10 @@ impl EncoderMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Longer {
+    /// None of them.
     None,
+    /// The first of each clip.
     First,
+    /// One of each clip at random.
     Random,
 }

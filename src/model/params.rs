@@ -47,7 +47,9 @@ pub enum Origin<'a> {
     File {
         /// Named in errors.
         path: std::path::PathBuf,
+        /// Finds a tensor by its name.
         lookup: Lookup<'a>,
+        /// Whether a name may be missing.
         fresh: Box<dyn Fn(&str) -> bool + 'a>,
     },
 }
@@ -64,7 +66,9 @@ pub enum Role {
 /// One named tensor of a model.
 #[derive(Debug)]
 pub struct Entry {
+    /// Its values.
     pub tensor: Tensor,
+    /// Weight or buffer.
     pub role: Role,
 }
 
@@ -82,6 +86,7 @@ struct Inner {
 }
 
 impl<'a> Store<'a> {
+    /// An empty store, whose tensors come from `origin` and lie on `device`.
     pub fn new(origin: Origin<'a>, device: Device) -> Self {
         Store {
             origin,
@@ -90,6 +95,7 @@ impl<'a> Store<'a> {
         }
     }
 
+    /// The scope of all names.
     pub fn root(&self) -> Scope<'_> {
         Scope {
             store: self,
@@ -207,6 +213,7 @@ impl Scope<'_> {
         }
     }
 
+    /// Where its tensors lie.
     pub fn device(&self) -> Device {
         self.store.device
     }
@@ -250,14 +257,17 @@ pub struct Params {
 }
 
 impl Params {
+    /// Names and tensors, in the order in which the modules asked for them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries.iter().map(|(k, v)| (k.as_str(), v))
     }
 
+    /// A tensor by its name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.entries.get(name).map(|e| &e.tensor)
     }
 
+    /// Whether there is one of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
     }

@@ -10,12 +10,16 @@ use tch::Device;
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Part {
+    /// The audio encoder.
     Clap,
+    /// The transformer between audio encoder and cross-attention.
     #[serde(alias = "audio_transform")]
     AudioTransformer,
+    /// The gated cross-attention blocks.
     CrossAttention,
     /// The input embeddings; see `StageRecipe::embedding_rows`.
     Embeddings,
+    /// The language model but its input embeddings.
     Lm,
 }
 
@@ -126,6 +130,7 @@ impl PerPart<bool> {
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Precision {
+    /// float32 throughout.
     #[default]
     Fp32,
     /// Autocast: matrix products in bf16, as the reference's `amp_bf16`.

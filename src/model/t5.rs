@@ -10,9 +10,10 @@ use crate::ffi::kernels::{recompute, Shared};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-/// Sizes; the default is Flan-T5-large.
+/// Sizes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys of `config.json`, by their names")]
 pub struct Config {
     pub vocab_size: i64,
     pub d_model: i64,
@@ -35,19 +36,6 @@ fn default_distance() -> i64 {
 }
 
 impl Config {
-    pub fn flan_t5_large() -> Self {
-        Config {
-            vocab_size: 32128,
-            d_model: 1024,
-            d_kv: 64,
-            d_ff: 2816,
-            num_layers: 24,
-            num_heads: 16,
-            relative_attention_num_buckets: 32,
-            relative_attention_max_distance: 128,
-        }
-    }
-
     pub(super) fn check(&self, s: &mut Sizes) {
         s.within("vocab_size", self.vocab_size, VOCABULARY);
         for (key, value) in [

@@ -7,7 +7,9 @@ use tch::Tensor;
 pub struct Group {
     /// By what the recipe calls it; none of the two that every job begins with.
     pub name: Option<String>,
+    /// Their names, and the weights.
     pub params: Vec<(String, Tensor)>,
+    /// Weight decay; 0 for none.
     pub weight_decay: f64,
     /// Multiplies the schedule's learning rate.
     pub rate: f64,

@@ -51,9 +51,13 @@ impl Rule {
 /// A setting of a group as PyTorch has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Setting {
+    /// A number, as `lr`.
     Number(f64),
+    /// Two numbers, as `betas`.
     Pair(f64, f64),
+    /// A switch, as `amsgrad`.
     Flag(bool),
+    /// Python's `None`.
     None,
 }
 
@@ -85,6 +89,7 @@ struct Moved<'a> {
 
 /// Groups of weights, and what is kept of each.
 pub struct Optimizer {
+    /// What moves the weights.
     pub rule: Rule,
     groups: Vec<Group>,
     state: Vec<Vec<Option<Kept>>>,
@@ -129,6 +134,7 @@ impl Optimizer {
         self.shard.as_ref().map(|(owner, _)| owner.concat())
     }
 
+    /// The groups, in their order.
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }

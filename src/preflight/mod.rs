@@ -9,7 +9,7 @@ mod published;
 mod room;
 
 pub use data::Passes;
-pub use listing::{Kind, Lack, Report};
+pub use listing::{Kind, Report};
 pub use model::{begin, parts, start, Begin};
 pub use published::checkpoint as published;
 pub use room::{free, needed};

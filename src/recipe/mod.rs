@@ -43,7 +43,9 @@ pub struct Recipe {
     pub lm: Option<LmRecipe>,
     /// Trains AF-CLAP from the caption sets into `output/clap` when present.
     pub clap: Option<ClapRecipe>,
+    /// What the model is made of, or begins with.
     pub model: ModelRecipe,
+    /// Where the training data lies.
     pub data: DataRecipe,
     /// How training runs: precision, memory, ranks, logging.
     #[serde(default)]
@@ -51,6 +53,7 @@ pub struct Recipe {
     /// The curriculum, in order; each stage starts from the one before.
     #[serde(default)]
     pub stages: Vec<StageRecipe>,
+    /// How the trained model is asked and scored; nothing is, without it.
     pub eval: Option<EvalRecipe>,
     /// What a reader may want to know of how the file was understood, one line each.
     #[serde(skip)]
@@ -63,12 +66,19 @@ pub struct Recipe {
 pub struct LmRecipe {
     /// Most entries of the BPE vocabulary, the three special tokens left out.
     pub vocab_size: usize,
+    /// Width.
     pub hidden_size: i64,
+    /// Inner width of the MLP.
     pub intermediate_size: i64,
+    /// Decoder layers.
     pub layers: usize,
+    /// Attention heads.
     pub heads: i64,
+    /// Heads of keys and values.
     pub kv_heads: i64,
+    /// How it trains.
     pub optim: OptimRecipe,
+    /// Which checkpoints are kept.
     #[serde(default)]
     pub save: SaveRecipe,
 }
@@ -96,16 +106,20 @@ impl LmRecipe {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClapRecipe {
+    /// Sizes of the audio tower.
     pub audio: audio::Config,
     /// Sizes of the text tower; its vocabulary is the tokenizer's.
     pub text: TextTower,
+    /// Width of the joint space.
     pub joint_dim: i64,
     /// Caption sets, by their names in `data.sets`.
     pub sets: Vec<String>,
     /// SpecAugment and stochastic depth, as the reference trains.
     #[serde(default)]
     pub augment: bool,
+    /// How both towers train.
     pub optim: OptimRecipe,
+    /// Which checkpoints are kept.
     #[serde(default)]
     pub save: SaveRecipe,
 }
@@ -114,14 +128,20 @@ pub struct ClapRecipe {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextTower {
+    /// Width.
     pub d_model: i64,
+    /// Width of one head.
     pub d_kv: i64,
+    /// Inner width of the feed-forward part.
     pub d_ff: i64,
+    /// Layers.
     pub num_layers: usize,
+    /// Heads.
     pub num_heads: i64,
 }
 
 impl TextTower {
+    /// The sizes over a vocabulary.
     pub fn config(&self, vocab_size: i64) -> t5::Config {
         t5::Config {
             vocab_size,
@@ -165,6 +185,7 @@ impl ModelRecipe {
             .unwrap_or_else(audio_transformer::Config::paper)
     }
 
+    /// Sizes of the cross-attention: the recipe's, or the paper's.
     pub fn cross_attention(&self) -> cross_attention::Config {
         self.cross_attention.clone().unwrap_or_default()
     }
@@ -221,6 +242,7 @@ pub struct EvalRecipe {
     pub sets: Vec<String>,
     /// Most windows of 10 s per item.
     pub windows: usize,
+    /// Most tokens of an answer.
     #[serde(default = "max_new_tokens")]
     pub max_new_tokens: usize,
     /// Ask the same with the audio replaced by silence.
@@ -268,6 +290,7 @@ fn yes() -> bool {
 }
 
 impl Recipe {
+    /// Where manifests and audio lie: as said, or the corpus in the run's folder.
     pub fn data_root(&self) -> PathBuf {
         self.data
             .root
@@ -275,6 +298,7 @@ impl Recipe {
             .unwrap_or_else(|| run::corpus(&self.output))
     }
 
+    /// The folder of the LM: as said, or the one in the run's folder.
     pub fn lm_folder(&self) -> PathBuf {
         self.model.lm.clone().unwrap_or_else(|| run::llm(&self.output))
     }

@@ -9,11 +9,14 @@ pub const NO_RUN: &str = "no run";
 /// A header and rows of as many cells. Cells are text; the first column names the row, the others are aligned right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
+    /// Names of the columns.
     pub header: Vec<String>,
+    /// Each as long as the header.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
+    /// A table without rows.
     pub fn new<S: Into<String>>(header: impl IntoIterator<Item = S>) -> Self {
         Table {
             header: header.into_iter().map(Into::into).collect(),

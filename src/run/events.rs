@@ -40,6 +40,7 @@ pub struct Event {
     /// The micro-step of that step, from 1, and the epoch of its data, from 0, where they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_step: Option<u64>,
+    /// The epoch of its data, from 0, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
     /// The folder's name: lines of several files can be put together.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CorpusSpec {
+    /// The same seed makes the same corpus.
     pub seed: u64,
     /// Clips of one sound, per class.
     pub singles_per_class: usize,
@@ -22,7 +23,9 @@ pub struct CorpusSpec {
     pub attributes: usize,
     /// Clips of 30 to 90 s.
     pub long: usize,
+    /// Share of the clips that validate.
     pub val_fraction: f64,
+    /// Share of the clips that test.
     pub test_fraction: f64,
 }
 

@@ -45,9 +45,13 @@ pub struct Tokenizer {
     pub(super) added: HashSet<i64>,
     /// How texts of a data set that hold added tokens are read.
     pub special_tokens: SpecialTokens,
+    /// `<audio>`, where the text begins to hear.
     pub audio: i64,
+    /// `<|endofchunk|>`, behind an answer.
     pub end_of_chunk: i64,
+    /// `<PAD>`.
     pub pad: i64,
+    /// `<SEP>`, or the folder's own separator: between question and answer.
     pub sep: i64,
     /// The one end of text: of training's texts, of answers, of what is exported.
     pub eos: i64,

@@ -13,9 +13,8 @@ mod scalar;
 pub use de::Failure;
 pub(crate) use fields::Fields;
 pub use node::{Content, Node, Step};
-pub use parse::{parse, Parsed};
+pub use parse::parse;
 pub use place::{Place, Source};
-pub use scalar::{number, plain};
 
 use crate::error::{all, Result};
 use serde_yaml::Value;

@@ -28,7 +28,9 @@ pub enum Content {
 /// A step of a path into a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
+    /// Into a mapping.
     Key(String),
+    /// Into a sequence, from 0.
     Index(usize),
 }
 

@@ -30,12 +30,15 @@ pub struct Checks<'a> {
 pub enum Fault {
     /// The manifest itself: not JSON, fields missing, a wrong `total_num`.
     Manifest,
+    /// The file is not there.
     MissingAudio,
     /// Empty, cut off, or of no known format.
     UnreadableAudio,
     /// The header tells another length than the manifest.
     WrongDuration,
+    /// A question without text.
     EmptyPrompt,
+    /// An answer without text.
     EmptyOutput,
     /// Prompt and answer are longer than the token limit: the answer is cut.
     LongText,
@@ -52,20 +55,28 @@ pub enum Fault {
 /// A fault and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// Of which kind.
     pub fault: Fault,
+    /// The manifest that it is in.
     pub manifest: PathBuf,
     /// The item's key; empty where the whole manifest is meant.
     pub item: String,
+    /// What was found, in words.
     pub what: String,
 }
 
 /// A manifest in numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
+    /// The file.
     pub manifest: PathBuf,
+    /// Its task's name.
     pub task: String,
+    /// Train, val or test, as the manifest says it.
     pub split: String,
+    /// Questions.
     pub items: usize,
+    /// Sound files, each once.
     pub files: usize,
     /// Hours of audio that items hear, by the headers.
     pub hours: f64,
@@ -73,6 +84,7 @@ pub struct Summary {
     pub windows: BTreeMap<usize, usize>,
     /// Share of the encoder's work that padding would be: in the manifest's order, and in buckets.
     pub padding_in_order: f64,
+    /// Share of the encoder's work that padding would be in buckets.
     pub padding_in_buckets: f64,
     /// The most frequent answers and how often they stand; the rest under "…".
     pub answers: IndexMap<String, usize>,
@@ -81,6 +93,7 @@ pub struct Summary {
 /// Everything found.
 #[derive(Debug, Default)]
 pub struct Diagnosis {
+    /// In the order in which they were given.
     pub manifests: Vec<Summary>,
     /// The first [`MOST_KEPT`] of each kind.
     pub findings: Vec<Finding>,

@@ -258,6 +258,7 @@ pub struct Htsat {
 }
 
 impl Htsat {
+    /// Its weights, by the names under `p`.
     pub fn new(p: &Scope, config: &Config) -> Self {
         let stages = config.depths.len();
         // Weights that AF2 never uses; they belong to the checkpoint and to the published parameter count.

@@ -29,6 +29,7 @@ use tch::Tensor;
 /// Files hold HTSAT's sizes without its name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Config {
+    /// HTSAT with feature fusion.
     Htsat(htsat::Config),
 }
 
@@ -153,6 +154,7 @@ impl Config {
 
 /// An audio encoder.
 pub enum Encoder {
+    /// HTSAT with feature fusion.
     Htsat(Htsat),
 }
 

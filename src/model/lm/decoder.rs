@@ -14,6 +14,7 @@ use tch::{Kind, Reduction, Tensor};
 
 /// Sizes and switches, which a family's own configuration makes ([`super::Config::decoder`]).
 #[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the keys of `config.json`, by their names")]
 pub struct Config {
     pub vocab_size: i64,
     pub hidden_size: i64,
@@ -137,6 +138,7 @@ impl Cache {
         }
     }
 
+    /// Whether it holds no token.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -184,7 +186,9 @@ pub struct Context {
 
 /// Embeddings, decoder layers and head; the cross-attention between them is the caller's.
 pub struct Decoder {
+    /// (V, D).
     pub embed_tokens: Tensor,
+    /// The layers, first to last.
     pub layers: Vec<Shared<DecoderLayer>>,
     norm: RmsNorm,
     lm_head: Option<Tensor>,

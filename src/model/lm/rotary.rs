@@ -7,12 +7,15 @@ use tch::{Device, Kind, Tensor};
 /// What fixes the frequencies.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rotary {
+    /// Base of the wavelengths (`rope_theta`).
     pub theta: f64,
+    /// How long waves are stretched; none where they are not.
     pub scaling: Option<Llama3>,
 }
 
 /// `rope_type: llama3`: long waves are stretched by `factor`, short ones kept, those between blended.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the keys of `rope_scaling`, by their names")]
 pub struct Llama3 {
     pub factor: f64,
     pub low_freq_factor: f64,

@@ -10,6 +10,7 @@ pub enum Phase {
     Data,
     /// Onto the device.
     Transfer,
+    /// The model, up to the loss.
     Forward,
     /// With the reduction that runs beside it.
     Backward,

@@ -46,7 +46,7 @@ impl Task<'_> {
                 ),
             }
         }
-        ranks.from_first(&mut seen)?;
+        ranks.of_first(&mut seen)?;
         let there = format!("{} is done", self.folder.display());
         self.not_beyond(seen[0] as usize, &there)?;
         Ok(seen[1] > 0.0)
@@ -166,7 +166,7 @@ pub fn newest<J: Job>(folder: &Path, steps: &mut Steps<J>) -> Result<()> {
     let mut damaged = Vec::new();
     loop {
         let mut next = [left.keys().next_back().map_or(-1.0, |n| *n as f64)];
-        steps.ranks.from_first(&mut next)?;
+        steps.ranks.of_first(&mut next)?;
         if next[0] < 0.0 {
             let model = folder.join("safe_ckpt/metadata.json");
             if damaged.is_empty() && steps.ranks.first() && model.exists() {

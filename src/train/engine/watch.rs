@@ -168,10 +168,10 @@ impl Watch {
             for i in 0..each.saturating_sub(1) {
                 let loss = mean(&losses[2 * i..2 * i + 2]);
                 let loss: Vec<_> = loss.into_iter().map(|l| ("loss", l)).collect();
-                record.record_at(at(i + 1), &loss, false)?;
+                record.record(at(i + 1), &loss, false)?;
             }
             let values: Vec<(&str, f64)> = values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-            record.record_at(at(done.micro_steps), &values, true)?;
+            record.record(at(done.micro_steps), &values, true)?;
         }
         let skips = match (counts[5] as usize, self.skipped.all()) {
             (0, 0) => String::new(),
@@ -253,7 +253,7 @@ impl Watch {
         // The time it took is nobody's step's.
         self.since = Instant::now();
         match &mut self.record {
-            Some(record) if !values.is_empty() => record.record_at(at, &values, true),
+            Some(record) if !values.is_empty() => record.record(at, &values, true),
             _ => Ok(()),
         }
     }

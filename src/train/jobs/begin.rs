@@ -45,7 +45,7 @@ pub fn by_the_first<T: Default>(ranks: &Ranks, tells: &str, look: impl FnOnce() 
         false => Ok(T::default()),
     };
     let mut failed = [f64::from(u8::from(own.is_err()))];
-    ranks.from_first(&mut failed)?;
+    ranks.of_first(&mut failed)?;
     match failed[0] > 0.0 && !ranks.first() {
         true => Err(Error::Training {
             message: format!("rank 0 {tells}"),

@@ -22,7 +22,9 @@ const SILENT_TOKENS: usize = 64;
 
 /// A stage over the model that it trains.
 pub struct Stage<'a> {
+    /// The model, its tokenizer and weights.
     pub model: &'a Loaded,
+    /// What the recipe says of the stage.
     pub recipe: &'a StageRecipe,
     mode: Mode,
     precision: Precision,
