@@ -232,7 +232,7 @@ impl Error {
 }
 
 /// All errors of a list as one, or nothing when the list is empty. A list within it is told as its elements.
-pub fn all(errors: Vec<Error>) -> Result<()> {
+pub(crate) fn all(errors: Vec<Error>) -> Result<()> {
     let mut flat = Vec::with_capacity(errors.len());
     for e in errors {
         match e {
@@ -249,14 +249,14 @@ pub fn all(errors: Vec<Error>) -> Result<()> {
 }
 
 /// The first line of a message that may quote pages, and of that so much as fits into one of ours.
-pub fn short(message: &dyn std::fmt::Display) -> String {
+pub(crate) fn short(message: &dyn std::fmt::Display) -> String {
     let text = message.to_string();
     let line = text.lines().next().unwrap_or_default();
     line.chars().take(200).collect()
 }
 
 /// What libtorch says, without the frames of its C++ behind it. tch's plain operations wrap it once more.
-pub fn sentence(text: &str) -> String {
+pub(crate) fn sentence(text: &str) -> String {
     let inner = text
         .split_once("Torch(\"")
         .filter(|(before, _)| before.contains("Result::unwrap()"))
@@ -267,7 +267,7 @@ pub fn sentence(text: &str) -> String {
 }
 
 /// Did you mean: the candidate nearest in spelling, when it is near enough to be a typo.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
         .map(|c| (strsim::damerau_levenshtein(word, c), c))

@@ -45,10 +45,10 @@
 //! ```
 
 pub mod error;
-pub mod fsutil;
+mod fsutil;
 pub mod panics;
 mod proc;
-pub mod progress;
+mod progress;
 pub mod screen;
 pub mod shapes;
 pub mod yaml;
@@ -80,14 +80,14 @@ pub mod synth;
 pub mod trace;
 pub mod train;
 
-pub mod doctor;
+mod doctor;
 
 pub mod eval;
 pub mod generate;
 pub mod metrics;
 pub mod report;
 
-pub mod gpu_check;
+mod gpu_check;
 
 pub mod cli;
 

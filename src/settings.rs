@@ -136,7 +136,7 @@ impl Settings {
     }
 
     /// What our own checkpoints carry.
-    pub fn of(config: &Config, max_windows: usize) -> Self {
+    pub(crate) fn of(config: &Config, max_windows: usize) -> Self {
         Settings {
             n_head: Some(config.audio_transformer.n_head),
             every: Some(config.cross_attention.every),
@@ -150,7 +150,7 @@ impl Settings {
         self.max_windows.unwrap_or(RELEASED_WINDOWS)
     }
 
-    pub fn to_yaml(&self) -> Result<String> {
+    pub(crate) fn to_yaml(&self) -> Result<String> {
         let value = serde_json::json!({
             "audio_transformer": { "n_head": self.n_head },
             "cross_attention": self.cross_attention,

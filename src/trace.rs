@@ -267,7 +267,7 @@ fn is_over(tensor: &Tensor, mask_bt: &Tensor) -> bool {
 }
 
 /// Writes the traced tensors.
-pub fn write(out: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+pub(crate) fn write(out: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     let tensors = tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone()));
     write_safetensors(out, &items(tensors.collect()), &[("format", "pt")])
 }

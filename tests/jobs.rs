@@ -1,6 +1,8 @@
 //! Whole runs of the small language model (`af2 lm`) and of AF-CLAP (`af2 clap`): split over ranks, killed, resumed, told to stop,
 //! gone wrong, and under each of their keys. The same as tests/training.rs asks of the curriculum.
 
+#![allow(clippy::panic, clippy::unwrap_used)]
+
 mod common;
 #[path = "common/runs.rs"]
 mod runs;
@@ -8,12 +10,12 @@ mod runs;
 use af2::recipe::{Recipe, DEMO};
 use af2::recipe_file;
 use af2::train::Which;
-use runs::{distance, ended, kill_all, on_a_full_disk, ranks_of, signal, Left};
+use runs::{distance, ended, kill_all, on_a_full_disk, signal, Left};
 use serde_json::json;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tch::Tensor;
 
 const JOBS: [&str; 2] = ["lm", "clap"];
@@ -544,38 +546,6 @@ fn a_full_disk_ends_the_run_and_leaves_what_was_saved() {
 }
 
 #[test]
-fn a_hung_rank_is_named_within_the_timeout() {
-    let run = Run::new();
-    let more = [
-        "train.timeout=8",
-        "JOB.optim.steps=100000",
-        "JOB.save.every=0",
-        // Not at the speed of the machine: the events of all that waiting would be many.
-        "train.log_every=5",
-    ];
-    // Both at once: they wait for most of their time.
-    let hung = JOBS.map(|job| {
-        let mut child = run.command(job, 2, job, &more).spawn().unwrap();
-        run.left(job, job).wait_for(1, &mut child);
-        let hung = ranks_of(&child, 2)[1];
-        signal(hung, "STOP");
-        (job, child, hung, Instant::now())
-    });
-    for (job, child, hung, since) in hung {
-        let (code, said) = ended(child);
-        assert_eq!(code, 11, "{said}");
-        has(&said, &["rank 1 no longer answers: dead or hung", "saved step "]);
-        assert!(since.elapsed() < Duration::from_secs(90), "{:?}", since.elapsed());
-        assert!(
-            !Path::new(&format!("/proc/{hung}")).exists(),
-            "the hung rank is left behind"
-        );
-        assert_eq!(run.left(job, job).checkpoints(), [0]);
-    }
-}
-
-/// Keys that every job has now.
-#[test]
 fn each_key_of_a_job_does_what_it_says() {
     let run = Run::new();
     for job in JOBS {
@@ -773,6 +743,9 @@ fn train_takes_the_job_that_is_asked_for_or_the_one_that_the_recipe_is_for() {
         // Each short name is its own job.
         assert_eq!(train(&[job, "--job", job], job, "no", &[]).0, 2);
     }
+    // Of a recipe that has nothing else, it learns from all sets.
+    run.succeeds("lm", 1, "lmalone", &["clap=null"]);
+    run.same("lm", "lmalone", "lmshort");
     let (code, said) = train(&["train"], "clap", "alone", &["lm=null"]);
     assert_eq!(code, 0, "{said}");
     run.same("clap", "alone", "clapshort");

@@ -50,7 +50,7 @@ impl<'p> Reader<'p> {
     }
 
     /// [`Reader::open`] of a source's bytes.
-    pub fn open_source(source: &'p Source) -> Result<Self> {
+    pub(crate) fn open_source(source: &'p Source) -> Result<Self> {
         Reader::open_in(&source.name, source.container.as_ref())
     }
 

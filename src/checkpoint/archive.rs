@@ -122,7 +122,7 @@ impl Archive {
     }
 
     /// What was opened.
-    pub fn source(&self) -> &Path {
+    pub(crate) fn source(&self) -> &Path {
         &self.source
     }
 

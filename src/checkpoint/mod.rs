@@ -38,15 +38,17 @@ pub use archive::{Archive, Clash, TensorInfo};
 pub use diff::{diff, Difference, Unlike};
 pub use from_bytes::{read_bytes, Format};
 pub use item::{items, items_of, Item};
-pub use keep::{file_name, numbered, Keep};
-pub use model_of::{canonical, named};
+pub use keep::numbered;
+pub(crate) use keep::{file_name, Keep};
+pub use model_of::canonical;
+pub(crate) use model_of::named;
 pub use pickle::Plain;
 pub use released::{open_parts, open_released, write_released, Parts, ReleasedFolder};
 pub use safetensors::write as write_safetensors;
 pub use torch_file::TorchFile;
 pub use torch_open::open as open_torch;
 pub use torch_write::{write as write_torch, Key, Node};
-pub use writer::Writer;
+pub(crate) use writer::Writer;
 
 #[cfg(test)]
 mod tests;

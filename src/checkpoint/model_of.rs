@@ -146,7 +146,7 @@ fn quoted(prefix: &str) -> String {
 ///
 /// # Errors
 /// Two models, and nothing that tells which is meant.
-pub fn named(archive: Archive) -> Result<Archive> {
+pub(crate) fn named(archive: Archive) -> Result<Archive> {
     Ok(choose(archive)?.rename(rename))
 }
 

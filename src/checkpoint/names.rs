@@ -7,15 +7,15 @@
 pub const CLAP: &str = "clap.nvclap";
 
 /// Where the audio transformer stands.
-pub const AUDIO_TRANSFORMER: &str = "audio_transformer_clap";
+pub(crate) const AUDIO_TRANSFORMER: &str = "audio_transformer_clap";
 
 /// The gate of the cross-attention block before a layer of the LM.
-pub fn gate(layer: usize) -> String {
+pub(crate) fn gate(layer: usize) -> String {
     format!("lang_encoder.model.layers.{layer}.gated_cross_attn_layer_sound.attn_gate")
 }
 
 /// A tensor's name within the audio encoder, where it is one of its.
-pub fn of_the_encoder(name: &str) -> Option<&str> {
+pub(crate) fn of_the_encoder(name: &str) -> Option<&str> {
     name.strip_prefix(CLAP)?.strip_prefix('.')
 }
 
@@ -78,7 +78,7 @@ pub(super) fn is_wrapper(piece: &str) -> bool {
 }
 
 /// A name without PyTorch's wrappers.
-pub fn unwrapped(name: &str) -> String {
+pub(crate) fn unwrapped(name: &str) -> String {
     let own: Vec<&str> = name.split('.').filter(|piece| !is_wrapper(piece)).collect();
     own.join(".")
 }
@@ -126,7 +126,7 @@ pub fn in_training_tree(ours: &str) -> String {
 }
 
 /// transformers' name for ours; none for what is not the language model's.
-pub fn in_hugging_face(ours: &str) -> Option<String> {
+pub(crate) fn in_hugging_face(ours: &str) -> Option<String> {
     let name = ours.strip_prefix("lang_encoder.")?;
     let Some((number, rest)) = name.strip_prefix("model.layers.").and_then(|r| r.split_once('.')) else {
         return Some(name.to_owned());
@@ -136,7 +136,7 @@ pub fn in_hugging_face(ours: &str) -> Option<String> {
 }
 
 /// PyTorch's buffers among our names: state that is saved and never a parameter.
-pub fn is_buffer(name: &str) -> bool {
+pub(crate) fn is_buffer(name: &str) -> bool {
     let leaf = name.rsplit('.').next().unwrap_or(name);
     let buffers = [
         "running_mean",
@@ -167,7 +167,7 @@ pub enum Tree {
 
 impl Tree {
     /// Whether a tensor of ours is saved where not everything is.
-    pub fn saves(self, name: &str, trains: bool) -> bool {
+    pub(crate) fn saves(self, name: &str, trains: bool) -> bool {
         match self {
             Tree::Flamingo { tied_head } => saved_by_trainer(name, trains, tied_head),
             Tree::Plain { .. } => true,
@@ -175,7 +175,7 @@ impl Tree {
     }
 
     /// The file's name for ours.
-    pub fn outside(self, ours: &str) -> String {
+    pub(crate) fn outside(self, ours: &str) -> String {
         match self {
             Tree::Flamingo { .. } => in_training_tree(ours),
             Tree::Plain { .. } => ours.to_owned(),
@@ -183,7 +183,7 @@ impl Tree {
     }
 
     /// Our name for the file's; none for what is known to be nothing of ours.
-    pub fn inside(self, theirs: &str) -> Option<String> {
+    pub(crate) fn inside(self, theirs: &str) -> Option<String> {
         match self {
             Tree::Flamingo { .. } => rename(theirs),
             Tree::Plain { .. } => Some(theirs.to_owned()),
@@ -191,7 +191,7 @@ impl Tree {
     }
 
     /// The embedding and its second name, as the head, where they are one: they share their storage in the file.
-    pub fn tied(self) -> Option<(&'static str, &'static str)> {
+    pub(crate) fn tied(self) -> Option<(&'static str, &'static str)> {
         match self {
             Tree::Flamingo { tied_head: true } => Some((EMBEDDING, HEAD)),
             Tree::Plain { tied_head: true } => Some(("model.embed_tokens.weight", "lm_head.weight")),

@@ -38,7 +38,7 @@ pub enum Plain {
 }
 
 impl Plain {
-    pub fn as_int(&self) -> Option<i64> {
+    pub(crate) fn as_int(&self) -> Option<i64> {
         match self {
             Plain::Int(i) => Some(*i),
             _ => None,
@@ -54,7 +54,7 @@ impl Plain {
         }
     }
 
-    pub fn as_list(&self) -> Option<&[Plain]> {
+    pub(crate) fn as_list(&self) -> Option<&[Plain]> {
         match self {
             Plain::List(items) => Some(items),
             _ => None,
@@ -152,7 +152,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Pickle, String> {
 impl Pickle {
     /// Every tensor and plain value in the dictionaries and lists, with its dotted path. A list without tensors and
     /// dictionaries is one value.
-    pub fn contents(&self) -> Result<Contents, String> {
+    pub(crate) fn contents(&self) -> Result<Contents, String> {
         let mut walk = Walk {
             nodes: &self.nodes,
             path: String::new(),
@@ -167,7 +167,7 @@ impl Pickle {
     }
 
     /// The items of a list of texts.
-    pub fn texts(&self) -> Option<Vec<String>> {
+    pub(crate) fn texts(&self) -> Option<Vec<String>> {
         let Value::List(l) = &self.root else {
             return None;
         };

@@ -47,7 +47,7 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    pub fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path) -> Self {
         Builder {
             path: path.to_path_buf(),
             archive: Archive::new(path),
@@ -56,7 +56,7 @@ impl Builder {
     }
 
     /// A tensor; `find` is asked for its storage when no tensor before had the same.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         name: &str,
         view: &TensorView,
@@ -79,7 +79,7 @@ impl Builder {
         }
     }
 
-    pub fn finish(self, plain: Vec<(String, Plain)>) -> TorchFile {
+    pub(crate) fn finish(self, plain: Vec<(String, Plain)>) -> TorchFile {
         TorchFile {
             tensors: self.archive,
             plain: plain.into_iter().collect(),

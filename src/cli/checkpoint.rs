@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use tch::Kind;
 
 #[derive(Subcommand)]
-pub enum CheckpointVerb {
+pub(crate) enum CheckpointVerb {
     /// The tensors of a file or folder: name, shape, dtype, bytes.
     Ls(LsArgs),
     /// What differs between two checkpoints; exit code 9 where something does. A NaN is equal to a NaN at the same place.
@@ -27,7 +27,7 @@ pub enum CheckpointVerb {
 }
 
 #[derive(Args)]
-pub struct LsArgs {
+pub(crate) struct LsArgs {
     /// .safetensors, .pt, .bin, a Hugging Face folder, safe_ckpt/, or a released folder.
     path: PathBuf,
     /// One JSON object: tensors, plain values, totals.
@@ -36,7 +36,7 @@ pub struct LsArgs {
 }
 
 #[derive(Args)]
-pub struct DiffArgs {
+pub(crate) struct DiffArgs {
     first: PathBuf,
     second: PathBuf,
     /// Largest difference that passes, relative to the tensor's largest value.
@@ -50,7 +50,7 @@ pub struct DiffArgs {
 }
 
 #[derive(Args)]
-pub struct ConvertArgs {
+pub(crate) struct ConvertArgs {
     /// A released folder, a safe_ckpt folder, or a checkpoint_N.pt.
     input: PathBuf,
     /// A folder, or for the reference's layout a .pt file.
@@ -73,7 +73,7 @@ pub struct ConvertArgs {
 }
 
 #[derive(Args)]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     path: PathBuf,
     /// A published size: af2-0.5b, af2-1.5b, af2-3b, af2-7b. Default: the sizes that the files themselves tell.
     #[arg(long)]
@@ -85,7 +85,7 @@ pub struct VerifyArgs {
     how: OpenArgs,
 }
 
-pub fn run(verb: &CheckpointVerb) -> Result<()> {
+pub(crate) fn run(verb: &CheckpointVerb) -> Result<()> {
     match verb {
         CheckpointVerb::Ls(args) => ls(args),
         CheckpointVerb::Diff(args) => compare(args),

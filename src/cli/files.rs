@@ -10,7 +10,7 @@ use crate::report::table::Table;
 ///
 /// # Errors
 /// All that is missing, at once.
-pub fn look(recipe: &Recipe) -> Result<()> {
+pub(crate) fn look(recipe: &Recipe) -> Result<()> {
     let (report, passes) = preflight::whole(recipe);
     for stage in &passes {
         parts::out(&shown(stage))?;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 #[derive(Args)]
-pub struct GenerateArgs {
+pub(crate) struct GenerateArgs {
     #[command(flatten)]
     checkpoint: CheckpointArgs,
     /// A sound file: wav, flac, mp3, ogg, …
@@ -75,7 +75,7 @@ struct Answer {
     seconds: f64,
 }
 
-pub fn run(args: &GenerateArgs) -> Result<()> {
+pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let rule = Sampling {
         temperature: args.temperature,
         top_k: args.top_k,

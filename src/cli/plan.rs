@@ -10,7 +10,7 @@ use crate::report::table::Table;
 use clap::Args;
 
 #[derive(Args)]
-pub struct PlanArgs {
+pub(crate) struct PlanArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
     /// GPUs over all nodes, one rank each.
@@ -74,7 +74,7 @@ fn days(text: &str) -> std::result::Result<f64, String> {
 }
 
 impl PlanArgs {
-    pub fn run(&self) -> Result<()> {
+    pub(crate) fn run(&self) -> Result<()> {
         let recipe = self.recipe.load_for(self.gpus as usize)?;
         parts::say(&recipe.notes);
         let request = Request {

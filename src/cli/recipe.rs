@@ -10,7 +10,7 @@ use serde_yaml::Value;
 use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
-pub enum RecipeVerb {
+pub(crate) enum RecipeVerb {
     /// List the recipes below recipes/ and ablations/, and the built-in one.
     Ls,
     /// Print a recipe whole: its bases merged, changes applied, every default written out.
@@ -22,7 +22,7 @@ pub enum RecipeVerb {
 }
 
 #[derive(Args)]
-pub struct ShowArgs {
+pub(crate) struct ShowArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
     /// One line a value, with where it was written: file:line, command line or default.
@@ -31,7 +31,7 @@ pub struct ShowArgs {
 }
 
 #[derive(Args)]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     #[arg(required = true, value_name = "RECIPE")]
     recipes: Vec<PathBuf>,
     /// Look at every file that they name, too, and say how often items are seen; exit code 3 where one is missing.
@@ -40,7 +40,7 @@ pub struct CheckArgs {
 }
 
 #[derive(Args)]
-pub struct ImportArgs {
+pub(crate) struct ImportArgs {
     /// The reference's file.
     file: PathBuf,
     /// Where the recipe is written; default: standard output.
@@ -54,7 +54,7 @@ pub struct ImportArgs {
     stage: Option<String>,
 }
 
-pub fn run(verb: &RecipeVerb) -> Result<()> {
+pub(crate) fn run(verb: &RecipeVerb) -> Result<()> {
     match verb {
         RecipeVerb::Ls => ls(),
         RecipeVerb::Show(args) => show(args),

@@ -61,7 +61,7 @@ impl Blend {
 
     /// Fails where an epoch cannot be made: so far away that double precision does not tell its positions apart, or with
     /// more items than any run sees.
-    pub fn reaches(&self, epoch: u64) -> Result<()> {
+    pub(crate) fn reaches(&self, epoch: u64) -> Result<()> {
         let mut items = 0.0;
         for (set, s) in self.sets.iter().enumerate() {
             let (from, to) = self.positions(set, epoch);
@@ -181,7 +181,7 @@ fn character_sum(name: &str) -> u64 {
 /// The part of an epoch of `n` items that a rank sees, in its order, as torch's `DistributedSampler(shuffle=True,
 /// seed=0)`: a permutation by the epoch's number, filled up from its beginning to a multiple of `world`, dealt out in
 /// turn.
-pub fn sampled(n: usize, epoch: u64, rank: usize, world: usize) -> Vec<usize> {
+pub(crate) fn sampled(n: usize, epoch: u64, rank: usize, world: usize) -> Vec<usize> {
     if n == 0 {
         return Vec::new();
     }

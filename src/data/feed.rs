@@ -104,7 +104,7 @@ pub struct Example {
 
 impl Example {
     /// The question of a manifest's item.
-    pub fn read(manifest: &Manifest, index: usize, root: &Path, windows: usize) -> Result<Self> {
+    pub(crate) fn read(manifest: &Manifest, index: usize, root: &Path, windows: usize) -> Result<Self> {
         let item = manifest.item(index)?;
         Ok(Example {
             clip: Clip::of(manifest, &item, root, windows),
@@ -115,7 +115,7 @@ impl Example {
 
 impl Example {
     /// Fails where its texts hold special tokens and those are refused.
-    pub fn accepted(&self, tokenizer: &Tokenizer) -> Result<()> {
+    pub(crate) fn accepted(&self, tokenizer: &Tokenizer) -> Result<()> {
         if tokenizer.special_tokens != SpecialTokens::Refuse {
             return Ok(());
         }

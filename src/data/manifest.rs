@@ -153,7 +153,7 @@ impl Manifest {
     }
 
     /// Whether sounds lie in shards, which are best read from front to back.
-    pub fn in_shards(&self) -> bool {
+    pub(crate) fn in_shards(&self) -> bool {
         self.form == Form::Shards
     }
 
@@ -179,7 +179,7 @@ impl Manifest {
     }
 
     /// The audio file of an item, for messages too: of a sound in a shard `SHARD.tar/NAME`.
-    pub fn audio_path(&self, root: &Path, item: &Item) -> PathBuf {
+    pub(crate) fn audio_path(&self, root: &Path, item: &Item) -> PathBuf {
         match &item.sound {
             Some(Member { place, .. }) => place.file.join(&item.name),
             None => root.join(&self.audio_folder).join(&item.name),

@@ -28,7 +28,7 @@ mod nearby;
 pub mod numpy;
 mod open;
 pub mod order;
-pub mod pack;
+pub(crate) mod pack;
 mod problems;
 mod python;
 mod samples;

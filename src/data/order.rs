@@ -104,7 +104,7 @@ pub struct Epoch {
 impl Order {
     /// A short hash of all that decides the order. The number of ranks and the size of batches are part of it in the
     /// reference's own only: other orders go on with any number, in batches of any size.
-    pub fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         let sets: Vec<_> = (self.blend.sets.iter())
             .map(|s| (&s.name, s.manifest.len(), s.weight))
             .collect();

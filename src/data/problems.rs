@@ -14,7 +14,7 @@ pub(super) struct Problems<'a> {
 }
 
 impl<'a> Problems<'a> {
-    pub fn new(path: &'a Path) -> Self {
+    pub(crate) fn new(path: &'a Path) -> Self {
         Problems {
             path,
             told: Vec::new(),
@@ -22,24 +22,24 @@ impl<'a> Problems<'a> {
         }
     }
 
-    pub fn add(&mut self, key: &str, expected: &str, found: &str) {
+    pub(crate) fn add(&mut self, key: &str, expected: &str, found: &str) {
         self.push(Error::data(self.path, key, expected, found));
     }
 
     /// [`Problems::add`] with something to try.
-    pub fn hint(&mut self, key: &str, expected: &str, found: &str, hint: &str) {
+    pub(crate) fn hint(&mut self, key: &str, expected: &str, found: &str, hint: &str) {
         self.push(Error::data(self.path, key, expected, found).hint(hint));
     }
 
     /// An error of another kind.
-    pub fn push(&mut self, e: Error) {
+    pub(crate) fn push(&mut self, e: Error) {
         match self.told.len() < MOST_PROBLEMS {
             true => self.told.push(e),
             false => self.more += 1,
         }
     }
 
-    pub fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         if self.more > 0 {
             self.told.push(Error::data(
                 self.path,

@@ -80,7 +80,7 @@ impl Part {
 
 impl Shard {
     /// Looks at all members, and reads the texts.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let file = files::open(path)?;
         let shared: Arc<Path> = path.into();
         let mut problems = Problems::new(path);

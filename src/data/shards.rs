@@ -25,7 +25,7 @@ const PACKED: &[&str] = &[
     ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.lz4",
 ];
 /// Beside the shards that [`super::pack`] writes.
-pub const INDEX: &str = "index.json";
+pub(crate) const INDEX: &str = "index.json";
 
 /// What a packed folder says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ const MOST_KINDS: usize = 4;
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// `a.b` for keys; of a list by its items' names where they have some, else by their numbers.
-pub fn flatten(at: &str, value: &Value, all: &mut Facts) {
+pub(crate) fn flatten(at: &str, value: &Value, all: &mut Facts) {
     let below = |key: &str| match at {
         "" => key.to_owned(),
         at => format!("{at}.{key}"),

@@ -28,7 +28,7 @@ pub(super) struct Allowed {
 
 impl Allowed {
     /// What this process may use, since the start `boot` of its kernel.
-    pub fn here(boot: String) -> Self {
+    pub(crate) fn here(boot: String) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let status = read("/proc/self/status");
         let listed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"));

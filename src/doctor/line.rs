@@ -11,7 +11,7 @@ pub(super) const DEVICE: i32 = 13;
 /// How a thing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub(crate) enum State {
     Ok,
     /// It works, worse than it should.
     Slow,
@@ -20,7 +20,7 @@ pub enum State {
 }
 
 impl State {
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             State::Ok => "ok",
             State::Slow => "slow",
@@ -31,7 +31,7 @@ impl State {
 
 /// One thing, and how it is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Line {
+pub(crate) struct Line {
     #[serde(skip)]
     pub name: &'static str,
     /// `cpu`, `cuda:0`; none for what is no device's.
@@ -87,7 +87,7 @@ impl Line {
     }
 
     /// The name for people.
-    pub fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         let name = self.name.replace('_', " ");
         match &self.device {
             Some(device) => format!("{device}: {name}"),

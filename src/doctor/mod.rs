@@ -12,7 +12,7 @@ mod open_files;
 pub(crate) mod peak;
 mod versions;
 
-pub use line::{Line, State};
+pub(crate) use line::{Line, State};
 
 use line::{DEVICE, FILES, LIBTORCH};
 use serde_json::{json, Map, Value};
@@ -21,9 +21,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// The version of the JSON object.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 /// The exit code where something is slow, nothing broken, and `--strict` was asked for.
-pub const SLOW: i32 = 14;
+pub(crate) const SLOW: i32 = 14;
 
 /// Opening CUDA takes seconds on a machine of many GPUs, and for ever where the driver hangs.
 const OPENING: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// What is asked.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// The run's folder, or where it would be made.
     pub run: PathBuf,
     /// Bytes that the run keeps; none where no recipe says.
@@ -45,7 +45,7 @@ pub struct Ask {
 
 /// All lines.
 #[derive(Debug, Clone, Default)]
-pub struct Report {
+pub(crate) struct Report {
     pub lines: Vec<Line>,
     pub seconds: f64,
     /// A look did not come back: the thread that it hangs in must not be waited for.
@@ -53,12 +53,12 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn worst(&self) -> State {
+    pub(crate) fn worst(&self) -> State {
         self.lines.iter().map(|l| l.state).max().unwrap_or(State::Ok)
     }
 
     /// That of the first line that is broken; where none is, 0, or with `strict` [`SLOW`] where one is slow.
-    pub fn exit_code(&self, strict: bool) -> i32 {
+    pub(crate) fn exit_code(&self, strict: bool) -> i32 {
         let broken = self.lines.iter().find(|l| l.state == State::Broken);
         match broken {
             Some(line) => line.code,
@@ -69,7 +69,7 @@ impl Report {
 
     /// `{"format", "state", "exit_code", "seconds", "checks": {NAME: {"state", "found", "advice", "values"}}, "devices":
     /// {DEVICE: {NAME: …}}}`.
-    pub fn json(&self, strict: bool) -> Value {
+    pub(crate) fn json(&self, strict: bool) -> Value {
         let mut checks = Map::new();
         let mut devices = Map::new();
         for line in &self.lines {
@@ -94,7 +94,7 @@ impl Report {
 }
 
 /// Looks at everything; hands over each line as soon as it is known.
-pub fn look(ask: &Ask, shown: &mut dyn FnMut(&Line)) -> Report {
+pub(crate) fn look(ask: &Ask, shown: &mut dyn FnMut(&Line)) -> Report {
     let begun = Instant::now();
     let mut all = All {
         report: Report::default(),

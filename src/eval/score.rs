@@ -16,14 +16,14 @@ const MOST_FAULTS: usize = 20;
 
 /// How predictions are scored.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// For all tasks. `None`: [`Rule::Label`] where every item of a task has labels, [`Rule::Exact`] elsewhere.
     pub rule: Option<Rule>,
     pub bootstrap: Bootstrap,
 }
 
 /// [`score_with`] the default settings.
-pub fn score(predictions: &[Prediction]) -> Result<Results> {
+pub(crate) fn score(predictions: &[Prediction]) -> Result<Results> {
     score_with(predictions, &Settings::default())
 }
 
@@ -32,7 +32,7 @@ pub fn score(predictions: &[Prediction]) -> Result<Results> {
 /// # Errors
 /// No predictions; the same item twice under one condition, which would count it twice; items that no prediction could
 /// answer under the rule, all told at once.
-pub fn score_with(predictions: &[Prediction], settings: &Settings) -> Result<Results> {
+pub(crate) fn score_with(predictions: &[Prediction], settings: &Settings) -> Result<Results> {
     if predictions.is_empty() {
         return Err(
             Error::data("predictions", "lines", "at least one", "none").hint("`af2 eval` writes predictions")

@@ -153,7 +153,7 @@ pub fn recompute(inputs: &[Tensor], block: impl Fn(&[Tensor]) -> Tensor + Send +
 pub struct Shared<T>(Arc<Mutex<T>>);
 
 impl<T> Shared<T> {
-    pub fn new(part: T) -> Self {
+    pub(crate) fn new(part: T) -> Self {
         Shared(Arc::new(Mutex::new(part)))
     }
 
@@ -171,14 +171,14 @@ impl<T> Clone for Shared<T> {
 }
 
 /// A mark behind everything that was queued on a CUDA device so far.
-pub struct Mark(*mut c_void);
+pub(crate) struct Mark(*mut c_void);
 
 // SAFETY: an event of CUDA's, which any thread may ask.
 unsafe impl Send for Mark {}
 
 impl Mark {
     /// None on a CPU, which has done what it was told.
-    pub fn behind(device: Device) -> Result<Option<Self>, TchError> {
+    pub(crate) fn behind(device: Device) -> Result<Option<Self>, TchError> {
         match device {
             // SAFETY: returns a new event.
             Device::Cuda(_) => call(|e| unsafe { af2_mark(index(device), e) }).map(|m| Some(Mark(m))),
@@ -187,7 +187,7 @@ impl Mark {
     }
 
     /// Whether the device has come to it. Does not wait.
-    pub fn reached(&self) -> Result<bool, TchError> {
+    pub(crate) fn reached(&self) -> Result<bool, TchError> {
         // SAFETY: the event lives as long as we do.
         call(|e| unsafe { af2_mark_reached(self.0, e) }).map(|r| r == 1)
     }
@@ -202,7 +202,7 @@ impl Drop for Mark {
 
 /// What the fused AdamW works on: as many of each.
 #[derive(Default)]
-pub struct AdamWeights {
+pub(crate) struct AdamWeights {
     pub params: Vec<Tensor>,
     pub grads: Vec<Tensor>,
     pub exp_avg: Vec<Tensor>,
@@ -212,7 +212,7 @@ pub struct AdamWeights {
 }
 
 /// One fused AdamW step. With `found_inf` (one float on the device) at 1 nothing changes.
-pub fn fused_adamw(
+pub(crate) fn fused_adamw(
     w: &AdamWeights,
     learning_rate: f64,
     (beta1, beta2): (f64, f64),
@@ -246,14 +246,14 @@ pub fn fused_adamw(
 }
 
 /// The joint norm of tensors on one device, there (float32). Not of none.
-pub fn total_norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
+pub(crate) fn total_norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
     let all = handles(tensors);
     // SAFETY: live tensors.
     call(|e| unsafe { af2_total_norm(all.as_ptr(), all.len(), e) }).map(owned)
 }
 
 /// Multiplies all by a scalar tensor.
-pub fn foreach_mul(tensors: &[Tensor], by: &Tensor) -> Result<(), TchError> {
+pub(crate) fn foreach_mul(tensors: &[Tensor], by: &Tensor) -> Result<(), TchError> {
     if tensors.is_empty() {
         return Ok(());
     }
@@ -263,14 +263,14 @@ pub fn foreach_mul(tensors: &[Tensor], by: &Tensor) -> Result<(), TchError> {
 }
 
 /// Forgets the gradients of weights: their memory is free until the next backward pass, which need not add to anything.
-pub fn forget_grads(params: &[Tensor]) -> Result<(), TchError> {
+pub(crate) fn forget_grads(params: &[Tensor]) -> Result<(), TchError> {
     let all = handles(params);
     // SAFETY: live tensors.
     call(|e| unsafe { af2_forget_grads(all.as_ptr(), all.len(), e) }).map(|_| ())
 }
 
 /// Sets all to zero in place.
-pub fn foreach_zero(tensors: &[Tensor]) -> Result<(), TchError> {
+pub(crate) fn foreach_zero(tensors: &[Tensor]) -> Result<(), TchError> {
     if tensors.is_empty() {
         return Ok(());
     }
@@ -327,7 +327,7 @@ pub fn set_rng_state(device: Device, state: &Tensor) -> Result<(), TchError> {
 ///
 /// # Errors
 /// No CUDA; no room that may be locked.
-pub fn pinned(tensor: &Tensor) -> Result<Tensor, TchError> {
+pub(crate) fn pinned(tensor: &Tensor) -> Result<Tensor, TchError> {
     // SAFETY: a live tensor; returns a new one.
     call(|e| unsafe { af2_pinned(tensor.as_ptr().cast_mut(), e) }).map(owned)
 }
@@ -358,7 +358,7 @@ const CUBLAS_SPACE: &str = "CUBLAS_WORKSPACE_CONFIG";
 ///
 /// # Errors
 /// No such memory, or no accelerator.
-pub fn page_locked_copy(tensor: &Tensor) -> Result<Tensor, TchError> {
+pub(crate) fn page_locked_copy(tensor: &Tensor) -> Result<Tensor, TchError> {
     // SAFETY: a live tensor; returns a new one.
     call(|e| unsafe { af2_page_locked_copy(tensor.as_ptr().cast_mut(), e) }).map(owned)
 }

@@ -8,7 +8,8 @@ mod language_model;
 mod report;
 
 pub use language_model::language_model;
-pub use report::{compare, Report, Rules};
+pub(crate) use report::compare;
+pub use report::{Report, Rules};
 
 use crate::checkpoint::{
     self, canonical, hugging_face, items, names, Archive, Parts, ReleasedFolder, TorchFile,
@@ -25,9 +26,9 @@ use std::path::{Path, PathBuf};
 use tch::{no_grad, Device, Kind, Tensor};
 
 /// The file of sizes that we write beside a checkpoint.
-pub const SETTINGS: &str = "af2.yaml";
+pub(crate) const SETTINGS: &str = "af2.yaml";
 /// Bytes of a `safe_ckpt` chunk.
-pub const CHUNK_BYTES: usize = 1 << 30;
+pub(crate) const CHUNK_BYTES: usize = 1 << 30;
 
 /// A model with everything that is needed to ask it something.
 ///
@@ -135,7 +136,7 @@ pub fn open(folder: &Path, options: &Options) -> Result<Loaded> {
 }
 
 /// What a checkpoint's files say of the model, before any tensor is read.
-pub struct Plan {
+pub(crate) struct Plan {
     pub files: ReleasedFolder,
     pub config: Config,
     pub settings: Settings,
@@ -144,7 +145,7 @@ pub struct Plan {
 }
 
 /// Opens a checkpoint's files and infers the model's sizes. No tensor is read.
-pub fn plan(parts: &Parts, options: &Options) -> Result<Plan> {
+pub(crate) fn plan(parts: &Parts, options: &Options) -> Result<Plan> {
     let files = checkpoint::open_parts(parts)?;
     let beside = |p: &Path| Some(p.join(SETTINGS)).filter(|p| p.is_file());
     let own = options
@@ -326,7 +327,7 @@ fn new_parts(name: &str) -> Option<&'static str> {
 ///
 /// # Errors
 /// All that is wrong with it.
-pub fn check(parts: &Parts) -> Result<()> {
+pub(crate) fn check(parts: &Parts) -> Result<()> {
     checked(parts).map(|_| ())
 }
 
@@ -342,7 +343,7 @@ fn checked(parts: &Parts) -> Result<Config> {
 ///
 /// # Errors
 /// As [`start`].
-pub fn check_start(start: &Start) -> Result<()> {
+pub(crate) fn check_start(start: &Start) -> Result<()> {
     match &start.from {
         StartFrom::Checkpoint(parts) => agree(&start.sizes, &checked(parts)?, &parts.checkpoint),
         StartFrom::New(new) => {

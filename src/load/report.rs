@@ -85,7 +85,7 @@ pub struct Report {
 ///
 /// # Errors
 /// None of its own: what is wrong is in the report.
-pub fn compare(
+pub(crate) fn compare(
     config: &Config,
     tensors: &Archive,
     llm: Option<&Path>,
@@ -156,7 +156,7 @@ pub fn compare(
 
 impl Report {
     /// Fails with what is wrong: of each kind the first few, and how many there are.
-    pub fn check(&self, path: &Path, rules: &Rules) -> Result<()> {
+    pub(crate) fn check(&self, path: &Path, rules: &Rules) -> Result<()> {
         let missing = self.missing.iter().filter(|o| o.why.is_none() || rules.strict);
         let unexpected = self.unexpected.iter().filter(|o| o.why.is_none() || rules.strict);
         let unexpected = unexpected.filter(|_| !rules.allow_unexpected);

@@ -59,7 +59,7 @@ impl Bootstrap {
 /// # Errors
 /// No values, more than 2³² − 1, one that is not finite, a level not inside (0, 1), no resamples or more than ten
 /// million.
-pub fn interval(values: &[f64], level: f64, resamples: usize, seed: u64) -> Result<Interval> {
+pub(crate) fn interval(values: &[f64], level: f64, resamples: usize, seed: u64) -> Result<Interval> {
     let refuse =
         |key: &str, expected: String, found: String| Err(Error::data("bootstrap", key, expected, found));
     if !(level > 0.0 && level < 1.0) {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// Text is padded to this many tokens, and the plain mean is taken over all of them, padding included.
-pub const TEXT_TOKENS: usize = 77;
+pub(crate) const TEXT_TOKENS: usize = 77;
 
 /// Sizes of both towers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ pub struct Config {
 
 impl Config {
     /// Sizes that cannot be, of either tower.
-    pub fn check(&self) -> Vec<Wrong> {
+    pub(crate) fn check(&self) -> Vec<Wrong> {
         let mut sizes = Sizes::of("clap");
         sizes.within("joint_dim", self.joint_dim, WIDTH);
         let mut text = Sizes::of("clap.text");
@@ -79,7 +79,7 @@ impl Clap {
 
     /// # Shapes
     /// `mel_bfm` (B, F, M), a window of each → (B, joint), of length 1.
-    pub fn embed_windows(&self, mel_bfm: &Tensor, mode: Mode) -> Tensor {
+    pub(crate) fn embed_windows(&self, mel_bfm: &Tensor, mode: Mode) -> Tensor {
         self.project_audio(&self.audio_branch.encode(mel_bfm, mode))
     }
 

@@ -34,7 +34,7 @@ pub struct Config {
 
 impl Config {
     /// Sizes that cannot be, of any part.
-    pub fn check(&self) -> Vec<Wrong> {
+    pub(crate) fn check(&self) -> Vec<Wrong> {
         let mut wrong = self.encoder.check("htsat");
         let width = wrong.is_empty().then(|| self.encoder.width());
         let mut audio = Sizes::of("audio_transformer");
@@ -70,7 +70,7 @@ pub struct Audio {
 
 impl Audio {
     /// True when no window is padding.
-    pub fn full(&self) -> bool {
+    pub(crate) fn full(&self) -> bool {
         self.windows_bw.numel() == self.real.len()
     }
 }
@@ -88,7 +88,7 @@ pub struct Text {
 impl Text {
     /// What attention must be told where real positions alone are read: nothing, but where a mask from outside has padding
     /// before a text or in it.
-    pub fn padding(&self) -> Padding<'_> {
+    pub(crate) fn padding(&self) -> Padding<'_> {
         match self.padded_behind {
             true => Padding::Behind,
             false => Padding::Masked(&self.mask_bt),
@@ -202,7 +202,7 @@ impl Flamingo {
     }
 
     /// Keys and values of every cross-attention block for joined audio (B, L, D).
-    pub fn listen(&self, media_bld: &Tensor, audio: &Audio) -> Heard {
+    pub(crate) fn listen(&self, media_bld: &Tensor, audio: &Audio) -> Heard {
         Heard {
             kv: self
                 .cross
@@ -221,7 +221,7 @@ impl Flamingo {
     }
 
     /// [`Flamingo::hear`] on features that [`Flamingo::encode`] gave before.
-    pub fn hear_encoded(&self, clap_out: &Tensor, audio: &Audio, mode: Mode) -> Heard {
+    pub(crate) fn hear_encoded(&self, clap_out: &Tensor, audio: &Audio, mode: Mode) -> Heard {
         self.listen(&self.join(clap_out, audio, mode), audio)
     }
 

@@ -52,7 +52,7 @@ impl EncoderMode {
     };
 
     /// Everything that the reference's `model.train()` turns on.
-    pub fn reference() -> Self {
+    pub(crate) fn reference() -> Self {
         EncoderMode {
             batch_norm: true,
             clip_by_clip: true,

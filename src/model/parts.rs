@@ -25,7 +25,7 @@ pub enum Part {
 
 impl Part {
     /// In the order of the data.
-    pub const ALL: [Part; 5] = [
+    pub(crate) const ALL: [Part; 5] = [
         Part::Clap,
         Part::AudioTransformer,
         Part::CrossAttention,
@@ -60,7 +60,7 @@ impl Part {
     }
 
     /// Whether it comes from the language model's own folder.
-    pub fn of_the_lm(self) -> bool {
+    pub(crate) fn of_the_lm(self) -> bool {
         matches!(self, Part::Embeddings | Part::Lm)
     }
 }
@@ -82,7 +82,7 @@ pub struct PerPart<T> {
 
 impl<T> PerPart<T> {
     /// What `value` says of each.
-    pub fn of(value: impl Fn(Part) -> T) -> Self {
+    pub(crate) fn of(value: impl Fn(Part) -> T) -> Self {
         PerPart {
             clap: value(Part::Clap),
             audio_transformer: value(Part::AudioTransformer),
@@ -113,7 +113,7 @@ impl PerPart<f64> {
     }
 
     /// Only the parts that train; 0 for the others.
-    pub fn only(&self, trains: PerPart<bool>) -> Self {
+    pub(crate) fn only(&self, trains: PerPart<bool>) -> Self {
         PerPart::of(|part| if trains[part] { self[part] } else { 0.0 })
     }
 }

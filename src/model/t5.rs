@@ -59,7 +59,7 @@ impl Config {
 }
 
 /// The encoder stack.
-pub struct T5Encoder {
+pub(crate) struct T5Encoder {
     shared: Tensor,
     relative_attention_bias: Tensor,
     blocks: Vec<Shared<Block>>,
@@ -80,7 +80,7 @@ struct Block {
 }
 
 impl T5Encoder {
-    pub fn new(p: &Scope, config: &Config) -> Self {
+    pub(crate) fn new(p: &Scope, config: &Config) -> Self {
         let (d, inner) = (config.d_model, config.num_heads * config.d_kv);
         let shared = (p / "shared").weight("weight", &[config.vocab_size, d], Init::Normal(1.0));
         let first = p / "encoder" / "block" / 0 / "layer" / 0 / "SelfAttention" / "relative_attention_bias";
@@ -120,7 +120,7 @@ impl T5Encoder {
 
     /// # Shapes
     /// `ids_bt` (B, T) int64, `real_bt` (B, T), 0 on padding → last hidden state (B, T, D).
-    pub fn forward(&self, ids_bt: &Tensor, real_bt: &Tensor, mode: Mode) -> Tensor {
+    pub(crate) fn forward(&self, ids_bt: &Tensor, real_bt: &Tensor, mode: Mode) -> Tensor {
         let (b, t) = ids_bt.size2().unwrap_or((0, 0));
         let mut x = Tensor::embedding(&self.shared, ids_bt, -1, false, false);
         let buckets = self.buckets(t).to_device(x.device());

@@ -19,7 +19,7 @@ pub struct Group {
 
 /// Weights that get settings of their own, by their names.
 #[derive(Debug, Clone)]
-pub struct Split {
+pub(crate) struct Split {
     pub name: String,
     pub pattern: GlobMatcher,
     /// Multiplies the schedule's learning rate.
@@ -38,7 +38,7 @@ impl Split {
 
 /// Weights that decay, those that do not, and behind these two (which are always there: the reference's files have them) the groups
 /// of each split. A weight is of the first split that it matches.
-pub fn groups(
+pub(crate) fn groups(
     params: Vec<(String, Tensor)>,
     weight_decay: f64,
     betas: (f64, f64),

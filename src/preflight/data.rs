@@ -162,7 +162,7 @@ fn missing_sounds(recipe: &Recipe, manifest: &Manifest) -> Option<(PathBuf, usiz
 
 /// How often a stage's items are seen.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Passes {
+pub(crate) struct Passes {
     pub stage: String,
     pub steps: usize,
     /// Of an optimizer step over all ranks.
@@ -200,7 +200,7 @@ impl Passes {
     }
 
     /// Passes over the sets that the steps make.
-    pub fn number(&self) -> f64 {
+    pub(crate) fn number(&self) -> f64 {
         self.steps as f64 * self.batch as f64 / self.pass as f64
     }
 }

@@ -179,7 +179,7 @@ pub struct ModelRecipe {
 }
 
 impl ModelRecipe {
-    pub fn audio_transformer(&self) -> audio_transformer::Config {
+    pub(crate) fn audio_transformer(&self) -> audio_transformer::Config {
         self.audio_transformer
             .clone()
             .unwrap_or_else(audio_transformer::Config::paper)
@@ -303,12 +303,32 @@ impl Recipe {
         self.model.lm.clone().unwrap_or_else(|| run::llm(&self.output))
     }
 
-    pub fn clap_file(&self) -> PathBuf {
+    pub(crate) fn clap_file(&self) -> PathBuf {
         self.model.clap.clone().unwrap_or_else(|| run::clap(&self.output))
     }
 
+    /// The sets whose texts the small language model learns from, and who asks for each: those of the stages and of AF-CLAP; of a
+    /// recipe that has neither, all but those of the evaluation.
+    pub(crate) fn text_sets(&self) -> IndexMap<&str, Vec<String>> {
+        let mut sets: IndexMap<&str, Vec<String>> = IndexMap::new();
+        for stage in &self.stages {
+            for set in stage.sets.keys() {
+                sets.entry(set).or_default().push(stage.name.clone());
+            }
+        }
+        for set in self.clap.iter().flat_map(|c| &c.sets) {
+            sets.entry(set).or_default().push("clap".into());
+        }
+        if self.stages.is_empty() && self.clap.is_none() {
+            let asked = |set: &String| self.eval.iter().any(|e| e.sets.contains(set));
+            let all = self.data.sets.keys().filter(|set| !asked(set));
+            sets.extend(all.map(|set| (set.as_str(), vec!["lm".to_owned()])));
+        }
+        sets
+    }
+
     /// Where a stage's model is written, in the released layout.
-    pub fn stage_folder(&self, stage: &str) -> PathBuf {
+    pub(crate) fn stage_folder(&self, stage: &str) -> PathBuf {
         run::checkpoints(&self.output).join(stage)
     }
 

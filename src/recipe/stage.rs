@@ -169,7 +169,7 @@ pub struct StageRecipe {
 
 impl StageRecipe {
     /// The audio encoder's mode in training.
-    pub fn encoder_mode(&self) -> EncoderMode {
+    pub(crate) fn encoder_mode(&self) -> EncoderMode {
         match self.clap_mode {
             ClapMode::Eval => EncoderMode::EVAL,
             ClapMode::Train => self.clap_train,
@@ -279,7 +279,7 @@ impl OptimRecipe {
     ///
     /// # Errors
     /// A pattern that is none.
-    pub fn splits(&self) -> Result<Vec<Split>> {
+    pub(crate) fn splits(&self) -> Result<Vec<Split>> {
         let one = |(name, group): (&String, &GroupRecipe)| {
             let pattern = Glob::new(&group.pattern)
                 .map_err(|e| Error::recipe("recipe", format!("optim.groups.{name}.match: {}", e.kind())))?;

@@ -4,7 +4,7 @@ use crate::run::results::{Results, Score};
 use comfy_table::{presets, CellAlignment, ContentArrangement};
 
 /// What a cell says when no run stands behind it.
-pub const NO_RUN: &str = "no run";
+pub(crate) const NO_RUN: &str = "no run";
 
 /// A header and rows of as many cells. Cells are text; the first column names the row, the others are aligned right.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Table {
     }
 
     /// A GitHub-flavoured Markdown table, ending in a new line.
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let line = |cells: &[String]| {
             let escaped = |c: &String| one_line(c).replace('\\', "\\\\").replace('|', "\\|");
             let cells: Vec<String> = cells.iter().map(escaped).collect();
@@ -79,7 +79,7 @@ fn one_line(cell: &str) -> String {
 }
 
 /// One row a task: task, items, accuracy, the silence control, chance. All but the items in percent.
-pub fn results(results: &Results) -> Table {
+pub(crate) fn results(results: &Results) -> Table {
     // 0.57 × 100 is 56.99…: one decimal is all that anybody means.
     let level = format!(
         "[{}% interval]",

@@ -1,8 +1,8 @@
 //! The demo corpus: sound files by parametric synthesis, and manifests of true questions about them.
 
-pub mod questions;
+pub(crate) mod questions;
 pub mod scenes;
-pub mod sounds;
+pub(crate) mod sounds;
 
 pub use scenes::CorpusSpec;
 
@@ -24,7 +24,7 @@ const SUMMARY: &str = "corpus.json";
 
 /// A corpus on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Corpus {
+pub(crate) struct Corpus {
     pub spec: CorpusSpec,
     #[serde(skip)]
     pub root: PathBuf,
@@ -36,7 +36,7 @@ pub struct Corpus {
 }
 
 /// Reads what a corpus says of itself.
-pub fn open(root: &Path) -> Result<Corpus> {
+pub(crate) fn open(root: &Path) -> Result<Corpus> {
     let path = root.join(SUMMARY);
     let mut corpus: Corpus = serde_json::from_str(&read_text(&path)?)
         .map_err(|e| Error::data(&path, "corpus", "the summary of a corpus", e.to_string()))?;
@@ -46,7 +46,11 @@ pub fn open(root: &Path) -> Result<Corpus> {
 
 /// Writes the corpus below `root`: `wavs/*.wav`, `manifests/TASK/SPLIT.json`, `corpus.json`. One that is there
 /// with the same specification is kept. `progress` is told (clips done, clips in all), from any thread.
-pub fn write(root: &Path, spec: &CorpusSpec, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Corpus> {
+pub(crate) fn write(
+    root: &Path,
+    spec: &CorpusSpec,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Corpus> {
     spec.check()?;
     if let Some(corpus) = open(root).ok().filter(|c| c.spec == *spec) {
         return Ok(corpus);

@@ -62,22 +62,22 @@ impl CorpusSpec {
 /// Seconds of a short clip that holds more than one event.
 const CLIP_SECONDS: f64 = 10.0;
 /// Largest count that is asked for.
-pub const MOST_COUNT: usize = 4;
+pub(crate) const MOST_COUNT: usize = 4;
 /// Share of clips written at 44.1 kHz in stereo.
 const STEREO_SHARE: f64 = 0.1;
 
 /// Which part of the data a clip is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Split {
+pub(crate) enum Split {
     Train,
     Val,
     Test,
 }
 
 impl Split {
-    pub const ALL: [Split; 3] = [Split::Train, Split::Val, Split::Test];
+    pub(crate) const ALL: [Split; 3] = [Split::Train, Split::Val, Split::Test];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Split::Train => "train",
             Split::Val => "val",
@@ -88,7 +88,7 @@ impl Split {
 
 /// What a clip is, and what is true of it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Content {
+pub(crate) enum Content {
     /// One class alone.
     Single(Class),
     /// One countable class, so many times.
@@ -103,7 +103,7 @@ pub enum Content {
 
 /// A clip to be rendered.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Clip {
+pub(crate) struct Clip {
     pub split: Split,
     /// File name without folder.
     pub name: String,
@@ -112,7 +112,7 @@ pub struct Clip {
 }
 
 /// All clips of a corpus, in a fixed order. Within each split and kind, classes, counts and pitches are even.
-pub fn plan(spec: &CorpusSpec) -> Vec<Clip> {
+pub(crate) fn plan(spec: &CorpusSpec) -> Vec<Clip> {
     let countable: Vec<Class> = CLASSES.iter().copied().filter(|c| c.countable).collect();
     let pitched: Vec<Class> = CLASSES.iter().copied().filter(|c| c.pitched).collect();
     let mut clips = Vec::new();
@@ -201,19 +201,19 @@ fn clip_seed(seed: u64, split: Split, kind: &str, index: usize) -> u64 {
 }
 
 /// A rendered clip: samples per channel in −1…1.
-pub struct Rendered {
+pub(crate) struct Rendered {
     pub channels: Vec<Vec<f32>>,
     pub rate: u32,
 }
 
 impl Rendered {
-    pub fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.channels.first().map_or(0, Vec::len) as f64 / f64::from(self.rate)
     }
 }
 
 impl Clip {
-    pub fn render(&self) -> Rendered {
+    pub(crate) fn render(&self) -> Rendered {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let stereo = rng.gen_bool(STEREO_SHARE);
         let rate = if stereo { 44_100 } else { 16_000 };

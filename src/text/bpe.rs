@@ -13,7 +13,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 /// Trains at most `vocab_size` entries (256 bytes included) and writes `tokenizer.json`,
 /// `tokenizer_config.json`, `vocab.json` and `merges.txt` to `out`. The same lines give the same files.
-pub fn train<'a>(
+pub(crate) fn train<'a>(
     lines: impl Iterator<Item = &'a str> + Send,
     vocab_size: usize,
     out: &Path,

@@ -51,7 +51,7 @@ impl Special {
     /// # Errors
     /// A file that is no JSON object, a token that is no text, an id that is none, one token with two ids or two tokens
     /// with one.
-    pub fn read(folder: &Path) -> Result<Self> {
+    pub(crate) fn read(folder: &Path) -> Result<Self> {
         let open = |name: &str| -> Result<Option<Map<String, Value>>> {
             let path = folder.join(name);
             path.exists().then(|| json_object(&path)).transpose()
@@ -166,7 +166,7 @@ impl Special {
     ///
     /// # Errors
     /// Ids that are none, that two tokens have, or that nothing fills.
-    pub fn fill(&self, path: &Path, vocab: &mut Map<String, Value>) -> Result<()> {
+    pub(crate) fn fill(&self, path: &Path, vocab: &mut Map<String, Value>) -> Result<()> {
         let mut by_id: BTreeMap<u32, &str> = BTreeMap::new();
         for (token, id) in vocab.iter() {
             let found = id.as_u64().and_then(|i| u32::try_from(i).ok());
@@ -202,7 +202,7 @@ impl Special {
     ///
     /// # Errors
     /// Ids that collide with others, or with a hole before them.
-    pub fn apply(&self, inner: &mut Inner, folder: &Path) -> Result<()> {
+    pub(crate) fn apply(&self, inner: &mut Inner, folder: &Path) -> Result<()> {
         let known = inner.get_added_tokens_decoder();
         let at = |id: &u32| {
             let added = known.get(id).map(|t| t.content.clone());

@@ -12,13 +12,13 @@ use std::sync::OnceLock;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
 /// Stands where the clip is heard.
-pub const AUDIO: &str = "<audio>";
+pub(crate) const AUDIO: &str = "<audio>";
 /// Ends an answer.
-pub const END_OF_CHUNK: &str = "<|endofchunk|>";
+pub(crate) const END_OF_CHUNK: &str = "<|endofchunk|>";
 /// Fills up a batch.
-pub const PAD: &str = "<|PAD_TOKEN|>";
+pub(crate) const PAD: &str = "<|PAD_TOKEN|>";
 /// Between question and answer, where the tokenizer has no separator of its own.
-pub const SEP: &str = "<SEP>";
+pub(crate) const SEP: &str = "<SEP>";
 
 /// An embedding of more rows than this is not believed (Qwen2.5's has 151,936).
 const MOST_ROWS: u32 = 1 << 24;

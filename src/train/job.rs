@@ -84,7 +84,7 @@ pub trait Job {
 }
 
 /// Where a job's batches come from, on one rank.
-pub trait Source<I> {
+pub(crate) trait Source<I> {
     /// What decides what is learned, for its checkpoints: as JSON, by the recipe's keys. Asked of the first rank only.
     ///
     /// # Errors
@@ -150,7 +150,7 @@ pub struct Size {
 }
 
 impl Size {
-    pub fn add(&mut self, other: &Size) {
+    pub(crate) fn add(&mut self, other: &Size) {
         self.items += other.items;
         self.windows += other.windows;
         self.window_places += other.window_places;

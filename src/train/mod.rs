@@ -23,7 +23,8 @@ mod verify;
 
 pub use engine::steps::{MicroStep, Stepped, Steps};
 pub use job::Which;
-pub use jobs::{run, verify_resume};
+pub use jobs::run;
+pub(crate) use jobs::verify_resume;
 pub use scalar::number;
 
 use crate::dist::Ranks;

@@ -17,13 +17,13 @@ use tch::{Device, Tensor};
 const STEPS: usize = 3;
 
 /// One half of the comparison: the run without a break, which writes the checkpoint, or the one that goes on from it.
-pub struct Part {
+pub(crate) struct Part {
     file: PathBuf,
     writes: bool,
 }
 
 /// What the steps behind the checkpoint gave.
-pub struct Outcome {
+pub(crate) struct Outcome {
     losses: Vec<f64>,
     weights: Vec<(String, Tensor)>,
 }
@@ -33,7 +33,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// [`Error::Mismatch`] with the first loss or weight that differs.
-pub fn twice(
+pub(crate) fn twice(
     run: Run,
     job: &str,
     device: Device,
@@ -72,7 +72,7 @@ impl Part {
     ///
     /// # Errors
     /// Those of training.
-    pub fn run<J: Job>(&self, run: Run, job: &J, source: &dyn Source<J::Input>) -> Result<Outcome> {
+    pub(crate) fn run<J: Job>(&self, run: Run, job: &J, source: &dyn Source<J::Input>) -> Result<Outcome> {
         let (recipe, ranks) = (run.recipe, run.ranks);
         let mut steps = Steps::new(job, &recipe.train, ranks)?;
         frozen::hold(job.params(), recipe.train.frozen, false)?;

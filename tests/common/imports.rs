@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// file → the files whose items it names; all relative to `src`.
-pub type Uses = BTreeMap<String, BTreeSet<String>>;
+pub(crate) type Uses = BTreeMap<String, BTreeSet<String>>;
 
 /// `["data", "order"]`: the module below `crate`.
 type Module = Vec<String>;
@@ -25,7 +25,7 @@ struct Source {
 }
 
 /// The files of `src` and whom each uses.
-pub fn between_files(src: &Path) -> Uses {
+pub(crate) fn between_files(src: &Path) -> Uses {
     let mut sources = BTreeMap::new();
     for path in files(src) {
         let file = path.strip_prefix(src).unwrap().display().to_string();
@@ -66,7 +66,7 @@ pub fn between_files(src: &Path) -> Uses {
 }
 
 /// The groups of files of which each reaches each other, sorted; a file that is in no circle is in no group.
-pub fn circles(uses: &Uses) -> Vec<Vec<String>> {
+pub(crate) fn circles(uses: &Uses) -> Vec<Vec<String>> {
     let reach: BTreeMap<&String, BTreeSet<&String>> = uses
         .keys()
         .map(|from| {

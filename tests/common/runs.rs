@@ -9,50 +9,50 @@ use std::time::{Duration, Instant};
 use tch::Tensor;
 
 /// What a job leaves in its run's folder.
-pub struct Left<'a> {
-    pub run: PathBuf,
+pub(crate) struct Left<'a> {
+    pub(crate) run: PathBuf,
     /// A stage's name, `lm` or `clap`.
-    pub job: &'a str,
+    pub(crate) job: &'a str,
 }
 
 impl Left<'_> {
-    pub fn events_file(&self) -> PathBuf {
+    pub(crate) fn events_file(&self) -> PathBuf {
         self.run.join("events").join(self.job).join("events.jsonl")
     }
 
-    pub fn checkpoints_folder(&self) -> PathBuf {
+    pub(crate) fn checkpoints_folder(&self) -> PathBuf {
         self.run.join("checkpoints").join(self.job)
     }
 
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         latest(read_events(&self.events_file()).unwrap())
     }
 
     /// (step, micro-step, loss) of every micro-step, to the last bit.
-    pub fn losses(&self) -> Vec<(u64, u64, u64)> {
+    pub(crate) fn losses(&self) -> Vec<(u64, u64, u64)> {
         let all = self.events().into_iter();
         all.filter_map(|e| Some((e.step, e.micro_step?, e.values.get("loss")?.0.to_bits())))
             .collect()
     }
 
-    pub fn values(&self, name: &str) -> Vec<f64> {
+    pub(crate) fn values(&self, name: &str) -> Vec<f64> {
         let all = self.events().into_iter();
         all.filter_map(|e| Some(e.values.get(name)?.0)).collect()
     }
 
     /// Lines of events, whole or not.
-    pub fn lines(&self) -> usize {
+    pub(crate) fn lines(&self) -> usize {
         let text = fs::read_to_string(self.events_file()).unwrap_or_default();
         text.lines().count()
     }
 
     /// Waits until the run has logged so many micro-steps.
-    pub fn wait_for(&self, lines: usize, child: &mut Child) {
+    pub(crate) fn wait_for(&self, lines: usize, child: &mut Child) {
         wait(child, &format!("{lines} lines"), || self.lines() >= lines);
     }
 
     /// The numbers of those that are whole.
-    pub fn checkpoints(&self) -> Vec<u64> {
+    pub(crate) fn checkpoints(&self) -> Vec<u64> {
         let all = fs::read_dir(self.checkpoints_folder()).into_iter().flatten();
         let number = |f: fs::DirEntry| {
             let name = f.file_name().to_string_lossy().into_owned();
@@ -65,13 +65,13 @@ impl Left<'_> {
     }
 
     /// Waits until a checkpoint is whole.
-    pub fn wait_for_checkpoint(&self, child: &mut Child) {
+    pub(crate) fn wait_for_checkpoint(&self, child: &mut Child) {
         wait(child, "a checkpoint", || !self.checkpoints().is_empty());
     }
 }
 
 /// Waits until something is there that a process makes.
-pub fn wait(child: &mut Child, what: &str, there: impl Fn() -> bool) {
+pub(crate) fn wait(child: &mut Child, what: &str, there: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);
     while !there() {
         assert!(Instant::now() < until, "{what} never came");
@@ -83,7 +83,7 @@ pub fn wait(child: &mut Child, what: &str, there: impl Fn() -> bool) {
 }
 
 /// Exit code (128 and its number for a signal), and all that was said.
-pub fn ended(child: Child) -> (i32, String) {
+pub(crate) fn ended(child: Child) -> (i32, String) {
     let Output {
         status,
         stdout,
@@ -97,7 +97,7 @@ pub fn ended(child: Child) -> (i32, String) {
     )
 }
 
-pub fn signal(process: u32, name: &str) {
+pub(crate) fn signal(process: u32, name: &str) {
     let done = Command::new("kill")
         .args([&format!("-{name}"), &process.to_string()])
         .status();
@@ -105,7 +105,7 @@ pub fn signal(process: u32, name: &str) {
 }
 
 /// Kills a run of so many ranks as a machine that loses its power does.
-pub fn kill_all(child: Child, ranks: usize) {
+pub(crate) fn kill_all(child: Child, ranks: usize) {
     if ranks > 1 {
         ranks_of(&child, ranks).iter().for_each(|p| signal(*p, "KILL"));
     }
@@ -114,7 +114,7 @@ pub fn kill_all(child: Child, ranks: usize) {
 }
 
 /// The ranks of a launcher, by their numbers.
-pub fn ranks_of(launcher: &Child, ranks: usize) -> Vec<u32> {
+pub(crate) fn ranks_of(launcher: &Child, ranks: usize) -> Vec<u32> {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
         let id = launcher.id();
@@ -138,7 +138,7 @@ pub fn ranks_of(launcher: &Child, ranks: usize) -> Vec<u32> {
 }
 
 /// The same command where no file may grow beyond so many KiB, which does what a full disk does: a write fails in its middle.
-pub fn on_a_full_disk(plain: &Command, kib: usize) -> Command {
+pub(crate) fn on_a_full_disk(plain: &Command, kib: usize) -> Command {
     let mut limited = Command::new("bash");
     let script = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$@\"");
     limited
@@ -151,7 +151,7 @@ pub fn on_a_full_disk(plain: &Command, kib: usize) -> Command {
 }
 
 /// All tensors of a `.safetensors` file or of a folder of them, by name.
-pub fn weights(path: &Path) -> Vec<(String, Tensor)> {
+pub(crate) fn weights(path: &Path) -> Vec<(String, Tensor)> {
     let files: Vec<PathBuf> = match path.is_dir() {
         true => fs::read_dir(path).unwrap().map(|f| f.unwrap().path()).collect(),
         false => vec![path.to_path_buf()],
@@ -167,7 +167,7 @@ pub fn weights(path: &Path) -> Vec<(String, Tensor)> {
 }
 
 /// Distance of two runs' weights, relative to each tensor's norm; the largest, by name.
-pub fn distance(a: &[(String, Tensor)], b: &[(String, Tensor)], except: &[&str]) -> (f64, String) {
+pub(crate) fn distance(a: &[(String, Tensor)], b: &[(String, Tensor)], except: &[&str]) -> (f64, String) {
     assert_eq!(a.len(), b.len());
     let norm = |t: &Tensor| f64::try_from(t.to_kind(tch::Kind::Double).norm()).unwrap();
     let mut worst = (0.0, String::new());

@@ -16,7 +16,7 @@ const TOKENS: usize = 512;
 const WINDOWS: usize = 30;
 
 #[derive(Args)]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     /// Manifests, or a recipe: then all of its sets.
     #[arg(required = true, value_name = "RECIPE|MANIFEST")]
     files: Vec<PathBuf>,
@@ -45,7 +45,7 @@ pub struct CheckArgs {
     json: bool,
 }
 
-pub fn run(args: &CheckArgs) -> Result<()> {
+pub(crate) fn run(args: &CheckArgs) -> Result<()> {
     let (mut manifests, mut recipes) = (Vec::new(), Vec::new());
     for file in &args.files {
         if file.extension().is_some_and(|e| e == "yaml" || e == "yml") {

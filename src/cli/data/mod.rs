@@ -10,7 +10,7 @@ use crate::error::Result;
 use clap::Subcommand;
 
 #[derive(Subcommand)]
-pub enum DataVerb {
+pub(crate) enum DataVerb {
     /// The items of a virtual epoch in the reference's order, `task|path` a line.
     Blend(blend::BlendArgs),
     /// The data doctor: missing, unreadable and duplicate audio, wrong durations, empty or long texts, special tokens in
@@ -23,7 +23,7 @@ pub enum DataVerb {
     Read(read::ReadArgs),
 }
 
-pub fn run(verb: &DataVerb) -> Result<()> {
+pub(crate) fn run(verb: &DataVerb) -> Result<()> {
     match verb {
         DataVerb::Blend(args) => blend::run(args),
         DataVerb::Check(args) => check::run(args),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Findings of a kind that are kept; those that follow are counted.
-pub const MOST_KEPT: usize = 100_000;
+pub(crate) const MOST_KEPT: usize = 100_000;
 
 /// What to look at.
 pub struct Checks<'a> {

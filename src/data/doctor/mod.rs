@@ -8,7 +8,7 @@ mod found;
 mod items;
 mod sounds;
 
-pub use found::{Checks, Diagnosis, Fault, Finding, Summary, MOST_KEPT};
+pub use found::{Checks, Diagnosis, Fault, Finding, Summary};
 
 use super::manifest::Manifest;
 use crate::error::{Error, Result};

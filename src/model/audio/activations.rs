@@ -2,7 +2,7 @@
 
 /// Bytes of an encoder's forward pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Activations {
+pub(crate) struct Activations {
     /// Kept for the backward pass.
     pub kept: f64,
     /// Kept where blocks are computed again: their inputs.

@@ -90,7 +90,7 @@ impl Config {
     }
 
     /// Sizes that cannot be, under a place such as `lm`.
-    pub fn check(&self, place: &'static str) -> Vec<Wrong> {
+    pub(crate) fn check(&self, place: &'static str) -> Vec<Wrong> {
         let mut sizes = Sizes::of(place);
         match self {
             Config::Qwen2(c) => c.check(&mut sizes),

@@ -25,12 +25,12 @@ pub struct Llama3 {
 
 impl Rotary {
     /// Positions as they are.
-    pub fn plain(theta: f64) -> Self {
+    pub(crate) fn plain(theta: f64) -> Self {
         Rotary { theta, scaling: None }
     }
 
     /// (head_dim / 2) float32, each operation as the reference computes it.
-    pub fn inv_freq(&self, head_dim: i64, device: Device) -> Tensor {
+    pub(crate) fn inv_freq(&self, head_dim: i64, device: Device) -> Tensor {
         let float = (Kind::Float, device);
         let exponents = Tensor::arange_start_step(0, head_dim, 2, float) / head_dim as f64;
         let inv_freq = Tensor::full([1], self.theta, float).pow(&exponents).reciprocal();

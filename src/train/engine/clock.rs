@@ -40,7 +40,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    pub fn new(device: Device) -> Self {
+    pub(crate) fn new(device: Device) -> Self {
         Clock {
             device,
             waits: false,

@@ -9,7 +9,7 @@ use tch::{no_grad, Kind, Tensor};
 /// # Errors
 /// [`Error::Training`] with the first tensor that holds NaN or an infinity; `what` names what is then not written, and `section`
 /// is where the job's keys stand.
-pub fn check(what: &str, section: &str, params: &Params) -> Result<()> {
+pub(crate) fn check(what: &str, section: &str, params: &Params) -> Result<()> {
     let averages = |name: &str| name.ends_with("running_mean") || name.ends_with("running_var");
     let changed = params.iter().filter(|(name, e)| {
         let moved = e.tensor.requires_grad() || (e.role == Role::Buffer && averages(name));

@@ -15,7 +15,7 @@ const EARLIER: &str = "earlier-";
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct At {
+pub(crate) struct At {
     pub step: u64,
     pub micro_step: Option<u64>,
     pub epoch: Option<u64>,
@@ -24,7 +24,7 @@ pub struct At {
 /// Writes both forms into one folder.
 ///
 /// Every record reaches the operating system before [`Recorder::record`] returns; a crash of the process loses none.
-pub struct Recorder {
+pub(crate) struct Recorder {
     path: PathBuf,
     stage: String,
     file: File,
@@ -33,7 +33,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// Begins: makes the folder. What an earlier run wrote into it goes into a folder of its own beside it, `earlier-N`.
-    pub fn create(folder: &Path) -> Result<Self> {
+    pub(crate) fn create(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         set_aside(folder)?;
         Recorder::open(folder, None)
@@ -41,7 +41,7 @@ impl Recorder {
 
     /// Goes on behind a step. Lines of later steps, which the run makes again, go to `superseded.jsonl`, and so does a last
     /// line that a crash cut short; TensorBoard is told to drop them.
-    pub fn resume(folder: &Path, step: u64) -> Result<Self> {
+    pub(crate) fn resume(folder: &Path, step: u64) -> Result<Self> {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         supersede(folder, step)?;
         Recorder::open(folder, Some(step))
@@ -74,7 +74,7 @@ impl Recorder {
     ///
     /// # Errors
     /// [`Error::Io`] where it was removed, or another stands in its place.
-    pub fn still_there(&self) -> Result<()> {
+    pub(crate) fn still_there(&self) -> Result<()> {
         let own = self.file.metadata().map_err(|e| Error::io(&self.path, e))?;
         let gone = match fs::metadata(&self.path) {
             // Some file systems number their files anew: then its length says whether it is ours.
@@ -97,7 +97,7 @@ impl Recorder {
     /// # Errors
     /// A name that is empty, given twice, or one of the line's own (`step`, `stage`, `time`, …); a disk that is full; those of
     /// [`Recorder::still_there`].
-    pub fn record(&mut self, at: At, values: &[(&str, f64)], on_board: bool) -> Result<()> {
+    pub(crate) fn record(&mut self, at: At, values: &[(&str, f64)], on_board: bool) -> Result<()> {
         self.line(at, values)?;
         match on_board {
             true => {
@@ -137,7 +137,7 @@ impl Recorder {
     }
 
     /// Brings all records to the disk.
-    pub fn flush(&mut self) -> Result<()> {
+    pub(crate) fn flush(&mut self) -> Result<()> {
         self.still_there()?;
         self.file.sync_all().map_err(|e| Error::io(&self.path, e))?;
         self.board.flush()

@@ -45,7 +45,7 @@ impl Saver {
     }
 
     /// Whether the recipe asks for a checkpoint after this step.
-    pub fn due<J: Job>(&self, steps: &Steps<J>) -> bool {
+    pub(crate) fn due<J: Job>(&self, steps: &Steps<J>) -> bool {
         self.settings.every > 0 && steps.done.is_multiple_of(self.settings.every)
     }
 
@@ -70,7 +70,7 @@ impl Saver {
     }
 
     /// The job goes on from a file that is there.
-    pub fn resumed<J: Job>(&mut self, steps: &Steps<J>) {
+    pub(crate) fn resumed<J: Job>(&mut self, steps: &Steps<J>) {
         self.own = Some(steps.done);
     }
 

@@ -53,7 +53,7 @@ pub struct Steps<'a, J: Job> {
 }
 
 /// Where things were after the last whole step: what is saved where the next is never made.
-pub struct Whole {
+pub(crate) struct Whole {
     pub cursor: Cursor,
     pub random: Vec<Tensor>,
     /// Running averages, where the job moves them.

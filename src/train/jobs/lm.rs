@@ -229,11 +229,8 @@ impl<'a> Lm<'a> {
 /// text. An LM that saw it a hundred times would only know the answers' frequencies better, which the silence control should not
 /// profit from.
 fn distinct(recipe: &Recipe, at: impl Fn(PathBuf) -> PathBuf) -> Result<BTreeSet<String>> {
-    let stages = recipe.stages.iter().flat_map(|s| s.sets.keys());
-    let captions = recipe.clap.iter().flat_map(|c| &c.sets);
-    let sets: BTreeSet<&String> = stages.chain(captions).collect();
     let mut texts = BTreeSet::new();
-    for set in sets {
+    for set in recipe.text_sets().into_keys() {
         let own = recipe.manifest(set);
         let path = at(own.clone());
         if path != own && !path.exists() {

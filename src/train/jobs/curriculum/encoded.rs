@@ -84,7 +84,7 @@ impl Encoded {
     }
 
     /// The clips whose features are here.
-    pub fn clips(&self) -> HashSet<Clip> {
+    pub(crate) fn clips(&self) -> HashSet<Clip> {
         self.0.keys().cloned().collect()
     }
 

@@ -172,7 +172,7 @@ fn look_at_texts(recipe: &Recipe, left: &[usize], model: &Loaded, ranks: &Ranks)
 }
 
 /// The model with which stage number `index` begins: the same on every rank.
-pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Result<Loaded> {
+pub(crate) fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Result<Loaded> {
     let options = load::Options::new(device);
     let begin = preflight::begin(recipe, index);
     // What a stage before has written holds copies of files that were told of then.
