@@ -5,7 +5,7 @@
 //! cores, the threads that spin keep the one that is waited for from its core: 70 steps of 23 ms were not done in half a minute.
 //!
 //! Two remedies, neither of which changes a bit of any result, as the number of threads would. The spin is bounded, by an
-//! environment variable that OpenMP reads when it is loaded: [`bound_the_spin`] starts the program again with it. And while
+//! environment variable that OpenMP reads when it is loaded: `bound_the_spin` starts the program again with it. And while
 //! threads are seen to wait for a core, [`Yielding`] makes all of them sleep at once instead: OpenMP does so by itself as long as
 //! it has more threads than there are cores, so it is given a team that does nothing.
 

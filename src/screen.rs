@@ -17,7 +17,7 @@ enum Lost {
 }
 
 /// A line on standard output: a result. Nothing is printed any more once a reader has left or the disk is full:
-/// [`finish`] tells.
+/// `finish` tells.
 #[macro_export]
 macro_rules! out {
     ($($text:tt)*) => { $crate::screen::out(&format!("{}\n", format_args!($($text)*))) };

@@ -44,7 +44,7 @@ impl<'p> Reader<'p> {
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be opened or is no regular file; [`Error::Audio`] when it is empty, cut off, not sound,
-    /// in a format that is not read, or has a rate outside [`MIN_RATE`]..=[`MAX_RATE`] or more than 64 channels.
+    /// in a format that is not read, or has a rate outside `MIN_RATE`..=`MAX_RATE` or more than 64 channels.
     pub fn open(path: &'p Path) -> Result<Self> {
         Reader::open_in(path, None)
     }

@@ -59,7 +59,7 @@ pub struct Cursor {
     /// Items of each of them, where they have a fixed number: other ranks may go on in batches of another size.
     #[serde(default)]
     pub size: u64,
-    /// [`Order::fingerprint`]: another order has other items behind the same numbers. Empty for the beginning.
+    /// `Order::fingerprint`: another order has other items behind the same numbers. Empty for the beginning.
     #[serde(default)]
     pub order: String,
 }

@@ -1,6 +1,6 @@
 //! The ranks of a run: who they are, what they tell each other, and what happens when one is gone.
 //!
-//! Ranks are started by torchrun, Slurm or [`launch`], and find each other through the variables these set. On CPU they
+//! Ranks are started by torchrun, Slurm or `launch`, and find each other through the variables these set. On CPU they
 //! talk through Gloo, on CUDA through NCCL, both libtorch's own.
 
 mod agreement;

@@ -24,11 +24,11 @@ pub enum Verdict {
 ///
 /// | rule | right where |
 /// |---|---|
-/// | `exact` | [`normalise`]d prediction and reference are the same |
+/// | `exact` | `normalise`d prediction and reference are the same |
 /// | `label` | the prediction names the reference, and no other option, of the item's closed set |
 /// | `number` | the prediction holds one number, and it is the reference's |
 ///
-/// [`Rule::Exact`]: equality after [`normalise`]. Unparsed: nothing is left of the prediction.
+/// [`Rule::Exact`]: equality after `normalise`. Unparsed: nothing is left of the prediction.
 ///
 /// [`Rule::Label`]:
 /// 1. An option whose text is the whole prediction, but for case, compatible characters (NFKC), a leading article and

@@ -206,7 +206,7 @@ pub(crate) struct Meeting {
     pub cuda: Option<usize>,
 }
 
-/// How [`ProcessGroup::all_reduce`] joins.
+/// How `ProcessGroup::all_reduce` joins.
 #[derive(Debug, Clone, Copy)]
 pub enum Reduce {
     /// Adds.

@@ -41,7 +41,7 @@ impl Default for Bootstrap {
 }
 
 impl Bootstrap {
-    /// [`interval`] with these settings.
+    /// The interval of the mean of values, with these settings.
     pub fn interval(&self, values: &[f64]) -> Result<Interval> {
         interval(values, self.level, self.resamples, self.seed)
     }

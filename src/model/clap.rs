@@ -72,7 +72,7 @@ impl Clap {
     }
 
     /// # Shapes
-    /// `mel_b4fm` and `longer` as in [`Encoder::encode_whole`] → (B, joint), of length 1.
+    /// `mel_b4fm` and `longer` as in `Encoder::encode_whole` → (B, joint), of length 1.
     pub fn embed_audio(&self, mel_b4fm: &Tensor, longer: &[i64], mode: Mode) -> Tensor {
         self.project_audio(&self.audio_branch.encode_whole(mel_b4fm, longer, mode))
     }

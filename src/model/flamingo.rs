@@ -75,7 +75,7 @@ impl Audio {
     }
 }
 
-/// The text of a batch; [`Text::from_arrays`] makes it.
+/// The text of a batch; `Text::from_arrays` makes it.
 pub struct Text {
     /// (B, T) int64.
     pub ids_bt: Tensor,

@@ -64,7 +64,7 @@ pub enum Setting {
 
 /// What an optimizer keeps of one weight.
 pub struct Kept {
-    /// In the order of [`Rule::keeps`].
+    /// In the order of `Rule::keeps`.
     pub tensors: Vec<Tensor>,
     /// Steps in which this weight had a gradient, as one float on its device: PyTorch counts per weight.
     pub steps: Tensor,

@@ -56,7 +56,7 @@ pub struct Plan {
     pub parameters: PerPart<f64>,
     /// In the recipe's order.
     pub stages: Vec<StagePlan>,
-    /// Whether it fits below [`MOST`] of the memory.
+    /// Whether it fits below `MOST` of the memory.
     pub fits: bool,
     /// Text tokens of an average item, as operations are counted.
     pub text_tokens: usize,
@@ -88,7 +88,7 @@ pub struct StagePlan {
     pub bytes: Bytes,
     /// Their sum.
     pub total_bytes: f64,
-    /// Whether it fits below [`MOST`] of the memory.
+    /// Whether it fits below `MOST` of the memory.
     pub fits: bool,
     /// What would make it fit, and by how much.
     pub changes: Vec<String>,

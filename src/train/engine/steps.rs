@@ -48,7 +48,7 @@ pub struct Steps<'a, J: Job> {
     pub done: usize,
     /// Where the data is behind the last batch.
     pub cursor: Cursor,
-    /// What the job is made with, for its checkpoints: see [`Job::made_with`].
+    /// What the job is made with, for its checkpoints: see `Source::made_with`.
     pub made_with: String,
 }
 
