@@ -1,7 +1,7 @@
 //! The model among what a trainer saved: its tensors stand at the top, under a key, or under two.
 
 use super::archive::Archive;
-use super::names::{is_known, is_wrapper, rename, Tree};
+use super::names::{is_known, is_ours, is_wrapper, rename, Tree};
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
 use std::collections::HashSet;
@@ -157,12 +157,7 @@ pub(crate) fn named(archive: Archive) -> Result<Archive> {
 pub fn canonical(archive: Archive, path: &Path) -> Result<Archive> {
     let found: Vec<String> = archive.names().take(3).map(str::to_owned).collect();
     let archive = named(archive)?;
-    let known = |n: &str| {
-        ["clap.", "audio_transformer_clap.", "lang_encoder."]
-            .iter()
-            .any(|p| n.starts_with(p))
-    };
-    if !archive.names().any(known) {
+    if !archive.names().any(is_ours) {
         return Err(Error::checkpoint(
             path,
             "names",

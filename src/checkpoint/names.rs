@@ -207,6 +207,13 @@ pub fn at_rest(name: &str) -> bool {
         || name.ends_with("position_ids")
 }
 
+/// Whether a name is ours for a part of AF2.
+pub(super) fn is_ours(name: &str) -> bool {
+    ["clap.", "audio_transformer_clap.", "lang_encoder."]
+        .iter()
+        .any(|p| name.starts_with(p))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
