@@ -116,6 +116,10 @@ fn shim(lib: &Path) {
     }
 }
 
+#[expect(
+    clippy::print_stderr,
+    reason = "cargo shows what a build script that fails wrote there"
+)]
 fn stop(message: &str) -> ! {
     eprintln!("\naf2: {message}\n");
     std::process::exit(1);

@@ -7,6 +7,7 @@
 //! make bench-busy ARGS='tiny train'    what is named alone: sizes tiny, mid, af2-0.5b (only where named); train, answer
 //! AF2_BENCH_ROUNDS=3                   rounds
 //! ```
+#![allow(clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
 
 mod step;
 

@@ -3,6 +3,7 @@
 //! `make bench` runs this. Every row is a share of the raw read in the same state of the disk cache, in the same run:
 //! the seconds themselves say more about the machine than about us. Python's rows need the environment of
 //! `make test-interop` (or AF2_INTEROP_PYTHON).
+#![allow(clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
 
 #[path = "../tests/common/full_size.rs"]
 mod full_size;

@@ -1,6 +1,7 @@
 //! How fast sound files become log-mel windows, beside the reference's work in Python on the same files.
 //!
 //! `make bench-data` runs this. Windows per second are the machine's; the ratio is what compares.
+#![allow(clippy::expect_used, clippy::print_stdout)]
 
 use af2::audio::{self, decode::Reader, LogMel, Span};
 use af2::report::table::Table;

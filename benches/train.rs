@@ -10,6 +10,7 @@
 //! make bench-train ARGS='--full-size'       the 3B shapes with random weights on one GPU, without a peer
 //!   AF2_BENCH_DEVICE=cuda:0 AF2_BENCH_PEAK_TFLOPS=312 AF2_BENCH_ITEMS=4 AF2_BENCH_SIZE=af2-3b
 //! ```
+#![allow(clippy::expect_used, clippy::print_stderr, clippy::print_stdout)]
 
 mod step;
 

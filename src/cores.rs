@@ -5,7 +5,7 @@
 //! cores, the threads that spin keep the one that is waited for from its core: 70 steps of 23 ms were not done in half a minute.
 //!
 //! Two remedies, neither of which changes a bit of any result, as the number of threads would. The spin is bounded, by an
-//! environment variable that OpenMP reads when it is loaded: [`bound_the_spin`] starts the program again with it. And while
+//! environment variable that OpenMP reads when it is loaded: `bound_the_spin` starts the program again with it. And while
 //! threads are seen to wait for a core, [`Yielding`] makes all of them sleep at once instead: OpenMP does so by itself as long as
 //! it has more threads than there are cores, so it is given a team that does nothing.
 
@@ -31,7 +31,7 @@ const OURS: &str = "AF2_BOUNDED_SPIN";
 /// How often the threads are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// So much of the time, added up over all threads, may be waiting for a core before they sleep at once.
-pub const WAITING: f64 = 0.25;
+pub(crate) const WAITING: f64 = 0.25;
 /// When it is looked whether the cores are free again: first so long after, then twice as long each time.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
 
@@ -41,7 +41,7 @@ pub fn allowed() -> usize {
 }
 
 /// Starts this program again with a bounded spin, unless the user has chosen one, or works with one thread: then it returns.
-pub fn bound_the_spin(threads: Option<usize>) {
+pub(crate) fn bound_the_spin(threads: Option<usize>) {
     let one = |n: OsString| n == "1";
     let alone =
         threads == Some(1) || threads.is_none() && std::env::var_os("OMP_NUM_THREADS").is_some_and(one);
@@ -64,7 +64,7 @@ pub fn bound_the_spin(threads: Option<usize>) {
 static CHOSEN: AtomicBool = AtomicBool::new(false);
 
 /// Gives libtorch its threads: what the command line says, else what the environment says, else the cores that may be used.
-pub fn give(threads: Option<usize>) {
+pub(crate) fn give(threads: Option<usize>) {
     let said = ["OMP_NUM_THREADS", "MKL_NUM_THREADS"].map(std::env::var_os);
     CHOSEN.store(
         threads.is_some() || said.iter().any(Option::is_some),
@@ -77,7 +77,7 @@ pub fn give(threads: Option<usize>) {
 }
 
 /// Libtorch needs, or may have, no more threads than this; what the user has said stays.
-pub fn at_most(threads: usize) {
+pub(crate) fn at_most(threads: usize) {
     if !CHOSEN.load(Ordering::Relaxed) && usize::try_from(tch::get_num_threads()).unwrap_or(0) > threads {
         set(threads.max(1));
     }
@@ -89,7 +89,7 @@ fn set(threads: usize) {
 
 /// A model of so many parameters gains nothing by more threads than this: their waiting for each other takes longer than the
 /// work. A choice, not a measurement: two cores were at hand.
-pub fn enough_for(parameters: i64) -> usize {
+pub(crate) fn enough_for(parameters: i64) -> usize {
     usize::try_from(parameters / 1_000_000)
         .unwrap_or(usize::MAX)
         .max(2)
@@ -159,7 +159,7 @@ impl Drop for Yielding {
 
 /// How much of the time that a function takes this process's threads are ready to run and have no core, added up over those that
 /// there were before; none where the system does not say.
-pub fn waiting<T>(f: impl FnOnce() -> T) -> (T, Option<f64>) {
+pub(crate) fn waiting<T>(f: impl FnOnce() -> T) -> (T, Option<f64>) {
     let before = waited().map(|waited| (Instant::now(), waited));
     let value = f();
     (value, before.map(|before| share(&before)))

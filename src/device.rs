@@ -43,7 +43,7 @@ pub fn of(name: &str) -> Result<Device> {
 ///
 /// # Errors
 /// As [`of`]; one GPU that is named for several ranks.
-pub fn of_rank(name: &str, local: usize) -> Result<Device> {
+pub(crate) fn of_rank(name: &str, local: usize) -> Result<Device> {
     ready(match name {
         "cpu" => Device::Cpu,
         _ => chosen(name, Some(local), &Machine::here())?,
@@ -133,12 +133,12 @@ fn without_cuda(state: &State, machine: &Machine) -> Result<()> {
 }
 
 /// CUDA_VISIBLE_DEVICES, where it is set: the user, or a scheduler, has said that no GPU is to be seen.
-pub fn is_hidden(visible: Option<&str>) -> bool {
+pub(crate) fn is_hidden(visible: Option<&str>) -> bool {
     visible.is_some_and(|v| matches!(v.trim(), "" | "-1" | "NoDevFiles"))
 }
 
 /// Why CUDA is not there.
-pub fn words(state: &State) -> String {
+pub(crate) fn words(state: &State) -> String {
     match state {
         State::Absent => "this libtorch is the CPU set".into(),
         State::Unopened(why) => format!("libtorch_cuda.so does not open: {why}"),
@@ -148,7 +148,7 @@ pub fn words(state: &State) -> String {
 }
 
 /// What to do about it.
-pub fn hint(state: &State, visible: Option<&str>) -> String {
+pub(crate) fn hint(state: &State, visible: Option<&str>) -> String {
     match state {
         State::Absent => INSTALL.into(),
         State::Unopened(_) => format!("the install may not be whole: {INSTALL} anew"),

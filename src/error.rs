@@ -8,6 +8,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong. [`Error::exit_code`] gives each kind its own process exit code.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "what each was about, in the words of its message")]
 pub enum Error {
     /// The file system said no: not found, no permission, disk full.
     #[error("{path}: {source}{}", hint_text(.hint))]
@@ -107,6 +108,7 @@ fn place_text(line: &Option<(usize, usize)>) -> String {
 }
 
 impl Error {
+    /// A file that the system does not give or take.
     pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         Error::Io {
@@ -116,6 +118,7 @@ impl Error {
         }
     }
 
+    /// A sound file that cannot be used, with what was expected of it and what was found.
     pub fn audio(path: impl AsRef<Path>, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Error::Audio {
             path: path.as_ref().to_path_buf(),
@@ -125,6 +128,7 @@ impl Error {
         }
     }
 
+    /// An entry of a data file, at `key`, that is not what was expected.
     pub fn data(
         path: impl AsRef<Path>,
         key: impl Into<String>,
@@ -140,6 +144,7 @@ impl Error {
         }
     }
 
+    /// A tensor or entry of a checkpoint, at `key`, that is not what was expected.
     pub fn checkpoint(
         path: impl AsRef<Path>,
         key: impl Into<String>,
@@ -155,6 +160,7 @@ impl Error {
         }
     }
 
+    /// A recipe that does not say what it must.
     pub fn recipe(file: impl Into<String>, message: impl Into<String>) -> Self {
         Error::Recipe {
             file: file.into(),
@@ -164,6 +170,7 @@ impl Error {
         }
     }
 
+    /// A device that cannot be used.
     pub fn device(message: impl Into<String>) -> Self {
         Error::Device {
             message: message.into(),
@@ -171,6 +178,7 @@ impl Error {
         }
     }
 
+    /// A command line that cannot be understood.
     pub fn usage(message: impl Into<String>) -> Self {
         Error::Usage {
             message: message.into(),
@@ -224,7 +232,7 @@ impl Error {
 }
 
 /// All errors of a list as one, or nothing when the list is empty. A list within it is told as its elements.
-pub fn all(errors: Vec<Error>) -> Result<()> {
+pub(crate) fn all(errors: Vec<Error>) -> Result<()> {
     let mut flat = Vec::with_capacity(errors.len());
     for e in errors {
         match e {
@@ -241,14 +249,14 @@ pub fn all(errors: Vec<Error>) -> Result<()> {
 }
 
 /// The first line of a message that may quote pages, and of that so much as fits into one of ours.
-pub fn short(message: &dyn std::fmt::Display) -> String {
+pub(crate) fn short(message: &dyn std::fmt::Display) -> String {
     let text = message.to_string();
     let line = text.lines().next().unwrap_or_default();
     line.chars().take(200).collect()
 }
 
 /// What libtorch says, without the frames of its C++ behind it. tch's plain operations wrap it once more.
-pub fn sentence(text: &str) -> String {
+pub(crate) fn sentence(text: &str) -> String {
     let inner = text
         .split_once("Torch(\"")
         .filter(|(before, _)| before.contains("Result::unwrap()"))
@@ -259,7 +267,7 @@ pub fn sentence(text: &str) -> String {
 }
 
 /// Did you mean: the candidate nearest in spelling, when it is near enough to be a typo.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
         .map(|c| (strsim::damerau_levenshtein(word, c), c))

@@ -8,11 +8,11 @@ use std::{
 };
 
 /// A file in the making: what was written may be gone back to.
-pub trait Out: Write + Seek {}
+pub(crate) trait Out: Write + Seek {}
 impl<T: Write + Seek> Out for T {}
 
 /// Writes `path` whole or not at all; makes its folder when it is missing.
-pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Out) -> Result<()>) -> Result<()> {
+pub(crate) fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Out) -> Result<()>) -> Result<()> {
     let folder = match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
@@ -43,19 +43,19 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Out) -> Result<()>) 
 }
 
 /// [`write_atomic`] of bytes at hand.
-pub fn write_atomic_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_atomic_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic(path, |w| w.write_all(bytes).map_err(|e| Error::io(path, e)))
 }
 
 /// Text files larger than this are not believed.
-pub const MOST_TEXT: u64 = 256 << 20;
+pub(crate) const MOST_TEXT: u64 = 256 << 20;
 
 /// What every pointer of git-lfs begins with.
 const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
 
 /// Opens a file for reading: a regular one, or a link to one. A named pipe would hold the program until somebody writes into
 /// it, a device may have no end.
-pub fn open_regular(path: &Path) -> Result<File> {
+pub(crate) fn open_regular(path: &Path) -> Result<File> {
     let refused = |found: &str| Error::Io {
         path: path.to_path_buf(),
         source: std::io::Error::new(
@@ -109,12 +109,12 @@ fn irregular(what: &fs::Metadata) -> Option<&'static str> {
 }
 
 /// Reads a text file of at most [`MOST_TEXT`] bytes, naming it when that fails.
-pub fn read_text(path: &Path) -> Result<String> {
+pub(crate) fn read_text(path: &Path) -> Result<String> {
     read_text_within(path, MOST_TEXT)
 }
 
 /// Reads a text file of at most so many bytes: UTF-8, with a byte order mark or without, or UTF-16 with one.
-pub fn read_text_within(path: &Path, most: u64) -> Result<String> {
+pub(crate) fn read_text_within(path: &Path, most: u64) -> Result<String> {
     let file = open_regular(path)?;
     let io = |e| Error::io(path, e);
     let size = file.metadata().map_err(io)?.len();
@@ -136,7 +136,7 @@ pub fn read_text_within(path: &Path, most: u64) -> Result<String> {
 }
 
 /// A text file's bytes as text: UTF-8, with a byte order mark or without, or UTF-16 with one.
-pub fn text_from_bytes(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
+pub(crate) fn text_from_bytes(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
     if let Some(says) = lfs_pointer(&bytes) {
         return Err(lfs_error(path, &says));
     }
@@ -184,7 +184,7 @@ fn invalid(path: &Path, what: String, hint: &str) -> Error {
 }
 
 /// What stands in the place of a file that git-lfs keeps elsewhere: how large the file itself is, in words.
-pub fn lfs_pointer(first_bytes: &[u8]) -> Option<String> {
+pub(crate) fn lfs_pointer(first_bytes: &[u8]) -> Option<String> {
     let rest = first_bytes.strip_prefix(LFS)?;
     let text = String::from_utf8_lossy(&rest[..rest.len().min(1024)]);
     let size = text.lines().find_map(|l| l.strip_prefix("size "));
@@ -195,7 +195,7 @@ pub fn lfs_pointer(first_bytes: &[u8]) -> Option<String> {
 }
 
 /// A file that is a git-lfs pointer, as [`lfs_pointer`] words it.
-pub fn lfs_error(path: &Path, says: &str) -> Error {
+pub(crate) fn lfs_error(path: &Path, says: &str) -> Error {
     invalid(
         path,
         format!("expected the file itself, found {says}"),
@@ -204,14 +204,14 @@ pub fn lfs_error(path: &Path, says: &str) -> Error {
 }
 
 /// Writes a JSON file, indented.
-pub fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
     let text = serde_json::to_vec_pretty(value)
         .map_err(|e| Error::data(path, "value", "something that JSON can say", e.to_string()))?;
     write_atomic_bytes(path, &text)
 }
 
 /// Reads a YAML file of at most [`crate::yaml::MOST_BYTES`]; errors name the line.
-pub fn read_yaml(path: &Path) -> Result<serde_yaml::Value> {
+pub(crate) fn read_yaml(path: &Path) -> Result<serde_yaml::Value> {
     let text = read_text_within(path, crate::yaml::MOST_BYTES)?;
     crate::yaml::value(&text, &path.display().to_string())
 }

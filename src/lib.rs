@@ -45,9 +45,10 @@
 //! ```
 
 pub mod error;
-pub mod fsutil;
+mod fsutil;
 pub mod panics;
-pub mod progress;
+mod proc;
+mod progress;
 pub mod screen;
 pub mod shapes;
 pub mod yaml;
@@ -79,14 +80,14 @@ pub mod synth;
 pub mod trace;
 pub mod train;
 
-pub mod doctor;
+mod doctor;
 
 pub mod eval;
 pub mod generate;
 pub mod metrics;
 pub mod report;
 
-pub mod gpu_check;
+mod gpu_check;
 
 pub mod cli;
 

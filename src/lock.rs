@@ -31,7 +31,7 @@ const BRIEFLY: Duration = Duration::from_millis(300);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A folder that is this process's while this lives. Within the process it may be held several times.
-pub struct Held {
+pub(crate) struct Held {
     _inner: Arc<Inner>,
 }
 
@@ -42,7 +42,7 @@ static HELD: Mutex<Vec<(PathBuf, Weak<Inner>)>> = Mutex::new(Vec::new());
 ///
 /// # Errors
 /// A folder that another run has: who that is, on which host, since when.
-pub fn hold(folder: &Path, again: bool) -> Result<Held> {
+pub(crate) fn hold(folder: &Path, again: bool) -> Result<Held> {
     fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
     let folder = folder.canonicalize().map_err(|e| Error::io(folder, e))?;
     let mut all = HELD.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,7 +12,7 @@ thread_local! {
 }
 
 /// From here on a panic that nobody catches is one line on standard error; `RUST_BACKTRACE` asks for Rust's own report.
-pub fn in_one_line() {
+pub(crate) fn in_one_line() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let rusts = panic::take_hook();
@@ -44,7 +44,7 @@ pub fn caught<T>(f: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// What a panic says; of libtorch's pages the sentence before its list of frames.
-pub fn words(payload: &(dyn Any + Send)) -> String {
+pub(crate) fn words(payload: &(dyn Any + Send)) -> String {
     let text = match (payload.downcast_ref::<String>(), payload.downcast_ref::<&str>()) {
         (Some(s), _) => s.as_str(),
         (_, Some(s)) => s,

@@ -16,14 +16,14 @@ const LATEST: Duration = Duration::from_secs(30);
 static QUIET: AtomicBool = AtomicBool::new(false);
 
 /// Turns all progress output of the process off or on; what is running already stays as it is.
-pub fn set_quiet(quiet: bool) {
+pub(crate) fn set_quiet(quiet: bool) {
     QUIET.store(quiet, Ordering::Relaxed);
 }
 
 /// How far a task has come. Shared by reference between threads.
 ///
 /// Dropped without [`Progress::finish`], as on an error, it leaves what it has shown.
-pub struct Progress {
+pub(crate) struct Progress {
     out: Out,
 }
 
@@ -46,7 +46,7 @@ struct Lines {
 
 impl Progress {
     /// `total` of 0 means that it is not known.
-    pub fn new(label: &str, total: u64) -> Self {
+    pub(crate) fn new(label: &str, total: u64) -> Self {
         let out = if QUIET.load(Ordering::Relaxed) {
             Out::Quiet
         } else if std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != "dumb") {
@@ -58,7 +58,7 @@ impl Progress {
     }
 
     /// So much was done by an earlier run, which this one goes on with.
-    pub fn resume(&self, done: u64) {
+    pub(crate) fn resume(&self, done: u64) {
         match &self.out {
             Out::Quiet => {}
             Out::Bar(bar) => {
@@ -73,7 +73,7 @@ impl Progress {
     }
 
     /// So much more is done.
-    pub fn inc(&self, n: u64) {
+    pub(crate) fn inc(&self, n: u64) {
         match &self.out {
             Out::Quiet => {}
             Out::Bar(bar) => bar.inc(n),
@@ -82,7 +82,7 @@ impl Progress {
     }
 
     /// So much is done in all.
-    pub fn set(&self, done: u64) {
+    pub(crate) fn set(&self, done: u64) {
         match &self.out {
             Out::Quiet => {}
             Out::Bar(bar) => bar.set_position(done),
@@ -94,7 +94,7 @@ impl Progress {
     }
 
     /// Shown behind the numbers until the next one.
-    pub fn message(&self, text: &str) {
+    pub(crate) fn message(&self, text: &str) {
         match &self.out {
             Out::Quiet => {}
             Out::Bar(bar) => bar.set_message(visible(text).into_owned()),
@@ -103,7 +103,7 @@ impl Progress {
     }
 
     /// Shows the last state, with `text` in place of the message unless it is empty.
-    pub fn finish(&self, text: &str) {
+    pub(crate) fn finish(&self, text: &str) {
         if !text.is_empty() {
             self.message(text);
         }

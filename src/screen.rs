@@ -17,7 +17,7 @@ enum Lost {
 }
 
 /// A line on standard output: a result. Nothing is printed any more once a reader has left or the disk is full:
-/// [`finish`] tells.
+/// `finish` tells.
 #[macro_export]
 macro_rules! out {
     ($($text:tt)*) => { $crate::screen::out(&format!("{}\n", format_args!($($text)*))) };
@@ -55,7 +55,7 @@ pub fn note(text: &str) {
 }
 
 /// Whether nobody is left to print to: what only prints may stop.
-pub fn lost() -> bool {
+pub(crate) fn lost() -> bool {
     LOST.lock().unwrap_or_else(PoisonError::into_inner).is_some()
 }
 
@@ -63,7 +63,7 @@ pub fn lost() -> bool {
 ///
 /// # Errors
 /// Standard output that took less than there was to print. A reader who has left is none.
-pub fn finish() -> Result<()> {
+pub(crate) fn finish() -> Result<()> {
     let mut lost = LOST.lock().unwrap_or_else(PoisonError::into_inner);
     let error = match lost.take() {
         Some(Lost::Reader) => {
@@ -83,7 +83,7 @@ pub fn finish() -> Result<()> {
 }
 
 /// Text without characters that would steer a terminal or turn its direction of writing; line ends and tabs stay.
-pub fn visible(text: &str) -> Cow<'_, str> {
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     let steers = |c: char| {
         (c.is_control() && c != '\n' && c != '\t')
             || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')

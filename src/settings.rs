@@ -37,7 +37,9 @@ pub struct Settings {
     pub n_head: Option<i64>,
     /// LM blocks per cross-attention block; checked against the tensors.
     pub every: Option<usize>,
+    /// The cross-attention's, where it is not as released.
     pub cross_attention: cross_attention::Config,
+    /// Most windows of 10 s; none where the file does not say.
     pub max_windows: Option<usize>,
 }
 
@@ -134,7 +136,7 @@ impl Settings {
     }
 
     /// What our own checkpoints carry.
-    pub fn of(config: &Config, max_windows: usize) -> Self {
+    pub(crate) fn of(config: &Config, max_windows: usize) -> Self {
         Settings {
             n_head: Some(config.audio_transformer.n_head),
             every: Some(config.cross_attention.every),
@@ -143,11 +145,12 @@ impl Settings {
         }
     }
 
+    /// Most windows of 10 s: as said, or the released model's.
     pub fn max_windows(&self) -> usize {
         self.max_windows.unwrap_or(RELEASED_WINDOWS)
     }
 
-    pub fn to_yaml(&self) -> Result<String> {
+    pub(crate) fn to_yaml(&self) -> Result<String> {
         let value = serde_json::json!({
             "audio_transformer": { "n_head": self.n_head },
             "cross_attention": self.cross_attention,

@@ -14,7 +14,7 @@
 
 /// The sound that an audio encoder takes: windows as log-mel spectrograms.
 #[derive(Debug, PartialEq)]
-pub struct FrontEnd {
+pub(crate) struct FrontEnd {
     /// Samples per second.
     pub sample_rate: u32,
     /// Samples in one window.
@@ -31,13 +31,13 @@ pub struct FrontEnd {
 
 impl FrontEnd {
     /// Mel frames of a window.
-    pub const fn frames(&self) -> usize {
+    pub(crate) const fn frames(&self) -> usize {
         1 + self.window_samples / self.hop
     }
 }
 
 /// AF-CLAP's front end, which [`crate::audio`] computes.
-pub const AF_CLAP: FrontEnd = FrontEnd {
+pub(crate) const AF_CLAP: FrontEnd = FrontEnd {
     sample_rate: 16_000,
     window_samples: 160_000,
     n_fft: 1024,
@@ -48,11 +48,11 @@ pub const AF_CLAP: FrontEnd = FrontEnd {
 };
 
 /// Samples per second.
-pub const SAMPLE_RATE: u32 = AF_CLAP.sample_rate;
+pub(crate) const SAMPLE_RATE: u32 = AF_CLAP.sample_rate;
 /// Samples in one window of 10 s.
 pub const WINDOW_SAMPLES: usize = AF_CLAP.window_samples;
 /// Seconds in one window.
-pub const WINDOW_SECONDS: f64 = 10.0;
+pub(crate) const WINDOW_SECONDS: f64 = 10.0;
 /// Mel frames per window: 1001.
 pub const WINDOW_FRAMES: usize = AF_CLAP.frames();
 /// Mel bins.

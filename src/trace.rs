@@ -147,6 +147,7 @@ fn select(manifest: &Manifest, root: &Path, items: &[String], windows: usize) ->
 
 /// How far one tensor is from its counterpart.
 pub struct Distance {
+    /// The tensor's name.
     pub name: String,
     /// The counterpart's name; none where there is none.
     pub other: Option<String>,
@@ -154,6 +155,7 @@ pub struct Distance {
     pub absolute: f64,
     /// That over the counterpart's largest absolute value.
     pub relative: f64,
+    /// Why it could not be compared; empty where it was.
     pub remark: String,
 }
 
@@ -265,7 +267,7 @@ fn is_over(tensor: &Tensor, mask_bt: &Tensor) -> bool {
 }
 
 /// Writes the traced tensors.
-pub fn write(out: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+pub(crate) fn write(out: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
     let tensors = tensors.iter().map(|(n, t)| (n.clone(), t.shallow_clone()));
     write_safetensors(out, &items(tensors.collect()), &[("format", "pt")])
 }

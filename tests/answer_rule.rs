@@ -1,4 +1,5 @@
 //! What counts as an answer to a question with options.
+#![allow(clippy::unwrap_used)]
 
 use af2::eval::rules::{judge, Verdict};
 use af2::run::results::Rule;

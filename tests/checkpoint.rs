@@ -1,11 +1,12 @@
 //! Checkpoints through the public interface: the tiny released folder of the PyTorch reference, names of every
 //! layout, and writing that loses nothing. Files that lie are tested beside the readers.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
 use af2::checkpoint::{
-    diff, names, open_released, open_torch, read_bytes, training, write_released, write_safetensors, Archive,
-    Format, Parts,
+    canonical, diff, names, open_released, open_torch, read_bytes, training, write_released,
+    write_safetensors, Archive, Format, Parts,
 };
 use af2::load::convert::{convert, Choice, Layout};
 use af2::recipe::Part;
@@ -131,7 +132,7 @@ fn the_released_folder_opens_under_our_names_with_the_values_of_the_last_layer()
 #[test]
 fn torch_save_and_safetensors_give_the_same_audio_encoder() {
     let clap = golden("F_tiny/clap_ckpt/epoch_16.pt");
-    let clap = names::canonical(Archive::open(&clap).unwrap(), &clap).unwrap();
+    let clap = canonical(Archive::open(&clap).unwrap(), &clap).unwrap();
     let safe = Archive::open(&golden("F_tiny/safe_ckpt")).unwrap();
     let both: Vec<&str> = clap.names().filter(|n| safe.info(n).is_some()).collect();
     assert_eq!(both.len(), 126);
@@ -147,7 +148,7 @@ fn the_references_second_copies_give_way_to_the_tensors_themselves() {
     let extra = Archive::open(&extra).unwrap();
     assert_eq!(extra.names().count(), 15);
     // Duplicates first: the order of names must not decide.
-    let both = names::canonical(extra.clone().overlay(safe.clone()), Path::new("both")).unwrap();
+    let both = canonical(extra.clone().overlay(safe.clone()), Path::new("both")).unwrap();
     assert_eq!(both.names().count(), 260);
     assert_eq!(both.clashes().len(), 15);
     for clash in both.clashes() {
@@ -160,7 +161,7 @@ fn the_references_second_copies_give_way_to_the_tensors_themselves() {
         );
     }
     // Alone they take the tensors' place.
-    let alone = names::canonical(extra, Path::new("alone")).unwrap();
+    let alone = canonical(extra, Path::new("alone")).unwrap();
     assert!(alone.names().all(|n| safe.info(n).is_some()));
 }
 
@@ -373,7 +374,7 @@ fn the_references_training_checkpoint_opens_with_its_optimizer() {
     assert_eq!((others.lr, others.initial_lr), (0.0006666666666666666, 0.001));
     assert_eq!(training.state.len(), 83);
     assert!(training.state.values().all(|m| m.steps == 2));
-    let model = names::canonical(file.model().unwrap(), Path::new("m")).unwrap();
+    let model = canonical(file.model().unwrap(), Path::new("m")).unwrap();
     assert_eq!(model.names().count(), 128);
     let ours = open_released(&golden("F_tiny")).unwrap().tensors;
     for name in model.names() {
@@ -424,7 +425,7 @@ fn round_trips_between_all_layouts_keep_every_bit() {
     assert_eq!(done.tensors, 260);
     assert_equal(
         &tensors,
-        &names::canonical(Archive::open(&full).unwrap(), &full).unwrap(),
+        &canonical(Archive::open(&full).unwrap(), &full).unwrap(),
     );
     convert(
         &parts(&full, Some(&tiny)),
@@ -462,7 +463,7 @@ fn round_trips_between_all_layouts_keep_every_bit() {
 
     // released → Hugging Face → the LM under our names
     convert(&parts(&tiny, None), &at("hf"), Layout::Hf, &choice(false)).unwrap();
-    let lm = names::canonical(Archive::open(&at("hf")).unwrap(), &at("hf")).unwrap();
+    let lm = canonical(Archive::open(&at("hf")).unwrap(), &at("hf")).unwrap();
     let own = |n: &str| {
         let lm = n.starts_with("lang_encoder.") && !n.contains("gated_cross_attn") && n != names::HEAD;
         lm.then(|| n.to_owned())

@@ -1,4 +1,5 @@
 //! `af2 checkpoint`, and what opening a checkpoint says of it, as a user sees them.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What a user sees: help, answers, and errors that name the file, the key, what was expected and what was found.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! The cores that are shared with other programs: the spin is bounded unless the user has chosen, and nothing else changes.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

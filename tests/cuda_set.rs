@@ -1,6 +1,7 @@
 //! The program beside libtorch's full CUDA set, on a machine without a GPU: what can be known before there is one.
 //!
 //! `make test-interop` runs these: its environment holds that set.
+#![allow(clippy::unwrap_used)]
 
 #[path = "common/full_set.rs"]
 mod full_set;

@@ -1,4 +1,5 @@
 //! The data doctor finds each kind of fault, and nothing in what is sound.
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The loader end to end: order, ranks, interruption, bad items, shards, memory.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! `af2 doctor`: the right lines and the right exit codes, on this machine as it is and with one thing wrong at a time.
 #![cfg(target_os = "linux")]
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 #[path = "common/full_set.rs"]
 mod full_set;

@@ -1,5 +1,6 @@
 //! What the data doctor keeps of an item does not grow with its texts. Alone in its process: every allocation of Rust is
 //! counted.
+#![allow(clippy::unwrap_used)]
 
 #[path = "common/counting.rs"]
 mod counting;

@@ -1,4 +1,5 @@
 //! Features of a frozen encoder: each clip is encoded by one of the ranks, and all have the bits that one process has.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

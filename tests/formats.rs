@@ -1,5 +1,6 @@
 //! Every kind of sound file that is promised: what it decodes to, reading from the middle of it, lengths at every
 //! boundary, and headers that lie.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

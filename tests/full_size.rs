@@ -1,6 +1,7 @@
 //! A random AF2 over a 0.5B LM, 1.07 billion parameters: it loads whole, inside its memory bounds, and answers.
 //! Alone in its process, so that the memory it measures is its own.
 #![cfg(target_os = "linux")]
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 #[path = "common/full_size.rs"]
 mod full_size;

@@ -1,4 +1,5 @@
 //! Audio features against the reference implementation: `tests/golden/{A_mel,H_load_audio,wavs}`.
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use af2::{
     audio::{self, mel, LogMel, Span},

@@ -1,4 +1,5 @@
 //! The order of training items against the reference's own lists.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! The whole tiny AF2, from sound files and a manifest to logits, gradients, twenty optimizer steps and answers,
 //! against the PyTorch reference.
+#![allow(clippy::panic, clippy::print_stdout, clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Tokenizer, prompt layout, truncation and label mask against the reference.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

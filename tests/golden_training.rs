@@ -1,5 +1,6 @@
 //! `af2 train` on the reference's own YAML makes the reference's own run: its order of items, its prompts and labels, its loss,
 //! clipping and schedule, micro-step by micro-step.
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! `af2 gpu-check` on the CPU at tiny size: every part finds its rows, the report holds them, and what goes wrong is a row.
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use serde_json::Value;
 use std::path::Path;

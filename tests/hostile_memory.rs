@@ -1,5 +1,6 @@
 //! Files that promise more than they hold must not cost more memory than they are worth. Alone in its process: every
 //! allocation of Rust is counted.
+#![allow(clippy::unwrap_used)]
 
 #[path = "common/counting.rs"]
 mod counting;

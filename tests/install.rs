@@ -1,4 +1,5 @@
 //! `make install`: af2 where PATH finds it, and what is said where its libtorch has moved.
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,6 +1,7 @@
 //! PyTorch, safetensors and transformers as judges: what we write they open, what they write we read.
 //!
 //! `make test-interop` runs these; they need its Python environment, so plain `cargo test` leaves them out.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod common;
 

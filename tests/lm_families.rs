@@ -1,5 +1,6 @@
 //! Every LM family: against transformers' logits and answers, and from a Hugging Face folder through training, saving,
 //! resuming, converting and planning.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Manifests made at random: both forms say the same, and no bytes make a reader panic.
+#![allow(clippy::unwrap_used)]
 
 use af2::data::item::Item;
 use af2::data::manifest::Manifest;

@@ -1,4 +1,5 @@
 //! Manifests as other tools write them: what can be read is read and loses nothing, what cannot is called by its name.
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 use af2::data::manifest::Manifest;
 use af2::shapes::Seconds;

@@ -1,6 +1,7 @@
 //! The manual says what is so. Every command of `README.md`, `CONTRIBUTING.md` and `docs/` is run here, some with less to do
 //! ([`SMALLER`]), or stands in [`NOT_RUN`] with the reason why not; its verb, its options and the files that it names are there
 //! in either case. Links lead somewhere, exit codes are those of `src/error.rs`.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Checkpoints as other tools leave them: several savings in one folder, pointers instead of files, formats that are not read.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

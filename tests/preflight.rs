@@ -1,4 +1,5 @@
 //! What is looked at before the first step: files of all stages, what they begin with, the disk, and how often items are seen.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

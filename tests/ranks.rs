@@ -1,4 +1,5 @@
 //! Runs and ranks that meet: on one folder, with different recipes, at an address where somebody else listens.
+#![allow(clippy::panic, clippy::unwrap_used, unsafe_code)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What a recipe's values may be: ranges of all numbers, spellings, names and paths; and that all that is wrong is told at once.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Recipes over their bases, the reference's YAML as a recipe, and what a recipe is planned to cost.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

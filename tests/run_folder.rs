@@ -1,4 +1,5 @@
 //! The files of a run: those of runs from before files said their version are read as they were, and newer ones are refused.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

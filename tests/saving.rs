@@ -1,4 +1,5 @@
 //! Writing while training goes on, keeping the right files, and dying in the middle.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
@@ -26,7 +27,7 @@ use tch::Tensor;
 fn stage(more: &str) -> StageRecipe {
     let text = format!(
         "name: saving\nclip_at: micro_step\ntrain: [cross_attention, embeddings]\nwindows: 3\nsets: {{}}\n\
-         optim: {{steps: 9, batch_size: 2, learning_rate: 0.001, gate_rate: 3, clip: 1.0}}\n{more}"
+         optim: {{steps: 9, batch_size: 2, learning_rate: 0.001, groups: {{gates: {{match: \"*_gate\", rate: 3}}}}, clip: 1.0}}\n{more}"
     );
     serde_yaml::from_str(&text).unwrap()
 }
@@ -120,7 +121,7 @@ fn a_state_goes_back_only_into_the_stage_that_wrote_it() {
             "param_groups.0.initial_lr: expected 2e-3, as the recipe says, found 1e-3",
         ),
         (
-            with("gate_rate: 3.0", "gate_rate: 1.0"),
+            with("rate: 3.0", "rate: 1.0"),
             "param_groups: expected 2 groups, as the recipe says, found 3 groups",
         ),
         (

@@ -1,6 +1,7 @@
 //! Losing the screen: a reader who has seen enough, a disk that is full, a terminal that is closed. No verb panics, and what a
 //! verb writes to files is there.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

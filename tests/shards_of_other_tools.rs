@@ -1,4 +1,5 @@
 //! Tar shards as other tools write them: WebDataset's names, Macs' leftovers, long names, joined and packed files.
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 mod common;
 

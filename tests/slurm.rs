@@ -1,4 +1,5 @@
 //! `scripts/slurm.sh` between stand-ins of Slurm's commands: what is told to whom, what is queued again, what is not.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,5 @@
 //! Sound files as other programs leave them: read as ffmpeg reads them, or refused by a name.
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 mod common;
 

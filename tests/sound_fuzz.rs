@@ -1,5 +1,6 @@
 //! Every kind of sound file, cut and with changed bytes: a sound or an error, and no more memory than a sound of that length
 //! is worth. Alone in its process: every allocation of Rust is counted.
+#![allow(clippy::unwrap_used)]
 
 #[path = "common/counting.rs"]
 mod counting;

@@ -1,9 +1,11 @@
 //! Special tokens inside texts of a data set: an answer that holds `<|endofchunk|>` must not end there.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
-use af2::text::in_texts::{Names, SpecialTokens};
+use af2::text::in_texts::Names;
 use af2::text::labels::{labels, IGNORED};
+use af2::text::tokenizer::SpecialTokens;
 use af2::text::tokenizer::Tokenizer;
 use common::golden;
 

@@ -1,4 +1,5 @@
 //! Tokenizer folders of other tools against transformers, and those that cannot be read.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,14 +1,18 @@
 //! Whole runs of `af2 train` on a tiny model: split over ranks, killed, resumed, told to stop, gone wrong.
+#![allow(clippy::panic, clippy::unwrap_used, unsafe_code)]
 
 mod common;
+#[path = "common/runs.rs"]
+mod runs;
 
-use af2::run::events::{latest, read_events, Event};
+use af2::run::events::{latest, read_events};
 use common::golden;
+use runs::{distance, ended, kill_all, on_a_full_disk, ranks_of, signal, wait, Left};
 use serde_json::json;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tch::Tensor;
 
@@ -103,135 +107,40 @@ impl Run {
         said
     }
 
-    fn events(&self, out: &str) -> Vec<Event> {
-        latest(read_events(&self.path(out).join("events/one/events.jsonl")).unwrap())
+    fn left(&self, out: &str) -> Left<'static> {
+        Left {
+            run: self.path(out),
+            job: "one",
+        }
     }
 
-    /// (step, micro-step, loss) of every micro-step, to the last bit.
     fn losses(&self, out: &str) -> Vec<(u64, u64, u64)> {
-        let all = self.events(out).into_iter();
-        all.filter_map(|e| Some((e.step, e.micro_step?, e.values.get("loss")?.0.to_bits())))
-            .collect()
+        self.left(out).losses()
     }
 
     fn values(&self, out: &str, name: &str) -> Vec<f64> {
-        let all = self.events(out).into_iter();
-        all.filter_map(|e| Some(e.values.get(name)?.0)).collect()
+        self.left(out).values(name)
     }
 
     fn weights(&self, out: &str) -> Vec<(String, Tensor)> {
-        let folder = self.path(out).join("checkpoints/one/safe_ckpt");
-        let mut all = Vec::new();
-        for file in fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()) {
-            if file.extension().is_some_and(|e| e == "safetensors") {
-                all.extend(Tensor::read_safetensors(file).unwrap());
-            }
-        }
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        all
+        runs::weights(&self.path(out).join("checkpoints/one/safe_ckpt"))
     }
 
-    /// Waits until the run has logged so many micro-steps.
     fn wait_for(&self, out: &str, lines: usize, child: &mut Child) {
-        let path = self.path(out).join("events/one/events.jsonl");
-        let until = Instant::now() + Duration::from_secs(60);
-        while fs::read_to_string(&path).unwrap_or_default().lines().count() < lines {
-            assert!(Instant::now() < until, "{lines} lines never came");
-            if let Some(status) = child.try_wait().unwrap() {
-                panic!("ended before {lines} lines: {status}");
-            }
-            std::thread::sleep(Duration::from_millis(3));
-        }
+        self.left(out).wait_for(lines, child);
     }
 
     fn checkpoints(&self, out: &str) -> usize {
-        let folder = self.path(out).join("checkpoints/one");
-        let all = fs::read_dir(folder).into_iter().flatten().flatten();
-        all.filter(|f| f.file_name().to_string_lossy().ends_with(".pt"))
-            .count()
+        self.left(out).checkpoints().len()
     }
 
     fn wait_for_path(&self, name: &str, child: &mut Child) {
-        let until = Instant::now() + Duration::from_secs(60);
-        while !self.path(name).exists() {
-            assert!(Instant::now() < until, "{name} never came");
-            if let Some(status) = child.try_wait().unwrap() {
-                panic!("ended before {name} came: {status}");
-            }
-            std::thread::sleep(Duration::from_millis(3));
-        }
+        wait(child, name, || self.path(name).exists());
     }
 
-    /// Waits until a checkpoint is whole.
     fn wait_for_checkpoint(&self, out: &str, child: &mut Child) {
-        let until = Instant::now() + Duration::from_secs(60);
-        while self.checkpoints(out) == 0 {
-            assert!(Instant::now() < until, "nothing was saved");
-            if let Some(status) = child.try_wait().unwrap() {
-                panic!("ended before anything was saved: {status}");
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        self.left(out).wait_for_checkpoint(child);
     }
-}
-
-fn ended(child: Child) -> (i32, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = child.wait_with_output().unwrap();
-    use std::os::unix::process::ExitStatusExt;
-    let code = status.code().or(status.signal().map(|s| 128 + s)).unwrap();
-    (
-        code,
-        String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr),
-    )
-}
-
-fn signal(process: u32, name: &str) {
-    let done = Command::new("kill")
-        .args([&format!("-{name}"), &process.to_string()])
-        .status();
-    assert!(done.unwrap().success(), "kill -{name} {process}");
-}
-
-/// The ranks of a launcher, by their numbers.
-fn ranks_of(launcher: &Child, ranks: usize) -> Vec<u32> {
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
-        let id = launcher.id();
-        let text = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-        let mut all: Vec<(String, u32)> = Vec::new();
-        for process in text.split_whitespace().filter_map(|p| p.parse::<u32>().ok()) {
-            let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
-            let rank = environment
-                .split(|b| *b == 0)
-                .find_map(|v| v.strip_prefix(b"RANK="))
-                .map(|v| String::from_utf8_lossy(v).into_owned());
-            all.extend(rank.map(|r| (r, process)));
-        }
-        if all.len() == ranks {
-            all.sort();
-            return all.into_iter().map(|(_, p)| p).collect();
-        }
-        assert!(Instant::now() < until, "no ranks");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Distance of two runs' weights, relative to each tensor's norm; the largest, by name.
-fn distance(a: &[(String, Tensor)], b: &[(String, Tensor)], except: &str) -> (f64, String) {
-    assert_eq!(a.len(), b.len());
-    let norm = |t: &Tensor| f64::try_from(t.to_kind(tch::Kind::Double).norm()).unwrap();
-    let mut worst = (0.0, String::new());
-    for ((name, a), (_, b)) in a.iter().zip(b) {
-        let off = norm(&(a - b)) / norm(a).max(1e-12);
-        if off > worst.0 && (except.is_empty() || !name.contains(except)) {
-            worst = (off, name.clone());
-        }
-    }
-    worst
 }
 
 /// One process with four micro-steps, two with two, four with one: the same micro-batches, added up in another order.
@@ -255,7 +164,7 @@ fn a_step_is_the_same_however_it_is_split_over_ranks_and_micro_steps() {
                 assert!(off <= 1e-6, "{other} {name}: {found} instead of {expected}");
             }
         }
-        let (off, name) = distance(&weights, &run.weights(other), "");
+        let (off, name) = distance(&weights, &run.weights(other), &[]);
         println!("{other}: {off:.1e} ({name})");
         assert!(off <= 1e-6, "{other}: {name} is off by {off:e}");
     }
@@ -263,7 +172,7 @@ fn a_step_is_the_same_however_it_is_split_over_ranks_and_micro_steps() {
     for ranks in ["2", "4"] {
         let (plain, zero) = (format!("{ranks}false"), format!("{ranks}true"));
         assert_eq!(run.losses(&plain), run.losses(&zero));
-        assert_eq!(distance(&run.weights(&plain), &run.weights(&zero), "").0, 0.0);
+        assert_eq!(distance(&run.weights(&plain), &run.weights(&zero), &[]).0, 0.0);
     }
 }
 
@@ -296,7 +205,7 @@ fn three_ranks_with_unused_weights_and_recomputed_blocks() {
             assert!(off <= 2e-6, "{other}: {found} instead of {expected}");
         }
         // Softmax does not feel a bias that all keys share: its gradient is rounding noise, and Adam makes steps of it.
-        let (off, name) = distance(&run.weights("one"), &run.weights(other), "qkv.bias");
+        let (off, name) = distance(&run.weights("one"), &run.weights(other), &["qkv.bias"]);
         println!("{other}: {off:.1e} ({name})");
         assert!(off <= 5e-6, "{other}: {name} is off by {off:e}");
     }
@@ -335,24 +244,19 @@ fn five_kills_at_random_moments_change_no_loss() {
                 .map_or(0, |d| d.subsec_micros() as usize);
             let (lines, pause) = (1 + noise % 4, noise / 7 % 25);
             println!("{ranks} ranks, kill {kill}: after {lines} micro-steps and {pause} ms");
-            let path = run.path(&killed).join("events/one/events.jsonl");
-            let have = fs::read_to_string(&path).unwrap_or_default().lines().count();
+            let have = run.left(&killed).lines();
             run.wait_for(&killed, have + lines, &mut child);
             // Chance may have it that no kill so far came behind a whole checkpoint: then nothing would be gone on from.
             if kill == 2 {
                 run.wait_for_checkpoint(&killed, &mut child);
             }
             std::thread::sleep(Duration::from_millis(pause as u64));
-            if ranks > 1 {
-                ranks_of(&child, 2).iter().for_each(|p| signal(*p, "KILL"));
-            }
-            signal(child.id(), "KILL");
-            ended(child);
+            kill_all(child, ranks);
         }
         let said = run.succeeds(ranks, &killed, &["--resume", "auto"]);
         assert!(said.contains("resume: one from "), "{said}");
         assert_eq!(run.losses(&killed), run.losses(&whole), "{ranks} ranks");
-        let (off, name) = distance(&run.weights(&whole), &run.weights(&killed), "");
+        let (off, name) = distance(&run.weights(&whole), &run.weights(&killed), &[]);
         assert_eq!(off, 0.0, "{name}");
         // A run that is done stays so.
         let said = run.succeeds(ranks, &killed, &["--resume", "auto"]);
@@ -734,7 +638,7 @@ fn a_stage_that_is_beyond_its_steps_is_refused_and_one_without_its_model_is_writ
         said.contains("one is marked as done, but its model cannot be used"),
         "{said}"
     );
-    assert_eq!(distance(&before, &run.weights("run"), "").0, 0.0);
+    assert_eq!(distance(&before, &run.weights("run"), &[]).0, 0.0);
     // Also where the run was ended before it could say that it is done.
     fs::remove_file(run.path("run/checkpoints/one/done.json")).unwrap();
     refused("auto", "the checkpoint");
@@ -869,7 +773,7 @@ fn items_without_a_counted_token_are_named_and_steps_of_them_change_nothing() {
             "{one:?} {two:?}"
         );
         let [one, two] = [1, 2].map(|ranks| run.weights(&format!("{loss}{ranks}")));
-        let (off, name) = distance(&one, &two, "");
+        let (off, name) = distance(&one, &two, &[]);
         assert!(off <= 1e-6, "{loss}: {name} is off by {off:e}");
     }
 
@@ -1036,16 +940,8 @@ fn a_full_disk_ends_the_run_and_leaves_what_was_saved() {
     run.succeeds(1, "full", &["stages.one.optim.steps=2"]);
     let saved = run.path("full").join("checkpoints/one/checkpoint_1.pt");
     let before = fs::read(&saved).unwrap();
-    // A limit on the size of a file does what a full disk does: a write fails in its middle.
     let plain = run.command(1, "full", &["stages.one.optim.steps=6", "--resume", "auto"]);
-    let mut limited = Command::new("bash");
-    limited
-        .args(["-c", "trap '' XFSZ; ulimit -f 200; exec \"$@\"", "limited"])
-        .arg(plain.get_program())
-        .args(plain.get_args())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let (code, said) = ended(limited.spawn().unwrap());
+    let (code, said) = ended(on_a_full_disk(&plain, 200).spawn().unwrap());
     assert_eq!(code, 3, "{said}");
     assert!(said.contains("checkpoint_2.pt"), "{said}");
     assert!(

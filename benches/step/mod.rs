@@ -1,5 +1,5 @@
 //! What `bench-train` and `bench-busy` share: a process of its own that makes training steps, or answers, on random weights.
-
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, unreachable_pub)]
 // Each bench takes its part.
 #![allow(dead_code)]
 

@@ -5,11 +5,11 @@
 //! 5e-2.) Frames are handed on packet by packet, so that what is held at once does not depend on the length of the file or
 //! on what its header claims.
 
-use super::{open::decoder, source::Stretch};
+use super::{kind::not_sound, source::Stretch};
 use crate::error::{Error, Result};
 use std::{collections::VecDeque, path::Path};
 use symphonia::core::{
-    codecs::audio::AudioDecoder,
+    codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions},
     errors::Error as Symphonia,
     formats::{FormatReader, SeekMode, SeekTo, TrackType},
     packet::Packet,
@@ -31,6 +31,7 @@ pub struct Reader<'p> {
     pub(super) track: u32,
     /// Samples per second.
     pub rate: u32,
+    /// Channels of each frame.
     pub channels: usize,
     /// Frames of the whole file where the container tells. Of an mp3 without a header of its own an estimate.
     pub frames: Option<u64>,
@@ -245,4 +246,13 @@ impl Reader<'_> {
         self.sought = false;
         Ok(())
     }
+}
+
+pub(super) fn decoder(path: &Path, codec: &AudioCodecParameters, mp3: bool) -> Result<Box<dyn AudioDecoder>> {
+    let mut options = AudioDecoderOptions::default();
+    // See `Reader::trim`.
+    options.gapless = !mp3;
+    symphonia::default::get_codecs()
+        .make_audio_decoder(codec, &options)
+        .map_err(|e| not_sound(path, &e.to_string()))
 }

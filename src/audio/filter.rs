@@ -24,7 +24,7 @@ pub(super) struct Kaiser {
 }
 
 impl Kaiser {
-    pub fn at(&self, t: f64) -> f64 {
+    pub(crate) fn at(&self, t: f64) -> f64 {
         let y = t / self.half;
         if y.abs() >= 1.0 {
             return 0.0;
@@ -59,7 +59,7 @@ pub(super) struct Design {
 }
 
 impl Design {
-    pub fn new(from: u32, to: u32) -> Self {
+    pub(crate) fn new(from: u32, to: u32) -> Self {
         let (from_hz, to_hz) = (f64::from(from), f64::from(to));
         // From 4:1 on, soxr halves the rate first, which leaves the passband alone.
         let mut halvings = 0;

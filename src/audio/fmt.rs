@@ -52,7 +52,7 @@ pub(super) struct Format {
 }
 
 impl Format {
-    pub fn read(path: &Path, bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn read(path: &Path, bytes: &[u8]) -> Result<Self> {
         let number =
             |at: usize| -> Option<u16> { Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?)) };
         let read = || {
@@ -87,7 +87,7 @@ impl Format {
     }
 
     /// Refuses what cannot be read, or would be read as something else.
-    pub fn check(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn check(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let Format { channels, bits, .. } = *self;
         if !(1..=MAX_CHANNELS).contains(&channels) {
             let expected = format!("1 to {MAX_CHANNELS} channels");
@@ -110,7 +110,7 @@ impl Format {
     }
 
     /// The data with the header that the decoder library takes; MPEG frames need none.
-    pub fn behind_header(self, view: View, data: Range<u64>) -> Wave {
+    pub(crate) fn behind_header(self, view: View, data: Range<u64>) -> Wave {
         if [MPEG, MP3].contains(&self.tag) {
             let view = view.behind(Vec::new(), data);
             return Wave { view, frames: None };

@@ -24,9 +24,9 @@ use std::{
 };
 
 /// Samples in a transform and in its window.
-pub const N_FFT: usize = AF_CLAP.n_fft;
+pub(crate) const N_FFT: usize = AF_CLAP.n_fft;
 /// Samples between frames.
-pub const HOP: usize = AF_CLAP.hop;
+pub(crate) const HOP: usize = AF_CLAP.hop;
 /// Frequencies from 0 to the Nyquist frequency.
 pub const FREQUENCIES: usize = N_FFT / 2 + 1;
 const HALF: usize = N_FFT / 2;
@@ -58,6 +58,7 @@ impl Default for LogMel {
 }
 
 impl LogMel {
+    /// The mel filters and the plan of the transform.
     pub fn new() -> Self {
         let bands = (0..MEL_BINS)
             .map(|m| {

@@ -32,7 +32,7 @@ mod mp4;
 mod open;
 mod overlap_save;
 mod polyphase;
-pub mod resample;
+pub(crate) mod resample;
 mod riff;
 mod source;
 mod view;
@@ -40,7 +40,8 @@ pub mod windows;
 
 pub use mel::LogMel;
 pub use source::{Source, Stretch};
-pub use windows::{int16_round_trip, repeat_pad, to_int16, to_int16_f64, windows, windows_of_int16};
+pub use windows::{int16_round_trip, repeat_pad, to_int16, windows};
+pub(crate) use windows::{to_int16_f64, windows_of_int16};
 
 use crate::{
     error::{Error, Result},
@@ -53,6 +54,7 @@ use std::path::Path;
 /// The stretch of a file to read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Span {
+    /// Where it begins in the file.
     pub start: Seconds,
     /// The window budget × 10 s.
     pub duration: Seconds,
@@ -83,7 +85,7 @@ pub fn load(path: &Path, span: Span) -> Result<Vec<f64>> {
 }
 
 /// [`load`] of a source's bytes.
-pub fn load_source(source: &Source, span: Span) -> Result<Vec<f64>> {
+pub(crate) fn load_source(source: &Source, span: Span) -> Result<Vec<f64>> {
     let path = &*source.name;
     for (what, Seconds(s)) in [("start", span.start), ("duration", span.duration)] {
         if !s.is_finite() || s < 0.0 {
@@ -126,7 +128,7 @@ pub fn load_source(source: &Source, span: Span) -> Result<Vec<f64>> {
 ///
 /// # Errors
 /// Those of [`load`]; [`Error::Audio`] when the sound is not 16 kHz mono.
-pub fn load_packed(source: &Source, windows: usize) -> Result<Vec<i16>> {
+pub(crate) fn load_packed(source: &Source, windows: usize) -> Result<Vec<i16>> {
     let reader = Reader::open_source(source)?;
     if (reader.rate, reader.channels) != (SAMPLE_RATE, 1) {
         let found = format!("{} Hz, {} channels", reader.rate, reader.channels);

@@ -59,7 +59,7 @@ pub(super) fn movie(file: &mut View) -> io::Result<Option<Movie>> {
 
 impl Movie {
     /// What there is in place of sound that can be read.
-    pub fn found(&self) -> String {
+    pub(crate) fn found(&self) -> String {
         let sound: Vec<String> = (self.tracks.iter())
             .filter(|(kind, _)| *kind == SOUND)
             .map(|(_, codec)| named(codec))

@@ -2,7 +2,7 @@
 
 use super::{
     aac,
-    decode::Reader,
+    decode::{decoder, Reader},
     fmt::Wave,
     headers,
     kind::{self, not_sound},
@@ -16,9 +16,7 @@ use crate::error::{Error, Result};
 use crate::fsutil::{lfs_error, lfs_pointer};
 use std::{collections::VecDeque, io::Seek, path::Path, sync::OnceLock};
 use symphonia::core::{
-    codecs::audio::{
-        well_known as codecs, AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions,
-    },
+    codecs::audio::{well_known as codecs, AudioCodecId},
     formats::{
         probe::{Hint, Probe, ProbeOptions},
         well_known::{FORMAT_ID_ADTS, FORMAT_ID_MP3},
@@ -46,13 +44,13 @@ impl<'p> Reader<'p> {
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be opened or is no regular file; [`Error::Audio`] when it is empty, cut off, not sound,
-    /// in a format that is not read, or has a rate outside [`MIN_RATE`]..=[`MAX_RATE`] or more than 64 channels.
+    /// in a format that is not read, or has a rate outside `MIN_RATE`..=`MAX_RATE` or more than 64 channels.
     pub fn open(path: &'p Path) -> Result<Self> {
         Reader::open_in(path, None)
     }
 
     /// [`Reader::open`] of a source's bytes.
-    pub fn open_source(source: &'p Source) -> Result<Self> {
+    pub(crate) fn open_source(source: &'p Source) -> Result<Self> {
         Reader::open_in(&source.name, source.container.as_ref())
     }
 
@@ -259,15 +257,6 @@ fn look_ahead(format: &mut dyn FormatReader, track: u32) -> VecDeque<Packet> {
         }
     }
     ahead
-}
-
-pub(super) fn decoder(path: &Path, codec: &AudioCodecParameters, mp3: bool) -> Result<Box<dyn AudioDecoder>> {
-    let mut options = AudioDecoderOptions::default();
-    // See `Reader::trim`.
-    options.gapless = !mp3;
-    symphonia::default::get_codecs()
-        .make_audio_decoder(codec, &options)
-        .map_err(|e| not_sound(path, &e.to_string()))
 }
 
 /// The names of codecs that have no decoder here.

@@ -33,7 +33,7 @@ pub(super) struct Plan {
 impl Plan {
     /// `half` is the right half of a symmetric filter, its centre first, at `up` times the input's rate. `up` and
     /// `down` have no common factor, and are small against the filter.
-    pub fn new(up: usize, down: usize, half: &[f64]) -> Self {
+    pub(crate) fn new(up: usize, down: usize, half: &[f64]) -> Self {
         let reach = half.len().saturating_sub(1);
         let filter = 2 * reach + 1;
         // Transforms of down · 2^n inputs and up · 2^n outputs are fast, since ratios are of small numbers.
@@ -82,7 +82,7 @@ pub(super) struct OverlapSave {
 
 impl OverlapSave {
     /// The first output lies `lead` outputs (rounded up to a multiple of `up`) before the first input.
-    pub fn new(plan: Arc<Plan>, lead: usize) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, lead: usize) -> Self {
         let zeros = (plan.edge + lead.next_multiple_of(plan.up)) / plan.up * plan.down;
         let mut pending = Vec::with_capacity(plan.forward.len() + plan.stride());
         pending.resize(zeros, 0.0);
@@ -98,7 +98,7 @@ impl OverlapSave {
 
     /// Takes input and appends the outputs of the blocks that it completes. Blocks lie where they lie however the
     /// input is cut, so that the result is the same to the bit.
-    pub fn push(&mut self, mut input: &[f64], out: &mut Vec<f64>) {
+    pub(crate) fn push(&mut self, mut input: &[f64], out: &mut Vec<f64>) {
         let pair = self.plan.forward.len() + self.plan.stride();
         while self.pending.len() + input.len() >= pair {
             let (now, later) = input.split_at(pair - self.pending.len());
@@ -110,7 +110,7 @@ impl OverlapSave {
     }
 
     /// Appends what the input so far gives with zeros after it, in whole blocks, at least `outputs`.
-    pub fn flush(mut self, outputs: usize, out: &mut Vec<f64>) {
+    pub(crate) fn flush(mut self, outputs: usize, out: &mut Vec<f64>) {
         let wanted = out.len().saturating_add(outputs);
         let pair = self.plan.forward.len() + self.plan.stride();
         while out.len() < wanted {

@@ -27,7 +27,7 @@ pub(super) struct Bank {
 
 impl Bank {
     /// `from` and `to` may have any common unit; `filter`'s taps are inputs.
-    pub fn new(from: u64, to: u64, filter: &Kaiser) -> Self {
+    pub(crate) fn new(from: u64, to: u64, filter: &Kaiser) -> Self {
         let (up, down) = reduce(to, from);
         let shared = up > MAX_EXACT_PHASES;
         // A tap lies less than filter.half from the position, which is up to 1 after the whole part.
@@ -104,7 +104,7 @@ pub(super) struct Polyphase {
 impl Polyphase {
     /// The first `lead` inputs to come, at most `bank.before`, lie before the first output's time; what came
     /// before them counts as zero.
-    pub fn new(bank: Arc<Bank>, lead: usize) -> Self {
+    pub(crate) fn new(bank: Arc<Bank>, lead: usize) -> Self {
         Polyphase {
             pending: vec![0.0; bank.before.saturating_sub(lead)],
             bank,
@@ -113,7 +113,7 @@ impl Polyphase {
     }
 
     /// How many inputs `outputs` more outputs need.
-    pub fn needed(&self, outputs: usize) -> usize {
+    pub(crate) fn needed(&self, outputs: usize) -> usize {
         let Some(steps) = outputs.checked_sub(1) else {
             return 0;
         };
@@ -122,7 +122,7 @@ impl Polyphase {
     }
 
     /// Takes input and appends the outputs that it completes.
-    pub fn push(&mut self, input: &[f64], out: &mut Vec<f64>) {
+    pub(crate) fn push(&mut self, input: &[f64], out: &mut Vec<f64>) {
         self.pending.extend_from_slice(input);
         let bank = &*self.bank;
         let (whole, part) = ((bank.down / bank.up) as usize, bank.down % bank.up);

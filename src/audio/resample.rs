@@ -46,8 +46,8 @@ use std::{
 };
 
 /// Rates outside of these are refused: no recording has them, and a filter's length grows with the ratio.
-pub const MIN_RATE: u32 = 1_000;
-pub const MAX_RATE: u32 = 768_000;
+pub(crate) const MIN_RATE: u32 = 1_000;
+pub(crate) const MAX_RATE: u32 = 768_000;
 
 /// Filters kept for the next file. Rates come from files; a hostile set of them must not fill the memory.
 const MAX_FILTERS: usize = 32;
@@ -133,7 +133,7 @@ fn filters(from: u32, to: u32) -> Arc<Filters> {
 }
 
 /// Converts one channel from rate to rate, block by block, holding no more than a pair of blocks.
-pub struct Resampler {
+pub(crate) struct Resampler {
     from: u32,
     to: u32,
     sharp: OverlapSave,
@@ -147,7 +147,7 @@ pub struct Resampler {
 impl Resampler {
     /// # Errors
     /// [`Error::Audio`] naming `path` when a rate is outside [`MIN_RATE`]..=[`MAX_RATE`].
-    pub fn new(path: &Path, from: u32, to: u32) -> Result<Self> {
+    pub(crate) fn new(path: &Path, from: u32, to: u32) -> Result<Self> {
         for rate in [from, to] {
             if !(MIN_RATE..=MAX_RATE).contains(&rate) {
                 let expected = format!("a sample rate from {MIN_RATE} to {MAX_RATE} Hz");
@@ -169,7 +169,7 @@ impl Resampler {
 
     /// Takes the next samples and appends the outputs of the blocks that they complete to `out`; the rest waits
     /// for more.
-    pub fn push(&mut self, input: &[f64], out: &mut Vec<f64>) {
+    pub(crate) fn push(&mut self, input: &[f64], out: &mut Vec<f64>) {
         let before = out.len();
         self.received += input.len() as u64;
         match &mut self.short {
@@ -185,7 +185,7 @@ impl Resampler {
 
     /// Appends the rest, so that all in all ceil(n · to / from) samples came out. soxr makes the nearest
     /// whole number and librosa's `fix_length` adds a zero where that is one less.
-    pub fn finish(self, out: &mut Vec<f64>) {
+    pub(crate) fn finish(self, out: &mut Vec<f64>) {
         let (from, to) = (f64::from(self.from), f64::from(self.to));
         // In floating point as librosa does: a rounding error there is a sample here.
         let wanted = (self.received as f64 * (to / from)).ceil() as u64;

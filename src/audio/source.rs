@@ -19,8 +19,11 @@ pub struct Source {
 /// Bytes of a file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stretch {
+    /// The file that holds them.
     pub file: std::sync::Arc<Path>,
+    /// The first byte, from 0.
     pub at: u64,
+    /// How many bytes.
     pub len: u64,
 }
 

@@ -20,7 +20,7 @@ pub(super) struct View {
 
 impl View {
     /// The bytes `shown` of `file`.
-    pub fn new(file: File, shown: Range<u64>) -> Self {
+    pub(crate) fn new(file: File, shown: Range<u64>) -> Self {
         View {
             file,
             header: Vec::new(),
@@ -30,7 +30,7 @@ impl View {
     }
 
     /// `header`, and behind it the bytes `body` of what is shown so far, which has no header.
-    pub fn behind(self, header: Vec<u8>, body: Range<u64>) -> Self {
+    pub(crate) fn behind(self, header: Vec<u8>, body: Range<u64>) -> Self {
         let place = |at: u64| self.body.start.saturating_add(at).min(self.body.end);
         View {
             header,
@@ -40,12 +40,12 @@ impl View {
         }
     }
 
-    pub fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         self.header.len() as u64 + (self.body.end - self.body.start)
     }
 
     /// `N` bytes at `at`, or nothing when there are fewer.
-    pub fn read_at<const N: usize>(&mut self, at: u64) -> io::Result<Option<[u8; N]>> {
+    pub(crate) fn read_at<const N: usize>(&mut self, at: u64) -> io::Result<Option<[u8; N]>> {
         self.seek(SeekFrom::Start(at))?;
         let mut bytes = [0; N];
         match self.read_exact(&mut bytes) {
@@ -56,7 +56,7 @@ impl View {
     }
 
     /// At most so many bytes from `at` on.
-    pub fn bytes_at(&mut self, at: u64, most: usize) -> io::Result<Vec<u8>> {
+    pub(crate) fn bytes_at(&mut self, at: u64, most: usize) -> io::Result<Vec<u8>> {
         self.seek(SeekFrom::Start(at))?;
         let mut bytes = Vec::new();
         self.take(most as u64).read_to_end(&mut bytes)?;

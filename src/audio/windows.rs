@@ -10,12 +10,12 @@ pub fn to_int16(x: f32) -> i16 {
 
 /// [`to_int16`] of samples that [`load`](super::load) gives. The reference's loader works in float64, and
 /// float32 would move one sample in a thousand across a whole number.
-pub fn to_int16_f64(x: f64) -> i16 {
+pub(crate) fn to_int16_f64(x: f64) -> i16 {
     (x.clamp(-1.0, 1.0) * 32767.0) as i16
 }
 
 /// `i / 32767`, rounded to float32 once.
-pub fn from_int16(i: i16) -> f32 {
+pub(crate) fn from_int16(i: i16) -> f32 {
     (f64::from(i) / 32767.0) as f32
 }
 
@@ -26,7 +26,7 @@ pub fn int16_round_trip(samples: &mut [f32]) {
 
 /// How many windows `samples` samples fill within `budget`: at least one, and no overlap
 /// (`audio_flamingo_2/data/data.py`, `get_num_windows` with an overlap of 0).
-pub fn count(samples: usize, budget: usize) -> usize {
+pub(crate) fn count(samples: usize, budget: usize) -> usize {
     samples.div_ceil(WINDOW_SAMPLES).clamp(1, budget.max(1))
 }
 
@@ -37,7 +37,7 @@ pub fn windows(samples: &[f64], budget: usize) -> Vec<Vec<f32>> {
 }
 
 /// [`windows`] of samples that are int16 already.
-pub fn windows_of_int16(samples: &[i16], budget: usize) -> Vec<Vec<f32>> {
+pub(crate) fn windows_of_int16(samples: &[i16], budget: usize) -> Vec<Vec<f32>> {
     cut(samples, budget, from_int16)
 }
 

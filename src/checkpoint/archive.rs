@@ -1,7 +1,6 @@
 //! Named tensors and where their bytes lie. Nothing is read before it is asked for.
 
 use super::bytes::Bytes;
-use super::{folder, foreign, safetensors, torch_file};
 use crate::error::{self, Error, Result};
 use indexmap::{map, IndexMap};
 use std::path::{Path, PathBuf};
@@ -10,7 +9,9 @@ use tch::{Device, Kind, Tensor};
 /// What is known of a tensor without reading it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorInfo {
+    /// Sizes of its dimensions; none of a scalar.
     pub shape: Vec<i64>,
+    /// Its dtype.
     pub kind: Kind,
     /// The file that holds it.
     pub file: PathBuf,
@@ -64,39 +65,12 @@ impl Archive {
         }
     }
 
-    /// Opens `.safetensors`, a file of `torch.save` (`.pt`, `.pth`, `.bin`, `.ckpt`), or a folder: a Hugging
-    /// Face model folder, or `safe_ckpt/` with its `metadata.json`.
-    ///
-    /// The tensors of a `torch.save` file bear the dotted paths of its nested dictionaries; of a training checkpoint only
-    /// the model is taken ([`super::TorchFile::model`]): [`super::open_torch`] gives the rest.
-    ///
-    /// # Errors
-    /// A file that is missing, cut short, or whose sizes do not agree; a pickle with anything but tensors and plain
-    /// values; an index that names a file or tensor that is not there; a format of another tool.
-    pub fn open(path: &Path) -> Result<Self> {
-        let kind = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
-        if kind.is_dir() {
-            return folder::open(path);
-        }
-        match path.extension().and_then(|e| e.to_str()) {
-            Some("safetensors") => safetensors::open(path),
-            Some("pt" | "pth" | "bin" | "ckpt") => torch_file::open(path)?.model(),
-            _ => Err(foreign::file(path).unwrap_or_else(|| {
-                Error::checkpoint(
-                    path,
-                    "file name",
-                    "one that ends in .safetensors, .pt, .pth, .bin or .ckpt",
-                    path.display().to_string(),
-                )
-            })),
-        }
-    }
-
     /// Names in the file's order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
 
+    /// What is known of a tensor; none where the checkpoint has no such name.
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
         self.entries.get(name).map(|e| &e.info)
     }
@@ -148,7 +122,7 @@ impl Archive {
     }
 
     /// What was opened.
-    pub fn source(&self) -> &Path {
+    pub(crate) fn source(&self) -> &Path {
         &self.source
     }
 

@@ -1,6 +1,6 @@
 //! The bytes behind tensors: files and bytes at hand, read in pieces, checked as they are read.
 
-use super::torch_zip;
+use super::zip_entry::unpack;
 use crate::error::{Error, Result};
 use crate::fsutil::{lfs_error, lfs_pointer, open_regular};
 use memmap2::Mmap;
@@ -24,11 +24,12 @@ pub(super) enum Source {
 }
 
 impl Source {
-    pub fn open(path: &Path) -> Result<Arc<Self>> {
+    pub(crate) fn open(path: &Path) -> Result<Arc<Self>> {
         let file = open_regular(path)?;
         // SAFETY: the map is private, read-only and outlives every slice of it; a file that another process cuts
         // short while its header is read ends this process with SIGBUS, as it would any reader of mapped files.
         // Checkpoints are written by rename, never in place.
+        #[expect(unsafe_code, reason = "a memory map")]
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
         if let Some(says) = lfs_pointer(&map) {
             return Err(lfs_error(path, &says));
@@ -77,7 +78,7 @@ pub(super) struct Storage {
 
 impl Storage {
     /// None when the range is not inside of the file.
-    pub fn plain(source: &Arc<Source>, range: Range<usize>, crc: Option<u32>) -> Option<Arc<Self>> {
+    pub(crate) fn plain(source: &Arc<Source>, range: Range<usize>, crc: Option<u32>) -> Option<Arc<Self>> {
         (range.start <= range.end && range.end <= source.len()).then(|| {
             Arc::new(Storage {
                 source: source.clone(),
@@ -90,7 +91,7 @@ impl Storage {
     }
 
     /// A compressed entry of a zip file, unpacked when it is asked for. The unpacker checks its CRC-32.
-    pub fn packed(source: &Arc<Source>, entry: &str, size: usize) -> Arc<Self> {
+    pub(crate) fn packed(source: &Arc<Source>, entry: &str, size: usize) -> Arc<Self> {
         Arc::new(Storage {
             source: source.clone(),
             range: 0..size,
@@ -100,7 +101,7 @@ impl Storage {
         })
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.range.len()
     }
 
@@ -181,31 +182,31 @@ pub(super) struct Bytes {
 
 impl Bytes {
     /// None when the part is not inside of the storage.
-    pub fn new(storage: &Arc<Storage>, part: Range<usize>) -> Option<Self> {
+    pub(crate) fn new(storage: &Arc<Storage>, part: Range<usize>) -> Option<Self> {
         (part.start <= part.end && part.end <= storage.len()).then(|| Bytes {
             storage: storage.clone(),
             part,
         })
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.part.len()
     }
 
     /// Address and length of bytes that are not compressed: equal for views of the same elements.
-    pub fn place(&self) -> Option<(usize, usize)> {
+    pub(crate) fn place(&self) -> Option<(usize, usize)> {
         let storage = &self.storage;
         let at = storage.source.as_ptr() as usize + storage.range.start + self.part.start;
         (storage.packed.is_none() && self.len() > 0).then_some((at, self.len()))
     }
 
-    pub fn same_place(&self, other: &Self) -> bool {
+    pub(crate) fn same_place(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.storage, &other.storage) && self.part == other.part
     }
 
     /// The bytes as a flat tensor in another dtype or on another device, converted piece by piece: beside the result,
     /// no more than a few pieces are ever in memory.
-    pub fn flat(&self, kind: Kind, target: Kind, device: Device) -> Result<Tensor, String> {
+    pub(crate) fn flat(&self, kind: Kind, target: Kind, device: Device) -> Result<Tensor, String> {
         let width = kind.elt_size_in_bytes();
         let count = self.len() / width;
         if count * width != self.len() {
@@ -217,6 +218,7 @@ impl Bytes {
             if count > 0 {
                 // SAFETY: `out` is contiguous, on the CPU, of this dtype, with `self.len()` bytes that nobody else
                 // has yet; they are written before they are read.
+                #[expect(unsafe_code, reason = "a tensor's own memory, to read files into")]
                 let bytes =
                     unsafe { std::slice::from_raw_parts_mut(out.data_ptr().cast::<u8>(), self.len()) };
                 self.read(&self.part, bytes)?;
@@ -225,7 +227,7 @@ impl Bytes {
             return Ok(out);
         }
         let unpacked = match &self.storage.packed {
-            Some(entry) => Some(torch_zip::unpack(&self.storage.source, entry, self.part.clone())?),
+            Some(entry) => Some(unpack(&self.storage.source, entry, self.part.clone())?),
             None => None,
         };
         let whole = self.part == (0..self.storage.len());
@@ -265,7 +267,7 @@ impl Bytes {
         match &self.storage.packed {
             None => self.storage.fill(part, out),
             Some(entry) => {
-                let bytes = torch_zip::unpack(&self.storage.source, entry, part.clone())?;
+                let bytes = unpack(&self.storage.source, entry, part.clone())?;
                 // It may unpack to another length than the zip's directory says.
                 let bytes = bytes
                     .get(..out.len())

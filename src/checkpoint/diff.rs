@@ -18,19 +18,26 @@ pub struct Distance {
 /// Two tensors of one name that cannot be compared element by element, or that have two dtypes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unlike {
+    /// Of both.
     pub name: String,
+    /// Shapes in the first and in the second checkpoint.
     pub shapes: (Vec<i64>, Vec<i64>),
+    /// Dtypes there.
     pub kinds: (Kind, Kind),
 }
 
 /// What [`diff`] found, in the first checkpoint's order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Difference {
+    /// Names that the second lacks.
     pub only_first: Vec<String>,
+    /// Names that the first lacks.
     pub only_second: Vec<String>,
+    /// Tensors of different shapes.
     pub shapes: Vec<Unlike>,
     /// Another dtype; the values are compared all the same.
     pub kinds: Vec<Unlike>,
+    /// How far tensors of equal shape are apart, where they are.
     pub values: Vec<Distance>,
     /// Tensors with equal elements; NaN is equal to NaN at the same place.
     pub equal: usize,

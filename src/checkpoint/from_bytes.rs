@@ -1,7 +1,7 @@
 //! The readers on bytes at hand, for fuzzing and for the seeds that fuzzing left in the repository.
 
 use super::bytes::Source;
-use super::{archive::Archive, folder, safetensors, torch_file, training};
+use super::{archive::Archive, folder, safetensors, torch_open, training};
 use crate::error::Result;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ const MOST: usize = 1 << 20;
 pub enum Format {
     /// `torch.save`, both forms, and the optimizer's state in it.
     Torch,
+    /// A `.safetensors` file.
     Safetensors,
     /// `metadata.json` and `model.safetensors.index.json`.
     Index,
@@ -29,7 +30,7 @@ pub fn read_bytes(format: Format, path: &Path, bytes: &[u8]) -> Result<()> {
         Format::Index => folder::parse_index(path, bytes),
         Format::Safetensors => read_all(&safetensors::parse(path, source())?),
         Format::Torch => {
-            let file = torch_file::parse(path, source())?;
+            let file = torch_open::parse(path, source())?;
             read_all(&file.tensors)?;
             if training::has_state(&file) {
                 training::read(&file)?;

@@ -69,7 +69,7 @@ pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
 
 /// Copies `config.json` with the vocabulary's new size, and `generation_config.json` where there is one; both say the end
 /// of text that the model was trained with.
-pub fn copy_config(from: &Path, to: &Path, vocab: i64, eos: i64) -> Result<()> {
+pub(crate) fn copy_config(from: &Path, to: &Path, vocab: i64, eos: i64) -> Result<()> {
     let ends = |config: &mut Map<String, Value>| {
         let said = config.get("eos_token_id");
         let there = said.is_some_and(|v| *v == eos || v.as_array().is_some_and(|l| l.contains(&eos.into())));
@@ -89,7 +89,12 @@ pub fn copy_config(from: &Path, to: &Path, vocab: i64, eos: i64) -> Result<()> {
 
 /// Copies `tokenizer_config.json`, where there is one, with tokens added to its list, which from then on is the only one
 /// that counts, and the end of text.
-pub fn copy_tokenizer_config(from: &Path, to: &Path, added: Map<String, Value>, end: &str) -> Result<()> {
+pub(crate) fn copy_tokenizer_config(
+    from: &Path,
+    to: &Path,
+    added: Map<String, Value>,
+    end: &str,
+) -> Result<()> {
     const FILE: &str = "tokenizer_config.json";
     if !from.join(FILE).is_file() {
         return Ok(());

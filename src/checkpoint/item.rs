@@ -9,6 +9,7 @@ const PIECE: usize = 16 << 20;
 
 /// One tensor to write.
 pub enum Item<'a> {
+    /// A tensor at hand.
     Here(Tensor),
     /// Read from the archive under this name, in the dtype that it has there.
     There(&'a Archive, String),

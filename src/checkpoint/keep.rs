@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// How many checkpoints a folder keeps. Reference: the last one, and every fifth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Keep {
+pub(crate) struct Keep {
     /// The newest so many; at least one stays.
     pub last: usize,
     /// Every so-manieth by its number; 0 keeps none for its number.
@@ -17,7 +17,7 @@ pub struct Keep {
 impl Keep {
     /// Removes the checkpoints that neither rule keeps, and what writers that were killed left behind. Only the one
     /// process that writes into the folder may call it, and not while it writes.
-    pub fn apply(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn apply(&self, folder: &Path) -> Result<()> {
         let numbered = numbered(folder)?;
         let newest = numbered.len().saturating_sub(self.last.max(1));
         for (number, path) in numbered.iter().take(newest) {
@@ -37,7 +37,7 @@ impl Keep {
 }
 
 /// The name of checkpoint N.
-pub fn file_name(number: u64) -> String {
+pub(crate) fn file_name(number: u64) -> String {
     format!("checkpoint_{number}.pt")
 }
 

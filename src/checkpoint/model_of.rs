@@ -1,10 +1,11 @@
 //! The model among what a trainer saved: its tensors stand at the top, under a key, or under two.
 
-use super::names::{is_known, is_wrapper, rename};
-use super::Archive;
+use super::archive::Archive;
+use super::names::{is_known, is_ours, is_wrapper, rename, Tree};
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
 use std::collections::HashSet;
+use std::path::Path;
 
 /// Keys down to the model are no more than this.
 const MOST_DEPTH: usize = 4;
@@ -137,6 +138,46 @@ fn quoted(prefix: &str) -> String {
     match prefix {
         "" => "at the top".into(),
         p => format!("under `{p}`"),
+    }
+}
+
+/// The model of an archive under our names, where we know them; duplicates give way to the tensor that bears our name
+/// already.
+///
+/// # Errors
+/// Two models, and nothing that tells which is meant.
+pub(crate) fn named(archive: Archive) -> Result<Archive> {
+    Ok(choose(archive)?.rename(rename))
+}
+
+/// [`named`] of what must be a part of AF2.
+///
+/// # Errors
+/// As [`named`]; when nothing of it is a part of AF2.
+pub fn canonical(archive: Archive, path: &Path) -> Result<Archive> {
+    let found: Vec<String> = archive.names().take(3).map(str::to_owned).collect();
+    let archive = named(archive)?;
+    if !archive.names().any(is_ours) {
+        return Err(Error::checkpoint(
+            path,
+            "names",
+            "tensors of AF2, AF-CLAP or a language model",
+            format!("names like {found:?}"),
+        ));
+    }
+    Ok(archive)
+}
+
+impl Tree {
+    /// A file's model under our names.
+    ///
+    /// # Errors
+    /// As [`canonical`].
+    pub fn read(self, archive: Archive, path: &Path) -> Result<Archive> {
+        match self {
+            Tree::Flamingo { .. } => canonical(archive, path),
+            Tree::Plain { .. } => Ok(archive),
+        }
     }
 }
 

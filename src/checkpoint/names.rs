@@ -3,23 +3,19 @@
 //! Ours are the released checkpoint's: `clap.nvclap.…`, `audio_transformer_clap.…`,
 //! `lang_encoder.model.layers.N.{decoder_layer,gated_cross_attn_layer_sound}.…`.
 
-use super::{model_of, Archive};
-use crate::error::{Error, Result};
-use std::path::Path;
-
 /// Where the audio encoder stands.
 pub const CLAP: &str = "clap.nvclap";
 
 /// Where the audio transformer stands.
-pub const AUDIO_TRANSFORMER: &str = "audio_transformer_clap";
+pub(crate) const AUDIO_TRANSFORMER: &str = "audio_transformer_clap";
 
 /// The gate of the cross-attention block before a layer of the LM.
-pub fn gate(layer: usize) -> String {
+pub(crate) fn gate(layer: usize) -> String {
     format!("lang_encoder.model.layers.{layer}.gated_cross_attn_layer_sound.attn_gate")
 }
 
 /// A tensor's name within the audio encoder, where it is one of its.
-pub fn of_the_encoder(name: &str) -> Option<&str> {
+pub(crate) fn of_the_encoder(name: &str) -> Option<&str> {
     name.strip_prefix(CLAP)?.strip_prefix('.')
 }
 
@@ -82,7 +78,7 @@ pub(super) fn is_wrapper(piece: &str) -> bool {
 }
 
 /// A name without PyTorch's wrappers.
-pub fn unwrapped(name: &str) -> String {
+pub(crate) fn unwrapped(name: &str) -> String {
     let own: Vec<&str> = name.split('.').filter(|piece| !is_wrapper(piece)).collect();
     own.join(".")
 }
@@ -130,7 +126,7 @@ pub fn in_training_tree(ours: &str) -> String {
 }
 
 /// transformers' name for ours; none for what is not the language model's.
-pub fn in_hugging_face(ours: &str) -> Option<String> {
+pub(crate) fn in_hugging_face(ours: &str) -> Option<String> {
     let name = ours.strip_prefix("lang_encoder.")?;
     let Some((number, rest)) = name.strip_prefix("model.layers.").and_then(|r| r.split_once('.')) else {
         return Some(name.to_owned());
@@ -140,7 +136,7 @@ pub fn in_hugging_face(ours: &str) -> Option<String> {
 }
 
 /// PyTorch's buffers among our names: state that is saved and never a parameter.
-pub fn is_buffer(name: &str) -> bool {
+pub(crate) fn is_buffer(name: &str) -> bool {
     let leaf = name.rsplit('.').next().unwrap_or(name);
     let buffers = [
         "running_mean",
@@ -161,6 +157,7 @@ pub fn saved_by_trainer(name: &str, trains: bool, tied_head: bool) -> bool {
 
 /// What a model's tensors are called in a training checkpoint, and which are in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "`tied_head`: whether the head is the embedding")]
 pub enum Tree {
     /// AF2, as the reference's trainer saves it.
     Flamingo { tied_head: bool },
@@ -170,7 +167,7 @@ pub enum Tree {
 
 impl Tree {
     /// Whether a tensor of ours is saved where not everything is.
-    pub fn saves(self, name: &str, trains: bool) -> bool {
+    pub(crate) fn saves(self, name: &str, trains: bool) -> bool {
         match self {
             Tree::Flamingo { tied_head } => saved_by_trainer(name, trains, tied_head),
             Tree::Plain { .. } => true,
@@ -178,7 +175,7 @@ impl Tree {
     }
 
     /// The file's name for ours.
-    pub fn outside(self, ours: &str) -> String {
+    pub(crate) fn outside(self, ours: &str) -> String {
         match self {
             Tree::Flamingo { .. } => in_training_tree(ours),
             Tree::Plain { .. } => ours.to_owned(),
@@ -186,26 +183,15 @@ impl Tree {
     }
 
     /// Our name for the file's; none for what is known to be nothing of ours.
-    pub fn inside(self, theirs: &str) -> Option<String> {
+    pub(crate) fn inside(self, theirs: &str) -> Option<String> {
         match self {
             Tree::Flamingo { .. } => rename(theirs),
             Tree::Plain { .. } => Some(theirs.to_owned()),
         }
     }
 
-    /// A file's model under our names.
-    ///
-    /// # Errors
-    /// As [`canonical`].
-    pub fn read(self, archive: Archive, path: &Path) -> Result<Archive> {
-        match self {
-            Tree::Flamingo { .. } => canonical(archive, path),
-            Tree::Plain { .. } => Ok(archive),
-        }
-    }
-
     /// The embedding and its second name, as the head, where they are one: they share their storage in the file.
-    pub fn tied(self) -> Option<(&'static str, &'static str)> {
+    pub(crate) fn tied(self) -> Option<(&'static str, &'static str)> {
         match self {
             Tree::Flamingo { tied_head: true } => Some((EMBEDDING, HEAD)),
             Tree::Plain { tied_head: true } => Some(("model.embed_tokens.weight", "lm_head.weight")),
@@ -221,36 +207,11 @@ pub fn at_rest(name: &str) -> bool {
         || name.ends_with("position_ids")
 }
 
-/// The model of an archive under our names, where we know them; duplicates give way to the tensor that bears our name
-/// already.
-///
-/// # Errors
-/// Two models, and nothing that tells which is meant.
-pub fn named(archive: Archive) -> Result<Archive> {
-    Ok(model_of::choose(archive)?.rename(rename))
-}
-
-/// [`named`] of what must be a part of AF2.
-///
-/// # Errors
-/// As [`named`]; when nothing of it is a part of AF2.
-pub fn canonical(archive: Archive, path: &Path) -> Result<Archive> {
-    let found: Vec<String> = archive.names().take(3).map(str::to_owned).collect();
-    let archive = named(archive)?;
-    let known = |n: &str| {
-        ["clap.", "audio_transformer_clap.", "lang_encoder."]
-            .iter()
-            .any(|p| n.starts_with(p))
-    };
-    if !archive.names().any(known) {
-        return Err(Error::checkpoint(
-            path,
-            "names",
-            "tensors of AF2, AF-CLAP or a language model",
-            format!("names like {found:?}"),
-        ));
-    }
-    Ok(archive)
+/// Whether a name is ours for a part of AF2.
+pub(super) fn is_ours(name: &str) -> bool {
+    ["clap.", "audio_transformer_clap.", "lang_encoder."]
+        .iter()
+        .any(|p| name.starts_with(p))
 }
 
 #[cfg(test)]

@@ -23,17 +23,22 @@ const MOST_DIMENSIONS: usize = 64;
 /// A plain value of a checkpoint, beside its tensors.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Plain {
+    /// `None`.
     None,
+    /// `True` or `False`.
     Bool(bool),
+    /// An integer of up to 64 bits.
     Int(i64),
+    /// A float.
     Float(f64),
+    /// A string.
     Text(String),
     /// Lists and tuples of plain values.
     List(Vec<Plain>),
 }
 
 impl Plain {
-    pub fn as_int(&self) -> Option<i64> {
+    pub(crate) fn as_int(&self) -> Option<i64> {
         match self {
             Plain::Int(i) => Some(*i),
             _ => None,
@@ -49,7 +54,7 @@ impl Plain {
         }
     }
 
-    pub fn as_list(&self) -> Option<&[Plain]> {
+    pub(crate) fn as_list(&self) -> Option<&[Plain]> {
         match self {
             Plain::List(items) => Some(items),
             _ => None,
@@ -147,7 +152,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Pickle, String> {
 impl Pickle {
     /// Every tensor and plain value in the dictionaries and lists, with its dotted path. A list without tensors and
     /// dictionaries is one value.
-    pub fn contents(&self) -> Result<Contents, String> {
+    pub(crate) fn contents(&self) -> Result<Contents, String> {
         let mut walk = Walk {
             nodes: &self.nodes,
             path: String::new(),
@@ -162,7 +167,7 @@ impl Pickle {
     }
 
     /// The items of a list of texts.
-    pub fn texts(&self) -> Option<Vec<String>> {
+    pub(crate) fn texts(&self) -> Option<Vec<String>> {
         let Value::List(l) = &self.root else {
             return None;
         };

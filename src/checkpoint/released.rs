@@ -1,8 +1,9 @@
 //! The released AF2's folder, read and written.
 
 use super::item::{self, Item};
-use super::torch_file::{self, TorchFile};
-use super::{archive::Archive, folder, foreign, names, safetensors};
+use super::model_of::canonical;
+use super::torch_file::TorchFile;
+use super::{archive::Archive, folder, foreign, names, safetensors, torch_open};
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
 use std::collections::HashSet;
@@ -96,7 +97,7 @@ pub fn open_parts(parts: &Parts) -> Result<ReleasedFolder> {
     let mut tensors = Archive::default();
     // The LM's weights may be in safe_ckpt alone: a folder of config and tokenizer is enough then.
     if !of_base && folder::has_weights(&llm) {
-        tensors = tensors.overlay(names::canonical(folder::open(&llm)?, &llm)?);
+        tensors = tensors.overlay(canonical(folder::open(&llm)?, &llm)?);
     }
     let clap = match &parts.clap {
         Some(file) => Some(file.clone()),
@@ -105,7 +106,7 @@ pub fn open_parts(parts: &Parts) -> Result<ReleasedFolder> {
     let mut whole_clap = None;
     if let Some(file) = clap {
         let archive = Archive::open(&file)?;
-        tensors = tensors.overlay(names::canonical(archive.clone(), &file)?);
+        tensors = tensors.overlay(canonical(archive.clone(), &file)?);
         whole_clap = Some(archive.rename(|n| Some(names::unwrapped(n))));
     }
     if let Some(base) = base {
@@ -115,13 +116,13 @@ pub fn open_parts(parts: &Parts) -> Result<ReleasedFolder> {
     let is_torch = weights.extension().is_some_and(|e| e != "safetensors");
     let torch = match is_dir || !is_torch {
         true => None,
-        false => Some(torch_file::open(&weights)?),
+        false => Some(torch_open::open(&weights)?),
     };
     let own = match &torch {
         Some(file) => file.model()?,
         None => Archive::open(&weights)?,
     };
-    tensors = tensors.overlay(names::canonical(own, &weights)?);
+    tensors = tensors.overlay(canonical(own, &weights)?);
     // Errors that name the whole are of more use than those that name its first part.
     tensors.source = given.clone();
     Ok(ReleasedFolder {

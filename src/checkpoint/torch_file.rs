@@ -6,9 +6,9 @@
 //! ```
 
 use super::archive::{elements, Archive, Entry, TensorInfo};
-use super::bytes::{Bytes, Source, Storage};
+use super::bytes::{Bytes, Storage};
+use super::model_of;
 use super::pickle::{Plain, TensorView};
-use super::{foreign, legacy, model_of, torch_zip};
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
 use std::collections::HashMap;
@@ -29,35 +29,6 @@ pub struct TorchFile {
     pub plain: IndexMap<String, Plain>,
 }
 
-/// Opens a file of `torch.save`, in its zip form or the legacy one. No tensor is read.
-///
-/// # Errors
-/// A file that is missing, cut short, or whose sizes do not agree; a pickle with anything but tensors and plain
-/// values: any other global is refused by its name.
-pub fn open(path: &Path) -> Result<TorchFile> {
-    if let Some(e) = foreign::file(path) {
-        return Err(e);
-    }
-    parse(path, Source::open(path)?)
-}
-
-/// [`open`] of bytes at hand; `path` names them in errors.
-pub(super) fn parse(path: &Path, bytes: Arc<Source>) -> Result<TorchFile> {
-    if bytes.starts_with(b"PK") {
-        return torch_zip::open(path, &bytes);
-    }
-    if legacy::is(&bytes) {
-        return legacy::open(path, &bytes);
-    }
-    Err(Error::checkpoint(
-        path,
-        "file",
-        "a zip or legacy file of torch.save",
-        "another format",
-    )
-    .hint("cut short, or written by something else than torch.save?"))
-}
-
 impl TorchFile {
     /// The model's tensors, where trainers put them: under `model_state_dict`, `state_dict`, `module`, `model` or at the top.
     ///
@@ -76,7 +47,7 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    pub fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path) -> Self {
         Builder {
             path: path.to_path_buf(),
             archive: Archive::new(path),
@@ -85,7 +56,7 @@ impl Builder {
     }
 
     /// A tensor; `find` is asked for its storage when no tensor before had the same.
-    pub fn add(
+    pub(crate) fn add(
         &mut self,
         name: &str,
         view: &TensorView,
@@ -108,7 +79,7 @@ impl Builder {
         }
     }
 
-    pub fn finish(self, plain: Vec<(String, Plain)>) -> TorchFile {
+    pub(crate) fn finish(self, plain: Vec<(String, Plain)>) -> TorchFile {
         TorchFile {
             tensors: self.archive,
             plain: plain.into_iter().collect(),

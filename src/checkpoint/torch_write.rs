@@ -20,7 +20,9 @@ const LARGE: usize = u32::MAX as usize;
 
 /// A dictionary's key.
 pub enum Key {
+    /// A string, as in a state dict.
     Text(String),
+    /// An integer, as the optimizer's numbers.
     Int(i64),
 }
 
@@ -38,8 +40,11 @@ impl From<&str> for Key {
 
 /// What a file holds: dictionaries of tensors and plain values.
 pub enum Node<'a> {
+    /// A plain value.
     Plain(Plain),
+    /// A tensor.
     Tensor(Item<'a>),
+    /// A dictionary, in this order.
     Dict(Vec<(Key, Node<'a>)>),
     /// A list whose elements are no plain values.
     List(Vec<Node<'a>>),

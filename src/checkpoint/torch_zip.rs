@@ -3,21 +3,14 @@
 use super::bytes::{Source, Storage};
 use super::pickle;
 use super::torch_file::{self, Builder, TorchFile};
+use super::zip_entry::{entry, most_unpacked, stored_range, Zip, MOST_RATIO, NO_CRC};
 use crate::error::{Error, Result};
-use std::io::{Cursor, Read};
-use std::ops::Range;
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
 /// The largest pickle that is believed: names and sizes, no data.
 const MOST_PICKLE: u64 = 64 << 20;
-/// A compressed storage may unpack to at most this many times the file. `torch.save` compresses nothing.
-const MOST_RATIO: u64 = 64;
-
-/// What PyTorch writes where it was told to compute no checksums.
-const NO_CRC: u32 = 0;
-
-type Zip<'a> = zip::ZipArchive<Cursor<&'a [u8]>>;
 
 pub(super) fn open(path: &Path, bytes: &Arc<Source>) -> Result<TorchFile> {
     let wrong = |key: &str, expected: &str, found: String| Error::checkpoint(path, key, expected, found);
@@ -56,37 +49,6 @@ pub(super) fn open(path: &Path, bytes: &Arc<Source>) -> Result<TorchFile> {
     Ok(file.finish(contents.plain))
 }
 
-/// An entry's whole content, of at most `most` bytes.
-fn entry(zip: &mut Zip, file: &[u8], name: &str, most: u64) -> Result<Vec<u8>, String> {
-    let entry = zip.by_name(name).map_err(|e| e.to_string())?;
-    let size = entry.size();
-    if size > most {
-        return Err(format!("{size} bytes, at most {most} are read"));
-    }
-    // The zip reader would take PyTorch's missing checksum for a wrong one.
-    if entry.compression() == zip::CompressionMethod::Stored && entry.crc32() == NO_CRC {
-        let range = stored_range(&entry).filter(|r| r.end <= file.len());
-        return range
-            .map(|r| file[r].to_vec())
-            .ok_or_else(|| format!("{size} bytes in a file of {}", file.len()));
-    }
-    let mut all = Vec::new();
-    entry
-        .take(most)
-        .read_to_end(&mut all)
-        .map_err(|e| e.to_string())?;
-    if all.len() as u64 != size {
-        return Err(format!("{} bytes of {size}", all.len()));
-    }
-    Ok(all)
-}
-
-/// Where an entry that is not compressed lies.
-fn stored_range(entry: &zip::read::ZipFile<'_, Cursor<&[u8]>>) -> Option<Range<usize>> {
-    let start = usize::try_from(entry.data_start()).ok()?;
-    Some(start..start.checked_add(usize::try_from(entry.size()).ok()?)?)
-}
-
 /// The bytes of a storage: in the map where they are stored plainly, unpacked later where they are not.
 fn storage(zip: &mut Zip, source: &Arc<Source>, name: &str) -> Result<Arc<Storage>, String> {
     let entry = zip.by_name(name).map_err(|e| e.to_string())?;
@@ -103,20 +65,4 @@ fn storage(zip: &mut Zip, source: &Arc<Source>, name: &str) -> Result<Arc<Storag
         ));
     }
     Ok(Storage::packed(source, name, size as usize))
-}
-
-fn most_unpacked(file: &[u8]) -> u64 {
-    (file.len() as u64).saturating_mul(MOST_RATIO)
-}
-
-/// A part of a compressed entry, unpacked.
-pub(super) fn unpack(file: &[u8], name: &str, part: Range<usize>) -> Result<Vec<u8>, String> {
-    let mut zip: Zip = zip::ZipArchive::new(Cursor::new(file)).map_err(|e| e.to_string())?;
-    let mut all = entry(&mut zip, file, name, most_unpacked(file))?;
-    if part.end > all.len() {
-        return Err(format!("{} bytes when unpacked", all.len()));
-    }
-    all.truncate(part.end);
-    all.drain(..part.start);
-    Ok(all)
 }

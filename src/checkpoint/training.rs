@@ -43,9 +43,11 @@ pub struct State<'a> {
 
 /// A training checkpoint on its way to a file or from one.
 pub struct Training<'a> {
+    /// Passes over the data made.
     pub epoch: i64,
     /// Optimizer steps made.
     pub steps: i64,
+    /// Groups of parameters, in the optimizer's order.
     pub groups: Vec<Group>,
     /// By the parameter's number; parameters that never had a gradient have none.
     pub state: IndexMap<i64, State<'a>>,
@@ -65,7 +67,7 @@ const STATE: &str = "optimizer_state_dict.state";
 const SCHEDULE: &str = "lr_scheduler_state_dict";
 
 /// Whether a file holds an optimizer's state.
-pub fn has_state(file: &TorchFile) -> bool {
+pub(crate) fn has_state(file: &TorchFile) -> bool {
     file.plain.keys().any(|k| k.starts_with(GROUPS))
 }
 
@@ -280,7 +282,7 @@ fn step_count(file: &TorchFile, key: &str) -> Result<i64> {
 ///
 /// # Errors
 /// As [`super::write_torch`].
-pub fn write(path: &Path, model: Vec<(String, Item)>, training: &Training) -> Result<()> {
+pub(crate) fn write(path: &Path, model: Vec<(String, Item)>, training: &Training) -> Result<()> {
     let state = training
         .state
         .iter()

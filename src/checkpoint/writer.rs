@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 
 /// Writes one thing at a time in the background.
 #[derive(Default)]
-pub struct Writer {
+pub(crate) struct Writer {
     running: Option<JoinHandle<Result<()>>>,
 }
 
@@ -15,7 +15,7 @@ impl Writer {
     ///
     /// # Errors
     /// Those of the write before; then `write` is not started.
-    pub fn start(&mut self, write: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    pub(crate) fn start(&mut self, write: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
         self.wait()?;
         let thread = thread::Builder::new()
             .name("checkpoint".into())
@@ -29,7 +29,7 @@ impl Writer {
     ///
     /// # Errors
     /// Those of the write.
-    pub fn wait(&mut self) -> Result<()> {
+    pub(crate) fn wait(&mut self) -> Result<()> {
         match self.running.take().map(JoinHandle::join) {
             None => Ok(()),
             Some(Ok(result)) => result,

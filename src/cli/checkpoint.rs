@@ -1,7 +1,7 @@
 //! `af2 checkpoint`
 
-use super::parts::OpenArgs;
-use crate::checkpoint::{self, names, Archive, Difference, Plain, TensorInfo};
+use super::parts::{self, OpenArgs};
+use crate::checkpoint::{self, canonical, named, Archive, Difference, Plain, TensorInfo};
 use crate::error::{Error, Result};
 use crate::load::convert::{convert, Choice, Layout};
 use crate::load::{self, Report};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use tch::Kind;
 
 #[derive(Subcommand)]
-pub enum CheckpointVerb {
+pub(crate) enum CheckpointVerb {
     /// The tensors of a file or folder: name, shape, dtype, bytes.
     Ls(LsArgs),
     /// What differs between two checkpoints; exit code 9 where something does. A NaN is equal to a NaN at the same place.
@@ -27,7 +27,7 @@ pub enum CheckpointVerb {
 }
 
 #[derive(Args)]
-pub struct LsArgs {
+pub(crate) struct LsArgs {
     /// .safetensors, .pt, .bin, a Hugging Face folder, safe_ckpt/, or a released folder.
     path: PathBuf,
     /// One JSON object: tensors, plain values, totals.
@@ -36,7 +36,7 @@ pub struct LsArgs {
 }
 
 #[derive(Args)]
-pub struct DiffArgs {
+pub(crate) struct DiffArgs {
     first: PathBuf,
     second: PathBuf,
     /// Largest difference that passes, relative to the tensor's largest value.
@@ -50,7 +50,7 @@ pub struct DiffArgs {
 }
 
 #[derive(Args)]
-pub struct ConvertArgs {
+pub(crate) struct ConvertArgs {
     /// A released folder, a safe_ckpt folder, or a checkpoint_N.pt.
     input: PathBuf,
     /// A folder, or for the reference's layout a .pt file.
@@ -73,7 +73,7 @@ pub struct ConvertArgs {
 }
 
 #[derive(Args)]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     path: PathBuf,
     /// A published size: af2-0.5b, af2-1.5b, af2-3b, af2-7b. Default: the sizes that the files themselves tell.
     #[arg(long)]
@@ -85,7 +85,7 @@ pub struct VerifyArgs {
     how: OpenArgs,
 }
 
-pub fn run(verb: &CheckpointVerb) -> Result<()> {
+pub(crate) fn run(verb: &CheckpointVerb) -> Result<()> {
     match verb {
         CheckpointVerb::Ls(args) => ls(args),
         CheckpointVerb::Diff(args) => compare(args),
@@ -100,7 +100,7 @@ pub fn run(verb: &CheckpointVerb) -> Result<()> {
                 args.layout,
                 &choice,
             )?;
-            super::say(&done.notes);
+            parts::say(&done.notes);
             crate::out!("{} tensors in {}", done.tensors, args.out.display());
             done.left_out
                 .iter()
@@ -129,7 +129,7 @@ fn open_named(path: &Path) -> Result<Archive> {
     if path.join("safe_ckpt").is_dir() {
         return Ok(checkpoint::open_released(path)?.tensors);
     }
-    names::named(Archive::open(path)?)
+    named(Archive::open(path)?)
 }
 
 /// PyTorch's name.
@@ -147,7 +147,7 @@ fn dtype(kind: Kind) -> String {
 
 fn ls(args: &LsArgs) -> Result<()> {
     let (archive, plain) = open_raw(&args.path)?;
-    super::say(archive.notes());
+    parts::say(archive.notes());
     let infos: Vec<(&str, &TensorInfo)> = archive
         .names()
         .filter_map(|n| Some((n, archive.info(n)?)))
@@ -200,8 +200,8 @@ fn compare(args: &DiffArgs) -> Result<()> {
         false => open_named(path),
     };
     let (first, second) = (open(&args.first)?, open(&args.second)?);
-    super::say(first.notes());
-    super::say(second.notes());
+    parts::say(first.notes());
+    parts::say(second.notes());
     let found = checkpoint::diff(&first, &second)?;
     if args.json {
         crate::out!("{}", diff_json(&found));
@@ -303,7 +303,7 @@ fn verify(args: &VerifyArgs) -> Result<()> {
     let (archive, report) = match &args.model {
         None => {
             let plan = load::plan(&parts, &options)?;
-            super::say(&plan.notes);
+            parts::say(&plan.notes);
             let tensors = plan.files.tensors;
             let report = load::compare(
                 &plan.config,
@@ -320,7 +320,7 @@ fn verify(args: &VerifyArgs) -> Result<()> {
             let (tensors, llm) = match checkpoint::open_parts(&parts) {
                 Ok(files) => (files.tensors, Some(files.llm)),
                 Err(_) if parts.llm.is_none() && parts.base.is_none() => {
-                    (names::canonical(Archive::open(&args.path)?, &args.path)?, None)
+                    (canonical(Archive::open(&args.path)?, &args.path)?, None)
                 }
                 Err(e) => return Err(e),
             };

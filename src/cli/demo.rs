@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 #[derive(Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// A few steps a stage on a small corpus: shows that the line holds, not that the model learns.
     #[arg(long)]
     smallest: bool,
@@ -47,7 +47,7 @@ const SMALLEST: &[&str] = &[
     "eval.max_new_tokens=8",
 ];
 
-pub fn run(args: &DemoArgs) -> Result<()> {
+pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     if args.show {
         crate::screen::out(crate::recipe::DEMO);
         return Ok(());

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Exit code: 0 where nothing is broken (with --strict 14 where something is slow), else that of the first line that is broken:
 /// 13 CUDA or a GPU, 3 the run's folder and files, 1 libtorch, or what it needs of the machine.
 #[derive(Args)]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// A recipe whose output is the run's folder, and whose checkpoints must fit on its disk.
     recipe: Option<PathBuf>,
     /// Changes of the recipe.
@@ -34,7 +34,7 @@ pub struct DoctorArgs {
 
 impl DoctorArgs {
     /// Returns the exit code.
-    pub fn run(&self, threads: Option<usize>) -> Result<i32> {
+    pub(crate) fn run(&self, threads: Option<usize>) -> Result<i32> {
         let recipe = self
             .recipe
             .as_ref()

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tch::Device;
 
 /// Writes `plan.yaml`, the recipe with every default and override in it, and `environment.json`, where it ran.
-pub fn describe(recipe: &Recipe, device: Device, ranks: &Ranks) -> Result<()> {
+pub(crate) fn describe(recipe: &Recipe, device: Device, ranks: &Ranks) -> Result<()> {
     let plan = serde_yaml::to_string(recipe).map_err(|e| Error::recipe("plan.yaml", e.to_string()))?;
     write_atomic_bytes(&run::plan(&recipe.output), plan.as_bytes())?;
     let environment = Environment {

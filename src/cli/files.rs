@@ -1,5 +1,6 @@
 //! `af2 recipe check --files`: every file that a recipe names, and how often its items are seen.
 
+use super::parts;
 use crate::error::Result;
 use crate::preflight::{self, Passes};
 use crate::recipe::Recipe;
@@ -9,10 +10,10 @@ use crate::report::table::Table;
 ///
 /// # Errors
 /// All that is missing, at once.
-pub fn look(recipe: &Recipe) -> Result<()> {
+pub(crate) fn look(recipe: &Recipe) -> Result<()> {
     let (report, passes) = preflight::whole(recipe);
     for stage in &passes {
-        super::out(&shown(stage))?;
+        parts::out(&shown(stage))?;
     }
     report.result()
 }

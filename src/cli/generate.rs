@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 #[derive(Args)]
-pub struct GenerateArgs {
+pub(crate) struct GenerateArgs {
     #[command(flatten)]
     checkpoint: CheckpointArgs,
     /// A sound file: wav, flac, mp3, ogg, …
@@ -213,7 +213,7 @@ enum What {
     },
 }
 
-pub fn run(args: &GenerateArgs) -> Result<()> {
+pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let decoding = args.decoding.decoding()?;
     // What is asked for is checked before the model is loaded, which may take minutes.
     let mut questions = match (&args.audio, &args.prompt, &args.input) {

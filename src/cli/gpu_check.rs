@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// What a GPU computes beside the CPU, in which memory, with which kernels, how fast: a report to send back. 13 where there is no GPU
 /// that can be used, 9 where a bound is broken.
 #[derive(Args)]
-pub struct GpuCheckArgs {
+pub(crate) struct GpuCheckArgs {
     /// cuda, cuda:N; with --tiny also cpu.
     #[arg(long, default_value = "cuda")]
     device: String,
@@ -51,12 +51,12 @@ fn minutes(text: &str) -> std::result::Result<f64, String> {
 
 impl GpuCheckArgs {
     /// Whether this process computes: its parts do so in processes of their own.
-    pub fn computes(&self) -> bool {
+    pub(crate) fn computes(&self) -> bool {
         self.only.is_some()
     }
 
     /// Returns the exit code.
-    pub fn run(&self) -> Result<i32> {
+    pub(crate) fn run(&self) -> Result<i32> {
         let options = Options {
             device: self.device.clone(),
             tiny: self.tiny,

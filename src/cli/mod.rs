@@ -19,8 +19,8 @@ use crate::cores;
 use crate::error::Result;
 use crate::ffi::kernels;
 use crate::train::Which;
-use clap::{Args, CommandFactory, Parser, Subcommand};
-use std::path::PathBuf;
+use clap::{CommandFactory, Parser, Subcommand};
+use parts::{out, RecipeArgs};
 
 /// Research training toolkit for Audio Flamingo 2.
 ///
@@ -97,43 +97,6 @@ impl Verb {
             Verb::Synth(_) | Verb::Launch(_) | Verb::Report(_) | Verb::Plan(_) | Verb::Recipe(_) => false,
             Verb::Checkpoint(_) | Verb::Data(_) | Verb::Completions { .. } => false,
         }
-    }
-}
-
-/// A recipe and what is changed in it.
-#[derive(Args)]
-struct RecipeArgs {
-    /// The recipe, a YAML file.
-    recipe: PathBuf,
-    /// Changes, such as stages.stage1.optim.steps=100 or output=experiments/second.
-    #[arg(value_name = "KEY=VALUE")]
-    overrides: Vec<String>,
-}
-
-impl RecipeArgs {
-    fn load(&self) -> Result<crate::recipe::Recipe> {
-        let recipe = self.load_for(1)?;
-        say(&recipe.notes);
-        Ok(recipe)
-    }
-
-    /// For so many ranks, between which the epochs of the reference's own files are shared out; says none of its notes.
-    fn load_for(&self, ranks: usize) -> Result<crate::recipe::Recipe> {
-        let (recipe, _) = crate::recipe_file::open(&self.recipe, &self.overrides, ranks)?;
-        Ok(recipe)
-    }
-}
-
-/// Writes to standard output.
-fn out(text: &str) -> Result<()> {
-    crate::screen::out(text);
-    Ok(())
-}
-
-/// Notes go where they do not stand in the way of a result.
-fn say(notes: &[String]) {
-    for note in notes {
-        crate::say!("note: {note}");
     }
 }
 

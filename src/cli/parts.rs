@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Which checkpoint, and how strictly it is read.
 #[derive(Args)]
-pub struct CheckpointArgs {
+pub(crate) struct CheckpointArgs {
     /// A folder in the released layout (safe_ckpt/, optional clap_ckpt/, llm/), a safe_ckpt folder itself, or one
     /// file: checkpoint_N.pt of the reference's trainer or of ours.
     #[arg(long, value_name = "PATH")]
@@ -22,7 +22,7 @@ pub struct CheckpointArgs {
 
 /// Where the other parts lie, and how strictly all is read.
 #[derive(Args)]
-pub struct OpenArgs {
+pub(crate) struct OpenArgs {
     /// The LM's Hugging Face folder; default: llm/ beside the weights.
     #[arg(long, value_name = "DIR")]
     pub(super) llm: Option<PathBuf>,
@@ -53,7 +53,7 @@ pub struct OpenArgs {
 
 /// In what a model that is asked computes.
 #[derive(Args)]
-pub struct ArithmeticArgs {
+pub(crate) struct ArithmeticArgs {
     /// amp_bf16: matrix products in bf16, faster on a GPU; an answer may be another. Default: fp32, or a recipe's eval.precision.
     #[arg(long, value_enum)]
     pub precision: Option<Precision>,
@@ -63,7 +63,7 @@ pub struct ArithmeticArgs {
 }
 
 impl OpenArgs {
-    pub fn parts(&self, checkpoint: PathBuf) -> Parts {
+    pub(crate) fn parts(&self, checkpoint: PathBuf) -> Parts {
         Parts {
             checkpoint,
             llm: self.llm.clone(),
@@ -72,7 +72,7 @@ impl OpenArgs {
         }
     }
 
-    pub fn options(&self) -> Result<Options> {
+    pub(crate) fn options(&self) -> Result<Options> {
         Ok(Options {
             device: device::of(&self.device)?,
             config: self.config.clone(),
@@ -84,14 +84,14 @@ impl OpenArgs {
 
 impl CheckpointArgs {
     /// Opens the model and prints what a user may want to know of it.
-    pub fn open(&self) -> Result<Loaded> {
+    pub(crate) fn open(&self) -> Result<Loaded> {
         self.how.open(&self.checkpoint)
     }
 }
 
 impl OpenArgs {
     /// See [`CheckpointArgs::open`].
-    pub fn open(&self, checkpoint: &Path) -> Result<Loaded> {
+    pub(crate) fn open(&self, checkpoint: &Path) -> Result<Loaded> {
         let parts = self.parts(checkpoint.to_path_buf());
         let model = load::open_parts(&parts, &self.options()?).map_err(|e| published(e, &parts))?;
         for note in &model.notes {
@@ -120,5 +120,42 @@ fn published(error: Error, parts: &Parts) -> Error {
     match preflight::published(path, parts.llm.as_deref()) {
         commands if commands.is_empty() => error,
         commands => error.hint(commands.join("\n        ")),
+    }
+}
+
+/// A recipe and what is changed in it.
+#[derive(Args)]
+pub(crate) struct RecipeArgs {
+    /// The recipe, a YAML file.
+    pub recipe: PathBuf,
+    /// Changes, such as stages.stage1.optim.steps=100 or output=experiments/second.
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+}
+
+impl RecipeArgs {
+    pub(crate) fn load(&self) -> Result<crate::recipe::Recipe> {
+        let recipe = self.load_for(1)?;
+        say(&recipe.notes);
+        Ok(recipe)
+    }
+
+    /// For so many ranks, between which the epochs of the reference's own files are shared out; says none of its notes.
+    pub(crate) fn load_for(&self, ranks: usize) -> Result<crate::recipe::Recipe> {
+        let (recipe, _) = crate::recipe_file::open(&self.recipe, &self.overrides, ranks)?;
+        Ok(recipe)
+    }
+}
+
+/// Writes to standard output.
+pub(crate) fn out(text: &str) -> Result<()> {
+    crate::screen::out(text);
+    Ok(())
+}
+
+/// Notes go where they do not stand in the way of a result.
+pub(crate) fn say(notes: &[String]) {
+    for note in notes {
+        crate::say!("note: {note}");
     }
 }

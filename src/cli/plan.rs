@@ -1,6 +1,6 @@
 //! `af2 plan`
 
-use super::RecipeArgs;
+use super::parts::{self, RecipeArgs};
 use crate::error::{Error, Result};
 use crate::model::parts::Part;
 use crate::plan::memory::GIB;
@@ -10,7 +10,7 @@ use crate::report::table::Table;
 use clap::Args;
 
 #[derive(Args)]
-pub struct PlanArgs {
+pub(crate) struct PlanArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
     /// GPUs over all nodes, one rank each.
@@ -74,9 +74,9 @@ fn days(text: &str) -> std::result::Result<f64, String> {
 }
 
 impl PlanArgs {
-    pub fn run(&self) -> Result<()> {
+    pub(crate) fn run(&self) -> Result<()> {
         let recipe = self.recipe.load_for(self.gpus as usize)?;
-        super::say(&recipe.notes);
+        parts::say(&recipe.notes);
         let request = Request {
             gpus: self.gpus as usize,
             memory: self.memory * GIB,
@@ -92,9 +92,9 @@ impl PlanArgs {
         if self.json {
             let text = serde_json::to_string_pretty(&plan);
             let text = text.map_err(|e| Error::recipe(&recipe.name, e.to_string()))?;
-            return super::out(&format!("{text}\n"));
+            return parts::out(&format!("{text}\n"));
         }
-        super::out(&shown(&plan, &recipe))
+        parts::out(&shown(&plan, &recipe))
     }
 }
 

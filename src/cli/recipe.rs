@@ -1,6 +1,6 @@
 //! `af2 recipe`: what recipes there are, what one says with every default, whether it is sound, and the reference's as ours.
 
-use super::RecipeArgs;
+use super::parts::{self, RecipeArgs};
 use crate::error::{all, Error, Result};
 use crate::recipe::{Recipe, DEMO};
 use crate::recipe_file;
@@ -10,7 +10,7 @@ use serde_yaml::Value;
 use std::path::{Path, PathBuf};
 
 #[derive(Subcommand)]
-pub enum RecipeVerb {
+pub(crate) enum RecipeVerb {
     /// List the recipes below recipes/ and ablations/, and the built-in one.
     Ls,
     /// Print a recipe whole: its bases merged, changes applied, every default written out.
@@ -22,7 +22,7 @@ pub enum RecipeVerb {
 }
 
 #[derive(Args)]
-pub struct ShowArgs {
+pub(crate) struct ShowArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
     /// One line a value, with where it was written: file:line, command line or default.
@@ -31,7 +31,7 @@ pub struct ShowArgs {
 }
 
 #[derive(Args)]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     #[arg(required = true, value_name = "RECIPE")]
     recipes: Vec<PathBuf>,
     /// Look at every file that they name, too, and say how often items are seen; exit code 3 where one is missing.
@@ -40,7 +40,7 @@ pub struct CheckArgs {
 }
 
 #[derive(Args)]
-pub struct ImportArgs {
+pub(crate) struct ImportArgs {
     /// The reference's file.
     file: PathBuf,
     /// Where the recipe is written; default: standard output.
@@ -54,7 +54,7 @@ pub struct ImportArgs {
     stage: Option<String>,
 }
 
-pub fn run(verb: &RecipeVerb) -> Result<()> {
+pub(crate) fn run(verb: &RecipeVerb) -> Result<()> {
     match verb {
         RecipeVerb::Ls => ls(),
         RecipeVerb::Show(args) => show(args),
@@ -86,7 +86,7 @@ fn ls() -> Result<()> {
     if files.is_empty() {
         crate::say!("no recipes/ or ablations/ with recipes here");
     }
-    super::out(&shown)
+    parts::out(&shown)
 }
 
 /// Two lines: file, stages, LM; then what it is for.
@@ -127,10 +127,10 @@ fn lm_name(recipe: &Recipe) -> String {
 fn show(args: &ShowArgs) -> Result<()> {
     let ranks = 1;
     let (recipe, layers) = recipe_file::open(&args.recipe.recipe, &args.recipe.overrides, ranks)?;
-    super::say(&recipe.notes);
+    parts::say(&recipe.notes);
     let unwritable = |e: serde_yaml::Error| Error::recipe(&recipe.name, e.to_string());
     if !args.origin {
-        return super::out(&serde_yaml::to_string(&recipe).map_err(unwritable)?);
+        return parts::out(&serde_yaml::to_string(&recipe).map_err(unwritable)?);
     }
     let mut rows = Vec::new();
     let whole = serde_yaml::to_value(&recipe).map_err(unwritable)?;
@@ -142,7 +142,7 @@ fn show(args: &ShowArgs) -> Result<()> {
     for [key, value, origin] in &rows {
         text.push_str(&format!("{key:<keys$}  {origin:<origins$}  {value}\n"));
     }
-    super::out(&text)
+    parts::out(&text)
 }
 
 /// Every plain value and every list of them: key, value, origin. Stages are shown by their names and looked up by number.
@@ -193,7 +193,7 @@ fn check(args: &CheckArgs) -> Result<()> {
     for file in &args.recipes {
         match recipe_file::sound(file) {
             Ok(recipe) => {
-                super::say(&recipe.notes);
+                parts::say(&recipe.notes);
                 crate::out!("{}", summary(file, &recipe, args.files));
                 unmeasured |= recipe.eval.is_none();
             }
@@ -203,7 +203,7 @@ fn check(args: &CheckArgs) -> Result<()> {
                     _ => 1,
                 };
                 let s = if found == 1 { "" } else { "s" };
-                super::out(&format!("{}: {found} error{s}\n", file.display()))?;
+                parts::out(&format!("{}: {found} error{s}\n", file.display()))?;
                 errors.push(e);
             }
         }
@@ -252,7 +252,7 @@ fn import(args: &ImportArgs) -> Result<()> {
         let e = Error::recipe(file, "expected the reference's YAML, found a recipe");
         return Err(e.hint("its top keys are train_config, data_config, clap_config and model_config"));
     };
-    super::say(&recipe.notes);
+    parts::say(&recipe.notes);
     crate::say!("note: `af2 plan {file} --gpus N --memory 80G` says whether a GPU holds it as it is");
     // A comment ends with its line.
     let in_a_line = |text: &str| text.replace(char::is_control, " ");
@@ -266,7 +266,7 @@ fn import(args: &ImportArgs) -> Result<()> {
     // What is written must be readable as what it is.
     recipe_file::parse(&text, &file, &[])?;
     match &args.out {
-        None => super::out(&text),
+        None => parts::out(&text),
         Some(out) => write(out, &text),
     }
 }

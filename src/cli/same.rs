@@ -22,7 +22,7 @@ const OWN: &[&str] = &[
 const PATHS: &[&str] = &["model.checkpoint", "model.lm", "model.clap", "model.base"];
 
 /// The run as keys and values.
-pub fn facts(recipe: &Recipe, which: Which, resume: &Resume, verify: bool) -> Result<Facts> {
+pub(crate) fn facts(recipe: &Recipe, which: Which, resume: &Resume, verify: bool) -> Result<Facts> {
     let whole = serde_json::to_value(recipe)
         .map_err(|e| Error::recipe(&recipe.name, format!("cannot be written as keys and values: {e}")))?;
     let mut all = Facts::new();

@@ -1,6 +1,7 @@
 //! `af2 synth`, `lm`, `clap`, `train`, `eval`, `report`: the steps of a recipe, one by one.
 
-use super::{parts::ArithmeticArgs, same, RecipeArgs};
+use super::parts::{self, ArithmeticArgs, RecipeArgs};
+use super::same;
 use crate::device;
 use crate::dist::{launch::Launch, note_alone, Place, Ranks};
 use crate::error::{Error, Result};
@@ -20,7 +21,7 @@ use std::time::Duration;
 use tch::Device;
 
 #[derive(Args)]
-pub struct EvalArgs {
+pub(crate) struct EvalArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
     /// A folder in the released layout; default: the recipe's last stage.
@@ -35,7 +36,7 @@ pub struct EvalArgs {
 
 /// How a job of a recipe is trained.
 #[derive(Args)]
-pub struct JobArgs {
+pub(crate) struct JobArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
     /// Go on where the run was: behind what is done, from the newest checkpoint that can be read; a run
@@ -49,7 +50,7 @@ pub struct JobArgs {
 }
 
 #[derive(Args)]
-pub struct TrainArgs {
+pub(crate) struct TrainArgs {
     #[command(flatten)]
     job: JobArgs,
     /// What is trained. Default: the recipe's stages; of a recipe without any, the one section that it has.
@@ -58,7 +59,7 @@ pub struct TrainArgs {
 }
 
 #[derive(Args)]
-pub struct LaunchArgs {
+pub(crate) struct LaunchArgs {
     /// Ranks; with CUDA one a GPU.
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     ranks: u16,
@@ -74,13 +75,13 @@ pub struct LaunchArgs {
 }
 
 #[derive(Args)]
-pub struct ReportArgs {
+pub(crate) struct ReportArgs {
     /// A run's folder, or a recipe whose output is meant.
     run: PathBuf,
 }
 
 impl EvalArgs {
-    pub fn run(&self) -> Result<()> {
+    pub(crate) fn run(&self) -> Result<()> {
         let mut recipe = self.recipe.load()?;
         if let Some(section) = &mut recipe.eval {
             section.precision = self.arithmetic.precision.unwrap_or(section.precision);
@@ -91,7 +92,7 @@ impl EvalArgs {
 }
 
 impl ReportArgs {
-    pub fn run(&self) -> Result<()> {
+    pub(crate) fn run(&self) -> Result<()> {
         let folder = if self.run.is_file() {
             recipe_file::load(&self.run, &[])?.output
         } else {
@@ -111,7 +112,7 @@ fn missing(recipe: &Recipe, section: &str) -> Error {
 }
 
 /// Writes the corpus.
-pub fn synth(recipe: &Recipe) -> Result<()> {
+pub(crate) fn synth(recipe: &Recipe) -> Result<()> {
     let spec = recipe.corpus.as_ref().ok_or_else(|| missing(recipe, "corpus"))?;
     let _held = lock::hold(&recipe.output, false)?;
     let bar = std::sync::Mutex::new(None);
@@ -133,17 +134,17 @@ pub fn synth(recipe: &Recipe) -> Result<()> {
 }
 
 /// Trains tokenizer and LM on the texts of all training manifests.
-pub fn lm(recipe: &Recipe) -> Result<()> {
+pub(crate) fn lm(recipe: &Recipe) -> Result<()> {
     alone(recipe, Which::Lm)
 }
 
 /// Trains AF-CLAP.
-pub fn clap(recipe: &Recipe) -> Result<()> {
+pub(crate) fn clap(recipe: &Recipe) -> Result<()> {
     alone(recipe, Which::Clap)
 }
 
 /// Trains the stages.
-pub fn train(recipe: &Recipe) -> Result<()> {
+pub(crate) fn train(recipe: &Recipe) -> Result<()> {
     alone(recipe, Which::Curriculum)
 }
 
@@ -216,7 +217,7 @@ fn agreed(resume: &Resume, ranks: &Ranks) -> Result<Resume> {
         Resume::From(_) => 2.0,
     };
     let mut first = [own];
-    ranks.from_first(&mut first)?;
+    ranks.of_first(&mut first)?;
     match (first[0], resume) {
         (0.0, _) => Ok(Resume::No),
         (1.0, _) => Ok(Resume::Auto),
@@ -232,14 +233,14 @@ fn agreed(resume: &Resume, ranks: &Ranks) -> Result<Resume> {
 }
 
 impl TrainArgs {
-    pub fn run(&self) -> Result<()> {
+    pub(crate) fn run(&self) -> Result<()> {
         self.job.run(self.which)
     }
 }
 
 impl JobArgs {
     /// Trains this job, or the one that the recipe is for.
-    pub fn run(&self, which: Option<Which>) -> Result<()> {
+    pub(crate) fn run(&self, which: Option<Which>) -> Result<()> {
         let resume = match self.resume.as_deref() {
             Some(word) if word == Path::new("auto") => Resume::Auto,
             Some(file) => Resume::From(file.to_path_buf()),
@@ -253,7 +254,7 @@ impl JobArgs {
                 .for_each(|note| crate::say!("note: {note}"));
         }
         if place.as_ref().is_none_or(|p| p.rank == 0) {
-            super::say(&recipe.notes);
+            parts::say(&recipe.notes);
         }
         let task = Task {
             which: which.map_or_else(|| Which::of(&recipe), Ok)?,
@@ -266,7 +267,7 @@ impl JobArgs {
 
 impl LaunchArgs {
     /// Returns the ranks' exit code.
-    pub fn run(&self) -> Result<i32> {
+    pub(crate) fn run(&self) -> Result<i32> {
         let launch = Launch {
             ranks: usize::from(self.ranks),
             arguments: self.command.clone(),
@@ -278,7 +279,7 @@ impl LaunchArgs {
 }
 
 /// Asks and scores.
-pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) -> Result<()> {
+pub(crate) fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) -> Result<()> {
     let section = recipe.eval.as_ref().ok_or_else(|| missing(recipe, "eval"))?;
     let _held = lock::hold(&recipe.output, false)?;
     let predictions = run::predictions::path(&recipe.output);
@@ -291,7 +292,7 @@ pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) ->
         preflight::evaluation(recipe, &folder).result()?;
         kernels::allow_tf32(section.tf32)?;
         let mut model = load::open(&folder, &load::Options::new(device(recipe)?))?;
-        super::say(&model.notes);
+        parts::say(&model.notes);
         model.tokenizer.special_tokens = recipe.data.special_tokens_in_texts;
         eval::run(recipe, section, &model, &predictions)?;
     }
@@ -301,7 +302,7 @@ pub fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) ->
 }
 
 /// Prints the table; writes table.md and curves.svg.
-pub fn report_run(folder: &Path) -> Result<()> {
+pub(crate) fn report_run(folder: &Path) -> Result<()> {
     let results = run::results::Results::read(&run::results::path(folder))?;
     crate::out!("{}", report::table::results(&results).terminal());
     let markdown = report::table::results(&results).markdown();

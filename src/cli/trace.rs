@@ -16,7 +16,7 @@ use tch::Tensor;
 /// clap_out, audio_transformer_out, layerN, logits, loss. With --llm and --ids a language model alone: input_ids,
 /// attention_mask, hidden_N, logits.
 #[derive(Args)]
-pub struct TraceArgs {
+pub(crate) struct TraceArgs {
     /// A folder in the released layout (safe_ckpt/, optional clap_ckpt/, llm/), a safe_ckpt folder itself, or one
     /// file: checkpoint_N.pt of the reference's trainer or of ours.
     #[arg(long, value_name = "PATH", required_unless_present = "ids")]
@@ -62,7 +62,7 @@ pub struct TraceArgs {
     windows: Option<usize>,
 }
 
-pub fn run(args: &TraceArgs) -> Result<()> {
+pub(crate) fn run(args: &TraceArgs) -> Result<()> {
     let (tensors, frames) = match (&args.ids, &args.how.llm) {
         (Some(ids), Some(llm)) => (language_model(llm, ids, &args.how.device)?, None),
         _ => {

@@ -20,12 +20,15 @@ const MOST_ITEMS: f64 = (1u64 << 30) as f64;
 pub struct Set {
     /// As the configuration writes it: `Clotho-AQA-AQA/train`. Its characters seed the shuffle.
     pub name: String,
+    /// Its items.
     pub manifest: Manifest,
+    /// How often an epoch passes over it, times [`Blend::global_weight`].
     pub weight: f64,
 }
 
 /// Sets in the configuration's order.
 pub struct Blend {
+    /// In the order of the configuration.
     pub sets: Vec<Set>,
     /// Multiplies every weight: 0.005 makes 200 virtual epochs of one pass.
     pub global_weight: f64,
@@ -58,7 +61,7 @@ impl Blend {
 
     /// Fails where an epoch cannot be made: so far away that double precision does not tell its positions apart, or with
     /// more items than any run sees.
-    pub fn reaches(&self, epoch: u64) -> Result<()> {
+    pub(crate) fn reaches(&self, epoch: u64) -> Result<()> {
         let mut items = 0.0;
         for (set, s) in self.sets.iter().enumerate() {
             let (from, to) = self.positions(set, epoch);
@@ -82,6 +85,10 @@ impl Blend {
         Ok(())
     }
 
+    /// Reads an item.
+    ///
+    /// # Errors
+    /// A manifest or shard that cannot be read any more.
     pub fn item(&self, pick: Pick) -> Result<Item> {
         self.sets[pick.set].manifest.item(pick.item)
     }
@@ -98,6 +105,7 @@ impl Blend {
         self.sets.iter().map(|s| s.manifest.len()).sum()
     }
 
+    /// Whether no set has an item.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -173,7 +181,7 @@ fn character_sum(name: &str) -> u64 {
 /// The part of an epoch of `n` items that a rank sees, in its order, as torch's `DistributedSampler(shuffle=True,
 /// seed=0)`: a permutation by the epoch's number, filled up from its beginning to a multiple of `world`, dealt out in
 /// turn.
-pub fn sampled(n: usize, epoch: u64, rank: usize, world: usize) -> Vec<usize> {
+pub(crate) fn sampled(n: usize, epoch: u64, rank: usize, world: usize) -> Vec<usize> {
     if n == 0 {
         return Vec::new();
     }

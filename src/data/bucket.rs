@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 /// How long an item is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Length {
+    /// Windows of 10 s.
     pub windows: usize,
     /// Text tokens, prompt and answer; 0 where they are not counted.
     pub tokens: usize,
@@ -59,7 +60,7 @@ const POOL: usize = 1024;
 
 /// Cuts items, given by their lengths in the epoch's order, into batches of indices; the order of the batches is the
 /// seed's. Every item is in exactly one batch; an item longer than the bounds allow is alone in its.
-pub fn batches(lengths: &[Length], limits: &Limits, seed: u64) -> Vec<Vec<usize>> {
+pub(crate) fn batches(lengths: &[Length], limits: &Limits, seed: u64) -> Vec<Vec<usize>> {
     let mut buckets: Vec<Vec<usize>> = vec![Vec::new(); EDGES.len() + 1];
     for (i, length) in lengths.iter().enumerate() {
         buckets[EDGES.partition_point(|edge| *edge < length.windows)].push(i);
@@ -112,7 +113,7 @@ fn longest(batch: &[usize], lengths: &[Length]) -> Length {
 
 /// The shares of a batching's computation that fall on padding, of windows and of tokens: 1 − Σ lengths ÷ Σ items ×
 /// longest.
-pub fn padding<'a>(batches: impl IntoIterator<Item = &'a [usize]>, lengths: &[Length]) -> (f64, f64) {
+pub(crate) fn padding<'a>(batches: impl IntoIterator<Item = &'a [usize]>, lengths: &[Length]) -> (f64, f64) {
     let (mut real, mut all) = ((0usize, 0usize), (0usize, 0usize));
     for batch in batches {
         let to = longest(batch, lengths);

@@ -6,8 +6,8 @@ use super::nearby;
 use crate::audio::{self, LogMel, Source, Span};
 use crate::error::{Error, Result};
 use crate::shapes::{Seconds, WINDOW_SAMPLES, WINDOW_SECONDS};
-use crate::text::in_texts::SpecialTokens;
 use crate::text::labels::{self, Batch as TextBatch};
+use crate::text::tokenizer::SpecialTokens;
 use crate::text::tokenizer::Tokenizer;
 use ndarray::Array3;
 use rayon::{prelude::*, ThreadPool, ThreadPoolBuilder};
@@ -22,15 +22,18 @@ use std::{
 /// Ordered by the name first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Clip {
+    /// The file, or the stretch of a shard.
     pub source: Source,
     /// Start in microseconds, so that a clip can be a key.
     start_us: u64,
+    /// Most windows of 10 s that are heard.
     pub windows: usize,
     /// Windows that a packed sound was cut to.
     packed: Option<usize>,
 }
 
 impl Clip {
+    /// A clip of a file of its own, from `start` on.
     pub fn new(path: PathBuf, start: Seconds, windows: usize) -> Self {
         Clip {
             source: Source {
@@ -58,6 +61,7 @@ impl Clip {
         &self.source.name
     }
 
+    /// The stretch of the file that is read.
     pub fn span(&self) -> Span {
         Span {
             start: Seconds(self.start_us as f64 / 1e6),
@@ -92,13 +96,15 @@ impl Clip {
 /// A question about a clip, with its answer.
 #[derive(Debug, Clone)]
 pub struct Example {
+    /// What is heard.
     pub clip: Clip,
+    /// What is asked, and the answer.
     pub item: Item,
 }
 
 impl Example {
     /// The question of a manifest's item.
-    pub fn read(manifest: &Manifest, index: usize, root: &Path, windows: usize) -> Result<Self> {
+    pub(crate) fn read(manifest: &Manifest, index: usize, root: &Path, windows: usize) -> Result<Self> {
         let item = manifest.item(index)?;
         Ok(Example {
             clip: Clip::of(manifest, &item, root, windows),
@@ -109,7 +115,7 @@ impl Example {
 
 impl Example {
     /// Fails where its texts hold special tokens and those are refused.
-    pub fn accepted(&self, tokenizer: &Tokenizer) -> Result<()> {
+    pub(crate) fn accepted(&self, tokenizer: &Tokenizer) -> Result<()> {
         if tokenizer.special_tokens != SpecialTokens::Refuse {
             return Ok(());
         }

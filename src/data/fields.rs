@@ -1,8 +1,9 @@
 //! The JSON object of an item, field by field: with what is no JSON in it, and with the names that stand twice, of which a map
 //! would lose one.
 
-use super::item::Problems;
+use super::problems::Problems;
 use super::python::{depth, mend, Odd};
+use crate::error::Error;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -50,7 +51,7 @@ pub(super) struct Fields {
 
 impl Fields {
     /// Reads an object. Only fields that `wanted` names are kept; of the others only the names are looked at.
-    pub fn read(text: &[u8], wanted: &[&str], place: &str, problems: &mut Problems) -> Option<Self> {
+    pub(crate) fn read(text: &[u8], wanted: &[&str], place: &str, problems: &mut Problems) -> Option<Self> {
         let deep = depth(text);
         if deep > MOST_DEEP {
             problems.add(
@@ -93,22 +94,22 @@ impl Fields {
         Some(fields)
     }
 
-    pub fn get(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key)
     }
 
     /// What is odd about a field.
-    pub fn odd(&self, key: &str) -> Option<&Odd> {
+    pub(crate) fn odd(&self, key: &str) -> Option<&Odd> {
         self.odd.get(key)
     }
 
-    pub fn set(&mut self, key: &str, value: Value) {
+    pub(crate) fn set(&mut self, key: &str, value: Value) {
         self.odd.remove(key);
         self.values.insert(key.to_owned(), value);
     }
 
     /// Gives a field the value of another, and what is odd about it.
-    pub fn copy(&mut self, from: &str, to: &str) {
+    pub(crate) fn copy(&mut self, from: &str, to: &str) {
         if let Some(value) = self.values.get(from).cloned() {
             self.values.insert(to.to_owned(), value);
         }
@@ -118,13 +119,24 @@ impl Fields {
     }
 
     /// A field in words.
-    pub fn found(&self, key: &str) -> String {
+    pub(crate) fn found(&self, key: &str) -> String {
         match (self.odd.get(key), self.values.get(key)) {
             (Some(Odd::Number(word)), _) => (*word).to_owned(),
             (Some(Odd::Half(escape)), _) => format!("half a character, {escape}"),
             (None, Some(value)) => shown(value),
             (None, None) => "nothing".to_owned(),
         }
+    }
+
+    /// Says that a field is not what it should be.
+    pub(crate) fn wrong(&self, place: &str, key: &str, expected: &str, problems: &mut Problems) {
+        let e = Error::data(problems.path, format!("{place}.{key}"), expected, self.found(key));
+        problems.push(match self.odd(key) {
+            Some(Odd::Half(_)) => e.hint(
+                "a text that was cut in the middle of a character, or decoded with errors='surrogateescape': write it again",
+            ),
+            _ => e,
+        });
     }
 }
 

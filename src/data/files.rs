@@ -65,7 +65,7 @@ impl Stamp {
 
 impl Files {
     /// Keeps a file that was just opened.
-    pub fn add(&mut self, path: &Path, file: File) -> Result<()> {
+    pub(crate) fn add(&mut self, path: &Path, file: File) -> Result<()> {
         let stamp = Stamp::of(&file.metadata().map_err(|e| Error::io(path, e))?);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         keep(number, Arc::new(file));
@@ -77,7 +77,7 @@ impl Files {
     }
 
     /// Keeps a file's text in memory.
-    pub fn add_text(&mut self, path: &Path, text: String) {
+    pub(crate) fn add_text(&mut self, path: &Path, text: String) {
         self.0.push(Place {
             path: path.into(),
             held: Held::Text(text.into_bytes().into()),
@@ -85,17 +85,17 @@ impl Files {
     }
 
     /// All files of another list, behind these.
-    pub fn extend(&mut self, other: Files) {
+    pub(crate) fn extend(&mut self, other: Files) {
         // What is dropped is empty.
         let mut other = other;
         self.0.append(&mut other.0);
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub fn path(&self, file: u32) -> &Arc<Path> {
+    pub(crate) fn path(&self, file: u32) -> &Arc<Path> {
         &self.0[file as usize].path
     }
 
@@ -103,7 +103,7 @@ impl Files {
     ///
     /// # Errors
     /// A file that cannot be read, or that is another one than it was.
-    pub fn read(&self, file: u32, at: u64, len: usize) -> Result<Vec<u8>> {
+    pub(crate) fn read(&self, file: u32, at: u64, len: usize) -> Result<Vec<u8>> {
         let place = &self.0[file as usize];
         match &place.held {
             Held::Text(text) => {

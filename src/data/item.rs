@@ -1,15 +1,11 @@
 //! Items and their JSON.
 
 use super::fields::Fields;
+use super::problems::Problems;
 use super::python::Odd;
 use crate::audio::Stretch;
-use crate::error::{Error, Result};
 use crate::shapes::Seconds;
 use serde_json::Value;
-use std::path::Path;
-
-/// Problems that are told before the rest is only counted.
-const MOST_PROBLEMS: usize = 20;
 
 /// One question about one clip.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,8 +14,11 @@ pub struct Item {
     pub key: String,
     /// Audio file, relative to the manifest's folder of audio.
     pub name: String,
+    /// The question.
     pub prompt: String,
+    /// The right answer.
     pub output: String,
+    /// Length of the sound, where the manifest says it.
     pub duration: Option<Seconds>,
     /// Where in the file the clip begins; 0 unless `audio_start` says otherwise.
     pub audio_start: Seconds,
@@ -34,6 +33,7 @@ pub struct Item {
 /// A sound inside a tar shard.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Member {
+    /// The shard, and the bytes of the sound in it.
     pub place: Stretch,
     /// Windows that it was packed for: 16 kHz int16 as the model hears it. None for any other sound.
     pub packed: Option<usize>,
@@ -76,7 +76,7 @@ pub(super) fn parse(key: &str, place: &str, fields: &Fields, problems: &mut Prob
             a.iter().filter_map(Value::as_str).map(str::to_owned).collect()
         }
         _ => {
-            problems.field(place, "labels", "a list of strings", fields);
+            fields.wrong(place, "labels", "a list of strings", problems);
             Vec::new()
         }
     };
@@ -98,11 +98,11 @@ fn string(fields: &Fields, place: &str, key: &str, problems: &mut Problems) -> O
     match (fields.odd(key), fields.get(key)) {
         (None, Some(Value::String(s))) => Some(s.clone()),
         (Some(Odd::Half(_)), _) => {
-            problems.field(place, key, "whole characters", fields);
+            fields.wrong(place, key, "whole characters", problems);
             None
         }
         _ => {
-            problems.field(place, key, "a string", fields);
+            fields.wrong(place, key, "a string", problems);
             None
         }
     }
@@ -125,77 +125,8 @@ fn number(
         (Some(Odd::Number("NaN")), Some(Value::Null)) | (None, None | Some(Value::Null)) => None,
         (None, Some(v)) if v.as_f64().is_some_and(|n| (0.0..=most).contains(&n)) => v.as_f64(),
         _ => {
-            problems.field(place, key, expected, fields);
+            fields.wrong(place, key, expected, problems);
             None
         }
-    }
-}
-
-/// The same errors, the last of them with something to try.
-pub(super) fn hinted(e: Error, hint: &str) -> Error {
-    match e {
-        Error::Many(mut all) => {
-            let last = all.pop().map(|e| e.hint(hint));
-            all.extend(last);
-            Error::Many(all)
-        }
-        e => e.hint(hint),
-    }
-}
-
-/// What is wrong with a manifest, told at once.
-pub(super) struct Problems<'a> {
-    path: &'a Path,
-    told: Vec<Error>,
-    more: usize,
-}
-
-impl<'a> Problems<'a> {
-    pub fn new(path: &'a Path) -> Self {
-        Problems {
-            path,
-            told: Vec::new(),
-            more: 0,
-        }
-    }
-
-    pub fn add(&mut self, key: &str, expected: &str, found: &str) {
-        self.push(Error::data(self.path, key, expected, found));
-    }
-
-    /// [`Problems::add`] with something to try.
-    pub fn hint(&mut self, key: &str, expected: &str, found: &str, hint: &str) {
-        self.push(Error::data(self.path, key, expected, found).hint(hint));
-    }
-
-    /// A field that is not what it should be.
-    pub fn field(&mut self, place: &str, key: &str, expected: &str, fields: &Fields) {
-        let e = Error::data(self.path, format!("{place}.{key}"), expected, fields.found(key));
-        self.push(match fields.odd(key) {
-            Some(Odd::Half(_)) => e.hint(
-                "a text that was cut in the middle of a character, or decoded with errors='surrogateescape': write it again",
-            ),
-            _ => e,
-        });
-    }
-
-    /// An error of another kind.
-    pub fn push(&mut self, e: Error) {
-        match self.told.len() < MOST_PROBLEMS {
-            true => self.told.push(e),
-            false => self.more += 1,
-        }
-    }
-
-    pub fn finish(mut self) -> Result<()> {
-        if self.more > 0 {
-            self.told.push(Error::data(
-                self.path,
-                "data",
-                "no problem",
-                format!("{} more", self.more),
-            ));
-        }
-        crate::error::all(self.told)
     }
 }

@@ -1,10 +1,10 @@
 //! The reference's JSON: one object with the split, and under `data` an item a number. Also a list of items.
 
 use super::fields::{passes, shown, Pairs};
-use super::item::Problems;
 use super::kinds::Kind;
 use super::lines::{self, check, MOST_ITEM_BYTES};
 use super::manifest::{Entry, Form, Keys, Manifest};
+use super::problems::Problems;
 use super::python::{blank, unblank};
 use crate::error::{Error, Result};
 use crate::fsutil;

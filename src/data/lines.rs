@@ -2,10 +2,10 @@
 
 use super::fields::passes;
 use super::files::Files;
-use super::item::{self, Problems};
-use super::json;
+use super::item;
 use super::kinds::Kind;
 use super::manifest::{Entry, Form, Keys, Manifest};
+use super::problems::Problems;
 use crate::error::{Error, Result};
 use crate::fsutil;
 use rayon::prelude::*;
@@ -37,16 +37,7 @@ pub(super) fn open(path: &Path, mut file: File, kind: Kind) -> Result<Manifest> 
             found
         }
     };
-    if let Err(e) = problems.finish() {
-        // A JSON manifest under the other's name.
-        return Err(match json::whole(path) {
-            true => {
-                let hint = "the file is one JSON value, not a value a line: let its name end in .json";
-                item::hinted(e, hint)
-            }
-            false => e,
-        });
-    }
+    problems.finish()?;
     let (entries, numbers) = found;
     let keys = match numbers.iter().copied().eq(0..numbers.len() as u64) {
         true => Keys::InOrder,

@@ -75,17 +75,21 @@ pub enum BadItems {
 
 /// Makes a rank's batches.
 pub struct Loader<'a> {
+    /// Which items make which batch.
     pub order: Order,
     /// Audio lies below this.
     pub root: PathBuf,
     /// Most windows of 10 s of an item.
     pub windows: usize,
+    /// Makes mel spectrograms of clips.
     pub ears: &'a Ears,
+    /// Makes tokens of texts.
     pub tokenizer: &'a Tokenizer,
     /// Most text tokens of an item.
     pub max_tokens: usize,
     /// Where bad items are noted.
     pub ledger: Ledger,
+    /// What an item that cannot be used does.
     pub bad_items: BadItems,
     /// Clips whose features are known: they are not heard.
     pub known: HashSet<Clip>,
@@ -97,6 +101,7 @@ pub struct Loader<'a> {
 
 /// A batch of plain arrays.
 pub struct Prepared {
+    /// Its items, in order.
     pub examples: Vec<Example>,
     /// (W_i, 1001, 64) each; none when the features of all clips are known already.
     pub mels: Vec<Arc<Array3<f32>>>,

@@ -4,9 +4,9 @@
 //! is read when it is asked for; all of them are checked when the manifest is opened.
 
 use super::files::{self, Files};
-use super::item::{self, Item, Member, Problems};
-use super::kinds::{self, Kind};
-use super::{json, lines, nearby, shards};
+use super::item::{self, Item, Member};
+use super::problems::{self, Problems};
+use super::samples::{self, Sound};
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 /// A data set's split.
 #[derive(Debug)]
 pub struct Manifest {
+    /// The file.
     pub path: PathBuf,
     /// `flamingo_task`; the file's folder for JSON lines.
     pub task: String,
+    /// Train, val or test, as the file says it.
     pub split: String,
     /// `split_path`, relative to the data root.
     pub audio_folder: PathBuf,
@@ -27,7 +29,7 @@ pub struct Manifest {
     pub(super) entries: Vec<Entry>,
     pub(super) keys: Keys,
     /// Of shards, each item's sound; else empty.
-    pub(super) sounds: Vec<shards::Sound>,
+    pub(super) sounds: Vec<Sound>,
     /// Items by their places in the file, where these are not the order of their numbers.
     pub(super) file_order: Option<Vec<usize>>,
 }
@@ -59,35 +61,6 @@ pub(super) enum Keys {
 }
 
 impl Manifest {
-    /// Opens a manifest of any form: the reference's JSON, a list of items, JSON lines, a tar shard or a folder of them.
-    /// Everything that is wrong with the file is told at once.
-    ///
-    /// # Errors
-    /// What is no regular file, and what is none of these, by its name where that is known.
-    pub fn open(path: &Path) -> Result<Self> {
-        let meta = std::fs::metadata(path)
-            .map_err(|e| Error::io(path, e).hint("data.sets names manifests relative to data.root"))
-            .map_err(nearby::hinted)?;
-        if meta.is_dir() {
-            return shards::open(path);
-        }
-        let file = files::open(path)?;
-        let first = kinds::first(path, &file)?;
-        let is = |extensions: &[&str]| {
-            let own = path.extension().map(|e| e.to_ascii_lowercase());
-            own.is_some_and(|e| extensions.iter().any(|x| e == *x))
-        };
-        let kind = match is(&["tar"]) {
-            true => Kind::Tar,
-            false => kinds::of(path, &first)?,
-        };
-        match kind {
-            Kind::Tar => shards::open(path),
-            kind if is(&["jsonl", "ndjson", "jsonlines"]) => lines::open(path, file, kind),
-            kind => json::open(path, file, kind),
-        }
-    }
-
     /// A manifest without items that says nothing of itself: its names are those of its place.
     pub(super) fn named(path: &Path) -> Manifest {
         let name =
@@ -117,6 +90,7 @@ impl Manifest {
         self.entries.len()
     }
 
+    /// Whether it has no item.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -149,14 +123,14 @@ impl Manifest {
         let path = self.files.path(entry.file);
         let bytes = self.files.read(entry.file, entry.at, entry.len as usize)?;
         if let Some(sound) = self.sounds.get(index) {
-            return shards::item(&key, path, sound, &bytes);
+            return samples::item(&key, path, sound, &bytes);
         }
         let mut problems = Problems::new(path);
         let item = item::read(&key, &place, &bytes, &mut problems);
         match (item, problems.finish()) {
             (Some(item), Ok(())) => Ok(item),
             // It was looked at when the manifest was opened.
-            (_, Err(e)) => Err(item::hinted(e, "the file changed while it was open")),
+            (_, Err(e)) => Err(problems::hinted(e, "the file changed while it was open")),
             (None, Ok(())) => Err(files::changed(path)),
         }
     }
@@ -179,7 +153,7 @@ impl Manifest {
     }
 
     /// Whether sounds lie in shards, which are best read from front to back.
-    pub fn in_shards(&self) -> bool {
+    pub(crate) fn in_shards(&self) -> bool {
         self.form == Form::Shards
     }
 
@@ -205,7 +179,7 @@ impl Manifest {
     }
 
     /// The audio file of an item, for messages too: of a sound in a shard `SHARD.tar/NAME`.
-    pub fn audio_path(&self, root: &Path, item: &Item) -> PathBuf {
+    pub(crate) fn audio_path(&self, root: &Path, item: &Item) -> PathBuf {
         match &item.sound {
             Some(Member { place, .. }) => place.file.join(&item.name),
             None => root.join(&self.audio_folder).join(&item.name),

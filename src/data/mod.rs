@@ -3,7 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `item`, `manifest`, `json`, `lines`, `shards`, `samples`, `tar` | what is asked about which sound: JSON, JSON lines, tar shards |
-//! | `fields`, `python`, `kinds`, `files` | what other tools write into them, what a file is, how many are open |
+//! | `open`, `kinds` | what a file is, and which of these reads it |
+//! | `fields`, `python`, `problems`, `files` | what other tools write into them, what is wrong there, how many are open |
 //! | `blend`, `numpy` | the reference's shares and shuffles |
 //! | `order`, `bucket` | an epoch's batches for a rank, from a cursor on |
 //! | `feed`, `nearby` | an item's clip, mel and tokens; what is there under nearly its name |
@@ -25,8 +26,10 @@ pub mod loader;
 pub mod manifest;
 mod nearby;
 pub mod numpy;
+mod open;
 pub mod order;
-pub mod pack;
+pub(crate) mod pack;
+mod problems;
 mod python;
 mod samples;
 pub mod shards;

@@ -60,6 +60,7 @@ pub struct DefaultRng {
 }
 
 impl DefaultRng {
+    /// Seeded as `numpy.random.default_rng(seed)`.
     pub fn new(seed: u64) -> Self {
         let [a, b, c, d] = SeedSequence::new(seed).state().map(u128::from);
         DefaultRng {

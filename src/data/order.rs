@@ -32,10 +32,15 @@ pub enum Batching {
 
 /// Everything that decides an order.
 pub struct Order {
+    /// The sets and their shares.
     pub blend: Blend,
+    /// How they are mixed.
     pub mixing: Mixing,
+    /// How items become batches.
     pub batching: Batching,
+    /// Of all shuffles.
     pub seed: u64,
+    /// This rank, from 0.
     pub rank: usize,
     /// Number of ranks.
     pub world: usize,
@@ -47,13 +52,14 @@ pub struct Order {
 /// Where a run is in its data. The same on every rank after the same number of batches.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cursor {
+    /// The epoch in work, from 0.
     pub epoch: u64,
     /// Batches of this epoch that all ranks together have had.
     pub batches: u64,
     /// Items of each of them, where they have a fixed number: other ranks may go on in batches of another size.
     #[serde(default)]
     pub size: u64,
-    /// [`Order::fingerprint`]: another order has other items behind the same numbers. Empty for the beginning.
+    /// `Order::fingerprint`: another order has other items behind the same numbers. Empty for the beginning.
     #[serde(default)]
     pub order: String,
 }
@@ -69,6 +75,10 @@ impl Cursor {
             .map_err(|e| Error::data(path, format!("line {}", e.line()), "a cursor", e.to_string()))
     }
 
+    /// Writes it as JSON, whole or not at all.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         crate::fsutil::write_json(path, &serde_json::json!(self))
     }
@@ -82,7 +92,6 @@ const MOST: u64 = 1 << 53;
 /// One rank's part of an epoch, from a cursor on.
 #[derive(Debug)]
 pub struct Epoch {
-    pub number: u64,
     /// The epoch's items, of all ranks.
     pub picks: Vec<Pick>,
     /// This rank's batches, as indices of `picks`. Every rank has as many; one is empty only where an epoch's end holds
@@ -95,7 +104,7 @@ pub struct Epoch {
 impl Order {
     /// A short hash of all that decides the order. The number of ranks and the size of batches are part of it in the
     /// reference's own only: other orders go on with any number, in batches of any size.
-    pub fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         let sets: Vec<_> = (self.blend.sets.iter())
             .map(|s| (&s.name, s.manifest.len(), s.weight))
             .collect();
@@ -192,7 +201,6 @@ impl Order {
             order: order.clone(),
         });
         Ok(Epoch {
-            number: epoch,
             after: after.collect(),
             picks,
             batches,

@@ -22,7 +22,7 @@ const AT_ONCE: usize = 64;
 const TAR_BLOCK: usize = 512;
 
 /// How a manifest is packed.
-pub struct Packing<'a> {
+pub(crate) struct Packing<'a> {
     /// Audio paths are relative to this.
     pub root: &'a Path,
     /// Most windows of 10 s of an item: what the stage that hears it says.
@@ -40,7 +40,7 @@ pub struct Packing<'a> {
 ///
 /// # Errors
 /// A folder that holds shards already; files that cannot be written; more bad items than the ledger's budget allows.
-pub fn pack(
+pub(crate) fn pack(
     manifest: &Manifest,
     folder: &Path,
     packing: &Packing,

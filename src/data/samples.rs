@@ -1,16 +1,21 @@
 //! The samples of a tar shard: which of its members belong together, and which of them count.
 
+use super::fields::Fields;
 use super::files::{self, Files};
-use super::item::Problems;
-use super::shards::{read, Sound};
+use super::item::{self, Item, Member};
+use super::problems::Problems;
 use super::tar;
-use crate::error::Result;
+use crate::audio::Stretch;
+use crate::error::{Error, Result};
 use crate::fsutil;
+use serde_json::Value;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+/// What is asked about a sound that comes with a caption only.
+pub const CAPTION_PROMPT: &str = "Describe the sound in detail.";
 /// A sample's text is not longer.
 const MOST_TEXT: u64 = 1 << 20;
 /// No sound is shorter; what is may be a pointer to one.
@@ -22,6 +27,16 @@ const SOUNDS: &[&str] = &[
     "wav", "flac", "mp3", "ogg", "oga", "m4a", "mp4", "aac", "aif", "aiff", "aifc", "caf", "au", "snd",
     "sph", "rf64", "bw64", "bwf", "w64", "opus", "mp2", "mka", "webm", "wma", "amr", "ape", "wv", "3gp",
 ];
+
+/// Where a sample's sound is.
+#[derive(Debug, Clone)]
+pub(super) struct Sound {
+    pub name: Box<str>,
+    pub at: u64,
+    pub len: u64,
+    /// Whether the text is a caption and no JSON.
+    pub plain: bool,
+}
 
 /// A shard's samples, in its order.
 pub(super) struct Shard {
@@ -65,7 +80,7 @@ impl Part {
 
 impl Shard {
     /// Looks at all members, and reads the texts.
-    pub fn read(path: &Path) -> Result<Self> {
+    pub(crate) fn read(path: &Path) -> Result<Self> {
         let file = files::open(path)?;
         let shared: Arc<Path> = path.into();
         let mut problems = Problems::new(path);
@@ -237,4 +252,75 @@ fn split(member: tar::Member) -> Option<(String, Part)> {
             len,
         },
     ))
+}
+
+/// The item that a sample's text says.
+pub(super) fn item(key: &str, shard: &Arc<Path>, sound: &Sound, text: &[u8]) -> Result<Item> {
+    let mut problems = Problems::new(shard);
+    let named = format!("{key}.json");
+    let item = read(key, &named, shard, sound, text, &mut problems);
+    problems.finish()?;
+    item.ok_or_else(|| Error::data(&**shard, key, "a sample", "none"))
+}
+
+/// The text `named` of the sample `key`.
+fn read(
+    key: &str,
+    named: &str,
+    shard: &Arc<Path>,
+    sound: &Sound,
+    text: &[u8],
+    problems: &mut Problems,
+) -> Option<Item> {
+    let text = match fsutil::text_from_bytes(&shard.join(named), text.to_vec()) {
+        Ok(text) => text,
+        Err(e) => {
+            problems.push(e);
+            return None;
+        }
+    };
+    let mut own_key = key.to_owned();
+    let (mut packed, mut fields) = (None, Fields::default());
+    if sound.plain {
+        fields.set("prompt", CAPTION_PROMPT.into());
+        fields.set("output", text.trim().into());
+    } else {
+        let wanted = [item::FIELDS, &["caption", "text", "af2", "key"]].concat();
+        fields = Fields::read(text.as_bytes(), &wanted, named, problems)?;
+        let caption = ["caption", "text"].into_iter().find(|k| fields.get(k).is_some());
+        if let Some(caption) = caption.filter(|_| fields.get("output").is_none()) {
+            // Several captions of one sound: the first.
+            let first = fields
+                .get(caption)
+                .and_then(Value::as_array)
+                .and_then(|all| all.first());
+            match first.cloned().filter(|_| fields.odd(caption).is_none()) {
+                Some(first) => fields.set("output", first),
+                None => fields.copy(caption, "output"),
+            }
+            if fields.get("prompt").is_none() {
+                fields.set("prompt", CAPTION_PROMPT.into());
+            }
+        }
+        let windows = fields.get("af2").and_then(|a| a.get("windows"));
+        packed = windows.and_then(Value::as_u64).map(|w| w as usize);
+        if let Some(k) = fields
+            .get("key")
+            .and_then(Value::as_str)
+            .filter(|_| packed.is_some())
+        {
+            own_key = k.to_owned();
+        }
+    }
+    fields.set("name", Value::from(&*sound.name));
+    let mut item = item::parse(&own_key, named, &fields, problems)?;
+    item.sound = Some(Member {
+        place: Stretch {
+            file: shard.clone(),
+            at: sound.at,
+            len: sound.len,
+        },
+        packed,
+    });
+    Some(item)
 }

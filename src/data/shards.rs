@@ -12,50 +12,36 @@
 //!
 //! Shards are never unpacked: a member's place is noted when they are opened, and its bytes are read from there.
 
-use super::fields::Fields;
-use super::item::{self, Item, Member, Problems};
 use super::manifest::{Entry, Form, Keys, Manifest};
 use super::samples::Shard;
-use crate::audio::Stretch;
+pub use super::samples::CAPTION_PROMPT;
 use crate::error::{Error, Result};
-use crate::fsutil;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-/// What is asked about a sound that comes with a caption only.
-pub const CAPTION_PROMPT: &str = "Describe the sound in detail.";
 /// Ends of names of shards that were packed once more.
 const PACKED: &[&str] = &[
     ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.lz4",
 ];
 /// Beside the shards that [`super::pack`] writes.
-pub const INDEX: &str = "index.json";
+pub(crate) const INDEX: &str = "index.json";
 
 /// What a packed folder says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Index {
+    /// The task's name.
     pub task: String,
+    /// Train, val or test.
     pub split: String,
     /// Items of all shards.
     pub items: usize,
+    /// Tar files.
     pub shards: usize,
     /// Window budget that the sounds were cut to; another one would have normalised them differently.
     pub windows: usize,
     /// Samples per second of the sounds.
     pub sample_rate: u32,
-}
-
-/// Where a sample's sound is.
-#[derive(Debug, Clone)]
-pub(super) struct Sound {
-    pub name: Box<str>,
-    pub at: u64,
-    pub len: u64,
-    /// Whether the text is a caption and no JSON.
-    pub plain: bool,
 }
 
 /// Opens one `.tar`, or all of a folder in the order of their names.
@@ -138,75 +124,4 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     shards.sort();
     Ok(shards)
-}
-
-/// The item that a sample's text says.
-pub(super) fn item(key: &str, shard: &Arc<Path>, sound: &Sound, text: &[u8]) -> Result<Item> {
-    let mut problems = Problems::new(shard);
-    let named = format!("{key}.json");
-    let item = read(key, &named, shard, sound, text, &mut problems);
-    problems.finish()?;
-    item.ok_or_else(|| Error::data(&**shard, key, "a sample", "none"))
-}
-
-/// The text `named` of the sample `key`.
-pub(super) fn read(
-    key: &str,
-    named: &str,
-    shard: &Arc<Path>,
-    sound: &Sound,
-    text: &[u8],
-    problems: &mut Problems,
-) -> Option<Item> {
-    let text = match fsutil::text_from_bytes(&shard.join(named), text.to_vec()) {
-        Ok(text) => text,
-        Err(e) => {
-            problems.push(e);
-            return None;
-        }
-    };
-    let mut own_key = key.to_owned();
-    let (mut packed, mut fields) = (None, Fields::default());
-    if sound.plain {
-        fields.set("prompt", CAPTION_PROMPT.into());
-        fields.set("output", text.trim().into());
-    } else {
-        let wanted = [item::FIELDS, &["caption", "text", "af2", "key"]].concat();
-        fields = Fields::read(text.as_bytes(), &wanted, named, problems)?;
-        let caption = ["caption", "text"].into_iter().find(|k| fields.get(k).is_some());
-        if let Some(caption) = caption.filter(|_| fields.get("output").is_none()) {
-            // Several captions of one sound: the first.
-            let first = fields
-                .get(caption)
-                .and_then(Value::as_array)
-                .and_then(|all| all.first());
-            match first.cloned().filter(|_| fields.odd(caption).is_none()) {
-                Some(first) => fields.set("output", first),
-                None => fields.copy(caption, "output"),
-            }
-            if fields.get("prompt").is_none() {
-                fields.set("prompt", CAPTION_PROMPT.into());
-            }
-        }
-        let windows = fields.get("af2").and_then(|a| a.get("windows"));
-        packed = windows.and_then(Value::as_u64).map(|w| w as usize);
-        if let Some(k) = fields
-            .get("key")
-            .and_then(Value::as_str)
-            .filter(|_| packed.is_some())
-        {
-            own_key = k.to_owned();
-        }
-    }
-    fields.set("name", Value::from(&*sound.name));
-    let mut item = item::parse(&own_key, named, &fields, problems)?;
-    item.sound = Some(Member {
-        place: Stretch {
-            file: shard.clone(),
-            at: sound.at,
-            len: sound.len,
-        },
-        packed,
-    });
-    Some(item)
 }

@@ -1,7 +1,7 @@
 //! The members of a tar file: their names and where they lie. Headers are read, what they describe is skipped.
 
-use super::item::Problems;
 use super::kinds;
+use super::problems::Problems;
 use crate::error::{Error, Result};
 use crate::fsutil;
 use std::fs::File;

@@ -2,7 +2,7 @@
 //! that differ are named, with their keys.
 
 use super::meeting::{ask, names, Table};
-use super::words;
+use super::words::words;
 use crate::error::short;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ const MOST_KINDS: usize = 4;
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// `a.b` for keys; of a list by its items' names where they have some, else by their numbers.
-pub fn flatten(at: &str, value: &Value, all: &mut Facts) {
+pub(crate) fn flatten(at: &str, value: &Value, all: &mut Facts) {
     let below = |key: &str| match at {
         "" => key.to_owned(),
         at => format!("{at}.{key}"),

@@ -13,7 +13,7 @@ use tch::Device;
 const FINISH: Duration = Duration::from_secs(30);
 
 /// Gives up what hangs.
-pub struct Guardian {
+pub(crate) struct Guardian {
     state: Arc<State>,
     thread: Option<JoinHandle<()>>,
 }
@@ -29,11 +29,11 @@ struct State {
 }
 
 /// While it lives, hanging is watched for.
-pub struct Guarded<'g>(&'g State);
+pub(crate) struct Guarded<'g>(&'g State);
 
 impl Guardian {
     /// `give_up` frees the device where one guarded stretch lasts longer than `timeout`; `begin` is the thread's first work.
-    pub fn new(
+    pub(crate) fn new(
         timeout: Duration,
         begin: impl FnOnce() + Send + 'static,
         give_up: impl Fn() + Send + 'static,
@@ -63,19 +63,19 @@ impl Guardian {
         }
     }
 
-    pub fn guarded(&self) -> Guarded<'_> {
+    pub(crate) fn guarded(&self) -> Guarded<'_> {
         *lock(&self.state.since) = Some(Instant::now());
         Guarded(&self.state)
     }
 
     /// A whole step was queued.
-    pub fn mark(&self, device: Device) -> Result<()> {
+    pub(crate) fn mark(&self, device: Device) -> Result<()> {
         *lock(&self.state.mark) = Mark::behind(device)?;
         Ok(())
     }
 
     /// Whether the device has made it. Waits a little for work that is on its way.
-    pub fn reached(&self) -> bool {
+    pub(crate) fn reached(&self) -> bool {
         let until = Instant::now() + FINISH;
         loop {
             if let Some(reached) = *lock(&self.state.given_up) {

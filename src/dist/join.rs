@@ -2,9 +2,11 @@
 //! is bounded by one timeout.
 
 use super::agreement::{self, Facts};
+use super::left::LEFT;
 use super::machine::{self, Machines};
 use super::meeting::{self, Table};
-use super::{words, Place, LEFT, NCCL};
+use super::place::Place;
+use super::words::{words, NCCL};
 use crate::error::{short, Error, Result};
 use crate::ffi::c10d::{self, Host, Meeting, ProcessGroup, Store};
 use std::net::IpAddr;

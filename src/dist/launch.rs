@@ -18,10 +18,10 @@ const FAREWELL: Duration = Duration::from_secs(15);
 /// A rank's exit code where it lost others.
 const RANKS_LOST: i32 = 11;
 /// What a shell says of a program that SIGINT has ended.
-pub const INTERRUPTED: i32 = 130;
+pub(crate) const INTERRUPTED: i32 = 130;
 
 /// What is started, and how.
-pub struct Launch {
+pub(crate) struct Launch {
     pub ranks: usize,
     /// What follows the program's name.
     pub arguments: Vec<String>,
@@ -36,7 +36,7 @@ impl Launch {
     ///
     /// # Errors
     /// A store or a process that cannot be started.
-    pub fn run(&self) -> Result<i32> {
+    pub(crate) fn run(&self) -> Result<i32> {
         let server = StoreServer::start()?;
         let program = std::env::current_exe().map_err(|e| Error::io("af2", e))?;
         let signals = Signals::forward()?;

@@ -15,7 +15,7 @@ pub(super) struct Machines {
 
 /// Where a rank is, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seat {
+pub(crate) struct Seat {
     pub host: String,
     /// The cores that it may run on, as the kernel lists them.
     pub cpus: String,
@@ -36,14 +36,14 @@ impl Word {
         Word {
             host: host(),
             process: std::process::id(),
-            allowed: Allowed::here(),
+            allowed: Allowed::here(boot()),
         }
     }
 }
 
 impl Machines {
     /// One process.
-    pub fn alone() -> Self {
+    pub(crate) fn alone() -> Self {
         of(vec![Word::own()], 0)
     }
 }
@@ -88,7 +88,7 @@ fn of(words: Vec<Word>, rank: usize) -> Machines {
 }
 
 /// Names this machine since it was started.
-pub fn boot() -> String {
+pub(crate) fn boot() -> String {
     let read = |path: &str| {
         std::fs::read_to_string(path)
             .unwrap_or_default()
@@ -102,7 +102,7 @@ pub fn boot() -> String {
 }
 
 /// This machine's name, for people.
-pub fn host() -> String {
+pub(crate) fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
         "" => "this machine".into(),

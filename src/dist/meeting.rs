@@ -1,7 +1,7 @@
 //! How ranks agree on which round of a run this is. A store may outlive many: torchrun's agents keep theirs over restarts, and do
 //! not count these alike on every node.
 
-use super::words;
+use super::words::words;
 use crate::ffi::c10d::Store;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -1,31 +1,38 @@
 //! The ranks of a run: who they are, what they tell each other, and what happens when one is gone.
 //!
-//! Ranks are started by torchrun, Slurm or [`launch`], and find each other through the variables these set. On CPU they
+//! Ranks are started by torchrun, Slurm or `launch`, and find each other through the variables these set. On CPU they
 //! talk through Gloo, on CUDA through NCCL, both libtorch's own.
 
 mod agreement;
 mod guardian;
 mod join;
-pub mod launch;
-pub mod machine;
+pub(crate) mod launch;
+mod left;
+pub(crate) mod machine;
 mod meeting;
 mod place;
 mod share;
+mod words;
 
-pub use agreement::{flatten, Facts};
-pub use place::{note_alone, Place};
+pub(crate) use agreement::flatten;
+pub use agreement::Facts;
+pub use left::left;
+pub(crate) use place::note_alone;
+pub use place::Place;
 
 use crate::error::{short, Error, Result};
 use crate::ffi::c10d::{ProcessGroup, Reduce, Reducer, Store};
 use crate::ffi::kernels::Mark;
 use guardian::Guardian;
+use left::LEFT;
 use machine::{Machines, Seat};
 use meeting::Table;
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{mpsc, Arc};
 use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
+use words::{words, NCCL};
 
 /// How long a rank that has met an error waits for the others to say that they have, too: at least, and at most. Between
 /// these it is as long as ranks that are well may take to come together.
@@ -46,7 +53,9 @@ pub struct Ranks {
     /// When all ranks were last together, and the longest that they were apart.
     together: Cell<Option<Instant>>,
     apart: Cell<Duration>,
+    /// This rank, from 0.
     pub rank: usize,
+    /// How many there are.
     pub world: usize,
     machines: Machines,
     /// How often the ranks have compared what they go by.
@@ -115,12 +124,12 @@ impl Ranks {
     }
 
     /// Cores that this rank keeps busy: its share of those that it may use.
-    pub fn cores(&self) -> usize {
+    pub(crate) fn cores(&self) -> usize {
         self.machines.seats.get(self.rank).map_or(1, |s| s.cores)
     }
 
     /// Where each rank is.
-    pub fn seats(&self) -> &[Seat] {
+    pub(crate) fn seats(&self) -> &[Seat] {
         &self.machines.seats
     }
 
@@ -128,7 +137,7 @@ impl Ranks {
     ///
     /// # Errors
     /// On all ranks: which of them differ, in which keys.
-    pub fn agree(&self, what: &str, facts: &Facts) -> Result<()> {
+    pub(crate) fn agree(&self, what: &str, facts: &Facts) -> Result<()> {
         let Some((store, round)) = self.store.as_ref().filter(|_| self.many()) else {
             return Ok(());
         };
@@ -172,7 +181,7 @@ impl Ranks {
             .is_some_and(|(_, round)| meeting::is_again(round))
     }
 
-    pub fn many(&self) -> bool {
+    pub(crate) fn many(&self) -> bool {
         self.world > 1
     }
 
@@ -239,7 +248,7 @@ impl Ranks {
     }
 
     /// The first rank's numbers, for all.
-    pub fn from_first(&self, values: &mut [f64]) -> Result<()> {
+    pub(crate) fn of_first(&self, values: &mut [f64]) -> Result<()> {
         if !self.first() {
             values.fill(0.0);
         }
@@ -247,7 +256,7 @@ impl Ranks {
     }
 
     /// Overwrites tensors (of one device) with those of rank `from`.
-    pub fn broadcast(&self, tensors: &[Tensor], from: usize) -> Result<()> {
+    pub(crate) fn broadcast(&self, tensors: &[Tensor], from: usize) -> Result<()> {
         match self.group.as_ref().filter(|_| self.many()) {
             Some(group) => lost(group.broadcast(tensors, from)),
             None => Ok(()),
@@ -255,7 +264,7 @@ impl Ranks {
     }
 
     /// A tensor of each rank, all of one shape.
-    pub fn gather(&self, tensor: &Tensor) -> Result<Vec<Tensor>> {
+    pub(crate) fn gather(&self, tensor: &Tensor) -> Result<Vec<Tensor>> {
         match self.group.as_ref().filter(|_| self.many()) {
             Some(group) => Ok(lost(group.all_gather(tensor))?.unbind(0)),
             None => Ok(vec![tensor.shallow_clone()]),
@@ -263,7 +272,7 @@ impl Ranks {
     }
 
     /// The engine that averages gradients during the backward pass; none for one process.
-    pub fn reducer(&self, named: &[(String, Tensor)], bucket_mib: usize) -> Result<Option<Reducer>> {
+    pub(crate) fn reducer(&self, named: &[(String, Tensor)], bucket_mib: usize) -> Result<Option<Reducer>> {
         let Some(group) = self.group.as_ref().filter(|_| self.many()) else {
             return Ok(None);
         };
@@ -273,7 +282,7 @@ impl Ranks {
 
     /// While what is returned lives, and no longer than one at a time, this rank asks something of its device that other ranks have a part in. Where it is stuck
     /// there for the timeout, because one of them is gone, it is freed: what it then computes is worth nothing.
-    pub fn guarded(&self) -> Option<guardian::Guarded<'_>> {
+    pub(crate) fn guarded(&self) -> Option<guardian::Guarded<'_>> {
         self.guardian.as_ref().map(Guardian::guarded)
     }
 
@@ -282,7 +291,7 @@ impl Ranks {
     ///
     /// # Errors
     /// What the device says of what it was asked.
-    pub fn settled(&self, device: Device) -> Result<()> {
+    pub(crate) fn settled(&self, device: Device) -> Result<()> {
         if let Some(mark) = Mark::behind(device)?.filter(|_| self.many()) {
             while !mark.reached()? {
                 std::thread::sleep(Duration::from_millis(1));
@@ -292,7 +301,7 @@ impl Ranks {
     }
 
     /// A whole step was asked of the device.
-    pub fn step_queued(&self, device: Device) -> Result<()> {
+    pub(crate) fn step_queued(&self, device: Device) -> Result<()> {
         match &self.guardian {
             Some(guardian) => guardian.mark(device),
             None => Ok(()),
@@ -301,12 +310,12 @@ impl Ranks {
 
     /// Whether the device has made the last whole step, so that the weights are that step's. To be asked before
     /// [`Ranks::explain`], which gives up what it waits for.
-    pub fn step_made(&self) -> bool {
+    pub(crate) fn step_made(&self) -> bool {
         self.guardian.as_ref().is_none_or(Guardian::reached)
     }
 
     /// Leaves word of an error for the other ranks, and gives up what the device waits for. Whether the store took it.
-    pub fn tell(&self, error: &Error) -> bool {
+    pub(crate) fn tell(&self, error: &Error) -> bool {
         let Some((store, round)) = self.store.as_ref().filter(|_| self.many()) else {
             return true;
         };
@@ -324,7 +333,7 @@ impl Ranks {
 
     /// What an error means where there are other ranks: who is gone, or whose fault it was. Tells them ours, too. Also
     /// whether this rank is the one that should save.
-    pub fn explain(&self, error: Error, step: usize) -> (Error, bool) {
+    pub(crate) fn explain(&self, error: Error, step: usize) -> (Error, bool) {
         let Some((store, round)) = self.store.as_ref().filter(|_| self.many()) else {
             return (error, true);
         };
@@ -402,7 +411,7 @@ impl Ranks {
     }
 
     /// Leaves without waiting for anyone: after an error a backend's farewell can hang.
-    pub fn abandon(mut self) {
+    pub(crate) fn abandon(mut self) {
         if self.guardian.is_some() {
             LEFT.store(true, Ordering::SeqCst);
         }
@@ -410,17 +419,9 @@ impl Ranks {
     }
 
     /// Everyone is here.
-    pub fn barrier(&self) -> Result<()> {
+    pub(crate) fn barrier(&self) -> Result<()> {
         self.sum(&mut [0.0])
     }
-}
-
-/// Set where a thread or a device may still wait for ranks that are lost.
-static LEFT: AtomicBool = AtomicBool::new(false);
-
-/// Whether the process must end at once: destructors could wait for ever.
-pub fn left() -> bool {
-    LEFT.load(Ordering::SeqCst)
 }
 
 /// Asks the store; none where it fails, or does not answer: its host may be frozen, and a request has no timeout of its own.
@@ -436,36 +437,6 @@ fn within<T: Send + 'static>(
     });
     receive.recv_timeout(limit).ok()?.ok()
 }
-
-/// The first line of what libtorch said; NCCL's reason stands behind it.
-fn words(error: &tch::TchError) -> String {
-    let text = match error {
-        tch::TchError::Torch(text) => text,
-        other => return short(other),
-    };
-    let mut rest = text
-        .lines()
-        .map(str::trim)
-        .skip_while(|l| !l.starts_with("Last error"));
-    let reason = rest.next().map(|first| {
-        match first
-            .trim_start_matches("Last error")
-            .trim_start_matches(':')
-            .trim()
-        {
-            "" => rest.next().unwrap_or_default(),
-            same_line => same_line,
-        }
-    });
-    match reason {
-        Some(reason) if !reason.is_empty() => format!("{}; its last error: {reason}", short(text)),
-        _ => short(text),
-    }
-}
-
-/// What helps where it was NCCL that said something.
-const NCCL: &str = "NCCL_DEBUG=INFO makes NCCL say more; NCCL_SOCKET_IFNAME names the network it may use (one to begin with `eth` or \
-    `ib`, not `docker` or `lo`), NCCL_IB_DISABLE=1 leaves InfiniBand out";
 
 /// What helps where a rank is gone.
 const RESUME: &str =
@@ -501,7 +472,7 @@ fn is_loss(error: &Error) -> bool {
 }
 
 /// A scalar tensor for counting on a device.
-pub fn zero(device: Device) -> Tensor {
+pub(crate) fn zero(device: Device) -> Tensor {
     Tensor::zeros([0i64; 0], (Kind::Float, device))
 }
 

@@ -6,11 +6,15 @@ use std::net::{IpAddr, Ipv4Addr};
 /// What the environment says of this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
+    /// Its number among all ranks, from 0.
     pub rank: usize,
+    /// How many ranks there are.
     pub world: usize,
     /// Its number on this machine: which GPU it takes.
     pub local: usize,
+    /// Where the ranks meet.
     pub host: String,
+    /// The port there.
     pub port: u16,
     /// An agent hosts the store (torchrun, `af2 launch`): no rank does.
     pub agent: bool,
@@ -102,7 +106,7 @@ impl Place {
     ///
     /// # Errors
     /// Half of what a rank needs, or what contradicts itself: a run alone would be another one than was asked for.
-    pub fn of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
+    pub(crate) fn of(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>> {
         let read = Variables(&variable);
         let torch = read.number(TORCH.rank)?.is_some();
         let found = match torch {
@@ -165,12 +169,12 @@ impl Place {
     }
 
     /// [`Place::of`] this process's environment.
-    pub fn of_environment() -> Result<Option<Self>> {
+    pub(crate) fn of_environment() -> Result<Option<Self>> {
         Place::of(|name| std::env::var(name).ok())
     }
 
     /// The address of this machine that the ranks meet at, where nobody else could: then nobody else need be listened to.
-    pub fn loopback(&self) -> Option<IpAddr> {
+    pub(crate) fn loopback(&self) -> Option<IpAddr> {
         match self.host.to_ascii_lowercase().as_str() {
             "localhost" | "localhost.localdomain" | "localhost4" => Some(Ipv4Addr::LOCALHOST.into()),
             host => host.parse().ok().filter(IpAddr::is_loopback),
@@ -179,7 +183,7 @@ impl Place {
 }
 
 /// What a user may want to know where a job has many tasks and this process is none of them.
-pub fn note_alone(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
+pub(crate) fn note_alone(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     let tasks = variable("SLURM_NTASKS").or(variable("SLURM_NPROCS"))?;
     let many = tasks.parse::<usize>().is_ok_and(|n| n > 1);
     many.then(|| {

@@ -4,10 +4,11 @@
 //! ranks all cores, and the quotas of the control groups that it is in, which a container's ranks have together. So each rank
 //! tells all of these, and what several have is divided by as many as have it: once, whoever has divided before.
 
+use crate::proc::groups;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// No kernel numbers more cores.
 const MOST: usize = 1 << 16;
@@ -26,8 +27,8 @@ pub(super) struct Allowed {
 }
 
 impl Allowed {
-    /// What this process may use.
-    pub fn here() -> Self {
+    /// What this process may use, since the start `boot` of its kernel.
+    pub(crate) fn here(boot: String) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let status = read("/proc/self/status");
         let listed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
@@ -37,9 +38,9 @@ impl Allowed {
             cpus.retain(|n| online.contains(n));
         }
         Allowed {
-            boot: super::machine::boot(),
+            boot,
             cpus: list(&cpus),
-            quotas: quotas(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo")),
+            quotas: quotas(Path::new("/")),
             alone: crate::cores::allowed(),
         }
     }
@@ -100,75 +101,18 @@ fn list(cpus: &BTreeSet<usize>) -> String {
     words.collect::<Vec<_>>().join(",")
 }
 
-/// The quotas of a process's control groups and of those around them, in either version of the kernel's interface.
-fn quotas(groups: &str, mounts: &str) -> Vec<(String, u64)> {
+/// The quotas of this process's control groups and of those around them.
+fn quotas(root: &Path) -> Vec<(String, u64)> {
     let mut all = Vec::new();
-    for line in groups.lines() {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-            continue;
-        };
-        let second = controllers.is_empty();
-        if !second && !controllers.split(',').any(|c| c == "cpu") {
-            continue;
-        }
-        let Some((root, top)) = mounts.lines().find_map(|l| mounted(l, second)) else {
-            continue;
-        };
-        // In a namespace of its own a container sees itself as the root: the mount is its group.
-        let inside = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(""));
-        let inside = match inside.components().any(|c| c.as_os_str() == "..") {
-            true => Path::new(""),
-            false => inside,
-        };
-        let folder = top.join(inside);
-        for folder in folder.ancestors().take_while(|f| f.starts_with(&top)) {
-            let quota = match second {
-                true => of_second(folder),
-                false => of_first(folder),
-            };
-            // The folder's number is the group's, from wherever it is seen.
-            if let (Some(quota), Ok(meta)) = (quota, folder.metadata()) {
-                all.push((format!("{}:{}", meta.dev(), meta.ino()), quota));
-            }
+    for folder in groups::of(root) {
+        let thousandths = |(quota, period): (u64, u64)| quota.checked_mul(1000)?.checked_div(period);
+        let quota = groups::quota(&folder).and_then(thousandths);
+        // The folder's number is the group's, from wherever it is seen.
+        if let (Some(quota), Ok(meta)) = (quota, folder.metadata()) {
+            all.push((format!("{}:{}", meta.dev(), meta.ino()), quota));
         }
     }
     all
-}
-
-/// What a line of `mountinfo` says of control groups that rule processor time: the group that is mounted, and where.
-fn mounted(line: &str, second: bool) -> Option<(PathBuf, PathBuf)> {
-    let (place, kind) = line.split_once(" - ")?;
-    let mut place = place.split(' ').skip(3);
-    let (root, top) = (place.next()?, place.next()?);
-    let mut kind = kind.split(' ');
-    let (name, options) = (kind.next()?, kind.nth(1)?);
-    let fits = match second {
-        true => name == "cgroup2",
-        false => name == "cgroup" && options.split(',').any(|o| o == "cpu"),
-    };
-    fits.then(|| (root.into(), top.into()))
-}
-
-/// `cpu.max`: microseconds of each so many, or `max`.
-fn of_second(folder: &Path) -> Option<u64> {
-    let text = std::fs::read_to_string(folder.join("cpu.max")).ok()?;
-    let mut words = text.split_whitespace();
-    thousandths(words.next()?, words.next()?)
-}
-
-/// The same in two files; -1 is no quota.
-fn of_first(folder: &Path) -> Option<u64> {
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
-    thousandths(
-        read("cpu.cfs_quota_us")?.trim(),
-        read("cpu.cfs_period_us")?.trim(),
-    )
-}
-
-fn thousandths(quota: &str, period: &str) -> Option<u64> {
-    let (quota, period): (u64, u64) = (quota.parse().ok()?, period.parse().ok()?);
-    quota.checked_mul(1000)?.checked_div(period)
 }
 
 #[cfg(test)]
@@ -306,10 +250,12 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         let mount = |name: &str, root: &str, kind: &str, options: &str| {
-            format!(
-                "31 23 0:28 {root} {}/{name} rw,relatime shared:9 - {kind} {kind} {options}\n",
-                top.display()
-            )
+            format!("31 23 0:28 {root} /{name} rw,relatime shared:9 - {kind} {kind} {options}\n")
+        };
+        let quotas = |groups: &str, mounts: &str| {
+            write("proc/self/cgroup", groups);
+            write("proc/self/mountinfo", mounts);
+            super::quotas(top)
         };
         let found = |groups: &str, mounts: &str| -> Vec<u64> {
             quotas(groups, mounts).into_iter().map(|(_, q)| q).collect()
@@ -345,19 +291,13 @@ mod tests {
         let mounts =
             mount("sets", "/", "cgroup", "rw,cpuset") + &mount("one", "/", "cgroup", "rw,cpu,cpuacct");
         assert_eq!(found("5:cpuset:/a\n4:cpu,cpuacct:/a\n0::/\n", &mounts), [4000]);
-        for (quota, period) in [
-            ("-1", "100000"),
-            ("5", "0"),
-            ("max", "1"),
-            ("18446744073709551615", "1"),
-        ] {
-            assert_eq!(thousandths(quota, period), None);
-        }
+        write("one/a/cpu.cfs_quota_us", "18446744073709551615\n");
+        assert_eq!(found("4:cpu,cpuacct:/a\n", &mounts), [0u64; 0]);
     }
 
     #[test]
     fn a_rank_alone_has_all_that_this_process_may_use() {
-        let own = Allowed::here();
+        let own = Allowed::here("boot".into());
         assert_eq!(share(std::slice::from_ref(&own), 0), crate::cores::allowed());
         #[cfg(target_os = "linux")]
         assert!(

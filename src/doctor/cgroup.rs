@@ -1,9 +1,9 @@
 //! What this process's control groups leave it, in both versions of them: a limit anywhere between its own group and the top
 //! counts, and the lowest holds.
 
-use super::mounts::{self, Mount};
+use crate::proc::groups::{self, number};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Limits; none where there is none.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,60 +23,19 @@ const NONE: u64 = 1 << 60;
 
 /// Of this process, by what lies below a root: `/`, or that of a test.
 pub(super) fn of(root: &Path) -> Groups {
-    let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
-    let mounted = mounts::read(&read("proc/self/mountinfo"));
-    let mut groups = Groups::default();
-    for line in read("proc/self/cgroup").lines() {
-        // `0::/a/b` of version 2, `4:memory,hugetlb:/a/b` of version 1.
-        let mut parts = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
-            continue;
-        };
-        let has = |options: &str, name: &str| options.split(',').any(|o| o == name);
-        let second = controllers.is_empty();
-        for mount in &mounted {
-            let ours = match second {
-                true => mount.kind == "cgroup2",
-                // Each hierarchy's mount has its controllers among its options.
-                false => mount.kind == "cgroup" && controllers.split(',').all(|c| has(&mount.options, c)),
-            };
-            if !ours {
-                continue;
-            }
-            for level in levels(root, mount, Path::new(path)) {
-                match second {
-                    true => groups.second(&level),
-                    false if has(controllers, "cpu") => groups.first_cores(&level),
-                    false if has(controllers, "memory") => groups.first_memory(&level),
-                    false => {}
-                }
-            }
+    let mut limits = Groups::default();
+    for folder in groups::of(root) {
+        if let Some((quota, period)) = groups::quota(&folder) {
+            limits.cores_at_most(quota as f64 / period as f64);
         }
+        limits.first_memory(&folder);
+        limits.second_memory(&folder);
     }
-    groups
-}
-
-/// Folders from a process's group up to the top of what is mounted.
-fn levels(root: &Path, mount: &Mount, group: &Path) -> Vec<PathBuf> {
-    let top = root.join(mount.at.strip_prefix("/").unwrap_or(&mount.at));
-    // A container may see its own group as the top, or the host's path with its own group mounted there.
-    let below = match group.strip_prefix(&mount.root) {
-        Ok(below) => below,
-        Err(_) => group.strip_prefix("/").unwrap_or(group),
-    };
-    let own = top.join(below);
-    let own = if own.is_dir() { own } else { top.clone() };
-    let levels = own.ancestors().take_while(|p| p.starts_with(&top));
-    levels.map(Path::to_path_buf).collect()
+    limits
 }
 
 impl Groups {
-    fn second(&mut self, level: &Path) {
-        let max = fs::read_to_string(level.join("cpu.max")).unwrap_or_default();
-        let mut max = max.split_whitespace().map(|n| n.parse::<f64>().ok());
-        if let (Some(Some(quota)), Some(Some(period))) = (max.next(), max.next()) {
-            self.cores_at_most(quota, period);
-        }
+    fn second_memory(&mut self, level: &Path) {
         // Above `high` nothing is killed, but all wait for memory.
         for name in ["memory.max", "memory.high"] {
             if let Some(limit) = number(&level.join(name)) {
@@ -86,14 +45,6 @@ impl Groups {
         }
         if let Some(limit) = number(&level.join("memory.swap.max")) {
             self.swap = Some(self.swap.map_or(limit, |s| s.min(limit)));
-        }
-    }
-
-    fn first_cores(&mut self, level: &Path) {
-        let read = |name| number(&level.join(name));
-        // −1 is no quota, and no number here.
-        if let (Some(quota), Some(period)) = (read("cpu.cfs_quota_us"), read("cpu.cfs_period_us")) {
-            self.cores_at_most(quota as f64, period as f64);
         }
     }
 
@@ -113,11 +64,8 @@ impl Groups {
         }
     }
 
-    fn cores_at_most(&mut self, quota: f64, period: f64) {
-        if quota > 0.0 && period > 0.0 {
-            let cores = quota / period;
-            self.cores = Some(self.cores.map_or(cores, |c| c.min(cores)));
-        }
+    fn cores_at_most(&mut self, cores: f64) {
+        self.cores = Some(self.cores.map_or(cores, |c| c.min(cores)));
     }
 
     fn memory_at_most(&mut self, limit: u64, used: Option<u64>, cached: Option<u64>) {
@@ -130,11 +78,6 @@ impl Groups {
             self.memory_left = Some(self.memory_left.map_or(left, |l| l.min(left)));
         }
     }
-}
-
-/// The number in a file; none where there is none, or the word `max`.
-fn number(path: &Path) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// The number behind a name, a line each.

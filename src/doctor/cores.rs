@@ -1,7 +1,7 @@
 //! Cores, the threads that libtorch has of them, and what other programs leave.
 
 use super::cgroup::Groups;
-use super::{Line, State};
+use super::line::{Line, State};
 use crate::cores;
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,6 +1,6 @@
 //! CUDA: whether it answers, and the libraries that it needs.
 
-use super::{Line, DEVICE};
+use super::line::{Line, DEVICE};
 use crate::device;
 use crate::ffi::cuda::{self, State};
 use crate::ffi::{c10d, nvml};

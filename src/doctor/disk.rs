@@ -1,8 +1,8 @@
 //! The run's folder: whether it can be written, and what lies below it.
 
-use super::mounts::{self, Mount};
-use super::{Line, FILES};
+use super::line::{Line, FILES};
 use crate::ffi;
+use crate::proc::mounts::{self, Mount};
 use rustix::fs::Advice;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};

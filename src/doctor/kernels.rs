@@ -1,7 +1,8 @@
 //! Whether a device computes right in bf16, and how fast it multiplies.
 
 use super::cores::Cores;
-use super::{gib, peak, Line, DEVICE, LIBTORCH};
+use super::line::{gib, Line, State, DEVICE, LIBTORCH};
+use super::peak;
 use crate::ffi::nvml;
 use std::time::Instant;
 use tch::{Cuda, Device, Kind, TchError, Tensor};
@@ -128,7 +129,7 @@ pub(super) fn gpu(index: usize, quick: bool) -> Vec<Line> {
     let device = Device::Cuda(index);
     let mut lines = vec![of_gpu(&gpu)];
     let works = works(device, DEVICE);
-    let well = works.state != super::State::Broken;
+    let well = works.state != State::Broken;
     lines.push(match gpu.capability {
         Some((major, minor)) if major < 8 && well => Line::slow(
             "bf16",

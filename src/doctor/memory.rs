@@ -1,7 +1,7 @@
 //! Memory and swap, of the machine and of the control group.
 
 use super::cgroup::Groups;
-use super::{gib, Line, LIBTORCH};
+use super::line::{gib, Line, LIBTORCH};
 use std::fs;
 use std::path::Path;
 

@@ -6,27 +6,24 @@ mod cores;
 mod cuda;
 mod disk;
 mod kernels;
+mod line;
 mod memory;
-mod mounts;
 mod open_files;
 pub(crate) mod peak;
 mod versions;
 
-use serde::Serialize;
+pub(crate) use line::{Line, State};
+
+use line::{DEVICE, FILES, LIBTORCH};
 use serde_json::{json, Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// The version of the JSON object.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 /// The exit code where something is slow, nothing broken, and `--strict` was asked for.
-pub const SLOW: i32 = 14;
-
-/// Codes of what is broken, as [`crate::Error::exit_code`] has them.
-const LIBTORCH: i32 = 1;
-const FILES: i32 = 3;
-const DEVICE: i32 = 13;
+pub(crate) const SLOW: i32 = 14;
 
 /// Opening CUDA takes seconds on a machine of many GPUs, and for ever where the driver hangs.
 const OPENING: Duration = Duration::from_secs(60);
@@ -35,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// What is asked.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub(crate) struct Ask {
     /// The run's folder, or where it would be made.
     pub run: PathBuf,
     /// Bytes that the run keeps; none where no recipe says.
@@ -46,92 +43,9 @@ pub struct Ask {
     pub threads: Option<usize>,
 }
 
-/// How a thing is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    Ok,
-    /// It works, worse than it should.
-    Slow,
-    /// A run that needs it fails.
-    Broken,
-}
-
-impl State {
-    pub fn word(self) -> &'static str {
-        match self {
-            State::Ok => "ok",
-            State::Slow => "slow",
-            State::Broken => "broken",
-        }
-    }
-}
-
-/// One thing, and how it is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Line {
-    #[serde(skip)]
-    pub name: &'static str,
-    /// `cpu`, `cuda:0`; none for what is no device's.
-    #[serde(skip)]
-    pub device: Option<String>,
-    pub state: State,
-    pub found: String,
-    /// What to do.
-    pub advice: Option<String>,
-    /// Numbers of what was found: bytes, bytes a second, operations a second, shares.
-    pub values: Map<String, Value>,
-    #[serde(skip)]
-    code: i32,
-}
-
-impl Line {
-    fn new(name: &'static str, state: State, found: impl Into<String>) -> Self {
-        Line {
-            name,
-            device: None,
-            state,
-            found: found.into(),
-            advice: None,
-            values: Map::new(),
-            code: 0,
-        }
-    }
-
-    fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Line::new(name, State::Ok, found)
-    }
-
-    fn slow(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        let mut line = Line::new(name, State::Slow, found);
-        line.advice = Some(advice.into());
-        line
-    }
-
-    fn broken(name: &'static str, code: i32, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        let mut line = Line::new(name, State::Broken, found);
-        (line.advice, line.code) = (Some(advice.into()), code);
-        line
-    }
-
-    fn value(mut self, key: &str, value: impl Into<Value>) -> Self {
-        self.values.insert(key.into(), value.into());
-        self
-    }
-
-    /// The name for people.
-    pub fn title(&self) -> String {
-        let name = self.name.replace('_', " ");
-        match &self.device {
-            Some(device) => format!("{device}: {name}"),
-            None => name,
-        }
-    }
-}
-
 /// All lines.
 #[derive(Debug, Clone, Default)]
-pub struct Report {
+pub(crate) struct Report {
     pub lines: Vec<Line>,
     pub seconds: f64,
     /// A look did not come back: the thread that it hangs in must not be waited for.
@@ -139,12 +53,12 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn worst(&self) -> State {
+    pub(crate) fn worst(&self) -> State {
         self.lines.iter().map(|l| l.state).max().unwrap_or(State::Ok)
     }
 
     /// That of the first line that is broken; where none is, 0, or with `strict` [`SLOW`] where one is slow.
-    pub fn exit_code(&self, strict: bool) -> i32 {
+    pub(crate) fn exit_code(&self, strict: bool) -> i32 {
         let broken = self.lines.iter().find(|l| l.state == State::Broken);
         match broken {
             Some(line) => line.code,
@@ -155,7 +69,7 @@ impl Report {
 
     /// `{"format", "state", "exit_code", "seconds", "checks": {NAME: {"state", "found", "advice", "values"}}, "devices":
     /// {DEVICE: {NAME: …}}}`.
-    pub fn json(&self, strict: bool) -> Value {
+    pub(crate) fn json(&self, strict: bool) -> Value {
         let mut checks = Map::new();
         let mut devices = Map::new();
         for line in &self.lines {
@@ -180,7 +94,7 @@ impl Report {
 }
 
 /// Looks at everything; hands over each line as soon as it is known.
-pub fn look(ask: &Ask, shown: &mut dyn FnMut(&Line)) -> Report {
+pub(crate) fn look(ask: &Ask, shown: &mut dyn FnMut(&Line)) -> Report {
     let begun = Instant::now();
     let mut all = All {
         report: Report::default(),
@@ -285,12 +199,6 @@ fn answer<T: Send + 'static>(limit: Duration, f: impl FnOnce() -> T + Send + 'st
         mpsc::RecvTimeoutError::Timeout => NoAnswer::Late,
         mpsc::RecvTimeoutError::Disconnected => NoAnswer::Fell,
     })
-}
-
-/// Bytes as people say them: 1.5 GiB.
-fn gib(bytes: u64) -> String {
-    const GIB: f64 = (1u64 << 30) as f64;
-    format!("{:.1} GiB", bytes as f64 / GIB)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! How many files this process may have open.
 
-use super::{Line, FILES};
+use super::line::{Line, FILES};
 use std::fs;
 
 /// The loader keeps as many files of data sets open, fewer where fewer are allowed.

@@ -1,6 +1,6 @@
 //! What this program is, and which libtorch it has.
 
-use super::{Line, LIBTORCH};
+use super::line::{Line, LIBTORCH};
 use crate::ffi::cuda;
 use std::path::{Path, PathBuf};
 

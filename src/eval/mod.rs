@@ -2,7 +2,7 @@
 
 mod options;
 pub mod rules;
-pub mod score;
+pub(crate) mod score;
 mod words;
 
 use crate::data::feed::{examples, Ears, Example};

@@ -1,9 +1,19 @@
 //! A closed set of answers, and which of them a text names.
 
-use super::rules::{normalise, Fault};
-use super::words::{fold, plain, Text};
+use super::words::{fold, normalise, plain, Text};
 use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
+
+/// An item that no prediction could answer: its reference or options do not fit the rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// `reference` or `labels`.
+    pub key: &'static str,
+    /// What the rule needs.
+    pub expected: String,
+    /// What the item has.
+    pub found: String,
+}
 
 /// Behind them a letter is meant as one: "the answer is b".
 const CUES: [&str; 15] = [
@@ -64,7 +74,7 @@ pub(super) struct Options {
 impl Options {
     /// Refuses an empty set, an option without a word, and two that are one after normalisation. Options have letters where
     /// they are letters, where all begin with one ("(A) wind"), or where `prompt` puts one before each ("A. wind").
-    pub fn new(labels: &[String], prompt: &str) -> Result<Self, Fault> {
+    pub(crate) fn new(labels: &[String], prompt: &str) -> Result<Self, Fault> {
         let fault = |expected: &str, found: String| Fault {
             key: "labels",
             expected: expected.to_owned(),
@@ -109,7 +119,7 @@ impl Options {
     }
 
     /// The option that is the whole text, its letter or its words, after normalisation.
-    pub fn position(&self, text: &str) -> Option<usize> {
+    pub(crate) fn position(&self, text: &str) -> Option<usize> {
         let whole = canonical(text);
         let bare = without_article(&whole);
         let with = |same: &dyn Fn(&Choice) -> bool| self.choices.iter().position(same);
@@ -118,7 +128,7 @@ impl Options {
     }
 
     /// The option that a reference is: its whole text, its words, or its letter alone.
-    pub fn reference(&self, reference: &str) -> Option<usize> {
+    pub(crate) fn reference(&self, reference: &str) -> Option<usize> {
         let letter = || {
             let text = Text::new(reference);
             (text.words.len() == 1).then(|| self.lettered(&text, 0)).flatten()
@@ -127,7 +137,7 @@ impl Options {
     }
 
     /// The one option that the text names, see [`judge`](super::rules::judge).
-    pub fn answer(&self, text: &str) -> Option<usize> {
+    pub(crate) fn answer(&self, text: &str) -> Option<usize> {
         if let Some(whole) = self.position(text) {
             return Some(whole);
         }

@@ -4,25 +4,19 @@
 //! of the score, so it has a name, is written beside each number, and never guesses: text that names no option, or
 //! more than one, is wrong and counted as unparsed.
 
-use super::options::Options;
+use super::options::{Fault, Options};
+use super::words::normalise;
 use crate::run::results::Rule;
 
 /// What a rule says of one prediction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
+    /// The reference.
     Right,
+    /// Another answer.
     Wrong,
     /// Not an answer under the rule; counts as wrong.
     Unparsed,
-}
-
-/// An item that no prediction could answer: its reference or options do not fit the rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// `reference` or `labels`.
-    pub key: &'static str,
-    pub expected: String,
-    pub found: String,
 }
 
 /// Compares a prediction with its reference. `labels`, the closed option set, and `prompt`, which may give them letters, are
@@ -30,11 +24,11 @@ pub struct Fault {
 ///
 /// | rule | right where |
 /// |---|---|
-/// | `exact` | [`normalise`]d prediction and reference are the same |
+/// | `exact` | `normalise`d prediction and reference are the same |
 /// | `label` | the prediction names the reference, and no other option, of the item's closed set |
 /// | `number` | the prediction holds one number, and it is the reference's |
 ///
-/// [`Rule::Exact`]: equality after [`normalise`]. Unparsed: nothing is left of the prediction.
+/// [`Rule::Exact`]: equality after `normalise`. Unparsed: nothing is left of the prediction.
 ///
 /// [`Rule::Label`]:
 /// 1. An option whose text is the whole prediction, but for case, compatible characters (NFKC), a leading article and
@@ -93,24 +87,6 @@ pub fn judge(
             number(prediction).map(|given| given == right)
         }
     }))
-}
-
-/// Lower case, single spaces, no punctuation at the end and no quotation marks around.
-pub fn normalise(text: &str) -> String {
-    const QUOTES: [char; 7] = ['"', '\'', '`', '“', '”', '‘', '’'];
-    let spaced = text
-        .to_lowercase()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
-    let ends = |c: char| {
-        c.is_whitespace() || QUOTES.contains(&c) || ['.', ',', ';', ':', '!', '?', '…'].contains(&c)
-    };
-    let starts = |c: char| c.is_whitespace() || QUOTES.contains(&c);
-    spaced
-        .trim_end_matches(ends)
-        .trim_start_matches(starts)
-        .to_owned()
 }
 
 /// The one number in a text; `None` without any and with different ones.

@@ -1,6 +1,7 @@
 //! Predictions in, results out: no model, no audio; rerunnable on any machine from `predictions.jsonl`.
 
-use super::rules::{judge, normalise, Verdict};
+use super::rules::{judge, Verdict};
+use super::words::normalise;
 use crate::error::{all, Error, Result};
 use crate::metrics::accuracy::{balanced, Count};
 use crate::metrics::bootstrap::Bootstrap;
@@ -15,14 +16,14 @@ const MOST_FAULTS: usize = 20;
 
 /// How predictions are scored.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// For all tasks. `None`: [`Rule::Label`] where every item of a task has labels, [`Rule::Exact`] elsewhere.
     pub rule: Option<Rule>,
     pub bootstrap: Bootstrap,
 }
 
 /// [`score_with`] the default settings.
-pub fn score(predictions: &[Prediction]) -> Result<Results> {
+pub(crate) fn score(predictions: &[Prediction]) -> Result<Results> {
     score_with(predictions, &Settings::default())
 }
 
@@ -31,7 +32,7 @@ pub fn score(predictions: &[Prediction]) -> Result<Results> {
 /// # Errors
 /// No predictions; the same item twice under one condition, which would count it twice; items that no prediction could
 /// answer under the rule, all told at once.
-pub fn score_with(predictions: &[Prediction], settings: &Settings) -> Result<Results> {
+pub(crate) fn score_with(predictions: &[Prediction], settings: &Settings) -> Result<Results> {
     if predictions.is_empty() {
         return Err(
             Error::data("predictions", "lines", "at least one", "none").hint("`af2 eval` writes predictions")
@@ -125,22 +126,7 @@ fn score_items(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn asked(id: usize, reference: &str, prediction: &str) -> Prediction {
-        Prediction {
-            id: id.to_string(),
-            task: "events".into(),
-            path: format!("{id}.wav"),
-            prompt: "what is it?".into(),
-            reference: reference.into(),
-            prediction: prediction.into(),
-            tokens: vec![5, 6],
-            labels: vec!["dog".into(), "rain".into()],
-            chance: Some(0.5),
-            control: false,
-            seconds: 0.25,
-        }
-    }
+    use crate::run::predictions::asked;
 
     fn quick() -> Settings {
         let mut settings = Settings::default();
@@ -169,7 +155,6 @@ mod tests {
         assert_eq!(score.balanced_accuracy, Some((1.0 / 3.0 + 1.0) / 2.0));
         assert_eq!(score.chance, Some(0.5));
         assert_eq!(row.silence, None);
-        assert_eq!(results.macro_accuracy(), Some(0.5));
     }
 
     #[test]
@@ -181,7 +166,6 @@ mod tests {
         assert_eq!(results.tasks[0].silence.as_ref().unwrap().correct, 0);
         let alone = score_with(&[control], &quick()).unwrap();
         assert_eq!(alone.tasks[0].audio, None);
-        assert_eq!(alone.macro_accuracy(), None);
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub(super) struct Text {
 }
 
 impl Text {
-    pub fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let text = plain(text);
         let words = split(&text)
             .into_iter()
@@ -66,7 +66,7 @@ impl Text {
     }
 
     /// Where a run of words stands: ranges of word numbers.
-    pub fn find(&self, run: &[String]) -> Vec<Range<usize>> {
+    pub(crate) fn find(&self, run: &[String]) -> Vec<Range<usize>> {
         let starts = self.words.windows(run.len().max(1)).enumerate();
         let same = |words: &[Word]| words.iter().zip(run).all(|(word, own)| word.folded == *own);
         starts
@@ -76,7 +76,7 @@ impl Text {
     }
 
     /// Word `i` as it was written, if there is one.
-    pub fn written(&self, i: usize) -> &str {
+    pub(crate) fn written(&self, i: usize) -> &str {
         self.words.get(i).map_or("", |w| &self.text[w.at.clone()])
     }
 
@@ -85,24 +85,24 @@ impl Text {
     }
 
     /// What stands between word `i - 1` and word `i`; at the ends, the rest.
-    pub fn gap(&self, i: usize) -> &str {
+    pub(crate) fn gap(&self, i: usize) -> &str {
         let from = i.checked_sub(1).map_or(0, |before| self.words[before].at.end);
         let to = self.words.get(i).map_or(self.text.len(), |w| w.at.start);
         &self.text[from..to]
     }
 
     /// Whether word `i` is the first of its line.
-    pub fn begins_line(&self, i: usize) -> bool {
+    pub(crate) fn begins_line(&self, i: usize) -> bool {
         i == 0 || self.gap(i).contains('\n')
     }
 
     /// Whether word `i` is the last of its line.
-    pub fn ends_line(&self, i: usize) -> bool {
+    pub(crate) fn ends_line(&self, i: usize) -> bool {
         i + 1 >= self.words.len() || self.gap(i + 1).contains('\n')
     }
 
     /// Whether nothing but space, and `also`, stands between word `i` and the next.
-    pub fn goes_on(&self, i: usize, also: &[char]) -> bool {
+    pub(crate) fn goes_on(&self, i: usize, also: &[char]) -> bool {
         let space = |c: char| (c.is_whitespace() && c != '\n') || also.contains(&c);
         i + 1 < self.words.len() && self.gap(i + 1).chars().all(space)
     }
@@ -116,7 +116,7 @@ impl Text {
     }
 
     /// Whether the letter that is word `i` stands for itself, and is no part of "it's", "T-shirt", "R&B", "e.g." or "20 °C".
-    pub fn stands_alone(&self, i: usize) -> bool {
+    pub(crate) fn stands_alone(&self, i: usize) -> bool {
         let (before, after) = self.around(i);
         let joined = |[near, far]: [Option<char>; 2]| {
             matches!(near, Some('\'' | '-' | '&' | '@')) && far.is_some_and(char::is_alphanumeric)
@@ -132,7 +132,7 @@ impl Text {
     }
 
     /// Whether word `i` stands in brackets of its own: "(b)", but not "dog(s)".
-    pub fn in_brackets(&self, i: usize) -> bool {
+    pub(crate) fn in_brackets(&self, i: usize) -> bool {
         let (before, after) = self.around(i);
         let part_of_word = before[1].is_some_and(char::is_alphanumeric) && before[0] != Some('{');
         let pair = matches!(
@@ -146,14 +146,14 @@ impl Text {
     }
 
     /// Whether word `i` is marked as the item of a list: "b)", "b.", "b:".
-    pub fn is_marked(&self, i: usize) -> bool {
+    pub(crate) fn is_marked(&self, i: usize) -> bool {
         let (_, after) = self.around(i);
         matches!(after[0], Some(')' | ']' | ':' | '.')) && after[1] != Some('.')
     }
 
     /// Whether the words of `at` are denied: "not a dog", "B is wrong". Words that are `named` deny nothing: "no" may be an
     /// option itself.
-    pub fn denied(&self, at: &Range<usize>, named: impl Fn(usize) -> bool) -> bool {
+    pub(crate) fn denied(&self, at: &Range<usize>, named: impl Fn(usize) -> bool) -> bool {
         let before = (1..=REACH).map_while(|back| {
             let i = at.start.checked_sub(back)?;
             let over = self.gap(i + 1).contains(PAUSES) || TURNS.contains(&self.folded(i));
@@ -243,6 +243,24 @@ fn unspaced(c: char) -> bool {
         '\u{0e00}'..='\u{0eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{3040}'..='\u{30ff}'
         | '\u{31f0}'..='\u{31ff}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}'
         | '\u{20000}'..='\u{3ffff}')
+}
+
+/// Lower case, single spaces, no punctuation at the end and no quotation marks around.
+pub(crate) fn normalise(text: &str) -> String {
+    const QUOTES: [char; 7] = ['"', '\'', '`', '“', '”', '‘', '’'];
+    let spaced = text
+        .to_lowercase()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    let ends = |c: char| {
+        c.is_whitespace() || QUOTES.contains(&c) || ['.', ',', ';', ':', '!', '?', '…'].contains(&c)
+    };
+    let starts = |c: char| c.is_whitespace() || QUOTES.contains(&c);
+    spaced
+        .trim_end_matches(ends)
+        .trim_start_matches(starts)
+        .to_owned()
 }
 
 #[cfg(test)]

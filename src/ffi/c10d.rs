@@ -80,10 +80,15 @@ fn text(s: &str) -> Result<CString> {
 /// A TCP store on a free port of this machine, as torchrun's agent hosts one: it outlives any rank. Only this machine reaches it.
 pub struct StoreServer {
     raw: *mut c_void,
+    /// Where it listens.
     pub port: u16,
 }
 
 impl StoreServer {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// No port that is free.
     pub fn start() -> Result<Self> {
         let (socket, port) = listening(Ipv4Addr::LOCALHOST.into(), 0)?;
         // SAFETY: two integers; the store is freed once, and the socket with it.
@@ -100,7 +105,7 @@ impl Drop for StoreServer {
 }
 
 /// A TCP store: keys and texts that all ranks see.
-pub struct Store {
+pub(crate) struct Store {
     raw: *mut RawStore,
 }
 
@@ -117,11 +122,11 @@ fn listening(address: IpAddr, port: u16) -> Result<(c_int, u16)> {
 }
 
 /// While it lives, c10d writes no log of its own, unless TORCH_CPP_LOG_LEVEL asks for one.
-pub struct Quiet(Option<c_int>);
+pub(crate) struct Quiet(Option<c_int>);
 
 impl Quiet {
     #[allow(clippy::new_without_default)]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         const FATAL: c_int = 3;
         let asked = std::env::var_os("TORCH_CPP_LOG_LEVEL").is_some();
         // SAFETY: sets an integer, and returns what it was.
@@ -140,7 +145,7 @@ impl Drop for Quiet {
 
 /// Who hosts a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Host {
+pub(crate) enum Host {
     /// Another process.
     Other,
     /// This one, for all networks.
@@ -152,7 +157,7 @@ pub enum Host {
 impl Store {
     /// Waits for the host. Gives up after the timeout where nobody is there; but who accepts a connection and then says nothing is
     /// waited for without end.
-    pub fn open(host: &str, port: u16, by: Host, timeout: Duration) -> Result<Self> {
+    pub(crate) fn open(host: &str, port: u16, by: Host, timeout: Duration) -> Result<Self> {
         let host = text(host)?;
         let socket = match by {
             Host::UsAt(address) => listening(address, port)?.0,
@@ -165,14 +170,14 @@ impl Store {
         Ok(Store { raw })
     }
 
-    pub fn set(&self, key: &str, value: &str) -> Result<()> {
+    pub(crate) fn set(&self, key: &str, value: &str) -> Result<()> {
         let (key, value) = (text(key)?, text(value)?);
         // SAFETY: strings that live through the call.
         call(|e| unsafe { af2_store_set(self.raw, key.as_ptr(), value.as_ptr(), e) }).map(|_| ())
     }
 
     /// What is there now. Has no timeout of its own: a host that is frozen is waited for.
-    pub fn get(&self, key: &str) -> Result<Option<String>> {
+    pub(crate) fn get(&self, key: &str) -> Result<Option<String>> {
         let key = text(key)?;
         // SAFETY: a string that lives through the call; what comes back is ours.
         let found = call(|e| unsafe { af2_store_get(self.raw, key.as_ptr(), e) })?;
@@ -189,7 +194,7 @@ impl Drop for Store {
 
 /// Who meets in a store.
 #[derive(Debug, Clone)]
-pub struct Meeting {
+pub(crate) struct Meeting {
     /// Keeps this round's keys from those of an earlier one.
     pub prefix: String,
     pub rank: usize,
@@ -201,18 +206,19 @@ pub struct Meeting {
     pub cuda: Option<usize>,
 }
 
-/// How [`ProcessGroup::all_reduce`] joins.
+/// How `ProcessGroup::all_reduce` joins.
 #[derive(Debug, Clone, Copy)]
 pub enum Reduce {
+    /// Adds.
     Sum = 0,
+    /// Takes the largest.
     Max = 4,
 }
 
 /// The ranks of a run. Every call but [`ProcessGroup::abort`] waits for all of them; it fails when one has died, or after the
 /// timeout.
-pub struct ProcessGroup {
+pub(crate) struct ProcessGroup {
     raw: *mut RawGroup,
-    pub rank: usize,
     pub world: usize,
 }
 
@@ -221,7 +227,7 @@ unsafe impl Send for ProcessGroup {}
 unsafe impl Sync for ProcessGroup {}
 
 impl ProcessGroup {
-    pub fn join(store: &Store, m: &Meeting) -> Result<Self> {
+    pub(crate) fn join(store: &Store, m: &Meeting) -> Result<Self> {
         let nccl = match m.cuda {
             Some(_) => nccl()?,
             None => std::ptr::null_mut(),
@@ -243,15 +249,11 @@ impl ProcessGroup {
                 e,
             )
         })?;
-        Ok(ProcessGroup {
-            raw,
-            rank: m.rank,
-            world: m.world,
-        })
+        Ok(ProcessGroup { raw, world: m.world })
     }
 
     /// Joins each tensor with those of the other ranks, in place.
-    pub fn all_reduce(&self, tensors: &[Tensor], how: Reduce) -> Result<()> {
+    pub(crate) fn all_reduce(&self, tensors: &[Tensor], how: Reduce) -> Result<()> {
         let all = handles(tensors);
         // SAFETY: live tensors.
         call(|e| unsafe { af2_group_all_reduce(self.raw, all.as_ptr(), all.len(), how as c_int, e) })
@@ -259,7 +261,7 @@ impl ProcessGroup {
     }
 
     /// Overwrites the tensors with those of rank `root`. All on one device.
-    pub fn broadcast(&self, tensors: &[Tensor], root: usize) -> Result<()> {
+    pub(crate) fn broadcast(&self, tensors: &[Tensor], root: usize) -> Result<()> {
         let all = handles(tensors);
         if all.is_empty() {
             return Ok(());
@@ -270,7 +272,7 @@ impl ProcessGroup {
     }
 
     /// (…) of each rank → (world, …).
-    pub fn all_gather(&self, tensor: &Tensor) -> Result<Tensor> {
+    pub(crate) fn all_gather(&self, tensor: &Tensor) -> Result<Tensor> {
         let flat = tensor.contiguous().view(-1);
         // Gloo wants what it writes to flat.
         let out = Tensor::empty([self.world as i64 * flat.size()[0]], (flat.kind(), flat.device()));
@@ -283,7 +285,7 @@ impl ProcessGroup {
     }
 
     /// After the loss of a rank: gives up what the device still waits for. Nothing can be reduced there any more.
-    pub fn abort(&self) -> Result<()> {
+    pub(crate) fn abort(&self) -> Result<()> {
         // SAFETY: the group lives as long as we do.
         call(|e| unsafe { af2_group_abort(self.raw, e) }).map(|_| ())
     }
@@ -298,13 +300,13 @@ impl Drop for ProcessGroup {
 
 /// The engine of DistributedDataParallel: averages gradients over the ranks, bucket by bucket while the backward pass
 /// runs. Every weight must get a gradient in each pass that reduces.
-pub struct Reducer {
+pub(crate) struct Reducer {
     raw: *mut RawReducer,
 }
 
 impl Reducer {
     /// `named`: the same weights in the same order on every rank.
-    pub fn new(group: &ProcessGroup, named: &[(String, Tensor)], bucket_bytes: i64) -> Result<Self> {
+    pub(crate) fn new(group: &ProcessGroup, named: &[(String, Tensor)], bucket_bytes: i64) -> Result<Self> {
         let names = named.iter().map(|(n, _)| text(n)).collect::<Result<Vec<_>>>()?;
         let names: Vec<*const c_char> = names.iter().map(|n| n.as_ptr()).collect();
         let params: Vec<*mut C_tensor> = named.iter().map(|(_, t)| t.as_ptr().cast_mut()).collect();
@@ -317,13 +319,13 @@ impl Reducer {
     }
 
     /// Before the forward pass of a micro-step whose gradients are reduced.
-    pub fn before_forward(&self) -> Result<()> {
+    pub(crate) fn before_forward(&self) -> Result<()> {
         // SAFETY: the reducer lives as long as we do.
         call(|e| unsafe { af2_reducer_before_forward(self.raw, e) }).map(|_| ())
     }
 
     /// Between its forward and its backward pass.
-    pub fn before_backward(&self) -> Result<()> {
+    pub(crate) fn before_backward(&self) -> Result<()> {
         // SAFETY: as above.
         call(|e| unsafe { af2_reducer_before_backward(self.raw, e) }).map(|_| ())
     }
@@ -353,7 +355,7 @@ pub const WATCHDOG: [(&str, &str); 5] = [
 static PLUGIN: &[u8] = include_bytes!(env!("AF2_NCCL"));
 
 /// Whether this program was built with NCCL's half: ranks on GPUs need it.
-pub fn has_nccl() -> bool {
+pub(crate) fn has_nccl() -> bool {
     !PLUGIN.is_empty()
 }
 
@@ -361,7 +363,7 @@ pub fn has_nccl() -> bool {
 ///
 /// # Errors
 /// Built without it, libtorch's CUDA half not open, or the loader's words.
-pub fn nccl_opens() -> Result<()> {
+pub(crate) fn nccl_opens() -> Result<()> {
     nccl().map(|_| ())
 }
 

@@ -25,7 +25,7 @@ type Result<T> = std::result::Result<T, TchError>;
 
 /// One call of `scaled_dot_product_attention`, as libtorch itself saw it: under autocast with what was cast.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Attention {
+pub(crate) struct Attention {
     pub query: Vec<i64>,
     pub key: Vec<i64>,
     pub mask: Option<Vec<i64>>,
@@ -69,7 +69,7 @@ impl Attention {
 ///
 /// # Errors
 /// None that is known of libtorch; [`TchError::Torch`] where a call cannot be understood.
-pub fn attention_calls<T>(f: impl FnOnce() -> T) -> Result<(T, Vec<Attention>)> {
+pub(crate) fn attention_calls<T>(f: impl FnOnce() -> T) -> Result<(T, Vec<Attention>)> {
     struct Listening;
     impl Drop for Listening {
         fn drop(&mut self) {
@@ -106,7 +106,7 @@ fn index(device: Device) -> Option<c_int> {
 ///
 /// # Errors
 /// libtorch without CUDA.
-pub fn cuda_versions() -> Result<(i64, i64)> {
+pub(crate) fn cuda_versions() -> Result<(i64, i64)> {
     let (mut cuda, mut cudnn) = (0, 0);
     // SAFETY: two integers to write to.
     call(|e| unsafe { af2_cuda_versions(&mut cuda, &mut cudnn, e) })?;
@@ -117,7 +117,7 @@ pub fn cuda_versions() -> Result<(i64, i64)> {
 ///
 /// # Errors
 /// What the device says of what it was told.
-pub fn synchronize(device: Device) -> Result<()> {
+pub(crate) fn synchronize(device: Device) -> Result<()> {
     match index(device) {
         // SAFETY: an integer.
         Some(n) => call(|e| unsafe { af2_synchronize(n, e) }).map(|_| ()),
@@ -126,7 +126,7 @@ pub fn synchronize(device: Device) -> Result<()> {
 }
 
 /// From now on the largest amounts of a GPU's memory are counted anew.
-pub fn reset_peak(device: Device) -> Result<()> {
+pub(crate) fn reset_peak(device: Device) -> Result<()> {
     match index(device) {
         // SAFETY: an integer.
         Some(n) => call(|e| unsafe { af2_reset_peak(n, e) }).map(|_| ()),
@@ -135,7 +135,7 @@ pub fn reset_peak(device: Device) -> Result<()> {
 }
 
 /// Gives back what libtorch holds of GPUs' memory and does not use.
-pub fn empty_cache(device: Device) -> Result<()> {
+pub(crate) fn empty_cache(device: Device) -> Result<()> {
     match index(device) {
         // SAFETY: no argument.
         Some(_) => call(|e| unsafe { af2_empty_cache(e) }).map(|_| ()),
@@ -145,7 +145,7 @@ pub fn empty_cache(device: Device) -> Result<()> {
 
 /// Bytes of a GPU.
 #[derive(Debug, Clone, Copy)]
-pub struct Memory {
+pub(crate) struct Memory {
     pub free: i64,
     pub total: i64,
     /// The most that libtorch has held of it since [`reset_peak`], used or not.
@@ -153,7 +153,7 @@ pub struct Memory {
 }
 
 /// None on a CPU.
-pub fn memory(device: Device) -> Result<Option<Memory>> {
+pub(crate) fn memory(device: Device) -> Result<Option<Memory>> {
     let Some(n) = index(device) else { return Ok(None) };
     let (mut free, mut total, mut reserved) = (0, 0, 0);
     // SAFETY: three integers to write to.

@@ -1,6 +1,6 @@
 //! CUDA on request: one binary for machines with and without a GPU. What is made of it is [`crate::device`]'s.
 
-use super::{call, nvml, ErrorSlot};
+use super::{call, ErrorSlot};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::{c_char, c_int, c_void, CStr};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const ALLOCATOR: [&str; 2] = ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"];
 
 /// What CUDA is to this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     /// libtorch's CUDA half does not lie beside it: the CPU set.
     Absent,
     /// It lies there and does not open; the loader's words.
@@ -36,7 +36,7 @@ pub enum State {
 
 /// Opens what is there, once. Must run before anything else asks libtorch about CUDA: libtorch keeps the first answer for the
 /// whole process. Costs 0.2 s and 235 MB where the CUDA half is there, and nothing elsewhere.
-pub fn state() -> &'static State {
+pub(crate) fn state() -> &'static State {
     static STATE: OnceLock<State> = OnceLock::new();
     STATE.get_or_init(|| {
         // Libtorch reads it when its CUDA half is loaded. Without it a step whose batch is a little longer than all before finds
@@ -70,7 +70,7 @@ fn open(path: &Path) -> Result<(), String> {
             std::mem::forget(library);
             Ok(())
         }
-        Err(e) => Err(nvml::words(&e)),
+        Err(e) => Err(words(&e)),
     }
 }
 
@@ -107,14 +107,14 @@ fn beside_libtorch(name: &str) -> Option<PathBuf> {
 ///
 /// # Errors
 /// A device that is not there, or does not answer any more.
-pub fn make_current(index: usize) -> Result<(), tch::TchError> {
+pub(crate) fn make_current(index: usize) -> Result<(), tch::TchError> {
     // SAFETY: an integer.
     call(|e| unsafe { af2_use_device(index as c_int, e) }).map(|_| ())
 }
 
 /// Whether libtorch may take cuDNN's kernels for attention. Not after [`state`]: with a mask their backward pass was reported to
 /// give NaN at some lengths (pytorch issue 196678).
-pub fn cudnn_attention() -> bool {
+pub(crate) fn cudnn_attention() -> bool {
     // SAFETY: reads a switch.
     unsafe { af2_cudnn_attention() != 0 }
 }
@@ -123,7 +123,7 @@ pub fn cudnn_attention() -> bool {
 ///
 /// # Errors
 /// NVRTC's words, or the loader's.
-pub fn nvrtc() -> Result<(), String> {
+pub(crate) fn nvrtc() -> Result<(), String> {
     type Program = *mut c_void;
     type Strings = *const *const c_char;
     type Create =
@@ -162,7 +162,7 @@ pub fn nvrtc() -> Result<(), String> {
 }
 
 /// The version of the driver's kernel module, as it says itself; none where there is no driver.
-pub fn driver() -> Option<String> {
+pub(crate) fn driver() -> Option<String> {
     let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
     let line = text.lines().find(|l| l.contains("NVRM"))?;
     let number = |w: &&str| w.contains('.') && w.chars().all(|c| c.is_ascii_digit() || c == '.');
@@ -187,6 +187,12 @@ fn is_gpu(path: &Path) -> bool {
     let name = path.file_name().and_then(|n| n.to_str());
     let number = name.and_then(|n| n.strip_prefix("nvidia"));
     number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The loader's own words; libloading's are around them.
+pub(super) fn words(error: &libloading::Error) -> String {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    source.unwrap_or_else(|| error.to_string())
 }
 
 #[cfg(test)]

@@ -133,6 +133,10 @@ pub fn recompute(inputs: &[Tensor], block: impl Fn(&[Tensor]) -> Tensor + Send +
     // SAFETY: the handles live through the call; the shim owns `env` and drops it once.
     match call(|e| unsafe { af2_checkpoint(run, forget, env, all.as_ptr(), all.len(), e) }) {
         Ok(made) => owned(made),
+        #[expect(
+            clippy::panic,
+            reason = "what tch's own operations do, between which it stands"
+        )]
         Err(e) => panic!("{e}"),
     }
 }
@@ -149,7 +153,7 @@ pub fn recompute(inputs: &[Tensor], block: impl Fn(&[Tensor]) -> Tensor + Send +
 pub struct Shared<T>(Arc<Mutex<T>>);
 
 impl<T> Shared<T> {
-    pub fn new(part: T) -> Self {
+    pub(crate) fn new(part: T) -> Self {
         Shared(Arc::new(Mutex::new(part)))
     }
 
@@ -167,14 +171,14 @@ impl<T> Clone for Shared<T> {
 }
 
 /// A mark behind everything that was queued on a CUDA device so far.
-pub struct Mark(*mut c_void);
+pub(crate) struct Mark(*mut c_void);
 
 // SAFETY: an event of CUDA's, which any thread may ask.
 unsafe impl Send for Mark {}
 
 impl Mark {
     /// None on a CPU, which has done what it was told.
-    pub fn behind(device: Device) -> Result<Option<Self>, TchError> {
+    pub(crate) fn behind(device: Device) -> Result<Option<Self>, TchError> {
         match device {
             // SAFETY: returns a new event.
             Device::Cuda(_) => call(|e| unsafe { af2_mark(index(device), e) }).map(|m| Some(Mark(m))),
@@ -183,7 +187,7 @@ impl Mark {
     }
 
     /// Whether the device has come to it. Does not wait.
-    pub fn reached(&self) -> Result<bool, TchError> {
+    pub(crate) fn reached(&self) -> Result<bool, TchError> {
         // SAFETY: the event lives as long as we do.
         call(|e| unsafe { af2_mark_reached(self.0, e) }).map(|r| r == 1)
     }
@@ -198,7 +202,7 @@ impl Drop for Mark {
 
 /// What the fused AdamW works on: as many of each.
 #[derive(Default)]
-pub struct AdamWeights {
+pub(crate) struct AdamWeights {
     pub params: Vec<Tensor>,
     pub grads: Vec<Tensor>,
     pub exp_avg: Vec<Tensor>,
@@ -208,7 +212,7 @@ pub struct AdamWeights {
 }
 
 /// One fused AdamW step. With `found_inf` (one float on the device) at 1 nothing changes.
-pub fn fused_adamw(
+pub(crate) fn fused_adamw(
     w: &AdamWeights,
     learning_rate: f64,
     (beta1, beta2): (f64, f64),
@@ -242,14 +246,14 @@ pub fn fused_adamw(
 }
 
 /// The joint norm of tensors on one device, there (float32). Not of none.
-pub fn total_norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
+pub(crate) fn total_norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
     let all = handles(tensors);
     // SAFETY: live tensors.
     call(|e| unsafe { af2_total_norm(all.as_ptr(), all.len(), e) }).map(owned)
 }
 
 /// Multiplies all by a scalar tensor.
-pub fn foreach_mul(tensors: &[Tensor], by: &Tensor) -> Result<(), TchError> {
+pub(crate) fn foreach_mul(tensors: &[Tensor], by: &Tensor) -> Result<(), TchError> {
     if tensors.is_empty() {
         return Ok(());
     }
@@ -259,14 +263,14 @@ pub fn foreach_mul(tensors: &[Tensor], by: &Tensor) -> Result<(), TchError> {
 }
 
 /// Forgets the gradients of weights: their memory is free until the next backward pass, which need not add to anything.
-pub fn forget_grads(params: &[Tensor]) -> Result<(), TchError> {
+pub(crate) fn forget_grads(params: &[Tensor]) -> Result<(), TchError> {
     let all = handles(params);
     // SAFETY: live tensors.
     call(|e| unsafe { af2_forget_grads(all.as_ptr(), all.len(), e) }).map(|_| ())
 }
 
 /// Sets all to zero in place.
-pub fn foreach_zero(tensors: &[Tensor]) -> Result<(), TchError> {
+pub(crate) fn foreach_zero(tensors: &[Tensor]) -> Result<(), TchError> {
     if tensors.is_empty() {
         return Ok(());
     }
@@ -323,7 +327,7 @@ pub fn set_rng_state(device: Device, state: &Tensor) -> Result<(), TchError> {
 ///
 /// # Errors
 /// No CUDA; no room that may be locked.
-pub fn pinned(tensor: &Tensor) -> Result<Tensor, TchError> {
+pub(crate) fn pinned(tensor: &Tensor) -> Result<Tensor, TchError> {
     // SAFETY: a live tensor; returns a new one.
     call(|e| unsafe { af2_pinned(tensor.as_ptr().cast_mut(), e) }).map(owned)
 }
@@ -354,7 +358,7 @@ const CUBLAS_SPACE: &str = "CUBLAS_WORKSPACE_CONFIG";
 ///
 /// # Errors
 /// No such memory, or no accelerator.
-pub fn page_locked_copy(tensor: &Tensor) -> Result<Tensor, TchError> {
+pub(crate) fn page_locked_copy(tensor: &Tensor) -> Result<Tensor, TchError> {
     // SAFETY: a live tensor; returns a new one.
     call(|e| unsafe { af2_page_locked_copy(tensor.as_ptr().cast_mut(), e) }).map(owned)
 }
@@ -369,7 +373,7 @@ pub fn device_memory(device: Device) -> Result<(i64, i64), TchError> {
 
 /// libtorch's meta device, which knows shapes and no numbers: what would be left on the CPU of a GPU's tensors shows there.
 #[cfg(test)]
-pub mod meta {
+pub(crate) mod meta {
     use super::*;
 
     extern "C" {
@@ -377,12 +381,12 @@ pub mod meta {
         fn af2_is_meta(t: *mut C_tensor) -> c_int;
     }
 
-    pub fn on_meta(tensor: &Tensor) -> Tensor {
+    pub(crate) fn on_meta(tensor: &Tensor) -> Tensor {
         // SAFETY: a live tensor; returns a new one.
         owned(call(|e| unsafe { af2_meta(tensor.as_ptr().cast_mut(), e) }).unwrap())
     }
 
-    pub fn is_meta(tensor: &Tensor) -> bool {
+    pub(crate) fn is_meta(tensor: &Tensor) -> bool {
         // SAFETY: a live tensor.
         unsafe { af2_is_meta(tensor.as_ptr().cast_mut()) != 0 }
     }

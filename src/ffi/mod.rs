@@ -1,11 +1,15 @@
 //! What tch does not reach: CUDA on request, libtorch's c10d, and a few kernels, through a thin C++ shim (`shim/`). The only
 //! `unsafe` of the crate outside memory maps.
+#![expect(
+    unsafe_code,
+    reason = "C functions, of which the compiler knows only what is declared"
+)]
 
 pub mod c10d;
-pub mod check;
+pub(crate) mod check;
 pub mod cuda;
 pub mod kernels;
-pub mod nvml;
+pub(crate) mod nvml;
 pub mod openmp;
 
 use std::ffi::{c_char, CStr};
@@ -53,13 +57,13 @@ fn handles(tensors: &[Tensor]) -> Vec<*mut C_tensor> {
 }
 
 /// Sends a signal to a process of ours; one that has ended already does not mind.
-pub fn signal(process: u32, signal: i32) {
+pub(crate) fn signal(process: u32, signal: i32) {
     // SAFETY: a system call on two integers.
     unsafe { libc::kill(process as libc::pid_t, signal) };
 }
 
 /// Whether this process was started so that it does not hear a signal, as `nohup` does it with SIGHUP.
-pub fn ignores(signal: i32) -> bool {
+pub(crate) fn ignores(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|l| l.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok());
@@ -67,7 +71,7 @@ pub fn ignores(signal: i32) -> bool {
 }
 
 /// A process that is told to end (SIGTERM: it saves first) when this one is gone, however that happened.
-pub fn ends_with_us(command: &mut std::process::Command) {
+pub(crate) fn ends_with_us(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
     // SAFETY: between fork and exec, one system call that allocates nothing.
     unsafe {
@@ -82,7 +86,7 @@ pub fn ends_with_us(command: &mut std::process::Command) {
 ///
 /// # Errors
 /// A file system that has no locks.
-pub fn try_lock(file: &std::fs::File) -> std::io::Result<bool> {
+pub(crate) fn try_lock(file: &std::fs::File) -> std::io::Result<bool> {
     use std::os::fd::AsRawFd;
     // SAFETY: a system call on an open file.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
@@ -95,7 +99,7 @@ pub fn try_lock(file: &std::fs::File) -> std::io::Result<bool> {
 }
 
 /// What this program is made of, as keys and values: ranks of different ones would compute different numbers.
-pub fn program() -> [(String, String); 3] {
+pub(crate) fn program() -> [(String, String); 3] {
     // All that is ours between the program and libtorch.
     let shim = [
         include_bytes!("shim/c10d.cpp").as_slice(),

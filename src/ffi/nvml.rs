@@ -1,7 +1,7 @@
 //! What NVIDIA's own libraries say of the GPUs and of themselves. Opened by name where they are there; nothing is linked. Of each
 //! function the name and type are those of NVIDIA's headers (`nvml.h`, `cuda.h`, `cuda_runtime_api.h`, `nccl.h`), which keep them.
 
-use super::cuda;
+use super::cuda::{self, words};
 use libloading::os::unix::{Library, Symbol, RTLD_LOCAL, RTLD_NOW};
 use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void, CStr};
 use std::path::Path;
@@ -16,7 +16,7 @@ const NCCL: &str = "libnccl.so.2";
 
 /// One GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Gpu {
+pub(crate) struct Gpu {
     pub name: String,
     /// Compute capability, such as (9, 0) of an H100.
     pub capability: Option<(i32, i32)>,
@@ -25,7 +25,7 @@ pub struct Gpu {
 
 /// Bytes of a GPU's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
+pub(crate) struct Memory {
     pub total: u64,
     /// What no process has.
     pub free: u64,
@@ -35,7 +35,7 @@ pub struct Memory {
 ///
 /// # Errors
 /// The loader's words, or NVML's number.
-pub fn cards() -> Result<Vec<Gpu>, String> {
+pub(crate) fn cards() -> Result<Vec<Gpu>, String> {
     cards_by(Path::new(NVML))
 }
 
@@ -93,7 +93,7 @@ fn cards_by(library: &Path) -> Result<Vec<Gpu>, String> {
 ///
 /// # Errors
 /// The loader's words, CUDA's number, libtorch's words.
-pub fn of_cuda(index: usize) -> Result<Gpu, String> {
+pub(crate) fn of_cuda(index: usize) -> Result<Gpu, String> {
     let mut gpu = by_driver(Path::new(DRIVER), index)?;
     cuda::make_current(index).map_err(|e| e.to_string())?;
     // SAFETY: the type is the runtime's; two integers that live through the call.
@@ -140,18 +140,18 @@ fn by_driver(library: &Path, index: usize) -> Result<Gpu, String> {
 }
 
 /// The version of CUDA's runtime that this process has open, such as (13, 0).
-pub fn cuda_runtime() -> Option<(i32, i32)> {
+pub(crate) fn cuda_runtime() -> Option<(i32, i32)> {
     asked(RUNTIME, c"cudaRuntimeGetVersion").map(|v| (v / 1000, v % 1000 / 10))
 }
 
 /// The newest CUDA that the driver knows, as the runtime that is open says; none without a driver.
-pub fn cuda_of_driver() -> Option<(i32, i32)> {
+pub(crate) fn cuda_of_driver() -> Option<(i32, i32)> {
     let version = asked(RUNTIME, c"cudaDriverGetVersion").filter(|v| *v > 0);
     version.map(|v| (v / 1000, v % 1000 / 10))
 }
 
 /// The version of NCCL that this process has open, such as 2.28.9.
-pub fn nccl() -> Option<String> {
+pub(crate) fn nccl() -> Option<String> {
     asked(NCCL, c"ncclGetVersion").map(nccl_words)
 }
 
@@ -195,12 +195,6 @@ unsafe fn open(path: &Path) -> Result<std::mem::ManuallyDrop<Library>, String> {
 /// The type must be the function's.
 unsafe fn find<T>(library: &Library, name: &CStr) -> Result<Symbol<T>, String> {
     library.get(name.to_bytes_with_nul()).map_err(|e| words(&e))
-}
-
-/// The loader's own words; libloading's are around them.
-pub(super) fn words(error: &libloading::Error) -> String {
-    let source = std::error::Error::source(error).map(ToString::to_string);
-    source.unwrap_or_else(|| error.to_string())
 }
 
 fn good(what: &str, code: c_int) -> Result<(), String> {

@@ -24,6 +24,7 @@ use texts::Texts;
 /// When to stop, and whether to keep the caches: all that a single answer without further rules needs. [`Decoding`] has those.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Most tokens of the answer.
     pub max_new_tokens: usize,
     /// Ends the answer, and is part of it.
     pub eos: i64,

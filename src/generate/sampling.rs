@@ -41,6 +41,7 @@ pub struct Sampler {
 }
 
 impl Sampler {
+    /// A sampler whose choices are the seed's.
     pub fn new(rule: Sampling, seed: u64) -> Self {
         Sampler {
             rule,

@@ -21,7 +21,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use tch::{no_grad, Kind, Tensor};
 
-pub const ABOUT: &str = "The 3B model's widths with one LM layer and two blocks a stage of the encoder; libtorch says what it ran. cuDNN's \
+pub(crate) const ABOUT: &str = "The 3B model's widths with one LM layer and two blocks a stage of the encoder; libtorch says what it ran. cuDNN's \
     kernels must not appear: they are switched off. In training, what is computed in bf16 must not take the math path, which keeps every pair \
     of positions; in fp32, and where nothing is kept, it may. On the CPU nothing is judged.";
 
@@ -38,7 +38,7 @@ struct Phase {
     ragged: bool,
 }
 
-pub fn run(check: &mut Check) -> Result<()> {
+pub(crate) fn run(check: &mut Check) -> Result<()> {
     let config = match check.tiny {
         true => made::tiny(),
         false => widths_of_3b()?,

@@ -4,7 +4,7 @@ use crate::doctor::peak;
 use crate::ffi::nvml;
 
 /// Names of the cards of this machine, each once; empty where nothing tells.
-pub fn names() -> Vec<String> {
+pub(crate) fn names() -> Vec<String> {
     let told = match nvml::cards() {
         Ok(cards) => cards.into_iter().map(|c| c.name).collect::<Vec<_>>().join("\n"),
         Err(_) => from_the_driver(),
@@ -33,7 +33,7 @@ fn from_the_driver() -> String {
 }
 
 /// Dense bf16 TFLOP/s by the maker's data sheet, where all cards of the machine have one name that is known.
-pub fn peak_tflops(names: &[String]) -> Option<f64> {
+pub(crate) fn peak_tflops(names: &[String]) -> Option<f64> {
     let [name] = names else { return None };
     peak::of_gpu(name).map(|(bf16, _)| bf16 / 1e12)
 }

@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Small, so that a few weights fill several buckets.
 const BUCKET: i64 = 1 << 12;
 
-pub fn run(check: &mut Check) -> Result<()> {
+pub(crate) fn run(check: &mut Check) -> Result<()> {
     let device = check.device;
     let mut timed = |name: &str, look: &mut dyn FnMut() -> Result<std::result::Result<(), String>>| {
         check.row(name, |m| {

@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 /// ‖found − expected‖ / ‖expected‖ over all elements, in float64 on the CPU; the plain norm of `found` where `expected` is 0.
 /// NaN where one of them is not finite, which is within no bound; infinite where their shapes differ.
-pub fn distance(found: &Tensor, expected: &Tensor) -> f64 {
+pub(crate) fn distance(found: &Tensor, expected: &Tensor) -> f64 {
     if found.size() != expected.size() {
         return f64::INFINITY;
     }
@@ -19,7 +19,11 @@ pub fn distance(found: &Tensor, expected: &Tensor) -> f64 {
 
 /// The same of gradients, by weight: the largest, and whose it is. Weights whose gradient is smaller than the share `small` of the
 /// whole gradient are measured by that share of it: what is left of theirs is rounding (the bias of keys moves no attention).
-pub fn gradients(found: &[(String, Tensor)], expected: &[(String, Tensor)], small: f64) -> (f64, String) {
+pub(crate) fn gradients(
+    found: &[(String, Tensor)],
+    expected: &[(String, Tensor)],
+    small: f64,
+) -> (f64, String) {
     if found.len() != expected.len() {
         let why = format!("{} weights have a gradient, not {}", found.len(), expected.len());
         return (f64::INFINITY, why);

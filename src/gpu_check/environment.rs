@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::ffi::{check, cuda, nvml};
 use crate::{cores, ffi};
 
-pub fn run(check: &mut Check) -> Result<()> {
+pub(crate) fn run(check: &mut Check) -> Result<()> {
     let device = check.device;
     let mut fact = |name: &str, value: &dyn Fn() -> Result<String>| {
         check.row(name, |m| {

@@ -29,13 +29,13 @@ const LARGE: i64 = 1 << 16;
 const SEED: i64 = 7;
 
 /// A tokenizer of bytes alone: its special tokens are all that is asked of it.
-pub fn tokenizer() -> Result<Tokenizer> {
+pub(crate) fn tokenizer() -> Result<Tokenizer> {
     let folder = tempfile::tempdir().map_err(|e| Error::io(std::env::temp_dir(), e))?;
     bpe::train(["a sound"].into_iter(), 256, folder.path())
 }
 
 /// A model of `config` on the device. The LM's weights are exactly bf16, as a published one's are.
-pub fn loaded(config: &Config, device: Device) -> Result<Loaded> {
+pub(crate) fn loaded(config: &Config, device: Device) -> Result<Loaded> {
     tch::manual_seed(SEED);
     let tokenizer = tokenizer()?;
     let config = &Config {
@@ -85,7 +85,7 @@ pub fn loaded(config: &Config, device: Device) -> Result<Loaded> {
 }
 
 /// A part of a model, or all of it, with weights from a seed made on the CPU.
-pub fn fresh<M>(build: &dyn Fn(&Scope) -> M) -> Result<(M, Params)> {
+pub(crate) fn fresh<M>(build: &dyn Fn(&Scope) -> M) -> Result<(M, Params)> {
     tch::manual_seed(SEED);
     let store = Store::new(Origin::Fresh, Device::Cpu);
     let model = build(&store.root());
@@ -95,7 +95,7 @@ pub fn fresh<M>(build: &dyn Fn(&Scope) -> M) -> Result<(M, Params)> {
 }
 
 /// The same with copies of its weights on a device.
-pub fn copied<M>(of: &Params, device: Device, build: &dyn Fn(&Scope) -> M) -> Result<(M, Params)> {
+pub(crate) fn copied<M>(of: &Params, device: Device, build: &dyn Fn(&Scope) -> M) -> Result<(M, Params)> {
     let origin = Origin::File {
         path: PathBuf::from("the CPU's weights"),
         lookup: Box::new(|name, _, device| {
@@ -118,14 +118,14 @@ fn open_gates(params: &Params) {
 }
 
 /// Normal numbers from a seed, made on the CPU.
-pub fn noise(seed: i64, shape: &[i64], device: Device) -> Tensor {
+pub(crate) fn noise(seed: i64, shape: &[i64], device: Device) -> Tensor {
     tch::manual_seed(seed);
     Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_device(device)
 }
 
 /// A batch's sizes.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub(crate) struct Shape {
     pub items: usize,
     pub windows: usize,
     pub text: usize,
@@ -134,7 +134,7 @@ pub struct Shape {
 }
 
 /// Mels as noise, texts of which two thirds are an answer.
-pub fn batch(shape: Shape, t: &Tokenizer, device: Device) -> Batch<Input> {
+pub(crate) fn batch(shape: Shape, t: &Tokenizer, device: Device) -> Batch<Input> {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let less = |item: usize, all: usize| match shape.ragged {
         true => (all - (item * all).div_ceil(4).min(all - 1)).max(1),
@@ -167,7 +167,7 @@ pub fn batch(shape: Shape, t: &Tokenizer, device: Device) -> Batch<Input> {
 }
 
 /// A row of its own: the model with which a part begins; none where it could not be made.
-pub fn model(check: &mut Check, config: &Config) -> Result<Option<Loaded>> {
+pub(crate) fn model(check: &mut Check, config: &Config) -> Result<Option<Loaded>> {
     let (device, mut made) = (check.device, None);
     check.row("the model", |m| {
         let model = loaded(config, device)?;
@@ -179,14 +179,14 @@ pub fn model(check: &mut Check, config: &Config) -> Result<Option<Loaded>> {
 }
 
 /// Words of a question; the special tokens are the last of the vocabulary.
-pub fn prompt(rng: &mut impl Rng, tokens: usize, t: &Tokenizer) -> Vec<i64> {
+pub(crate) fn prompt(rng: &mut impl Rng, tokens: usize, t: &Tokenizer) -> Vec<i64> {
     let mut ids: Vec<i64> = (0..tokens).map(|_| rng.gen_range(0..t.eos)).collect();
     ids[0] = t.audio;
     ids
 }
 
 /// The LM of the 3B model with other numbers of layers, inner width and tokens: 16 heads of 128 dimensions over 2 of keys.
-pub fn lm_3b(layers: usize, inner: i64, vocab: i64) -> Result<lm::Config> {
+pub(crate) fn lm_3b(layers: usize, inner: i64, vocab: i64) -> Result<lm::Config> {
     Ok(match presets::preset("af2-3b")?.lm {
         lm::Config::Qwen2(whole) => lm::Config::Qwen2(lm::qwen2::Config {
             vocab_size: vocab,
@@ -200,7 +200,7 @@ pub fn lm_3b(layers: usize, inner: i64, vocab: i64) -> Result<lm::Config> {
 
 /// A model whose attention has the head sizes of the 3B model's in every module: 64 in the encoder, 256 in the audio transformer,
 /// 64 in cross-attention, 128 in 16 to 2 groups in the LM.
-pub fn small() -> Result<Config> {
+pub(crate) fn small() -> Result<Config> {
     let (encoder, vocab) = (encoder(), 512);
     let width = encoder.width();
     Ok(Config {
@@ -216,7 +216,7 @@ pub fn small() -> Result<Config> {
     })
 }
 
-pub fn encoder() -> audio::Config {
+pub(crate) fn encoder() -> audio::Config {
     audio::Config::Htsat(htsat::Config {
         embed_dim: 64,
         depths: vec![2, 2, 2, 2],
@@ -226,14 +226,14 @@ pub fn encoder() -> audio::Config {
 }
 
 /// The published encoder with two blocks a stage.
-pub fn shallow_encoder() -> audio::Config {
+pub(crate) fn shallow_encoder() -> audio::Config {
     audio::Config::Htsat(htsat::Config {
         depths: vec![2, 2, 2, 2],
         ..htsat::Config::large()
     })
 }
 
-pub fn joiner(width: i64) -> audio_transformer::Config {
+pub(crate) fn joiner(width: i64) -> audio_transformer::Config {
     audio_transformer::Config {
         n_head: width / 256,
         n_layers: 3,
@@ -243,7 +243,7 @@ pub fn joiner(width: i64) -> audio_transformer::Config {
 }
 
 /// A model that a CPU runs in a moment; its heads are too small for CUDA's fused kernels.
-pub fn tiny() -> Config {
+pub(crate) fn tiny() -> Config {
     let vocab = 512;
     Config {
         encoder: audio::Config::Htsat(htsat::Config {
@@ -282,7 +282,7 @@ pub fn tiny() -> Config {
 }
 
 /// Runs `f` in fp32, or under bf16 autocast.
-pub fn under<T>(bf16: bool, device: Device, f: impl FnOnce() -> T) -> Result<T> {
+pub(crate) fn under<T>(bf16: bool, device: Device, f: impl FnOnce() -> T) -> Result<T> {
     Ok(match bf16 {
         true => crate::ffi::kernels::autocast_bf16(device, f)?,
         false => f(),
@@ -290,7 +290,7 @@ pub fn under<T>(bf16: bool, device: Device, f: impl FnOnce() -> T) -> Result<T> 
 }
 
 /// The stage of a comparison: these parts train, the encoder in evaluation, weights move without a warm-up.
-pub fn stage(parts: &str, items: usize, windows: usize) -> Result<crate::recipe::StageRecipe> {
+pub(crate) fn stage(parts: &str, items: usize, windows: usize) -> Result<crate::recipe::StageRecipe> {
     let yaml = format!(
         "name: check\ntrain: [{parts}]\nwindows: {windows}\nsets: {{}}\n\
          optim: {{steps: 1000000, batch_size: {items}, learning_rate: 1.0e-4}}"

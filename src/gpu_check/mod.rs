@@ -12,7 +12,7 @@ mod made;
 mod modules;
 mod part;
 mod peer;
-pub mod report;
+pub(crate) mod report;
 mod resume;
 mod speed;
 mod steps;
@@ -27,7 +27,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Minutes that all parts are made for.
-pub const MINUTES: f64 = 20.0;
+pub(crate) const MINUTES: f64 = 20.0;
 /// Behind a part's time, for the row that it is at.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -132,13 +132,13 @@ const PARTS: &[Part] = &[
 ];
 
 /// Names of all parts.
-pub fn names() -> impl Iterator<Item = &'static str> {
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     PARTS.iter().map(|p| p.name)
 }
 
 /// What is asked.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// `cuda`, `cuda:N` or `cpu`.
     pub device: String,
     pub tiny: bool,
@@ -188,7 +188,7 @@ impl Options {
 ///
 /// # Errors
 /// [`Error::Mismatch`] where a row is broken or failed; a folder that cannot be written to; a part that does not exist.
-pub fn run(options: &Options) -> Result<i32> {
+pub(crate) fn run(options: &Options) -> Result<i32> {
     options.check()?;
     let work = tempfile::tempdir().map_err(|e| Error::io(std::env::temp_dir(), e))?;
     let started = Instant::now();
@@ -340,7 +340,7 @@ fn rows_of(part: &str, lines: Vec<Line>, ended: Option<String>) -> Vec<Row> {
 
 /// One part, in the process that [`run`] has started for it.
 #[derive(Debug, Clone)]
-pub struct One {
+pub(crate) struct One {
     pub part: String,
     pub rows: PathBuf,
     pub seconds: f64,
@@ -351,7 +351,7 @@ pub struct One {
 ///
 /// # Errors
 /// A part that does not exist; a file of rows that cannot be written to.
-pub fn run_one(one: &One, options: &Options) -> Result<i32> {
+pub(crate) fn run_one(one: &One, options: &Options) -> Result<i32> {
     let part = PARTS.iter().find(|p| p.name == one.part);
     let part = part.ok_or_else(|| Error::usage(format!("no part `{}`", one.part)))?;
     let device = match crate::device::of(&options.device) {

@@ -20,7 +20,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tch::{no_grad, Device, Kind, Tensor};
 
-pub const ABOUT: &str = "The same random weights and inputs; heads as large as the 3B model's, widths and depths reduced. A distance \
+pub(crate) const ABOUT: &str = "The same random weights and inputs; heads as large as the 3B model's, widths and depths reduced. A distance \
     is the norm of the difference by the norm of what the CPU computed in fp32, for gradients that of the worst weight, of which \
     those below a share of the whole gradient are measured by that share, as theirs is rounding: a thousandth in fp32, a tenth in bf16. Bounds: in fp32, with TF32 off, the two sides add up in another order: \
     about 6e-8 times the root of some thousand terms a product, some tens of products one behind the other, so 1e-4 for outputs and 1e-3 for \
@@ -53,7 +53,7 @@ const WHOLE_BF16: Bounds = Bounds {
 /// Of what is added up in fixed order, weight by weight: AdamW.
 const ELEMENTWISE: f64 = 1e-5;
 
-pub fn run(check: &mut Check) -> Result<()> {
+pub(crate) fn run(check: &mut Check) -> Result<()> {
     if check.on_gpu() {
         kernels::allow_tf32(false)?;
     }

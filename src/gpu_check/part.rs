@@ -14,7 +14,7 @@ use tch::Device;
 
 /// What goes wrong on purpose, in tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// No bound holds.
     Bound,
     /// The first row panics.
@@ -26,7 +26,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         Some(match text {
             "bound" => Fault::Bound,
             "panic" => Fault::Panic,
@@ -40,7 +40,7 @@ impl Fault {
 /// A line of a part's file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Line {
+pub(crate) enum Line {
     /// What is looked at now: where the process ends, this is where.
     Begin(String),
     Row(Row),
@@ -48,7 +48,7 @@ pub enum Line {
 
 impl Line {
     /// All whole lines of a file; a half one is what its process wrote last.
-    pub fn read_all(file: &Path) -> Vec<Line> {
+    pub(crate) fn read_all(file: &Path) -> Vec<Line> {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         text.lines()
             .filter_map(|l| serde_json::from_str(l).ok())
@@ -57,7 +57,7 @@ impl Line {
 }
 
 /// What a part works with.
-pub struct Check {
+pub(crate) struct Check {
     pub device: Device,
     /// Sizes that a CPU computes in a moment.
     pub tiny: bool,
@@ -73,7 +73,7 @@ pub struct Check {
 }
 
 impl Check {
-    pub fn new(
+    pub(crate) fn new(
         file: &Path,
         device: Device,
         tiny: bool,
@@ -94,12 +94,12 @@ impl Check {
         })
     }
 
-    pub fn on_gpu(&self) -> bool {
+    pub(crate) fn on_gpu(&self) -> bool {
         self.device.is_cuda()
     }
 
     /// Of a size on a GPU, and of its tiny form.
-    pub fn size<T>(&self, real: T, tiny: T) -> T {
+    pub(crate) fn size<T>(&self, real: T, tiny: T) -> T {
         if self.tiny {
             tiny
         } else {
@@ -107,12 +107,12 @@ impl Check {
         }
     }
 
-    pub fn left(&self) -> Duration {
+    pub(crate) fn left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
     }
 
     /// One row: what `look` sets, bounds and notes. Its error or panic is the row's. Whether there is a number.
-    pub fn row(&mut self, name: &str, look: impl FnOnce(&mut Measured) -> Result<()>) -> Result<bool> {
+    pub(crate) fn row(&mut self, name: &str, look: impl FnOnce(&mut Measured) -> Result<()>) -> Result<bool> {
         let fault = self.fault;
         self.rows_of(name, |_| {
             let mut measured = Measured::new(fault);
@@ -122,7 +122,7 @@ impl Check {
     }
 
     /// Rows that are only known when they are found. `look` is given how to begin one.
-    pub fn rows_of(
+    pub(crate) fn rows_of(
         &mut self,
         name: &str,
         look: impl FnOnce(&dyn Fn() -> Measured) -> Result<Vec<(String, Measured)>>,
@@ -135,6 +135,7 @@ impl Check {
         let (fault, number) = (self.fault, self.rows);
         let found = panics::caught(|| {
             match (fault, number) {
+                #[expect(clippy::panic, reason = "a fault on purpose: the report must survive it")]
                 (Some(Fault::Panic), 0) => panic!("on purpose"),
                 (Some(Fault::Abort), 1) => std::process::abort(),
                 (Some(Fault::Hang), 0) => loop {
@@ -162,7 +163,7 @@ impl Check {
     }
 
     /// A row that needs no looking.
-    pub fn put(&mut self, row: Row) -> Result<()> {
+    pub(crate) fn put(&mut self, row: Row) -> Result<()> {
         crate::say!("  {}", row.line());
         self.write(&Line::Row(row))
     }
@@ -175,7 +176,7 @@ impl Check {
 }
 
 /// What one row is made of.
-pub struct Measured {
+pub(crate) struct Measured {
     values: IndexMap<String, Value>,
     bounded: bool,
     broken: Vec<String>,
@@ -194,23 +195,23 @@ impl Measured {
         }
     }
 
-    pub fn set(&mut self, column: &str, value: impl Into<Value>) {
+    pub(crate) fn set(&mut self, column: &str, value: impl Into<Value>) {
         self.values.insert(column.to_owned(), value.into());
     }
 
-    pub fn note(&mut self, text: impl Into<String>) {
+    pub(crate) fn note(&mut self, text: impl Into<String>) {
         self.notes.push(text.into());
     }
 
     /// `value` must be at most `most`; what is no number is not.
-    pub fn at_most(&mut self, what: &str, value: f64, most: f64) {
+    pub(crate) fn at_most(&mut self, what: &str, value: f64, most: f64) {
         self.must(value <= most, || {
             format!("{what} is {value:.2e}, at most {most:.2e} was expected")
         });
     }
 
     /// Something that must hold.
-    pub fn must(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
+    pub(crate) fn must(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
         self.bounded = true;
         match (holds, self.fault) {
             (true, Some(Fault::Bound)) => self.broken.push("broken on purpose".into()),

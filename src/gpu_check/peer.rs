@@ -13,7 +13,7 @@ const SCRIPT: &str = include_str!("peer.py");
 
 /// What one process of it does; see `peer.py`.
 #[derive(Debug, Clone, Serialize)]
-pub struct Job {
+pub(crate) struct Job {
     pub what: &'static str,
     pub config: Config,
     pub device: String,
@@ -31,7 +31,7 @@ pub struct Job {
 
 /// What it found.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Found {
+pub(crate) struct Found {
     pub seconds: Vec<f64>,
     pub parameters: i64,
     pub torch: String,
@@ -39,14 +39,14 @@ pub struct Found {
 }
 
 /// A Python with torch, and the script.
-pub struct Peer {
+pub(crate) struct Peer {
     python: PathBuf,
     folder: tempfile::TempDir,
 }
 
 impl Peer {
     /// None where there is no such Python; where one was named, that is an error.
-    pub fn find(check: &Check) -> Result<Option<Self>> {
+    pub(crate) fn find(check: &Check) -> Result<Option<Self>> {
         let named = check.python.clone();
         let python = named.clone().unwrap_or("python3".into());
         let ask = match check.on_gpu() {
@@ -77,7 +77,7 @@ impl Peer {
     }
 
     /// Runs one job; ends it where it takes longer than there is.
-    pub fn run(&self, job: &Job, limit: Duration) -> Result<Found> {
+    pub(crate) fn run(&self, job: &Job, limit: Duration) -> Result<Found> {
         let wrong = |what: String| Error::Training {
             message: format!("torch: {what}"),
             hint: None,

@@ -9,15 +9,15 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// Of the JSON's keys and their meaning. What is added leaves it; what changes raises it.
-pub const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 /// The two files.
-pub const JSON: &str = "gpu-check.json";
-pub const MARKDOWN: &str = "gpu-check.md";
+pub(crate) const JSON: &str = "gpu-check.json";
+pub(crate) const MARKDOWN: &str = "gpu-check.md";
 
 /// What a row says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Within its bounds.
     Ok,
     /// Measured; nothing bounds it.
@@ -31,7 +31,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    pub const ALL: [Verdict; 5] = [
+    pub(crate) const ALL: [Verdict; 5] = [
         Verdict::Ok,
         Verdict::Noted,
         Verdict::Broken,
@@ -50,14 +50,14 @@ impl Verdict {
     }
 
     /// Whether it ends the check with an error.
-    pub fn is_bad(self) -> bool {
+    pub(crate) fn is_bad(self) -> bool {
         matches!(self, Verdict::Broken | Verdict::Failed)
     }
 }
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Row {
+pub(crate) struct Row {
     pub name: String,
     pub verdict: Verdict,
     /// Every column of its part; null where there is nothing to say.
@@ -68,7 +68,7 @@ pub struct Row {
 
 impl Row {
     /// One without numbers.
-    pub fn of(name: &str, verdict: Verdict, note: impl Into<String>) -> Self {
+    pub(crate) fn of(name: &str, verdict: Verdict, note: impl Into<String>) -> Self {
         Row {
             name: name.to_owned(),
             verdict,
@@ -78,7 +78,7 @@ impl Row {
     }
 
     /// One line for who watches.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let values = self.values.iter().filter(|(_, v)| !v.is_null());
         let values: Vec<String> = values.map(|(k, v)| format!("{k} {}", shown(v))).collect();
         let mut line = format!("{}: {}", self.name, self.verdict.words());
@@ -93,7 +93,7 @@ impl Row {
 
 /// One part's rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PartReport {
+pub(crate) struct PartReport {
     pub name: String,
     pub title: String,
     /// How to read it: what the bounds are and why.
@@ -105,7 +105,7 @@ pub struct PartReport {
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub(crate) struct Report {
     pub schema: u32,
     pub af2: String,
     pub libtorch: String,
@@ -125,7 +125,7 @@ pub struct Report {
 
 impl Report {
     /// Fills every row's columns, counts, judges.
-    pub fn close(&mut self, seconds: f64) {
+    pub(crate) fn close(&mut self, seconds: f64) {
         self.seconds = seconds;
         for part in &mut self.parts {
             for row in &mut part.rows {
@@ -149,7 +149,7 @@ impl Report {
     }
 
     /// Names of the rows that are broken or failed, with their notes.
-    pub fn bad(&self) -> Vec<String> {
+    pub(crate) fn bad(&self) -> Vec<String> {
         let rows = self.parts.iter().flat_map(|p| p.rows.iter().map(move |r| (p, r)));
         let bad = rows.filter(|(_, r)| r.verdict.is_bad());
         bad.map(|(p, r)| format!("{}: {}: {}", p.name, r.name, r.note))
@@ -160,7 +160,7 @@ impl Report {
     ///
     /// # Errors
     /// A folder that cannot be written to.
-    pub fn write(&self, folder: &Path) -> Result<[PathBuf; 2]> {
+    pub(crate) fn write(&self, folder: &Path) -> Result<[PathBuf; 2]> {
         let files = [folder.join(MARKDOWN), folder.join(JSON)];
         write_atomic_bytes(&files[0], self.markdown().as_bytes())?;
         let json = serde_json::to_value(self).map_err(|e| Error::usage(format!("{JSON}: {e}")))?;
@@ -168,7 +168,7 @@ impl Report {
         Ok(files)
     }
 
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let counts: Vec<String> = self.counts.iter().map(|(k, n)| format!("{n} {k}")).collect();
         let mut text = format!(
             "# af2 gpu-check\n\naf2 {}, libtorch {}, device `{}`{}; {:.1} minutes of {:.0}; **{}**: {}\n",
@@ -209,7 +209,7 @@ impl Report {
     }
 
     /// What is worth sending, and where.
-    pub fn send_back(&self) -> String {
+    pub(crate) fn send_back(&self) -> String {
         format!(
             "Please send back `{MARKDOWN}` and `{JSON}`, whole: attach them to an issue of the project that this af2 is from. They hold \
              the names of the card, its driver and its libraries; of this machine's paths at most what an error in a note names."
@@ -218,7 +218,7 @@ impl Report {
 }
 
 /// A value as a cell.
-pub fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

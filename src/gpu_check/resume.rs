@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tch::Device;
 
-pub const ABOUT: &str = "A tiny model under bf16 autocast, the audio encoder trained too. One run is killed (SIGKILL) behind its first \
+pub(crate) const ABOUT: &str = "A tiny model under bf16 autocast, the audio encoder trained too. One run is killed (SIGKILL) behind its first \
     checkpoint and goes on by `--resume auto`; its weights are compared with those of a run in one piece, as the largest difference of a \
     weight by its norm. On the CPU they must be equal bit for bit. A GPU adds up some gradients in whichever order comes first, so that two runs \
     in one piece differ as well: there the bound is 3 times how far those two are apart, and at least 1e-3. `--verify-resume` takes kernels \
@@ -18,7 +18,7 @@ pub const ABOUT: &str = "A tiny model under bf16 autocast, the audio encoder tra
 const RECIPE: &str = include_str!("resume.yaml");
 const STAGE: &str = "one";
 
-pub fn run(check: &mut Check) -> Result<()> {
+pub(crate) fn run(check: &mut Check) -> Result<()> {
     let folder = tempfile::tempdir().map_err(|e| Error::io(std::env::temp_dir(), e))?;
     let runs = Runs {
         folder: folder.path().to_path_buf(),

@@ -24,7 +24,7 @@ use std::rc::Rc;
 use std::time::Instant;
 use tch::{no_grad, Device};
 
-pub const ABOUT: &str = "Random weights, batch 1 but for the training step; the median of the rounds behind a warm-up, the device \
+pub(crate) const ABOUT: &str = "Random weights, batch 1 but for the training step; the median of the rounds behind a warm-up, the device \
     synchronised. Under bf16 autocast the LM's frozen matrices are held in bf16 on both sides. torch runs the same shapes in plain \
     torch.nn.functional, with `scaled_dot_product_attention` and the same precision, in a process of its own in the same minutes: of both sides \
     the number of parameters must be equal. Above 1 af2 is faster.";
@@ -46,7 +46,7 @@ struct Work {
     rounds: usize,
 }
 
-pub fn run(check: &mut Check) -> Result<()> {
+pub(crate) fn run(check: &mut Check) -> Result<()> {
     let recipe = steps::recipe(check.tiny)?;
     let (config, _) = plan::config(&recipe)?;
     let works = works(check.tiny);

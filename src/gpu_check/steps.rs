@@ -19,7 +19,7 @@ use std::rc::Rc;
 use std::time::Instant;
 use tch::{Device, Tensor};
 
-pub const ABOUT: &str = "Stages, precision and batches of `recipes/af2-3b.yaml` on one GPU, random weights, the longest texts that it lets \
+pub(crate) const ABOUT: &str = "Stages, precision and batches of `recipes/af2-3b.yaml` on one GPU, random weights, the longest texts that it lets \
     through, one micro-step and its update. The peak is what libtorch's tensors took; the plan's number is its total without what it sets \
     aside for CUDA and the libraries, and for one GPU. Past 1.1 times the plan a run that `af2 plan` lets begin may not fit; below 0.6 it would \
     turn away what does. MFU leaves out what is computed a second time. What does not fit is halved until it does.";
@@ -45,7 +45,7 @@ const TINY: [&str; 8] = [
 const TINY_WINDOWS: [&str; 3] = ["stages.0.windows=1", "stages.1.windows=2", "stages.2.windows=3"];
 
 /// The recipe whose stages are measured.
-pub fn recipe(tiny: bool) -> Result<Recipe> {
+pub(crate) fn recipe(tiny: bool) -> Result<Recipe> {
     // Nothing of a run that lies here by chance is to be read.
     let elsewhere = "output=/nonexistent/gpu-check".to_owned();
     match tiny {
@@ -61,7 +61,7 @@ pub fn recipe(tiny: bool) -> Result<Recipe> {
     }
 }
 
-pub fn run(check: &mut Check) -> Result<()> {
+pub(crate) fn run(check: &mut Check) -> Result<()> {
     let device = check.device;
     let mut recipe = recipe(check.tiny)?;
     let (config, _) = plan::config(&recipe)?;

@@ -2,7 +2,7 @@
 
 use super::{resize, CHUNK_BYTES, SETTINGS};
 use crate::checkpoint::{
-    self, hugging_face, names, training, Archive, Item, Parts, ReleasedFolder, TorchFile,
+    self, canonical, hugging_face, names, training, Archive, Item, Parts, ReleasedFolder, TorchFile,
 };
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
@@ -34,6 +34,7 @@ pub struct Choice {
 /// What was written and what was not.
 #[derive(Debug, Default)]
 pub struct Converted {
+    /// Tensors in the new checkpoint.
     pub tensors: usize,
     /// One line for each kind of thing that the layout has no place for.
     pub left_out: Vec<String>,
@@ -158,7 +159,7 @@ fn reference(
 
 /// A training checkpoint once more.
 fn again(file: &TorchFile, out: &Path) -> Result<Converted> {
-    let tensors = names::canonical(file.model()?, file.tensors.source())?;
+    let tensors = canonical(file.model()?, file.tensors.source())?;
     let model = checkpoint::items_of(&tensors, |n| Some(names::in_training_tree(n)));
     let count = model.len();
     if training::has_state(file) {

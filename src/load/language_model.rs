@@ -1,6 +1,6 @@
 //! A language model alone, from its own folder.
 
-use crate::checkpoint::{names, Archive};
+use crate::checkpoint::{canonical, names, Archive};
 use crate::error::Result;
 use crate::model::lm::{Config, Decoder, Naming};
 use crate::model::params::{Lookup, Origin, Params, Store};
@@ -14,7 +14,7 @@ use tch::Device;
 pub fn language_model(folder: &Path, device: Device) -> Result<(Config, Decoder, Params)> {
     let config = Config::read(folder)?;
     let sizes = config.decoder();
-    let tensors = names::canonical(Archive::open(folder)?, folder)?;
+    let tensors = canonical(Archive::open(folder)?, folder)?;
     let lookup: Lookup = Box::new(|name, kind, device| match tensors.info(name) {
         Some(_) => tensors.get_as(name, kind, device).map(Some),
         None => Ok(None),

@@ -8,9 +8,12 @@ mod language_model;
 mod report;
 
 pub use language_model::language_model;
-pub use report::{compare, Report, Rules};
+pub(crate) use report::compare;
+pub use report::{Report, Rules};
 
-use crate::checkpoint::{self, hugging_face, items, names, Archive, Parts, ReleasedFolder, TorchFile};
+use crate::checkpoint::{
+    self, canonical, hugging_face, items, names, Archive, Parts, ReleasedFolder, TorchFile,
+};
 use crate::cores;
 use crate::error::{Error, Result};
 use crate::model::flamingo::{Config, Flamingo};
@@ -23,9 +26,9 @@ use std::path::{Path, PathBuf};
 use tch::{no_grad, Device, Kind, Tensor};
 
 /// The file of sizes that we write beside a checkpoint.
-pub const SETTINGS: &str = "af2.yaml";
+pub(crate) const SETTINGS: &str = "af2.yaml";
 /// Bytes of a `safe_ckpt` chunk.
-pub const CHUNK_BYTES: usize = 1 << 30;
+pub(crate) const CHUNK_BYTES: usize = 1 << 30;
 
 /// A model with everything that is needed to ask it something.
 ///
@@ -53,14 +56,19 @@ pub const CHUNK_BYTES: usize = 1 << 30;
 /// # }
 /// ```
 pub struct Loaded {
+    /// The model on its device.
     pub model: Flamingo,
+    /// All its tensors by name.
     pub params: Params,
+    /// The LM's, with the four added tokens.
     pub tokenizer: Tokenizer,
     /// Most windows of 10 s that it should be given.
     pub max_windows: usize,
     /// The LM's folder, whose tokenizer files go with every copy.
     pub llm: PathBuf,
+    /// Where the model lies.
     pub device: Device,
+    /// How the files and the model fit.
     pub report: Report,
     /// The weights' own file where it is one of `torch.save`, with the optimizer's state that it may hold.
     pub torch: Option<TorchFile>,
@@ -100,6 +108,7 @@ impl Loaded {
 
 /// How to open a checkpoint.
 pub struct Options {
+    /// Where the model shall lie.
     pub device: Device,
     /// Sizes that the tensors do not tell; default: `af2.yaml` in the folder.
     pub config: Option<PathBuf>,
@@ -110,6 +119,7 @@ pub struct Options {
 }
 
 impl Options {
+    /// Settings of the folder itself, and the default rules.
     pub fn new(device: Device) -> Self {
         Options {
             device,
@@ -126,7 +136,7 @@ pub fn open(folder: &Path, options: &Options) -> Result<Loaded> {
 }
 
 /// What a checkpoint's files say of the model, before any tensor is read.
-pub struct Plan {
+pub(crate) struct Plan {
     pub files: ReleasedFolder,
     pub config: Config,
     pub settings: Settings,
@@ -135,7 +145,7 @@ pub struct Plan {
 }
 
 /// Opens a checkpoint's files and infers the model's sizes. No tensor is read.
-pub fn plan(parts: &Parts, options: &Options) -> Result<Plan> {
+pub(crate) fn plan(parts: &Parts, options: &Options) -> Result<Plan> {
     let files = checkpoint::open_parts(parts)?;
     let beside = |p: &Path| Some(p.join(SETTINGS)).filter(|p| p.is_file());
     let own = options
@@ -195,6 +205,7 @@ pub fn open_parts(parts: &Parts, options: &Options) -> Result<Loaded> {
 
 /// How a run's model begins.
 pub struct Start {
+    /// From what.
     pub from: StartFrom,
     /// What is said of the sizes beside the files.
     pub sizes: Sizes,
@@ -212,8 +223,11 @@ pub enum StartFrom {
 pub struct New {
     /// The LM's folder and an AF-CLAP file.
     pub llm: PathBuf,
+    /// The AF-CLAP file.
     pub clap: PathBuf,
+    /// Sizes of the audio transformer.
     pub audio_transformer: audio_transformer::Config,
+    /// Sizes of the cross-attention.
     pub cross_attention: cross_attention::Config,
     /// Most windows of 10 s that it is made for.
     pub max_windows: usize,
@@ -224,8 +238,11 @@ pub struct New {
 /// Sizes that the files must have, where they are said at all.
 #[derive(Default)]
 pub struct Sizes {
+    /// Of the audio encoder.
     pub encoder: Option<audio::Config>,
+    /// Of the audio transformer.
     pub audio_transformer: Option<audio_transformer::Config>,
+    /// Of the cross-attention.
     pub cross_attention: Option<cross_attention::Config>,
 }
 
@@ -280,8 +297,7 @@ struct NewFiles {
 
 fn new_model(new: &New, sizes: &Sizes) -> Result<NewFiles> {
     let New { llm, clap, .. } = new;
-    let tensors =
-        names::canonical(Archive::open(llm)?, llm)?.overlay(names::canonical(Archive::open(clap)?, clap)?);
+    let tensors = canonical(Archive::open(llm)?, llm)?.overlay(canonical(Archive::open(clap)?, clap)?);
     let tokenizer = Tokenizer::open(llm)?;
     let shapes = |n: &str| tensors.info(n).map(|i| i.shape.clone());
     let config = Config {
@@ -311,7 +327,7 @@ fn new_parts(name: &str) -> Option<&'static str> {
 ///
 /// # Errors
 /// All that is wrong with it.
-pub fn check(parts: &Parts) -> Result<()> {
+pub(crate) fn check(parts: &Parts) -> Result<()> {
     checked(parts).map(|_| ())
 }
 
@@ -327,7 +343,7 @@ fn checked(parts: &Parts) -> Result<Config> {
 ///
 /// # Errors
 /// As [`start`].
-pub fn check_start(start: &Start) -> Result<()> {
+pub(crate) fn check_start(start: &Start) -> Result<()> {
     match &start.from {
         StartFrom::Checkpoint(parts) => agree(&start.sizes, &checked(parts)?, &parts.checkpoint),
         StartFrom::New(new) => {

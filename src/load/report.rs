@@ -62,9 +62,13 @@ pub struct MisShaped {
 pub struct Report {
     /// Tensors that the model takes from the file, and their bytes there.
     pub loaded: usize,
+    /// Bytes of what is loaded, as the file has it.
     pub bytes: usize,
+    /// Tensors that the file lacks.
     pub missing: Vec<Odd>,
+    /// Tensors that the model does not know.
     pub unexpected: Vec<Odd>,
+    /// Tensors of another shape than the model's.
     pub mis_shaped: Vec<MisShaped>,
     /// Rows are cut or added: name, rows in the file, rows in the model.
     pub resized: Vec<(String, i64, i64)>,
@@ -81,7 +85,7 @@ pub struct Report {
 ///
 /// # Errors
 /// None of its own: what is wrong is in the report.
-pub fn compare(
+pub(crate) fn compare(
     config: &Config,
     tensors: &Archive,
     llm: Option<&Path>,
@@ -152,7 +156,7 @@ pub fn compare(
 
 impl Report {
     /// Fails with what is wrong: of each kind the first few, and how many there are.
-    pub fn check(&self, path: &Path, rules: &Rules) -> Result<()> {
+    pub(crate) fn check(&self, path: &Path, rules: &Rules) -> Result<()> {
         let missing = self.missing.iter().filter(|o| o.why.is_none() || rules.strict);
         let unexpected = self.unexpected.iter().filter(|o| o.why.is_none() || rules.strict);
         let unexpected = unexpected.filter(|_| !rules.allow_unexpected);

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 /// Right answers among answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
+    /// Answers.
     pub n: usize,
+    /// Right ones.
     pub correct: usize,
 }
 
@@ -31,7 +33,7 @@ impl Count {
 ///
 /// An item is its reference class and whether it was answered right. `None` without items. Equals
 /// [`Count::accuracy`] where all classes have as many items.
-pub fn balanced<'a>(items: impl IntoIterator<Item = (&'a str, bool)>) -> Option<f64> {
+pub(crate) fn balanced<'a>(items: impl IntoIterator<Item = (&'a str, bool)>) -> Option<f64> {
     let mut classes: BTreeMap<&str, Count> = BTreeMap::new();
     for (class, right) in items {
         let count = classes.entry(class).or_insert(Count { n: 0, correct: 0 });

@@ -12,7 +12,9 @@ const MOST_RESAMPLES: usize = 10_000_000;
 /// Both ends in the unit of the values.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
+    /// The lower end.
     pub low: f64,
+    /// The upper end.
     pub high: f64,
 }
 
@@ -22,7 +24,9 @@ pub struct Interval {
 pub struct Bootstrap {
     /// Share of the resampled means inside the interval, between 0 and 1.
     pub level: f64,
+    /// How many times the values are drawn again.
     pub resamples: usize,
+    /// Of the draws.
     pub seed: u64,
 }
 
@@ -37,7 +41,7 @@ impl Default for Bootstrap {
 }
 
 impl Bootstrap {
-    /// [`interval`] with these settings.
+    /// The interval of the mean of values, with these settings.
     pub fn interval(&self, values: &[f64]) -> Result<Interval> {
         interval(values, self.level, self.resamples, self.seed)
     }
@@ -55,7 +59,7 @@ impl Bootstrap {
 /// # Errors
 /// No values, more than 2³² − 1, one that is not finite, a level not inside (0, 1), no resamples or more than ten
 /// million.
-pub fn interval(values: &[f64], level: f64, resamples: usize, seed: u64) -> Result<Interval> {
+pub(crate) fn interval(values: &[f64], level: f64, resamples: usize, seed: u64) -> Result<Interval> {
     let refuse =
         |key: &str, expected: String, found: String| Err(Error::data("bootstrap", key, expected, found));
     if !(level > 0.0 && level < 1.0) {

@@ -22,7 +22,7 @@ pub mod accuracy;
 pub mod bootstrap;
 
 /// Arithmetic mean; `None` of nothing, and where a value or their sum is not finite.
-pub fn mean(values: &[f64]) -> Option<f64> {
+pub(crate) fn mean(values: &[f64]) -> Option<f64> {
     if values.is_empty() {
         return None;
     }

@@ -35,6 +35,7 @@ pub struct Config {
 }
 
 impl Config {
+    /// The sizes of the paper: 3 layers of 8 heads.
     pub fn paper() -> Self {
         Config {
             n_head: 8,
@@ -121,13 +122,13 @@ impl Config {
     }
 
     /// Floating-point operations of the forward pass over `l` frames, `d` wide.
-    pub fn operations(&self, l: f64, d: f64) -> f64 {
+    pub(crate) fn operations(&self, l: f64, d: f64) -> f64 {
         self.n_layers as f64 * (l * (8.0 * d * d + 4.0 * d * self.d_inner as f64) + 4.0 * l * l * d)
     }
 
     /// Bytes that one layer keeps of each frame for its backward pass: `low` bytes an element of a matrix product, `full` of a
     /// norm or a sum. Five inputs of matrix products, q, k, v, out, the inner layer, two norms.
-    pub fn layer_activations(&self, d: f64, low: f64, full: f64) -> f64 {
+    pub(crate) fn layer_activations(&self, d: f64, low: f64, full: f64) -> f64 {
         (9.0 * d + self.d_inner as f64) * low + 2.0 * d * full
     }
 }

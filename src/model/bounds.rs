@@ -4,24 +4,26 @@
 use std::ops::RangeInclusive;
 
 /// Rows of an embedding.
-pub const VOCABULARY: RangeInclusive<i64> = 1..=1 << 24;
+pub(crate) const VOCABULARY: RangeInclusive<i64> = 1..=1 << 24;
 /// Width of a transformer, of a head, of a projection.
-pub const WIDTH: RangeInclusive<i64> = 1..=1 << 17;
+pub(crate) const WIDTH: RangeInclusive<i64> = 1..=1 << 17;
 /// Inner width of a feed-forward part.
-pub const INNER: RangeInclusive<i64> = 1..=1 << 19;
-pub const LAYERS: RangeInclusive<i64> = 1..=1 << 10;
-pub const HEADS: RangeInclusive<i64> = 1..=1 << 12;
-pub const HEAD_DIM: RangeInclusive<i64> = 1..=1 << 12;
+pub(crate) const INNER: RangeInclusive<i64> = 1..=1 << 19;
+pub(crate) const LAYERS: RangeInclusive<i64> = 1..=1 << 10;
+pub(crate) const HEADS: RangeInclusive<i64> = 1..=1 << 12;
+pub(crate) const HEAD_DIM: RangeInclusive<i64> = 1..=1 << 12;
 /// Windows of 10 s of one clip.
-pub const WINDOWS: RangeInclusive<i64> = 1..=1 << 12;
-pub const POSITIONS: RangeInclusive<i64> = 1..=1 << 30;
+pub(crate) const WINDOWS: RangeInclusive<i64> = 1..=1 << 12;
+pub(crate) const POSITIONS: RangeInclusive<i64> = 1..=1 << 30;
 
 /// A size that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrong {
     /// As the configuration writes it, such as `audio_transformer.n_head`.
     pub key: String,
+    /// What it may be.
     pub expected: String,
+    /// What it is.
     pub found: String,
 }
 

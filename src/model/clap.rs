@@ -12,13 +12,15 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// Text is padded to this many tokens, and the plain mean is taken over all of them, padding included.
-pub const TEXT_TOKENS: usize = 77;
+pub(crate) const TEXT_TOKENS: usize = 77;
 
 /// Sizes of both towers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The audio tower.
     pub audio: audio::Config,
+    /// The text tower.
     pub text: t5::Config,
     /// Width of the joint space (512 in the published model).
     pub joint_dim: i64,
@@ -26,7 +28,7 @@ pub struct Config {
 
 impl Config {
     /// Sizes that cannot be, of either tower.
-    pub fn check(&self) -> Vec<Wrong> {
+    pub(crate) fn check(&self) -> Vec<Wrong> {
         let mut sizes = Sizes::of("clap");
         sizes.within("joint_dim", self.joint_dim, WIDTH);
         let mut text = Sizes::of("clap.text");
@@ -41,11 +43,12 @@ pub struct Clap {
     text_branch: T5Encoder,
     audio_projection: [Linear; 2],
     text_projection: [Linear; 2],
+    /// Logarithm of the factor by which similarities are scaled: a scalar.
     pub logit_scale_a: Tensor,
-    pub logit_scale_t: Tensor,
 }
 
 impl Clap {
+    /// Its weights, by the names under `p`.
     pub fn new(p: &Scope, config: &Config) -> Self {
         let joint = config.joint_dim;
         let mlp = |name: &str, input: i64| {
@@ -56,25 +59,27 @@ impl Clap {
         };
         // The published loss has further heads (`*_transform`) for its MLP variants; AF2 never uses them.
         let scale = |name: &str| p.weight(name, &[], Init::Const((1.0f64 / 0.07).ln()));
-        Clap {
+        let clap = Clap {
             audio_branch: Encoder::new(&(p / "audio_branch"), &config.audio),
             text_branch: T5Encoder::new(&(p / "text_branch"), &config.text),
             audio_projection: mlp("audio_projection", config.audio.width()),
             text_projection: mlp("text_projection", config.text.d_model),
             logit_scale_a: scale("logit_scale_a"),
-            logit_scale_t: scale("logit_scale_t"),
-        }
+        };
+        // In every checkpoint; a loss without those heads has one scale.
+        let _ = scale("logit_scale_t");
+        clap
     }
 
     /// # Shapes
-    /// `mel_b4fm` and `longer` as in [`Encoder::encode_whole`] → (B, joint), of length 1.
+    /// `mel_b4fm` and `longer` as in `Encoder::encode_whole` → (B, joint), of length 1.
     pub fn embed_audio(&self, mel_b4fm: &Tensor, longer: &[i64], mode: Mode) -> Tensor {
         self.project_audio(&self.audio_branch.encode_whole(mel_b4fm, longer, mode))
     }
 
     /// # Shapes
     /// `mel_bfm` (B, F, M), a window of each → (B, joint), of length 1.
-    pub fn embed_windows(&self, mel_bfm: &Tensor, mode: Mode) -> Tensor {
+    pub(crate) fn embed_windows(&self, mel_bfm: &Tensor, mode: Mode) -> Tensor {
         self.project_audio(&self.audio_branch.encode(mel_bfm, mode))
     }
 
@@ -121,7 +126,17 @@ mod tests {
     fn published_sizes_are_within_the_bounds_and_both_towers_are_looked_at() {
         let mut config = Config {
             audio: audio::Config::published(),
-            text: t5::Config::flan_t5_large(),
+            // Those of Flan-T5 large.
+            text: t5::Config {
+                vocab_size: 32128,
+                d_model: 1024,
+                d_kv: 64,
+                d_ff: 2816,
+                num_layers: 24,
+                num_heads: 16,
+                relative_attention_num_buckets: 32,
+                relative_attention_max_distance: 128,
+            },
             joint_dim: 512,
         };
         assert_eq!(config.check(), []);

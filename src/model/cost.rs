@@ -31,7 +31,7 @@ pub fn parameters(config: &Config) -> Result<PerPart<f64>> {
 
 /// Operations of one forward pass.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Flops {
+pub(crate) struct Flops {
     /// The audio encoder; all windows, padded ones too.
     pub clap: f64,
     /// What joins the windows.
@@ -48,13 +48,13 @@ pub struct Flops {
 
 impl Flops {
     /// All of it.
-    pub fn total(&self) -> f64 {
+    pub(crate) fn total(&self) -> f64 {
         self.clap + self.audio_transformer + self.cross_listen + self.cross_attention + self.lm + self.head
     }
 }
 
 /// Operations of a forward pass over `items` clips of `windows` windows with `text_tokens` tokens each.
-pub fn forward_flops(config: &Config, items: usize, windows: usize, text_tokens: usize) -> Flops {
+pub(crate) fn forward_flops(config: &Config, items: usize, windows: usize, text_tokens: usize) -> Flops {
     let (b, t) = (items as f64, text_tokens as f64);
     let (encoder, cross, lm) = (&config.encoder, &config.cross_attention, config.lm.decoder());
     let l = windows as f64 * encoder.tokens_per_window() as f64;
@@ -106,7 +106,7 @@ pub fn train_flops(
 }
 
 /// Operations of the output head in one training step, for so many states: training asks it about counted labels only.
-pub fn head_flops(config: &Config, states: f64, trains: PerPart<bool>) -> f64 {
+pub(crate) fn head_flops(config: &Config, states: f64, trains: PerPart<bool>) -> f64 {
     let lm = config.lm.decoder();
     let trained = match lm.tie_word_embeddings {
         true => trains.embeddings,
@@ -118,7 +118,7 @@ pub fn head_flops(config: &Config, states: f64, trains: PerPart<bool>) -> f64 {
 
 /// How a training step computes, as far as memory goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// Matrix products in bf16 under autocast, else everything in fp32.
     pub amp: bool,
     /// Only block inputs are kept.
@@ -150,7 +150,7 @@ impl Activations {
 }
 
 /// Estimates [`Activations`] for `items` clips of `windows` windows with `text_tokens` tokens each.
-pub fn activations(
+pub(crate) fn activations(
     config: &Config,
     items: usize,
     windows: usize,
@@ -224,7 +224,7 @@ pub fn activations(
 }
 
 /// Bytes of the logits of so many tokens, with their gradient and what the loss keeps of them.
-pub fn logits(config: &Config, tokens: usize) -> f64 {
+pub(crate) fn logits(config: &Config, tokens: usize) -> f64 {
     tokens as f64 * config.vocab as f64 * 12.0
 }
 

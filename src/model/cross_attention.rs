@@ -12,11 +12,11 @@ use std::path::Path;
 use tch::{Kind, Tensor};
 
 /// LM layers for each block.
-pub const EVERY: RangeInclusive<i64> = LAYERS;
+pub(crate) const EVERY: RangeInclusive<i64> = LAYERS;
 /// Inner width in multiples of the LM's.
-pub const FF_MULT: RangeInclusive<i64> = 1..=1 << 6;
+pub(crate) const FF_MULT: RangeInclusive<i64> = 1..=1 << 6;
 /// Frames for each `<audio>` under [`Frames::FewShotMask`].
-pub const FRAMES: RangeInclusive<i64> = 1..=1 << 20;
+pub(crate) const FRAMES: RangeInclusive<i64> = 1..=1 << 20;
 
 /// Which audio frames a text token sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -46,10 +46,13 @@ impl std::fmt::Display for Frames {
 pub struct Config {
     /// A block stands before LM block i when (i + 1) is a multiple of this.
     pub every: usize,
+    /// Attention heads.
     pub heads: i64,
+    /// Width of one head.
     pub head_dim: i64,
     /// Inner width of the feed-forward part, in multiples of the LM's width.
     pub ff_mult: i64,
+    /// Which audio tokens a text token sees.
     pub frames: Frames,
     /// Only read under [`Frames::FewShotMask`].
     pub max_window_per_audio: i64,
@@ -81,7 +84,7 @@ impl Config {
     ///
     /// # Errors
     /// Blocks at no even distance.
-    pub fn read_every(
+    pub(crate) fn read_every(
         shapes: Shapes,
         gate: &dyn Fn(usize) -> String,
         path: &Path,
@@ -104,7 +107,7 @@ impl Config {
     }
 
     /// Blocks in an LM of so many layers.
-    pub fn blocks(&self, layers: usize) -> usize {
+    pub(crate) fn blocks(&self, layers: usize) -> usize {
         layers / self.every.max(1)
     }
 
@@ -114,25 +117,25 @@ impl Config {
     }
 
     /// Floating-point operations of a block's keys and values of `l` frames, `audio` wide.
-    pub fn listen_operations(&self, l: f64, audio: f64) -> f64 {
+    pub(crate) fn listen_operations(&self, l: f64, audio: f64) -> f64 {
         4.0 * l * audio * self.inner()
     }
 
     /// Those of the rest of its forward pass, over `t` text tokens of an LM `d` wide.
-    pub fn operations(&self, t: f64, l: f64, d: f64) -> f64 {
+    pub(crate) fn operations(&self, t: f64, l: f64, d: f64) -> f64 {
         let inner = self.inner();
         4.0 * t * d * inner + 4.0 * t * l * inner + 4.0 * t * self.ff_mult as f64 * d * d
     }
 
     /// Bytes that a block keeps of each frame, `audio` wide, for its backward pass: its input and keys and values, at `low` bytes
     /// an element.
-    pub fn listen_activations(&self, audio: f64, low: f64) -> f64 {
+    pub(crate) fn listen_activations(&self, audio: f64, low: f64) -> f64 {
         (2.0 * self.inner() + audio) * low
     }
 
     /// Those of each text token: queries, out and the inner layer twice, at `low` bytes an element of a matrix product, and norms
     /// at `full`.
-    pub fn activations(&self, d: f64, low: f64, full: f64) -> f64 {
+    pub(crate) fn activations(&self, d: f64, low: f64, full: f64) -> f64 {
         (4.0 + 2.0 * self.ff_mult as f64) * d * low + 2.0 * self.inner() * low + 2.0 * d * full
     }
 }

@@ -20,8 +20,11 @@ pub struct Config {
     /// Under the name of the architecture that was the only one when files were first written.
     #[serde(rename = "htsat")]
     pub encoder: audio::Config,
+    /// The audio transformer.
     pub audio_transformer: audio_transformer::Config,
+    /// The cross-attention blocks.
     pub cross_attention: cross_attention::Config,
+    /// The language model.
     pub lm: lm::Config,
     /// Embedding rows: the tokenizer's length with the four added tokens.
     pub vocab: i64,
@@ -31,7 +34,7 @@ pub struct Config {
 
 impl Config {
     /// Sizes that cannot be, of any part.
-    pub fn check(&self) -> Vec<Wrong> {
+    pub(crate) fn check(&self) -> Vec<Wrong> {
         let mut wrong = self.encoder.check("htsat");
         let width = wrong.is_empty().then(|| self.encoder.width());
         let mut audio = Sizes::of("audio_transformer");
@@ -67,12 +70,12 @@ pub struct Audio {
 
 impl Audio {
     /// True when no window is padding.
-    pub fn full(&self) -> bool {
+    pub(crate) fn full(&self) -> bool {
         self.windows_bw.numel() == self.real.len()
     }
 }
 
-/// The text of a batch; [`Text::from_arrays`] makes it.
+/// The text of a batch; `Text::from_arrays` makes it.
 pub struct Text {
     /// (B, T) int64.
     pub ids_bt: Tensor,
@@ -85,7 +88,7 @@ pub struct Text {
 impl Text {
     /// What attention must be told where real positions alone are read: nothing, but where a mask from outside has padding
     /// before a text or in it.
-    pub fn padding(&self) -> Padding<'_> {
+    pub(crate) fn padding(&self) -> Padding<'_> {
         match self.padded_behind {
             true => Padding::Behind,
             false => Padding::Masked(&self.mask_bt),
@@ -101,6 +104,7 @@ pub struct Heard {
 }
 
 impl Heard {
+    /// Where it lies.
     pub fn device(&self) -> tch::Device {
         self.windows_bw.device()
     }
@@ -120,14 +124,17 @@ pub struct Traced {
 
 /// The model.
 pub struct Flamingo {
+    /// The audio encoder.
     pub clap: Encoder,
     audio_transformer_clap: AudioTransformer,
     lang_encoder: Decoder,
     cross: Vec<Option<Shared<GatedCrossAttention>>>,
+    /// Its sizes.
     pub config: Config,
 }
 
 impl Flamingo {
+    /// Its weights, by the names under `p`.
     pub fn new(p: &Scope, config: &Config) -> Self {
         let width = config.encoder.width();
         let clap = Encoder::new(&(p / "clap" / "nvclap"), &config.encoder);
@@ -195,7 +202,7 @@ impl Flamingo {
     }
 
     /// Keys and values of every cross-attention block for joined audio (B, L, D).
-    pub fn listen(&self, media_bld: &Tensor, audio: &Audio) -> Heard {
+    pub(crate) fn listen(&self, media_bld: &Tensor, audio: &Audio) -> Heard {
         Heard {
             kv: self
                 .cross
@@ -214,7 +221,7 @@ impl Flamingo {
     }
 
     /// [`Flamingo::hear`] on features that [`Flamingo::encode`] gave before.
-    pub fn hear_encoded(&self, clap_out: &Tensor, audio: &Audio, mode: Mode) -> Heard {
+    pub(crate) fn hear_encoded(&self, clap_out: &Tensor, audio: &Audio, mode: Mode) -> Heard {
         self.listen(&self.join(clap_out, audio, mode), audio)
     }
 

@@ -37,7 +37,7 @@ impl Audio {
     }
 
     /// The mels with the padded windows between them, as the reference has them. (B, max W, F, M)
-    pub fn padded_mels(&self) -> Tensor {
+    pub(crate) fn padded_mels(&self) -> Tensor {
         let (b, w) = self.windows_bw.size2().unwrap_or_default();
         let (_, f, m) = self.mel_nfm.size3().unwrap_or_default();
         self.scatter(&self.mel_nfm, &[f, m], SILENCE_DB)
@@ -45,7 +45,7 @@ impl Audio {
     }
 
     /// Puts what belongs to real windows into the places of all windows: (N, …) → (B·W, …).
-    pub fn scatter(&self, real: &Tensor, shape: &[i64], padding: f64) -> Tensor {
+    pub(crate) fn scatter(&self, real: &Tensor, shape: &[i64], padding: f64) -> Tensor {
         let index = onto(Tensor::from_slice(&self.real), real.device());
         let shape: Vec<i64> = std::iter::once(self.windows_bw.numel() as i64)
             .chain(shape.iter().copied())
@@ -54,7 +54,7 @@ impl Audio {
     }
 
     /// The same windows without their mels, for features that were encoded before.
-    pub fn windows_only(windows: &[usize], device: Device) -> Audio {
+    pub(crate) fn windows_only(windows: &[usize], device: Device) -> Audio {
         let (b, w) = (windows.len(), windows.iter().copied().max().unwrap_or(1));
         let mut mask = vec![0f32; b * w];
         let mut real = Vec::new();
@@ -74,7 +74,7 @@ impl Audio {
 
 impl Text {
     /// (B, T) ids and mask.
-    pub fn from_arrays(ids: &Array2<i64>, mask: &Array2<u8>, device: Device) -> Text {
+    pub(crate) fn from_arrays(ids: &Array2<i64>, mask: &Array2<u8>, device: Device) -> Text {
         let mut rows = mask.outer_iter();
         Text {
             ids_bt: onto(matrix(ids), device),

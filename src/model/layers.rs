@@ -25,11 +25,11 @@ pub struct Linear {
 }
 
 impl Linear {
-    pub fn new(p: Scope, input: i64, output: i64, bias: bool) -> Self {
+    pub(crate) fn new(p: Scope, input: i64, output: i64, bias: bool) -> Self {
         Linear::with_init(p, input, output, bias, Init::FanIn(input))
     }
 
-    pub fn with_init(p: Scope, input: i64, output: i64, bias: bool, init: Init) -> Self {
+    pub(crate) fn with_init(p: Scope, input: i64, output: i64, bias: bool, init: Init) -> Self {
         Linear {
             weight: p.weight("weight", &[output, input], init),
             bias: bias.then(|| {
@@ -51,14 +51,14 @@ impl Linear {
 
 /// Layer normalisation over the last dimension.
 #[derive(Debug)]
-pub struct LayerNorm {
+pub(crate) struct LayerNorm {
     weight: Tensor,
     bias: Tensor,
     eps: f64,
 }
 
 impl LayerNorm {
-    pub fn new(p: Scope, width: i64, eps: f64) -> Self {
+    pub(crate) fn new(p: Scope, width: i64, eps: f64) -> Self {
         LayerNorm {
             weight: p.weight("weight", &[width], Init::Const(1.0)),
             bias: p.weight("bias", &[width], Init::Const(0.0)),
@@ -66,7 +66,7 @@ impl LayerNorm {
         }
     }
 
-    pub fn forward(&self, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         let width = self.weight.size();
         x.layer_norm(&width, Some(&self.weight), Some(&self.bias), self.eps, true)
     }
@@ -74,13 +74,13 @@ impl LayerNorm {
 
 /// Root-mean-square normalisation (the LMs, T5): no mean is taken off, no bias added.
 #[derive(Debug)]
-pub struct RmsNorm {
+pub(crate) struct RmsNorm {
     weight: Tensor,
     eps: f64,
 }
 
 impl RmsNorm {
-    pub fn new(p: Scope, width: i64, eps: f64) -> Self {
+    pub(crate) fn new(p: Scope, width: i64, eps: f64) -> Self {
         RmsNorm {
             weight: p.weight("weight", &[width], Init::Const(1.0)),
             eps,
@@ -89,14 +89,14 @@ impl RmsNorm {
 
     /// `x` float32, as what runs through the blocks is under autocast too. In bf16 libtorch would round once, behind the
     /// weight, where the reference rounds before it; in float32 both are the same, on the CPU to the last bit.
-    pub fn forward(&self, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         x.rms_norm(self.weight.size(), Some(&self.weight), self.eps)
     }
 }
 
 /// Batch normalisation over dimension 1 with running statistics (momentum 0.1, eps 1e-5).
 #[derive(Debug)]
-pub struct BatchNorm {
+pub(crate) struct BatchNorm {
     weight: Tensor,
     bias: Tensor,
     running_mean: Tensor,
@@ -105,7 +105,7 @@ pub struct BatchNorm {
 }
 
 impl BatchNorm {
-    pub fn new(p: Scope, width: i64) -> Self {
+    pub(crate) fn new(p: Scope, width: i64) -> Self {
         let float = (Kind::Float, p.device());
         let long = (Kind::Int64, p.device());
         BatchNorm {
@@ -124,7 +124,7 @@ impl BatchNorm {
     }
 
     /// With `train`, normalises by the batch's own statistics and moves the running ones.
-    pub fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Tensor {
         if train {
             let _ = tch::no_grad(|| self.num_batches_tracked.shallow_clone().g_add_scalar_(1));
         }
@@ -143,14 +143,14 @@ impl BatchNorm {
 
 /// 2-D convolution without padding, weight (out, in, kh, kw).
 #[derive(Debug)]
-pub struct Conv2d {
+pub(crate) struct Conv2d {
     weight: Tensor,
     bias: Tensor,
     stride: [i64; 2],
 }
 
 impl Conv2d {
-    pub fn new(p: Scope, input: i64, output: i64, kernel: [i64; 2], stride: [i64; 2]) -> Self {
+    pub(crate) fn new(p: Scope, input: i64, output: i64, kernel: [i64; 2], stride: [i64; 2]) -> Self {
         let fan_in = input * kernel[0] * kernel[1];
         Conv2d {
             weight: p.weight(
@@ -163,19 +163,19 @@ impl Conv2d {
         }
     }
 
-    pub fn forward(&self, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         x.conv2d(&self.weight, Some(&self.bias), self.stride, [0, 0], [1, 1], 1)
     }
 }
 
 /// Rotates the two halves of the last dimension: (a, b) → (−b, a).
-pub fn rotate_half(x: &Tensor) -> Tensor {
+pub(crate) fn rotate_half(x: &Tensor) -> Tensor {
     let halves = x.chunk(2, -1);
     Tensor::cat(&[-&halves[1], halves[0].shallow_clone()], -1)
 }
 
 /// Cosine and sine tables of rotary positions, each (n, 2·len(inv_freq)), halves repeated.
-pub fn rotary_tables(positions: &Tensor, inv_freq: &Tensor) -> (Tensor, Tensor) {
+pub(crate) fn rotary_tables(positions: &Tensor, inv_freq: &Tensor) -> (Tensor, Tensor) {
     let angle = positions.to_kind(Kind::Float).unsqueeze(-1) * inv_freq.to_kind(Kind::Float);
     let angle = Tensor::cat(&[&angle, &angle], -1);
     (angle.cos(), angle.sin())

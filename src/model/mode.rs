@@ -52,7 +52,7 @@ impl EncoderMode {
     };
 
     /// Everything that the reference's `model.train()` turns on.
-    pub fn reference() -> Self {
+    pub(crate) fn reference() -> Self {
         EncoderMode {
             batch_norm: true,
             clip_by_clip: true,
@@ -68,7 +68,10 @@ impl EncoderMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Longer {
+    /// None of them.
     None,
+    /// The first of each clip.
     First,
+    /// One of each clip at random.
     Random,
 }

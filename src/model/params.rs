@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 /// How a tensor that no checkpoint holds begins.
 #[derive(Debug, Clone, Copy)]
-pub enum Init {
+pub(crate) enum Init {
     /// All elements equal.
     Const(f64),
     /// Uniform in ±1/√fan_in, PyTorch's default for linear layers and convolutions.
@@ -31,7 +31,7 @@ pub type Lookup<'a> = Box<dyn Fn(&str, Kind, Device) -> Result<Option<Tensor>> +
 pub type Shapes<'a> = &'a dyn Fn(&str) -> Option<Vec<i64>>;
 
 /// How many of name(0), name(1), … there are in a row. A stack deeper than any that can be is not counted to its end.
-pub fn in_a_row(shapes: Shapes, name: impl Fn(usize) -> String) -> usize {
+pub(crate) fn in_a_row(shapes: Shapes, name: impl Fn(usize) -> String) -> usize {
     (0..*LAYERS.end() as usize)
         .take_while(|i| shapes(&name(*i)).is_some())
         .count()
@@ -47,7 +47,9 @@ pub enum Origin<'a> {
     File {
         /// Named in errors.
         path: std::path::PathBuf,
+        /// Finds a tensor by its name.
         lookup: Lookup<'a>,
+        /// Whether a name may be missing.
         fresh: Box<dyn Fn(&str) -> bool + 'a>,
     },
 }
@@ -64,7 +66,9 @@ pub enum Role {
 /// One named tensor of a model.
 #[derive(Debug)]
 pub struct Entry {
+    /// Its values.
     pub tensor: Tensor,
+    /// Weight or buffer.
     pub role: Role,
 }
 
@@ -82,6 +86,7 @@ struct Inner {
 }
 
 impl<'a> Store<'a> {
+    /// An empty store, whose tensors come from `origin` and lie on `device`.
     pub fn new(origin: Origin<'a>, device: Device) -> Self {
         Store {
             origin,
@@ -90,6 +95,7 @@ impl<'a> Store<'a> {
         }
     }
 
+    /// The scope of all names.
     pub fn root(&self) -> Scope<'_> {
         Scope {
             store: self,
@@ -207,12 +213,13 @@ impl Scope<'_> {
         }
     }
 
+    /// Where its tensors lie.
     pub fn device(&self) -> Device {
         self.store.device
     }
 
     /// A float32 weight.
-    pub fn weight(&self, leaf: &str, shape: &[i64], init: Init) -> Tensor {
+    pub(crate) fn weight(&self, leaf: &str, shape: &[i64], init: Init) -> Tensor {
         let make = || {
             let options = (Kind::Float, Device::Cpu);
             match init {
@@ -233,13 +240,19 @@ impl Scope<'_> {
 
     /// A float32 weight that no forward pass reads (STFT and mel matrices), computed when the file lacks it.
     /// Reference: it counts as trained where its part is, and stands in the optimizer's numbering.
-    pub fn fixed_weight(&self, leaf: &str, shape: &[i64], value: impl FnOnce() -> Tensor) -> Tensor {
+    pub(crate) fn fixed_weight(&self, leaf: &str, shape: &[i64], value: impl FnOnce() -> Tensor) -> Tensor {
         self.store
             .take(self.name(leaf), shape, Kind::Float, Role::Weight, value)
     }
 
     /// A buffer, computed when the file lacks it.
-    pub fn buffer(&self, leaf: &str, shape: &[i64], kind: Kind, value: impl FnOnce() -> Tensor) -> Tensor {
+    pub(crate) fn buffer(
+        &self,
+        leaf: &str,
+        shape: &[i64],
+        kind: Kind,
+        value: impl FnOnce() -> Tensor,
+    ) -> Tensor {
         self.store.take(self.name(leaf), shape, kind, Role::Buffer, value)
     }
 }
@@ -250,14 +263,17 @@ pub struct Params {
 }
 
 impl Params {
+    /// Names and tensors, in the order in which the modules asked for them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries.iter().map(|(k, v)| (k.as_str(), v))
     }
 
+    /// A tensor by its name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.entries.get(name).map(|e| &e.tensor)
     }
 
+    /// Whether there is one of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
     }

@@ -10,18 +10,22 @@ use tch::Device;
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Part {
+    /// The audio encoder.
     Clap,
+    /// The transformer between audio encoder and cross-attention.
     #[serde(alias = "audio_transform")]
     AudioTransformer,
+    /// The gated cross-attention blocks.
     CrossAttention,
     /// The input embeddings; see `StageRecipe::embedding_rows`.
     Embeddings,
+    /// The language model but its input embeddings.
     Lm,
 }
 
 impl Part {
     /// In the order of the data.
-    pub const ALL: [Part; 5] = [
+    pub(crate) const ALL: [Part; 5] = [
         Part::Clap,
         Part::AudioTransformer,
         Part::CrossAttention,
@@ -56,7 +60,7 @@ impl Part {
     }
 
     /// Whether it comes from the language model's own folder.
-    pub fn of_the_lm(self) -> bool {
+    pub(crate) fn of_the_lm(self) -> bool {
         matches!(self, Part::Embeddings | Part::Lm)
     }
 }
@@ -78,7 +82,7 @@ pub struct PerPart<T> {
 
 impl<T> PerPart<T> {
     /// What `value` says of each.
-    pub fn of(value: impl Fn(Part) -> T) -> Self {
+    pub(crate) fn of(value: impl Fn(Part) -> T) -> Self {
         PerPart {
             clap: value(Part::Clap),
             audio_transformer: value(Part::AudioTransformer),
@@ -109,7 +113,7 @@ impl PerPart<f64> {
     }
 
     /// Only the parts that train; 0 for the others.
-    pub fn only(&self, trains: PerPart<bool>) -> Self {
+    pub(crate) fn only(&self, trains: PerPart<bool>) -> Self {
         PerPart::of(|part| if trains[part] { self[part] } else { 0.0 })
     }
 }
@@ -126,6 +130,7 @@ impl PerPart<bool> {
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Precision {
+    /// float32 throughout.
     #[default]
     Fp32,
     /// Autocast: matrix products in bf16, as the reference's `amp_bf16`.

@@ -4,12 +4,12 @@ use super::{audio, audio_transformer, cross_attention, flamingo, lm};
 use crate::error::{nearest, Error, Result};
 
 /// Length of Qwen2.5's tokenizer with AF2's four added tokens (the embedding is resized to it).
-pub const QWEN25_VOCAB: i64 = 151_669;
+pub(crate) const QWEN25_VOCAB: i64 = 151_669;
 /// Id of `<audio>` in that tokenizer.
-pub const QWEN25_AUDIO_TOKEN: i64 = 151_665;
+pub(crate) const QWEN25_AUDIO_TOKEN: i64 = 151_665;
 
 /// Names that [`preset`] knows.
-pub const NAMES: [&str; 4] = ["af2-0.5b", "af2-1.5b", "af2-3b", "af2-7b"];
+pub(crate) const NAMES: [&str; 4] = ["af2-0.5b", "af2-1.5b", "af2-3b", "af2-7b"];
 
 /// AF2 over a Qwen2.5 LM of the named size (paper table 19).
 pub fn preset(name: &str) -> Result<flamingo::Config> {

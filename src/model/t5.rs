@@ -10,9 +10,10 @@ use crate::ffi::kernels::{recompute, Shared};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-/// Sizes; the default is Flan-T5-large.
+/// Sizes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the keys of `config.json`, by their names")]
 pub struct Config {
     pub vocab_size: i64,
     pub d_model: i64,
@@ -35,19 +36,6 @@ fn default_distance() -> i64 {
 }
 
 impl Config {
-    pub fn flan_t5_large() -> Self {
-        Config {
-            vocab_size: 32128,
-            d_model: 1024,
-            d_kv: 64,
-            d_ff: 2816,
-            num_layers: 24,
-            num_heads: 16,
-            relative_attention_num_buckets: 32,
-            relative_attention_max_distance: 128,
-        }
-    }
-
     pub(super) fn check(&self, s: &mut Sizes) {
         s.within("vocab_size", self.vocab_size, VOCABULARY);
         for (key, value) in [
@@ -71,7 +59,7 @@ impl Config {
 }
 
 /// The encoder stack.
-pub struct T5Encoder {
+pub(crate) struct T5Encoder {
     shared: Tensor,
     relative_attention_bias: Tensor,
     blocks: Vec<Shared<Block>>,
@@ -92,7 +80,7 @@ struct Block {
 }
 
 impl T5Encoder {
-    pub fn new(p: &Scope, config: &Config) -> Self {
+    pub(crate) fn new(p: &Scope, config: &Config) -> Self {
         let (d, inner) = (config.d_model, config.num_heads * config.d_kv);
         let shared = (p / "shared").weight("weight", &[config.vocab_size, d], Init::Normal(1.0));
         let first = p / "encoder" / "block" / 0 / "layer" / 0 / "SelfAttention" / "relative_attention_bias";
@@ -132,7 +120,7 @@ impl T5Encoder {
 
     /// # Shapes
     /// `ids_bt` (B, T) int64, `real_bt` (B, T), 0 on padding → last hidden state (B, T, D).
-    pub fn forward(&self, ids_bt: &Tensor, real_bt: &Tensor, mode: Mode) -> Tensor {
+    pub(crate) fn forward(&self, ids_bt: &Tensor, real_bt: &Tensor, mode: Mode) -> Tensor {
         let (b, t) = ids_bt.size2().unwrap_or((0, 0));
         let mut x = Tensor::embedding(&self.shared, ids_bt, -1, false, false);
         let buckets = self.buckets(t).to_device(x.device());

@@ -1,16 +1,16 @@
 //! AdamW (decoupled weight decay), as `torch.optim.AdamW`.
 
-use super::{Group, Moved, Setting};
+use super::{groups::Group, Moved, Setting};
 use crate::error::Result;
 use crate::ffi::kernels::{self, AdamWeights};
 use tch::Tensor;
 
 const EPS: f64 = 1e-8;
 
-pub const KEEPS: &[&str] = &["exp_avg", "exp_avg_sq"];
+pub(crate) const KEEPS: &[&str] = &["exp_avg", "exp_avg_sq"];
 
 /// Every key that PyTorch 2.11's AdamW has.
-pub fn settings(group: &Group) -> Vec<(&'static str, Setting)> {
+pub(crate) fn settings(group: &Group) -> Vec<(&'static str, Setting)> {
     vec![
         ("weight_decay", Setting::Number(group.weight_decay)),
         ("betas", Setting::Pair(group.betas.0, group.betas.1)),
@@ -25,7 +25,7 @@ pub fn settings(group: &Group) -> Vec<(&'static str, Setting)> {
     ]
 }
 
-pub fn update(group: &Group, weights: &[Moved], rate: f64, found_inf: &Tensor) -> Result<()> {
+pub(crate) fn update(group: &Group, weights: &[Moved], rate: f64, found_inf: &Tensor) -> Result<()> {
     let of = |part: &dyn Fn(&Moved) -> Tensor| weights.iter().map(part).collect::<Vec<_>>();
     let all = AdamWeights {
         params: of(&|w| w.weight.shallow_clone()),

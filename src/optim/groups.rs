@@ -1,12 +1,25 @@
 //! Which weights share their settings.
 
-use super::Group;
 use globset::GlobMatcher;
 use tch::Tensor;
 
+/// Weights that share their settings.
+pub struct Group {
+    /// By what the recipe calls it; none of the two that every job begins with.
+    pub name: Option<String>,
+    /// Their names, and the weights.
+    pub params: Vec<(String, Tensor)>,
+    /// Weight decay; 0 for none.
+    pub weight_decay: f64,
+    /// Multiplies the schedule's learning rate.
+    pub rate: f64,
+    /// Of the running means of gradients and of their squares.
+    pub betas: (f64, f64),
+}
+
 /// Weights that get settings of their own, by their names.
 #[derive(Debug, Clone)]
-pub struct Split {
+pub(crate) struct Split {
     pub name: String,
     pub pattern: GlobMatcher,
     /// Multiplies the schedule's learning rate.
@@ -25,7 +38,7 @@ impl Split {
 
 /// Weights that decay, those that do not, and behind these two (which are always there: the reference's files have them) the groups
 /// of each split. A weight is of the first split that it matches.
-pub fn groups(
+pub(crate) fn groups(
     params: Vec<(String, Tensor)>,
     weight_decay: f64,
     betas: (f64, f64),

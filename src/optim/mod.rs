@@ -5,7 +5,8 @@
 mod adamw;
 mod groups;
 
-pub use groups::{groups, Split};
+pub use groups::Group;
+pub(crate) use groups::{groups, Split};
 
 use crate::error::Result;
 use crate::ffi::kernels;
@@ -14,7 +15,7 @@ use std::collections::HashMap;
 use tch::{Kind, Tensor};
 
 /// Of the running means of gradients and of their squares, where nothing else is said: PyTorch's.
-pub const BETAS: (f64, f64) = (0.9, 0.999);
+pub(crate) const BETAS: (f64, f64) = (0.9, 0.999);
 
 /// How a weight is moved by its gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -28,7 +29,7 @@ pub enum Rule {
 impl Rule {
     /// What it keeps of each weight beside the number of its steps, in the names of PyTorch's `state_dict`: each a tensor as large
     /// as the weight, in float32.
-    pub fn keeps(self) -> &'static [&'static str] {
+    pub(crate) fn keeps(self) -> &'static [&'static str] {
         match self {
             Rule::Adamw => adamw::KEEPS,
         }
@@ -51,27 +52,19 @@ impl Rule {
 /// A setting of a group as PyTorch has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Setting {
+    /// A number, as `lr`.
     Number(f64),
+    /// Two numbers, as `betas`.
     Pair(f64, f64),
+    /// A switch, as `amsgrad`.
     Flag(bool),
+    /// Python's `None`.
     None,
-}
-
-/// Weights that share their settings.
-pub struct Group {
-    /// By what the recipe calls it; none of the two that every job begins with.
-    pub name: Option<String>,
-    pub params: Vec<(String, Tensor)>,
-    pub weight_decay: f64,
-    /// Multiplies the schedule's learning rate.
-    pub rate: f64,
-    /// Of the running means of gradients and of their squares.
-    pub betas: (f64, f64),
 }
 
 /// What an optimizer keeps of one weight.
 pub struct Kept {
-    /// In the order of [`Rule::keeps`].
+    /// In the order of `Rule::keeps`.
     pub tensors: Vec<Tensor>,
     /// Steps in which this weight had a gradient, as one float on its device: PyTorch counts per weight.
     pub steps: Tensor,
@@ -79,7 +72,7 @@ pub struct Kept {
 
 impl Kept {
     /// Of a weight that had no step yet.
-    pub fn none(rule: Rule, weight: &Tensor) -> Self {
+    pub(crate) fn none(rule: Rule, weight: &Tensor) -> Self {
         let all = rule.keeps().iter();
         Kept {
             tensors: all.map(|_| weight.detach().zeros_like()).collect(),
@@ -97,6 +90,7 @@ struct Moved<'a> {
 
 /// Groups of weights, and what is kept of each.
 pub struct Optimizer {
+    /// What moves the weights.
     pub rule: Rule,
     groups: Vec<Group>,
     state: Vec<Vec<Option<Kept>>>,
@@ -105,7 +99,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    pub fn new(rule: Rule, groups: Vec<Group>) -> Self {
+    pub(crate) fn new(rule: Rule, groups: Vec<Group>) -> Self {
         let state = groups
             .iter()
             .map(|g| g.params.iter().map(|_| None).collect())
@@ -137,10 +131,11 @@ impl Optimizer {
     }
 
     /// The rank that keeps the state of each weight, in group order; none where every rank keeps all.
-    pub fn owners(&self) -> Option<Vec<usize>> {
+    pub(crate) fn owners(&self) -> Option<Vec<usize>> {
         self.shard.as_ref().map(|(owner, _)| owner.concat())
     }
 
+    /// The groups, in their order.
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }
@@ -152,7 +147,7 @@ impl Optimizer {
     }
 
     /// Whether this rank keeps the state of the weight with this number over all groups.
-    pub fn keeps(&self, weight: usize) -> bool {
+    pub(crate) fn keeps(&self, weight: usize) -> bool {
         match &self.shard {
             None => true,
             Some((owner, rank)) => owner.iter().flatten().nth(weight) == Some(rank),
@@ -160,7 +155,7 @@ impl Optimizer {
     }
 
     /// Puts back what was kept; weights that are not named forget theirs.
-    pub fn restore(&mut self, mut kept: HashMap<usize, Kept>) {
+    pub(crate) fn restore(&mut self, mut kept: HashMap<usize, Kept>) {
         for (i, place) in self.state.iter_mut().flatten().enumerate() {
             *place = kept.remove(&i);
         }
@@ -172,7 +167,7 @@ impl Optimizer {
     }
 
     /// The gradients that there are, in group order.
-    pub fn grads(&self) -> Vec<Tensor> {
+    pub(crate) fn grads(&self) -> Vec<Tensor> {
         let all = self.params().map(|(_, p)| p.grad());
         all.filter(Tensor::defined).collect()
     }
@@ -228,7 +223,7 @@ impl Optimizer {
     }
 
     /// 0 as one float where the weights are: what is logged together must be on one device.
-    pub fn zero(&self) -> Tensor {
+    pub(crate) fn zero(&self) -> Tensor {
         match self.params().next() {
             // The sum of nothing of it.
             Some((_, p)) => p.detach().reshape([-1]).narrow(0, 0, 0).sum(Kind::Float),
@@ -238,7 +233,7 @@ impl Optimizer {
 }
 
 /// 1 where a norm is not finite, else 0: one float on its device.
-pub fn not_finite(norm: &Tensor) -> Tensor {
+pub(crate) fn not_finite(norm: &Tensor) -> Tensor {
     norm.isfinite().logical_not().to_kind(Kind::Float)
 }
 

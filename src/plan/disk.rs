@@ -34,7 +34,7 @@ pub struct Disk {
 }
 
 /// The tensors of a model without their memory.
-pub struct Shapes(Vec<Shape>);
+pub(crate) struct Shapes(Vec<Shape>);
 
 struct Shape {
     name: String,
@@ -50,7 +50,7 @@ impl Shapes {
     ///
     /// # Errors
     /// Sizes that make no model.
-    pub fn of(config: &Config) -> Result<Self> {
+    pub(crate) fn of(config: &Config) -> Result<Self> {
         let store = Store::new(Origin::Shapes, Device::Cpu);
         Flamingo::new(&store.root(), config);
         let params = store.finish()?;
@@ -65,7 +65,7 @@ impl Shapes {
     }
 
     /// What a stage of so many steps, with so many micro-steps each, writes.
-    pub fn stage(
+    pub(crate) fn stage(
         &self,
         recipe: &Recipe,
         stage: &StageRecipe,
@@ -127,7 +127,7 @@ fn kept(save: &SaveRecipe, written: u64) -> u64 {
 }
 
 /// Of a whole run: what it leaves, and the most while it runs.
-pub fn run(stages: impl IntoIterator<Item = Disk>) -> (u64, u64) {
+pub(crate) fn run(stages: impl IntoIterator<Item = Disk>) -> (u64, u64) {
     let (mut left, mut most) = (0u64, 0u64);
     for stage in stages {
         most = most.max(left.saturating_add(stage.most));

@@ -1,5 +1,6 @@
 //! The memory of one GPU in a stage, and what would make it less.
 
+use super::model::trains;
 use crate::model::cost::{self, Activations, Memory};
 use crate::model::flamingo::Config;
 use crate::model::parts::PerPart;
@@ -13,7 +14,7 @@ pub const GIB: f64 = (1u64 << 30) as f64;
 
 /// Everything that the memory depends on.
 #[derive(Debug, Clone)]
-pub struct Setup {
+pub(crate) struct Setup {
     /// Which parts train.
     pub trains: PerPart<bool>,
     /// Autocast to bf16.
@@ -84,7 +85,7 @@ impl Bytes {
 
 impl Setup {
     /// A stage's, with the batch that takes most of those that it can meet.
-    pub fn of(
+    pub(crate) fn of(
         recipe: &Recipe,
         stage: &StageRecipe,
         gpus: usize,
@@ -94,7 +95,7 @@ impl Setup {
         let t = &recipe.train;
         let most = recipe.data.max_tokens;
         let of_batch = |items: usize, windows: usize, text_tokens: usize| Setup {
-            trains: super::trains(stage),
+            trains: trains(stage),
             amp: t.precision == Precision::AmpBf16,
             held_bf16: t.frozen == Held::Bf16,
             checkpointing: t.activation_checkpointing,
@@ -124,7 +125,7 @@ impl Setup {
     }
 
     /// What it takes.
-    pub fn bytes(&self, config: &Config, parameters: &PerPart<f64>) -> Bytes {
+    pub(crate) fn bytes(&self, config: &Config, parameters: &PerPart<f64>) -> Bytes {
         let trained = parameters.only(self.trains);
         // Of the frozen parts only the LM's own weights are known to lose nothing in bf16.
         let lm = parameters.lm + parameters.embeddings - trained.lm - trained.embeddings;
@@ -176,7 +177,13 @@ impl Setup {
     }
 
     /// Recipe keys that would save memory, with what each saves by itself; the largest first. `most` is what there is.
-    pub fn changes(&self, config: &Config, parameters: &PerPart<f64>, stage: &str, most: f64) -> Vec<String> {
+    pub(crate) fn changes(
+        &self,
+        config: &Config,
+        parameters: &PerPart<f64>,
+        stage: &str,
+        most: f64,
+    ) -> Vec<String> {
         let now = self.bytes(config, parameters).total();
         let mut changes: Vec<(f64, String)> = Vec::new();
         let mut together = self.clone();

@@ -3,9 +3,9 @@
 pub mod disk;
 pub mod memory;
 mod model;
-pub mod paper;
+pub(crate) mod paper;
 
-pub use model::config;
+pub use model::{config, trains};
 
 use crate::curriculum;
 use crate::data::blend::Blend;
@@ -20,9 +20,9 @@ use paper::Published;
 use serde::Serialize;
 
 /// Share of a GPU's memory that a plan fills at most: libtorch's allocator loses some to fragments.
-pub const MOST: f64 = 0.94;
+pub(crate) const MOST: f64 = 0.94;
 /// Text tokens of an average item: the paper's own figure (its complexity argument in section 3.2).
-pub const MEAN_TEXT_TOKENS: usize = 80;
+pub(crate) const MEAN_TEXT_TOKENS: usize = 80;
 /// Share of a GPU's peak that a well-fed training reaches.
 const WELL_FED: f64 = 0.4;
 
@@ -56,7 +56,7 @@ pub struct Plan {
     pub parameters: PerPart<f64>,
     /// In the recipe's order.
     pub stages: Vec<StagePlan>,
-    /// Whether it fits below [`MOST`] of the memory.
+    /// Whether it fits below `MOST` of the memory.
     pub fits: bool,
     /// Text tokens of an average item, as operations are counted.
     pub text_tokens: usize,
@@ -88,7 +88,7 @@ pub struct StagePlan {
     pub bytes: Bytes,
     /// Their sum.
     pub total_bytes: f64,
-    /// Whether it fits below [`MOST`] of the memory.
+    /// Whether it fits below `MOST` of the memory.
     pub fits: bool,
     /// What would make it fit, and by how much.
     pub changes: Vec<String>,
@@ -183,11 +183,6 @@ struct Model {
     published: Option<Published>,
 }
 
-/// The parts of a stage as the cost functions take them.
-pub fn trains(stage: &StageRecipe) -> PerPart<bool> {
-    PerPart::of(|part| stage.train.contains(&part))
-}
-
 fn plan_stage(
     recipe: &Recipe,
     stage: &StageRecipe,
@@ -265,13 +260,13 @@ fn seen(stage: &StageRecipe, request: &Request) -> (usize, u64) {
 }
 
 /// Items of one pass over the sets by their weights.
-pub fn pass_items(blend: &Blend) -> u64 {
+pub(crate) fn pass_items(blend: &Blend) -> u64 {
     let of = |items: usize, weight: f64| (items as f64 * weight) as u64;
     blend.sets.iter().map(|s| of(s.manifest.len(), s.weight)).sum()
 }
 
 /// Items of an optimizer step over all ranks; where a budget bounds the batches, of items at their full length.
-pub fn step_items(stage: &StageRecipe, gpus: usize) -> usize {
+pub(crate) fn step_items(stage: &StageRecipe, gpus: usize) -> usize {
     let o = &stage.optim;
     let items = match &stage.batch_budget {
         Some(b) => (b.windows / stage.windows.max(1)).clamp(1, b.items.max(1)),

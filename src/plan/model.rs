@@ -1,12 +1,13 @@
 //! The sizes of a recipe's model, from the best source that is at hand.
 
-use crate::checkpoint::{names, Archive, Parts};
+use crate::checkpoint::{canonical, names, Archive, Parts};
 use crate::error::{Error, Result};
 use crate::load;
 use crate::model::flamingo::Config;
+use crate::model::parts::PerPart;
 use crate::model::presets::{preset, NAMES, QWEN25_AUDIO_TOKEN, QWEN25_VOCAB};
 use crate::model::{audio, lm};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, StageRecipe};
 use crate::text::tokenizer::Tokenizer;
 use tch::Device;
 
@@ -81,7 +82,7 @@ fn without_tokenizer(lm: &lm::Config) -> (i64, i64) {
 fn encoder(recipe: &Recipe) -> Result<(audio::Config, String)> {
     let file = recipe.clap_file();
     if file.exists() {
-        let tensors = names::canonical(Archive::open(&file)?, &file)?;
+        let tensors = canonical(Archive::open(&file)?, &file)?;
         let shapes = |n: &str| tensors.info(n).map(|i| i.shape.clone());
         return Ok((
             audio::Config::read(&shapes, names::CLAP, &file)?,
@@ -95,4 +96,9 @@ fn encoder(recipe: &Recipe) -> Result<(audio::Config, String)> {
             format!("built-in sizes of AF-CLAP's ({} is not here)", file.display()),
         ),
     })
+}
+
+/// The parts of a stage as the cost functions take them.
+pub fn trains(stage: &StageRecipe) -> PerPart<bool> {
+    PerPart::of(|part| stage.train.contains(&part))
 }

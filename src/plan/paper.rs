@@ -1,6 +1,6 @@
 //! What the paper says of the time of its own training, and whether a recipe is that training.
 
-use super::trains;
+use super::model::trains;
 use crate::error::Result;
 use crate::model::cost;
 use crate::model::flamingo::Config;
@@ -9,9 +9,9 @@ use crate::model::presets::{preset, NAMES};
 use crate::recipe::Recipe;
 
 /// GPUs of its runs: A100 of 80 GB.
-pub const GPUS: usize = 128;
+pub(crate) const GPUS: usize = 128;
 /// Peak of one of them in bf16.
-pub const A100_TFLOPS: f64 = 312.0;
+pub(crate) const A100_TFLOPS: f64 = 312.0;
 /// Hours of all stages on them (table 20), in the order of [`NAMES`].
 const HOURS: [f64; 4] = [104.0, 160.0, 228.0, 510.0];
 /// The size whose stages it tells apart, and days of each: 4 d, 5 d, 12 h.
@@ -23,7 +23,7 @@ const NEAR: f64 = 0.02;
 
 /// The published time of a training.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Published {
+pub(crate) struct Published {
     /// On [`GPUS`], for all stages.
     pub hours: f64,
     /// Days of each stage, where they are told apart.
@@ -34,7 +34,7 @@ pub struct Published {
 ///
 /// # Errors
 /// None but of building a published size.
-pub fn published(
+pub(crate) fn published(
     recipe: &Recipe,
     config: &Config,
     parameters: &PerPart<f64>,

@@ -2,12 +2,15 @@
 
 use super::file::{self, no_folder, said};
 use super::listing::{Kind, Lack, Report};
-use super::Asked;
 use crate::data::manifest::Manifest;
 use crate::plan;
 use crate::recipe::{Recipe, StageRecipe};
+use indexmap::IndexMap;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+/// Sets, and who asks for each.
+pub(super) type Asked<'r> = IndexMap<&'r str, Vec<String>>;
 
 /// Sounds of a manifest that are looked for where it is opened.
 const SOUNDS: usize = 8;
@@ -159,7 +162,7 @@ fn missing_sounds(recipe: &Recipe, manifest: &Manifest) -> Option<(PathBuf, usiz
 
 /// How often a stage's items are seen.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Passes {
+pub(crate) struct Passes {
     pub stage: String,
     pub steps: usize,
     /// Of an optimizer step over all ranks.
@@ -197,7 +200,7 @@ impl Passes {
     }
 
     /// Passes over the sets that the steps make.
-    pub fn number(&self) -> f64 {
+    pub(crate) fn number(&self) -> f64 {
         self.steps as f64 * self.batch as f64 / self.pass as f64
     }
 }

@@ -6,10 +6,10 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// So much of a file's beginning is looked at.
-pub const HEAD: usize = 64 << 10;
+pub(crate) const HEAD: usize = 64 << 10;
 
 /// What is wrong with what should be a file of data; none where it may be one.
-pub fn wrong(path: &Path) -> Option<String> {
+pub(crate) fn wrong(path: &Path) -> Option<String> {
     match head(path) {
         Ok(head) => strange(&head),
         Err(found) => Some(found),
@@ -20,7 +20,7 @@ pub fn wrong(path: &Path) -> Option<String> {
 ///
 /// # Errors
 /// What was found instead, in words.
-pub fn head(path: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn head(path: &Path) -> Result<Vec<u8>, String> {
     let file = open(path)?;
     let mut head = Vec::new();
     let read = file.take(HEAD as u64).read_to_end(&mut head);
@@ -28,7 +28,7 @@ pub fn head(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Its last bytes that are no space; also of UTF-16.
-pub fn last(path: &Path) -> Option<u8> {
+pub(crate) fn last(path: &Path) -> Option<u8> {
     let mut file = open(path).ok()?;
     let size = file.metadata().ok()?.len();
     file.seek(SeekFrom::Start(size.saturating_sub(HEAD as u64)))
@@ -40,7 +40,7 @@ pub fn last(path: &Path) -> Option<u8> {
 }
 
 /// What first bytes tell of a file that is none of data.
-pub fn strange(head: &[u8]) -> Option<String> {
+pub(crate) fn strange(head: &[u8]) -> Option<String> {
     if head.is_empty() {
         return Some("empty".into());
     }
@@ -61,7 +61,7 @@ fn open(path: &Path) -> Result<File, String> {
 }
 
 /// An error of the file system in few words.
-pub fn said(path: &Path, e: &std::io::Error) -> String {
+pub(crate) fn said(path: &Path, e: &std::io::Error) -> String {
     match e.kind() {
         ErrorKind::NotFound if path.is_symlink() => "a link to what is not there".into(),
         // A file where a folder should be on the way is as good as none.
@@ -76,7 +76,7 @@ pub fn said(path: &Path, e: &std::io::Error) -> String {
 }
 
 /// What is wrong with what should be a folder.
-pub fn no_folder(path: &Path) -> Option<String> {
+pub(crate) fn no_folder(path: &Path) -> Option<String> {
     match std::fs::metadata(path) {
         Ok(what) if what.is_dir() => None,
         Ok(_) => Some("no folder".into()),

@@ -24,7 +24,7 @@ pub enum Kind {
 
 /// Something that a recipe names and that is not there, or cannot be used.
 #[derive(Debug, Clone)]
-pub struct Lack {
+pub(crate) struct Lack {
     pub kind: Kind,
     /// The key that names it, or in words what it is to the recipe.
     pub key: String,
@@ -75,7 +75,7 @@ impl Lack {
 
 /// All that was looked at and is not as it should be.
 #[derive(Debug, Clone, Default)]
-pub struct Report {
+pub(crate) struct Report {
     pub lacks: Vec<Lack>,
     /// What is worth a word and stops nothing.
     pub notes: Vec<String>,
@@ -83,7 +83,7 @@ pub struct Report {
 
 impl Report {
     /// The exit code of it; 0 where nothing is missing. Files that are not there come before those that are damaged.
-    pub fn code(&self) -> i32 {
+    pub(crate) fn code(&self) -> i32 {
         let code = |lack: &Lack| match (lack.damaged, lack.kind) {
             (false, _) | (_, Kind::Room) => 3,
             (true, Kind::Manifest | Kind::Sounds | Kind::Evaluation) => 6,
@@ -96,7 +96,7 @@ impl Report {
     ///
     /// # Errors
     /// [`Error::Missing`]: everything at once.
-    pub fn result(self) -> Result<()> {
+    pub(crate) fn result(self) -> Result<()> {
         for note in &self.notes {
             crate::say!("note: {note}");
         }
@@ -104,7 +104,7 @@ impl Report {
     }
 
     /// Everything that is missing as one error.
-    pub fn error(&self) -> Option<Error> {
+    pub(crate) fn error(&self) -> Option<Error> {
         let code = self.code();
         (code != 0).then(|| Error::Missing {
             listing: self.listing(),

@@ -8,19 +8,21 @@ mod model;
 mod published;
 mod room;
 
-pub use data::Passes;
-pub use listing::{Kind, Lack, Report};
-pub use model::{begin, parts, start, Begin};
-pub use published::checkpoint as published;
-pub use room::{free, needed};
+pub(crate) use data::Passes;
+pub use listing::Kind;
+pub(crate) use listing::Report;
+pub(crate) use model::{begin, Begin};
+pub use model::{parts, start};
+pub(crate) use published::checkpoint as published;
+pub(crate) use room::{free, needed};
 
 use crate::recipe::Recipe;
-use indexmap::IndexMap;
+use data::Asked;
 use std::path::Path;
 
 /// What training these stages (by their numbers, in order) needs on so many ranks. What one of them writes for another is not
 /// missing; validation and evaluation sets that are not there are notes: training goes without.
-pub fn training(recipe: &Recipe, stages: &[usize], ranks: usize) -> Report {
+pub(crate) fn training(recipe: &Recipe, stages: &[usize], ranks: usize) -> Report {
     let mut report = Report::default();
     data::sets(recipe, &of_stages(recipe, stages), Kind::Manifest, &mut report);
     model::begins(recipe, stages, &mut report);
@@ -41,18 +43,14 @@ pub fn training(recipe: &Recipe, stages: &[usize], ranks: usize) -> Report {
 }
 
 /// What `af2 lm` needs: the texts of all training sets.
-pub fn language_model(recipe: &Recipe) -> Report {
+pub(crate) fn language_model(recipe: &Recipe) -> Report {
     let mut report = Report::default();
-    let mut sets = of_stages(recipe, &all(recipe));
-    for set in recipe.clap.iter().flat_map(|c| &c.sets) {
-        sets.entry(set.as_str()).or_default().push("clap".into());
-    }
-    data::texts(recipe, &sets, &mut report);
+    data::texts(recipe, &recipe.text_sets(), &mut report);
     report
 }
 
 /// What `af2 clap` needs: the LM's tokenizer and the caption sets.
-pub fn clap(recipe: &Recipe) -> Report {
+pub(crate) fn clap(recipe: &Recipe) -> Report {
     let mut report = Report::default();
     let asks = vec!["clap".to_owned()];
     let sets = recipe.clap.iter().flat_map(|c| &c.sets);
@@ -63,7 +61,7 @@ pub fn clap(recipe: &Recipe) -> Report {
 }
 
 /// What `af2 eval` needs: its sets, and the model that it asks.
-pub fn evaluation(recipe: &Recipe, checkpoint: &Path) -> Report {
+pub(crate) fn evaluation(recipe: &Recipe, checkpoint: &Path) -> Report {
     let mut report = Report::default();
     data::sets(recipe, &of_evaluation(recipe), Kind::Evaluation, &mut report);
     let by = ["eval".to_owned()];
@@ -78,7 +76,7 @@ pub fn evaluation(recipe: &Recipe, checkpoint: &Path) -> Report {
 }
 
 /// Every file of a recipe, with the manifests opened; and how often each item is seen, of the stages whose manifests are there.
-pub fn whole(recipe: &Recipe) -> (Report, Vec<Passes>) {
+pub(crate) fn whole(recipe: &Recipe) -> (Report, Vec<Passes>) {
     let stages = all(recipe);
     let mut report = Report::default();
     let mut sets = of_stages(recipe, &stages);
@@ -95,12 +93,9 @@ pub fn whole(recipe: &Recipe) -> (Report, Vec<Passes>) {
 }
 
 /// The numbers of all stages.
-pub fn all(recipe: &Recipe) -> Vec<usize> {
+pub(crate) fn all(recipe: &Recipe) -> Vec<usize> {
     (0..recipe.stages.len()).collect()
 }
-
-/// Sets, and who asks for each.
-type Asked<'r> = IndexMap<&'r str, Vec<String>>;
 
 fn of_stages<'r>(recipe: &'r Recipe, stages: &[usize]) -> Asked<'r> {
     let mut sets = Asked::new();

@@ -14,7 +14,7 @@ use std::path::{absolute, Path, PathBuf};
 
 /// What a stage begins with.
 #[derive(Debug, Clone, Copy)]
-pub enum Begin<'r> {
+pub(crate) enum Begin<'r> {
     /// What the recipe's `model` says.
     Recipe,
     /// What this earlier stage of the run has written.
@@ -24,7 +24,7 @@ pub enum Begin<'r> {
 }
 
 /// What stage number `index` begins with.
-pub fn begin(recipe: &Recipe, index: usize) -> Begin<'_> {
+pub(crate) fn begin(recipe: &Recipe, index: usize) -> Begin<'_> {
     let before = &recipe.stages[..index];
     let Some(from) = recipe.stages.get(index).and_then(|s| s.from.as_ref()) else {
         return before.last().map_or(Begin::Recipe, Begin::Stage);

@@ -8,7 +8,7 @@ const RELEASED: &str = "nvidia/audio-flamingo-2";
 const SIZES: [(&str, &str); 3] = [("0.5b", "-0.5B"), ("1.5b", "-1.5B"), ("3b", "")];
 
 /// The LM's folder.
-pub fn lm(folder: &Path) -> Vec<String> {
+pub(crate) fn lm(folder: &Path) -> Vec<String> {
     let Some(repository) = qwen(folder) else {
         return vec![format!(
             "from Hugging Face: hf download ORGANISATION/MODEL --local-dir {}",
@@ -19,7 +19,7 @@ pub fn lm(folder: &Path) -> Vec<String> {
 }
 
 /// AF-CLAP's file.
-pub fn clap(file: &Path) -> Vec<String> {
+pub(crate) fn clap(file: &Path) -> Vec<String> {
     let folder = file.parent().unwrap_or(Path::new(""));
     let download = |to: &Path| {
         let to = if to.as_os_str().is_empty() {
@@ -50,7 +50,7 @@ pub fn clap(file: &Path) -> Vec<String> {
 }
 
 /// A whole model: the released weights, and its LM beside them.
-pub fn checkpoint(folder: &Path, lm_folder: Option<&Path>) -> Vec<String> {
+pub(crate) fn checkpoint(folder: &Path, lm_folder: Option<&Path>) -> Vec<String> {
     if folder
         .extension()
         .is_some_and(|e| e == "pt" || e == "safetensors")

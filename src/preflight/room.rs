@@ -49,7 +49,7 @@ fn short_of(recipe: &Recipe, stages: &[usize], ranks: usize) -> Option<(u64, u64
 }
 
 /// Bytes that these stages need beside what they have written already; none where nothing tells the model's sizes.
-pub fn needed(recipe: &Recipe, stages: &[usize], ranks: usize) -> Option<u64> {
+pub(crate) fn needed(recipe: &Recipe, stages: &[usize], ranks: usize) -> Option<u64> {
     let (config, _) = plan::config(recipe).ok()?;
     let shapes = Shapes::of(&config).ok()?;
     let mut written = 0u64;
@@ -75,7 +75,7 @@ fn bytes_in(folder: &Path) -> u64 {
 }
 
 /// Bytes that this user may still write where a folder is, or would be made. None where the file system does not say.
-pub fn free(folder: &Path) -> Option<u64> {
+pub(crate) fn free(folder: &Path) -> Option<u64> {
     let folder = std::path::absolute(folder).ok()?;
     let there = folder.ancestors().find(|p| p.exists())?;
     let system = rustix::fs::statvfs(there).ok()?;

@@ -30,7 +30,7 @@ impl Recipe {
 
     /// Stages that make no step, as errors of `file`. Such a recipe can be read and written: that is how the reference's is
     /// imported where its manifests are not.
-    pub fn without_steps(&self, file: &str) -> Vec<Error> {
+    pub(crate) fn without_steps(&self, file: &str) -> Vec<Error> {
         let idle = self.stages.iter().filter(|s| s.optim.steps == 0);
         let error = |s: &StageRecipe| {
             let message = format!("stages.{}.optim.steps: 0: nothing would be trained", s.name);

@@ -15,7 +15,7 @@ use crate::data::order::Mixing;
 use crate::model::{audio, audio_transformer, cross_attention, lm, t5};
 use crate::run;
 use crate::synth::CorpusSpec;
-use crate::text::in_texts::SpecialTokens;
+use crate::text::tokenizer::SpecialTokens;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -43,7 +43,9 @@ pub struct Recipe {
     pub lm: Option<LmRecipe>,
     /// Trains AF-CLAP from the caption sets into `output/clap` when present.
     pub clap: Option<ClapRecipe>,
+    /// What the model is made of, or begins with.
     pub model: ModelRecipe,
+    /// Where the training data lies.
     pub data: DataRecipe,
     /// How training runs: precision, memory, ranks, logging.
     #[serde(default)]
@@ -51,6 +53,7 @@ pub struct Recipe {
     /// The curriculum, in order; each stage starts from the one before.
     #[serde(default)]
     pub stages: Vec<StageRecipe>,
+    /// How the trained model is asked and scored; nothing is, without it.
     pub eval: Option<EvalRecipe>,
     /// What a reader may want to know of how the file was understood, one line each.
     #[serde(skip)]
@@ -63,12 +66,19 @@ pub struct Recipe {
 pub struct LmRecipe {
     /// Most entries of the BPE vocabulary, the three special tokens left out.
     pub vocab_size: usize,
+    /// Width.
     pub hidden_size: i64,
+    /// Inner width of the MLP.
     pub intermediate_size: i64,
+    /// Decoder layers.
     pub layers: usize,
+    /// Attention heads.
     pub heads: i64,
+    /// Heads of keys and values.
     pub kv_heads: i64,
+    /// How it trains.
     pub optim: OptimRecipe,
+    /// Which checkpoints are kept.
     #[serde(default)]
     pub save: SaveRecipe,
 }
@@ -96,16 +106,20 @@ impl LmRecipe {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClapRecipe {
+    /// Sizes of the audio tower.
     pub audio: audio::Config,
     /// Sizes of the text tower; its vocabulary is the tokenizer's.
     pub text: TextTower,
+    /// Width of the joint space.
     pub joint_dim: i64,
     /// Caption sets, by their names in `data.sets`.
     pub sets: Vec<String>,
     /// SpecAugment and stochastic depth, as the reference trains.
     #[serde(default)]
     pub augment: bool,
+    /// How both towers train.
     pub optim: OptimRecipe,
+    /// Which checkpoints are kept.
     #[serde(default)]
     pub save: SaveRecipe,
 }
@@ -114,14 +128,20 @@ pub struct ClapRecipe {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextTower {
+    /// Width.
     pub d_model: i64,
+    /// Width of one head.
     pub d_kv: i64,
+    /// Inner width of the feed-forward part.
     pub d_ff: i64,
+    /// Layers.
     pub num_layers: usize,
+    /// Heads.
     pub num_heads: i64,
 }
 
 impl TextTower {
+    /// The sizes over a vocabulary.
     pub fn config(&self, vocab_size: i64) -> t5::Config {
         t5::Config {
             vocab_size,
@@ -159,12 +179,13 @@ pub struct ModelRecipe {
 }
 
 impl ModelRecipe {
-    pub fn audio_transformer(&self) -> audio_transformer::Config {
+    pub(crate) fn audio_transformer(&self) -> audio_transformer::Config {
         self.audio_transformer
             .clone()
             .unwrap_or_else(audio_transformer::Config::paper)
     }
 
+    /// Sizes of the cross-attention: the recipe's, or the paper's.
     pub fn cross_attention(&self) -> cross_attention::Config {
         self.cross_attention.clone().unwrap_or_default()
     }
@@ -221,6 +242,7 @@ pub struct EvalRecipe {
     pub sets: Vec<String>,
     /// Most windows of 10 s per item.
     pub windows: usize,
+    /// Most tokens of an answer.
     #[serde(default = "max_new_tokens")]
     pub max_new_tokens: usize,
     /// Ask the same with the audio replaced by silence.
@@ -268,6 +290,7 @@ fn yes() -> bool {
 }
 
 impl Recipe {
+    /// Where manifests and audio lie: as said, or the corpus in the run's folder.
     pub fn data_root(&self) -> PathBuf {
         self.data
             .root
@@ -275,16 +298,37 @@ impl Recipe {
             .unwrap_or_else(|| run::corpus(&self.output))
     }
 
+    /// The folder of the LM: as said, or the one in the run's folder.
     pub fn lm_folder(&self) -> PathBuf {
         self.model.lm.clone().unwrap_or_else(|| run::llm(&self.output))
     }
 
-    pub fn clap_file(&self) -> PathBuf {
+    pub(crate) fn clap_file(&self) -> PathBuf {
         self.model.clap.clone().unwrap_or_else(|| run::clap(&self.output))
     }
 
+    /// The sets whose texts the small language model learns from, and who asks for each: those of the stages and of AF-CLAP; of a
+    /// recipe that has neither, all but those of the evaluation.
+    pub(crate) fn text_sets(&self) -> IndexMap<&str, Vec<String>> {
+        let mut sets: IndexMap<&str, Vec<String>> = IndexMap::new();
+        for stage in &self.stages {
+            for set in stage.sets.keys() {
+                sets.entry(set).or_default().push(stage.name.clone());
+            }
+        }
+        for set in self.clap.iter().flat_map(|c| &c.sets) {
+            sets.entry(set).or_default().push("clap".into());
+        }
+        if self.stages.is_empty() && self.clap.is_none() {
+            let asked = |set: &String| self.eval.iter().any(|e| e.sets.contains(set));
+            let all = self.data.sets.keys().filter(|set| !asked(set));
+            sets.extend(all.map(|set| (set.as_str(), vec!["lm".to_owned()])));
+        }
+        sets
+    }
+
     /// Where a stage's model is written, in the released layout.
-    pub fn stage_folder(&self, stage: &str) -> PathBuf {
+    pub(crate) fn stage_folder(&self, stage: &str) -> PathBuf {
         run::checkpoints(&self.output).join(stage)
     }
 

@@ -6,7 +6,9 @@ use serde_yaml::Value;
 /// What a number may be.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {
+    /// The lower bound.
     pub least: f64,
+    /// The upper bound.
     pub most: f64,
     /// Whether `least` itself is outside.
     pub above: bool,
@@ -14,10 +16,12 @@ pub struct Range {
     pub below: bool,
     /// Stands for no bound where nothing is said: `u64::MAX`.
     pub or_none: bool,
+    /// What to say to who wrote another number.
     pub hint: Option<&'static str>,
 }
 
 impl Range {
+    /// Whether a number is inside.
     pub fn holds(&self, value: f64) -> bool {
         let least = if self.above {
             value > self.least

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainRecipe {
+    /// In what the forward and backward pass compute.
     pub precision: Precision,
     /// In what a frozen encoder's features are computed that `cache_features` keeps; they are kept in fp32.
     pub encode_precision: Precision,
@@ -23,6 +24,7 @@ pub struct TrainRecipe {
     /// In what frozen matrices are held: `bf16` halves their memory. Only those are cast that lose nothing by it (a Qwen2.5
     /// folder's own weights are bf16); the others stay, and how many is said.
     pub frozen: Held,
+    /// Over what a step's loss is averaged.
     pub loss: LossMean,
     /// Keep only the inputs of each block and compute the rest again in the backward pass: a third more time for a fraction of
     /// the activations' memory. Not of an audio encoder that goes clip by clip (`clap_train.clip_by_clip`).
@@ -74,8 +76,10 @@ impl Default for TrainRecipe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Held {
+    /// As they are trained and saved.
     #[default]
     Fp32,
+    /// Those that lose nothing by it in bfloat16.
     Bf16,
 }
 
@@ -97,6 +101,7 @@ pub enum EmbeddingRows {
     /// `<audio>` and `<|endofchunk|>`, as the reference's own mask (not `<SEP>`).
     #[default]
     Added,
+    /// Every row.
     All,
 }
 
@@ -126,13 +131,17 @@ pub enum ClipAt {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StageRecipe {
+    /// Names it, its folder and its checkpoints.
     pub name: String,
     /// What it starts from: an earlier stage's name, or a checkpoint's path. Default: the stage before, and for the first
     /// what `model` says.
     pub from: Option<String>,
+    /// Parts of the model that train; all others are frozen.
     pub train: Vec<Part>,
+    /// Which rows of the input embeddings change where they train.
     #[serde(default)]
     pub embedding_rows: EmbeddingRows,
+    /// Mode of the audio encoder.
     #[serde(default)]
     pub clap_mode: ClapMode,
     /// What `clap_mode: train` turns on: batch statistics of one clip at a time, one random window of each clip taken for a
@@ -148,16 +157,19 @@ pub struct StageRecipe {
     /// Keep the frozen encoder's features in memory over epochs. Only where CLAP neither trains nor runs in train mode.
     #[serde(default)]
     pub cache_features: bool,
+    /// When gradients are clipped.
     #[serde(default)]
     pub clip_at: ClipAt,
+    /// How it trains.
     pub optim: OptimRecipe,
+    /// Which checkpoints are kept.
     #[serde(default)]
     pub save: SaveRecipe,
 }
 
 impl StageRecipe {
     /// The audio encoder's mode in training.
-    pub fn encoder_mode(&self) -> EncoderMode {
+    pub(crate) fn encoder_mode(&self) -> EncoderMode {
         match self.clap_mode {
             ClapMode::Eval => EncoderMode::EVAL,
             ClapMode::Train => self.clap_train,
@@ -217,6 +229,7 @@ pub struct OptimRecipe {
     pub accumulate: usize,
     /// Items per optimizer step over all ranks, in place of `accumulate`: one recipe for any number of ranks.
     pub global_batch: Option<usize>,
+    /// The highest, behind the warm-up.
     pub learning_rate: f64,
     /// What moves the weights by their gradients.
     #[serde(default)]
@@ -228,6 +241,7 @@ pub struct OptimRecipe {
     /// gates of a short run on a small model, for one, spend most of their steps near 0, as they open by one learning rate a step.
     #[serde(default)]
     pub groups: IndexMap<String, GroupRecipe>,
+    /// How the learning rate falls behind the warm-up.
     #[serde(default)]
     pub schedule: Schedule,
     /// Where the schedule's way down ends, in optimizer steps. Default: at the last. The reference's is counted in micro-steps; a
@@ -254,7 +268,9 @@ pub struct GroupRecipe {
     /// Learning rate relative to the others.
     #[serde(default = "one_f64")]
     pub rate: f64,
+    /// Weight decay in place of the others'.
     pub weight_decay: Option<f64>,
+    /// In place of the others'.
     pub betas: Option<(f64, f64)>,
 }
 
@@ -263,7 +279,7 @@ impl OptimRecipe {
     ///
     /// # Errors
     /// A pattern that is none.
-    pub fn splits(&self) -> Result<Vec<Split>> {
+    pub(crate) fn splits(&self) -> Result<Vec<Split>> {
         let one = |(name, group): (&String, &GroupRecipe)| {
             let pattern = Glob::new(&group.pattern)
                 .map_err(|e| Error::recipe("recipe", format!("optim.groups.{name}.match: {}", e.kind())))?;
@@ -305,6 +321,7 @@ impl OptimRecipe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
+    /// As it is.
     #[default]
     Constant,
     /// Down to 0 at the last step, or at `schedule_steps`.

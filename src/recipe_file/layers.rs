@@ -17,7 +17,7 @@ const MOST_PARTS: usize = 32;
 const KEYS: &str = "such as `name: mine`, each in a line of its own; recipes/ has examples";
 
 /// Files and changes, merged.
-pub struct Layers {
+pub(crate) struct Layers {
     pub(super) root: Node,
     /// Set where the lowest file is the reference's own.
     pub(super) imported: Option<Imported>,
@@ -35,7 +35,7 @@ impl Layers {
     ///
     /// # Errors
     /// A file that cannot be read, or is no YAML.
-    pub fn load(path: &Path) -> Result<Self> {
+    pub(crate) fn load(path: &Path) -> Result<Self> {
         let text = read_text_within(path, MOST_BYTES).map_err(|e| match &e {
             Error::Io { hint: None, .. } => e.hint("a recipe is a YAML file, see recipes/"),
             _ => e,
@@ -48,13 +48,13 @@ impl Layers {
     ///
     /// # Errors
     /// As [`Layers::load`].
-    pub fn of(text: &str, file: &str) -> Result<Self> {
+    pub(crate) fn of(text: &str, file: &str) -> Result<Self> {
         layer(text, Path::new(file), &mut Vec::new())
     }
 
     /// Applies `key=value` from the command line; `key=null` removes a key. No `=`, a value that is no YAML and a path that
     /// leads nowhere are told with what is wrong with the whole.
-    pub fn change(&mut self, overrides: &[String]) {
+    pub(crate) fn change(&mut self, overrides: &[String]) {
         for one in overrides {
             if let Err(e) = self.change_one(one) {
                 self.faults.push(e);
@@ -109,13 +109,13 @@ impl Layers {
     }
 
     /// An imported recipe as a file of its own, each line with the reference's key behind it.
-    pub fn imported_yaml(&self) -> Option<String> {
+    pub(crate) fn imported_yaml(&self) -> Option<String> {
         let imported = self.imported.as_ref()?;
         Some(super::write::commented(&self.root, &|key| imported.comment(key)))
     }
 
     /// Where the value under a dotted path was written: `file:line`, `command line`; none where it was not.
-    pub fn origin(&self, path: &[String]) -> Option<String> {
+    pub(crate) fn origin(&self, path: &[String]) -> Option<String> {
         self.find(path.iter().map(String::as_str)).map(|(p, _)| p.short())
     }
 
@@ -137,7 +137,7 @@ impl Layers {
     }
 
     /// Gives errors that begin with a key (`stages.stage1.windows: …`) the place of that key, or of the nearest above it.
-    pub fn placed(&self, error: Error) -> Error {
+    pub(crate) fn placed(&self, error: Error) -> Error {
         match error {
             Error::Many(all) => Error::Many(all.into_iter().map(|e| self.placed(e)).collect()),
             Error::Recipe {

@@ -5,7 +5,7 @@ mod renamed;
 mod understand;
 mod write;
 
-pub use layers::Layers;
+pub(crate) use layers::Layers;
 
 use crate::curriculum;
 use crate::data::blend::Set;
@@ -31,7 +31,7 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Recipe> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn open(path: &Path, overrides: &[String], ranks: usize) -> Result<(Recipe, Layers)> {
+pub(crate) fn open(path: &Path, overrides: &[String], ranks: usize) -> Result<(Recipe, Layers)> {
     let mut layers = Layers::load(path)?;
     layers.change(overrides);
     let recipe = of(&mut layers, &path.display().to_string(), ranks, false)?;
@@ -42,7 +42,7 @@ pub fn open(path: &Path, overrides: &[String], ranks: usize) -> Result<(Recipe, 
 ///
 /// # Errors
 /// As [`load`].
-pub fn sound(path: &Path) -> Result<Recipe> {
+pub(crate) fn sound(path: &Path) -> Result<Recipe> {
     of(&mut Layers::load(path)?, &path.display().to_string(), 1, true)
 }
 

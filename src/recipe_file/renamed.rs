@@ -7,7 +7,7 @@ use crate::yaml::{Content, Node, Place};
 const RATES: [(&str, &str, &str); 2] = [("gate_rate", "gates", "*_gate"), ("clap_rate", "clap", "clap.*")];
 
 /// Renames in a whole file or what the command line made of it; returns a note for each key that had its old name.
-pub fn renew(root: &mut Node) -> Vec<String> {
+pub(crate) fn renew(root: &mut Node) -> Vec<String> {
     let mut notes = Vec::new();
     for section in ["lm", "clap"] {
         below(root, section, section, &mut notes);

@@ -20,7 +20,7 @@ pub(super) struct Understood<T> {
 
 impl<T> Understood<T> {
     /// Whether an error is about a value that nobody wrote.
-    pub fn is_moot(&self, error: &Error) -> bool {
+    pub(crate) fn is_moot(&self, error: &Error) -> bool {
         let Error::Recipe { message, hint, .. } = error else {
             return false;
         };

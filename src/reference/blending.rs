@@ -12,6 +12,7 @@ const MOST_PASSES: f64 = 1e3;
 pub struct Blending {
     /// name (`Clotho-AQA-AQA/train`), weight; in the file's order.
     pub sets: Vec<(String, f64)>,
+    /// `dataset_blending_global_weight`: multiplies every weight.
     pub global_weight: f64,
     /// `dataset_file_root`: the manifests, `NAME.json`.
     pub manifests: PathBuf,

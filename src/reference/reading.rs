@@ -77,7 +77,7 @@ pub(super) fn yes(text: &str) -> Result<bool, String> {
 
 impl Import<'_> {
     /// A fault, told once however often its key is asked for.
-    pub fn fault(&mut self, e: Error) {
+    pub(crate) fn fault(&mut self, e: Error) {
         let told = e.to_string();
         if self.errors.iter().all(|other| other.to_string() != told) {
             self.errors.push(e);
@@ -93,7 +93,7 @@ impl Import<'_> {
     }
 
     /// The value under a key of the file, which is then accounted for.
-    pub fn look(&mut self, key: &str) -> Option<(Place, Node)> {
+    pub(crate) fn look(&mut self, key: &str) -> Option<(Place, Node)> {
         let (place, node) = self.find(key)?;
         let found = (place.clone(), node.clone());
         self.used.insert(key.to_owned());
@@ -101,12 +101,12 @@ impl Import<'_> {
     }
 
     /// Where a key stands; what the reference does unasked where it does not.
-    pub fn place(&self, key: &str) -> Place {
+    pub(crate) fn place(&self, key: &str) -> Place {
         let found = self.find(key).map(|(place, _)| place);
         found.unwrap_or(&self.habit).clone()
     }
 
-    pub fn put(&mut self, key: &str, node: Node, comment: String) {
+    pub(crate) fn put(&mut self, key: &str, node: Node, comment: String) {
         if let Err(m) = self.to.set(key, node) {
             self.fault(self.from.place.error(format!("{key}: {m}")));
         }
@@ -114,7 +114,7 @@ impl Import<'_> {
     }
 
     /// Their key as ours, where the file has it.
-    pub fn take(&mut self, key: &str, theirs: &str, convert: Convert) -> Option<String> {
+    pub(crate) fn take(&mut self, key: &str, theirs: &str, convert: Convert) -> Option<String> {
         let (place, node) = self.look(theirs)?;
         let text = match node.text() {
             Some(text) => convert(text.trim()),
@@ -132,7 +132,7 @@ impl Import<'_> {
         }
     }
 
-    pub fn need(&mut self, key: &str, theirs: &str, convert: Convert) {
+    pub(crate) fn need(&mut self, key: &str, theirs: &str, convert: Convert) {
         if self.look(theirs).is_none() {
             let e = self.from.place.error(format!("{theirs}: missing"));
             self.fault(e.hint(format!("it becomes {key}")));
@@ -141,12 +141,12 @@ impl Import<'_> {
     }
 
     /// What the reference does unasked.
-    pub fn habit(&mut self, key: &str, value: &str, why: &str) {
+    pub(crate) fn habit(&mut self, key: &str, value: &str, why: &str) {
         let node = Node::plain(value, &self.habit);
         self.put(key, node, why.to_owned());
     }
 
-    pub fn flag(&mut self, theirs: &str) -> bool {
+    pub(crate) fn flag(&mut self, theirs: &str) -> bool {
         let Some((place, node)) = self.look(theirs) else {
             return false;
         };
@@ -157,7 +157,7 @@ impl Import<'_> {
     }
 
     /// A value that must be this one.
-    pub fn only(&mut self, theirs: &str, expected: &str, why: &str) {
+    pub(crate) fn only(&mut self, theirs: &str, expected: &str, why: &str) {
         let Some((place, node)) = self.look(theirs) else {
             return;
         };
@@ -172,13 +172,13 @@ impl Import<'_> {
         }
     }
 
-    pub fn text(&mut self, theirs: &str) -> Option<String> {
+    pub(crate) fn text(&mut self, theirs: &str) -> Option<String> {
         let node = self.look(theirs)?.1;
         node.text().map(str::to_owned)
     }
 
     /// Keys that nothing above asked for.
-    pub fn say_what_is_left(&mut self) {
+    pub(crate) fn say_what_is_left(&mut self) {
         let mut left = Vec::new();
         leaves(self.from, "", &self.used, &mut left);
         for (key, place) in left {

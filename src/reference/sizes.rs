@@ -20,7 +20,7 @@ pub(crate) struct Sizes<'m> {
 impl<'m> Sizes<'m> {
     /// # Errors
     /// Here and below: a size that is none or out of its bounds, by its key.
-    pub fn of(file: &'m Fields, model: &'m Mapping, whole: &'m Mapping) -> Result<Self> {
+    pub(crate) fn of(file: &'m Fields, model: &'m Mapping, whole: &'m Mapping) -> Result<Self> {
         let name = "audio_transformer_kwargs";
         let audio = match file.section(model, name)? {
             Some(part) => Some(part),
@@ -35,22 +35,22 @@ impl<'m> Sizes<'m> {
     }
 
     /// Heads of the audio transformer.
-    pub fn n_head(&self) -> Result<Option<i64>> {
+    pub(crate) fn n_head(&self) -> Result<Option<i64>> {
         self.file.size(self.audio, "n_head", bounds::HEADS)
     }
 
     /// LM blocks per cross-attention block.
-    pub fn every(&self) -> Result<Option<i64>> {
+    pub(crate) fn every(&self) -> Result<Option<i64>> {
         let key = "cross_attn_every_n_layers";
         self.file.size(Some(self.model), key, cross_attention::EVERY)
     }
 
-    pub fn max_window_per_audio(&self) -> Result<Option<i64>> {
+    pub(crate) fn max_window_per_audio(&self) -> Result<Option<i64>> {
         self.file
             .size(self.audio, "max_window_per_audio", cross_attention::FRAMES)
     }
 
-    pub fn few_shot_mask(&self) -> Result<bool> {
+    pub(crate) fn few_shot_mask(&self) -> Result<bool> {
         let key = "few_shot_mask";
         let said = self.model.get(key).or(self.whole.get(key));
         match said.map(|v| (v, v.as_bool())) {
@@ -61,7 +61,7 @@ impl<'m> Sizes<'m> {
     }
 
     /// Windows that the model is given.
-    pub fn max_windows(&self) -> Result<Option<i64>> {
+    pub(crate) fn max_windows(&self) -> Result<Option<i64>> {
         let clap = match self.file.section(self.model, "clap_config")? {
             Some(part) => Some(part),
             None => self.file.section(self.whole, "clap_config")?,

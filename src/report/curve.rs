@@ -2,7 +2,7 @@
 
 /// Exponential moving average, corrected for its start (Kingma and Ba 2015, section 3), so that the first values are
 /// not pulled to zero. Begins anew behind a value that is not finite.
-pub fn smoothed(points: &[(f64, f64)], weight: f64) -> Vec<(f64, f64)> {
+pub(crate) fn smoothed(points: &[(f64, f64)], weight: f64) -> Vec<(f64, f64)> {
     let weight = if weight.is_finite() {
         weight.clamp(0.0, 0.9999)
     } else {
@@ -24,7 +24,7 @@ pub fn smoothed(points: &[(f64, f64)], weight: f64) -> Vec<(f64, f64)> {
 }
 
 /// The same ends, or room around them where there is next to none between.
-pub fn widened((low, high): (f64, f64)) -> (f64, f64) {
+pub(crate) fn widened((low, high): (f64, f64)) -> (f64, f64) {
     let scale = low.abs().max(high.abs());
     if high - low > 1e-9 * scale {
         return (low, high);
@@ -34,7 +34,7 @@ pub fn widened((low, high): (f64, f64)) -> (f64, f64) {
 }
 
 /// At most about `most` points: the lowest and the highest of each stretch, so that no spike is lost.
-pub fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
+pub(crate) fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
     if points.len() <= most {
         return points.to_vec();
     }
@@ -53,7 +53,7 @@ pub fn thinned(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
 }
 
 /// Where a logarithmic axis is marked: powers of ten, and between them 2 and 5 of each where there are few.
-pub fn log_ticks(low: f64, high: f64) -> Vec<f64> {
+pub(crate) fn log_ticks(low: f64, high: f64) -> Vec<f64> {
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
     let steps: &[f64] = if last - first <= 3 {
         &[1.0, 2.0, 5.0]
@@ -70,7 +70,7 @@ pub fn log_ticks(low: f64, high: f64) -> Vec<f64> {
 }
 
 /// An axis label: `0.25`, `1200`, `45k`, `1.5M`, `2e-7`.
-pub fn short(v: f64) -> String {
+pub(crate) fn short(v: f64) -> String {
     let size = v.abs();
     let trimmed = |v: f64, digits: usize, unit: &str| {
         let text = format!("{v:.digits$}");

@@ -1,7 +1,7 @@
 //! Tables and curves of a run, from its files alone: no tensor, no model.
 
-pub mod curve;
-pub mod plot;
+pub(crate) mod curve;
+pub(crate) mod plot;
 pub mod table;
 
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ struct Part {
 /// Draws the learning curves of a run's folder from `events/*/events.jsonl`: `curves.svg` for the curriculum, stage
 /// after stage, and `curves-lm.svg`, `curves-clap.svg` where these were trained; shares (recall, accuracy) get a file of
 /// their own, `…-shares.svg`. Returns the files written, none for a run without events.
-pub fn curves(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn curves(folder: &Path) -> Result<Vec<PathBuf>> {
     let (alone, stages): (Vec<Part>, Vec<Part>) = parts(&folders(folder))?
         .into_iter()
         .partition(|p| ALONE.iter().any(|(name, _)| *name == p.name));

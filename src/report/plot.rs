@@ -42,7 +42,7 @@ const PALE: RGBColor = RGBColor(140, 140, 140);
 
 /// One curve. A value that is not finite breaks the line.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Series {
+pub(crate) struct Series {
     pub name: String,
     /// (step, value), steps not descending.
     pub points: Vec<(f64, f64)>,
@@ -52,14 +52,14 @@ pub struct Series {
 
 /// A vertical line, named to its right: here something begins.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Boundary {
+pub(crate) struct Boundary {
     pub x: f64,
     pub label: String,
 }
 
 /// Curves over one axis of steps.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Chart {
+pub(crate) struct Chart {
     pub title: String,
     pub x_label: String,
     pub y_label: String,
@@ -71,7 +71,7 @@ pub struct Chart {
 
 impl Chart {
     /// Whether there is no point to draw.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         !self
             .series
             .iter()
@@ -92,7 +92,7 @@ impl Chart {
     }
 
     /// Writes [`Chart::svg`], whole or not at all.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let svg = self.svg().map_err(|e| match e {
             Error::Data {
                 key, expected, found, ..
@@ -106,7 +106,7 @@ impl Chart {
     ///
     /// # Errors
     /// A chart without a point to draw.
-    pub fn svg(&self) -> Result<String> {
+    pub(crate) fn svg(&self) -> Result<String> {
         if self.is_empty() {
             return Err(Error::data(
                 "chart",

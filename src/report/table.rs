@@ -4,16 +4,19 @@ use crate::run::results::{Results, Score};
 use comfy_table::{presets, CellAlignment, ContentArrangement};
 
 /// What a cell says when no run stands behind it.
-pub const NO_RUN: &str = "no run";
+pub(crate) const NO_RUN: &str = "no run";
 
 /// A header and rows of as many cells. Cells are text; the first column names the row, the others are aligned right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
+    /// Names of the columns.
     pub header: Vec<String>,
+    /// Each as long as the header.
     pub rows: Vec<Vec<String>>,
 }
 
 impl Table {
+    /// A table without rows.
     pub fn new<S: Into<String>>(header: impl IntoIterator<Item = S>) -> Self {
         Table {
             header: header.into_iter().map(Into::into).collect(),
@@ -50,7 +53,7 @@ impl Table {
     }
 
     /// A GitHub-flavoured Markdown table, ending in a new line.
-    pub fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let line = |cells: &[String]| {
             let escaped = |c: &String| one_line(c).replace('\\', "\\\\").replace('|', "\\|");
             let cells: Vec<String> = cells.iter().map(escaped).collect();
@@ -76,7 +79,7 @@ fn one_line(cell: &str) -> String {
 }
 
 /// One row a task: task, items, accuracy, the silence control, chance. All but the items in percent.
-pub fn results(results: &Results) -> Table {
+pub(crate) fn results(results: &Results) -> Table {
     // 0.57 × 100 is 56.99…: one decimal is all that anybody means.
     let level = format!(
         "[{}% interval]",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 const VERSION: u64 = 1;
 
-pub fn path(stage: &Path) -> PathBuf {
+pub(crate) fn path(stage: &Path) -> PathBuf {
     stage.join("done.json")
 }
 

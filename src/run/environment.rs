@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 const VERSION: u64 = 1;
 
-pub fn path(run: &Path) -> PathBuf {
+pub(crate) fn path(run: &Path) -> PathBuf {
     run.join("environment.json")
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    pub fn write(&self, run: &Path) -> Result<()> {
+    pub(crate) fn write(&self, run: &Path) -> Result<()> {
         let written = Versioned {
             version: VERSION,
             value: self,

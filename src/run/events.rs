@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// The file's name in a recorder's folder.
 pub const EVENTS: &str = "events.jsonl";
 /// Where lines go that a resumed run makes again.
-pub const SUPERSEDED: &str = "superseded.jsonl";
+pub(crate) const SUPERSEDED: &str = "superseded.jsonl";
 /// The version of a line.
 const VERSION: u64 = 1;
 /// What a line says beside what was measured: no value may be called so.
@@ -21,7 +21,7 @@ pub(crate) const TAKEN: [&str; 6] = ["version", "step", "micro_step", "epoch", "
 const MOST_LINE_BYTES: u64 = 1 << 20;
 
 /// Where the parts of a run (stages, `lm`, `clap`) have their folders.
-pub fn folders(run: &Path) -> PathBuf {
+pub(crate) fn folders(run: &Path) -> PathBuf {
     run.join("events")
 }
 
@@ -40,6 +40,7 @@ pub struct Event {
     /// The micro-step of that step, from 1, and the epoch of its data, from 0, where they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub micro_step: Option<u64>,
+    /// The epoch of its data, from 0, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
     /// The folder's name: lines of several files can be put together.

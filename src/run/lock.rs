@@ -12,7 +12,7 @@ const VERSION: u64 = 1;
 /// The file is not larger.
 const MOST_BYTES: usize = 16 << 10;
 
-pub fn path(run: &Path) -> PathBuf {
+pub(crate) fn path(run: &Path) -> PathBuf {
     run.join("run.lock")
 }
 
@@ -35,11 +35,11 @@ pub(crate) struct Holder {
 
 impl Holder {
     /// None where the file says nobody.
-    pub fn read(file: &File) -> Option<Self> {
+    pub(crate) fn read(file: &File) -> Option<Self> {
         serde_json::from_slice(&bytes(file)?).ok()
     }
 
-    pub fn write(&self, file: &File) -> io::Result<()> {
+    pub(crate) fn write(&self, file: &File) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(&Versioned {
             version: VERSION,
             value: self,

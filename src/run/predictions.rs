@@ -11,6 +11,7 @@ const VERSION: u64 = 1;
 /// A longer line is not one of ours.
 const MOST_LINE_BYTES: u64 = 16 << 20;
 
+/// Where a run's predictions lie.
 pub fn path(run: &Path) -> PathBuf {
     run.join("predictions.jsonl")
 }
@@ -101,25 +102,27 @@ pub fn read(path: &Path) -> Result<Vec<Prediction>> {
     Ok(predictions)
 }
 
+/// An answer for tests.
+#[cfg(test)]
+pub(crate) fn asked(id: usize, reference: &str, prediction: &str) -> Prediction {
+    Prediction {
+        id: id.to_string(),
+        task: "events".into(),
+        path: format!("{id}.wav"),
+        prompt: "what is it?".into(),
+        reference: reference.into(),
+        prediction: prediction.into(),
+        tokens: vec![5, 6],
+        labels: vec!["dog".into(), "rain".into()],
+        chance: Some(0.5),
+        control: false,
+        seconds: 0.25,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn asked(id: usize, reference: &str, prediction: &str) -> Prediction {
-        Prediction {
-            id: id.to_string(),
-            task: "events".into(),
-            path: format!("{id}.wav"),
-            prompt: "what is it?".into(),
-            reference: reference.into(),
-            prediction: prediction.into(),
-            tokens: vec![5, 6],
-            labels: vec!["dog".into(), "rain".into()],
-            chance: Some(0.5),
-            control: false,
-            seconds: 0.25,
-        }
-    }
 
     fn lines(text: &str) -> Result<Vec<Prediction>> {
         let folder = tempfile::tempdir().unwrap();

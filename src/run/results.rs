@@ -4,12 +4,12 @@ use super::version::{self, Versioned};
 use crate::error::{Error, Result};
 use crate::fsutil::{read_text, write_atomic};
 use crate::metrics::bootstrap::{Bootstrap, Interval};
-use crate::metrics::mean;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 const VERSION: u64 = 1;
 
+/// Where a run's results lie.
 pub fn path(run: &Path) -> PathBuf {
     run.join("results.json")
 }
@@ -29,8 +29,11 @@ pub enum Rule {
 /// Accuracy over the items of one task under one condition. Shares are from 0 to 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
+    /// Items.
     pub n: usize,
+    /// Right answers.
     pub correct: usize,
+    /// Their share.
     pub accuracy: f64,
     /// Of the accuracy, at the level of [`Results::bootstrap`].
     pub interval: Interval,
@@ -45,7 +48,9 @@ pub struct Score {
 /// A row of the table. A condition that was not run is `None`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskResult {
+    /// The task's name in the predictions.
     pub task: String,
+    /// How its predictions were judged.
     pub rule: Rule,
     /// With the item's audio.
     pub audio: Option<Score>,
@@ -56,22 +61,13 @@ pub struct TaskResult {
 /// `results.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Results {
+    /// How the intervals were made.
     pub bootstrap: Bootstrap,
     /// In the order in which the predictions name them.
     pub tasks: Vec<TaskResult>,
 }
 
 impl Results {
-    /// Unweighted mean of the tasks' accuracies; `None` unless every task was run with its audio.
-    pub fn macro_accuracy(&self) -> Option<f64> {
-        let accuracies: Option<Vec<f64>> = self
-            .tasks
-            .iter()
-            .map(|t| t.audio.as_ref().map(|s| s.accuracy))
-            .collect();
-        mean(&accuracies?)
-    }
-
     /// Writes them as indented JSON, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
         let written = Versioned {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const VERSION: u64 = 1;
 
-pub fn path(run: &Path) -> PathBuf {
+pub(crate) fn path(run: &Path) -> PathBuf {
     run.join("skipped.jsonl")
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Skipped<'a> {
 
 impl Skipped<'_> {
     /// The line with its end.
-    pub fn line(&self) -> serde_json::Result<String> {
+    pub(crate) fn line(&self) -> serde_json::Result<String> {
         let written = Versioned {
             version: VERSION,
             value: self,

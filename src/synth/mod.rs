@@ -1,8 +1,10 @@
 //! The demo corpus: sound files by parametric synthesis, and manifests of true questions about them.
 
-pub mod questions;
+pub(crate) mod questions;
 pub mod scenes;
-pub mod sounds;
+pub(crate) mod sounds;
+
+pub use scenes::CorpusSpec;
 
 use crate::error::{Error, Result};
 use crate::fsutil::{read_text, write_atomic_bytes};
@@ -20,58 +22,9 @@ const AUDIO: &str = "wavs";
 /// What the corpus says of itself; written last, so that a half-written corpus is made again.
 const SUMMARY: &str = "corpus.json";
 
-/// How much of what is made. Counts are over all splits; each split gets at least one of each kind.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CorpusSpec {
-    pub seed: u64,
-    /// Clips of one sound, per class.
-    pub singles_per_class: usize,
-    /// Clips of one sound one to four times; rounded up to whole rounds of classes and counts.
-    pub counting: usize,
-    /// Clips of two or three sounds in a row.
-    pub scenes: usize,
-    /// Clips of a low or high sound; rounded up to whole rounds.
-    pub attributes: usize,
-    /// Clips of 30 to 90 s.
-    pub long: usize,
-    pub val_fraction: f64,
-    pub test_fraction: f64,
-}
-
-impl CorpusSpec {
-    /// How many of `n` a split gets.
-    fn part(&self, split: Split, n: usize) -> usize {
-        let share = |f: f64| ((n as f64 * f).round() as usize).max(1);
-        let (val, test) = (share(self.val_fraction), share(self.test_fraction));
-        match split {
-            Split::Val => val,
-            Split::Test => test,
-            Split::Train => n.saturating_sub(val + test).max(1),
-        }
-    }
-
-    fn check(&self) -> Result<()> {
-        let fraction = |f: f64| (0.0..=0.5).contains(&f);
-        if !fraction(self.val_fraction) || !fraction(self.test_fraction) {
-            return Err(Error::recipe(
-                "corpus",
-                "val_fraction and test_fraction must lie between 0 and 0.5",
-            ));
-        }
-        if self.scenes + self.counting + self.long + self.attributes + self.singles_per_class > 1_000_000 {
-            return Err(Error::recipe(
-                "corpus",
-                "more than a million clips were asked for",
-            ));
-        }
-        Ok(())
-    }
-}
-
 /// A corpus on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Corpus {
+pub(crate) struct Corpus {
     pub spec: CorpusSpec,
     #[serde(skip)]
     pub root: PathBuf,
@@ -83,7 +36,7 @@ pub struct Corpus {
 }
 
 /// Reads what a corpus says of itself.
-pub fn open(root: &Path) -> Result<Corpus> {
+pub(crate) fn open(root: &Path) -> Result<Corpus> {
     let path = root.join(SUMMARY);
     let mut corpus: Corpus = serde_json::from_str(&read_text(&path)?)
         .map_err(|e| Error::data(&path, "corpus", "the summary of a corpus", e.to_string()))?;
@@ -93,7 +46,11 @@ pub fn open(root: &Path) -> Result<Corpus> {
 
 /// Writes the corpus below `root`: `wavs/*.wav`, `manifests/TASK/SPLIT.json`, `corpus.json`. One that is there
 /// with the same specification is kept. `progress` is told (clips done, clips in all), from any thread.
-pub fn write(root: &Path, spec: &CorpusSpec, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<Corpus> {
+pub(crate) fn write(
+    root: &Path,
+    spec: &CorpusSpec,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Corpus> {
     spec.check()?;
     if let Some(corpus) = open(root).ok().filter(|c| c.spec == *spec) {
         return Ok(corpus);

@@ -8,7 +8,7 @@ use rand_chacha::{rand_core::SeedableRng, ChaCha8Rng};
 
 /// The data sets, in the reference's naming `Name-Task`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Task {
+pub(crate) enum Task {
     Classification,
     Counting,
     Order,
@@ -20,7 +20,7 @@ pub enum Task {
 }
 
 impl Task {
-    pub const ALL: [Task; 7] = [
+    pub(crate) const ALL: [Task; 7] = [
         Task::Classification,
         Task::Counting,
         Task::Order,
@@ -30,7 +30,7 @@ impl Task {
         Task::Long,
     ];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Task::Classification => "demo-EventClassification",
             Task::Counting => "demo-Counting",
@@ -50,7 +50,7 @@ const PRESENCE_PAIRS: usize = 2;
 
 /// A question with its answer and, where it is closed, all answers among which a guess would choose.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Question {
+pub(crate) struct Question {
     pub task: Task,
     pub prompt: String,
     pub output: String,
@@ -67,7 +67,7 @@ fn closed(task: Task, prompt: String, output: &str, labels: &[&'static str]) -> 
 }
 
 /// Everything that is asked about a clip. Which wording is used never depends on the answer.
-pub fn about(clip: &Clip, seed: u64) -> Vec<Question> {
+pub(crate) fn about(clip: &Clip, seed: u64) -> Vec<Question> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let labels: Vec<&str> = CLASSES.iter().map(|c| c.label).collect();
     let caption = |text: String| Question {

@@ -1,30 +1,83 @@
 //! Clips: which sounds, when; and what was heard, which the questions are made of.
 
 use super::sounds::{mix, samples, Class, Pitch, CLASSES, EVENT_SECONDS};
-use super::CorpusSpec;
+use crate::error::{Error, Result};
 use rand::seq::SliceRandom;
 use rand::Rng;
 use rand_chacha::{rand_core::SeedableRng, ChaCha8Rng};
+use serde::{Deserialize, Serialize};
+
+/// How much of what is made. Counts are over all splits; each split gets at least one of each kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorpusSpec {
+    /// The same seed makes the same corpus.
+    pub seed: u64,
+    /// Clips of one sound, per class.
+    pub singles_per_class: usize,
+    /// Clips of one sound one to four times; rounded up to whole rounds of classes and counts.
+    pub counting: usize,
+    /// Clips of two or three sounds in a row.
+    pub scenes: usize,
+    /// Clips of a low or high sound; rounded up to whole rounds.
+    pub attributes: usize,
+    /// Clips of 30 to 90 s.
+    pub long: usize,
+    /// Share of the clips that validate.
+    pub val_fraction: f64,
+    /// Share of the clips that test.
+    pub test_fraction: f64,
+}
+
+impl CorpusSpec {
+    /// How many of `n` a split gets.
+    pub(super) fn part(&self, split: Split, n: usize) -> usize {
+        let share = |f: f64| ((n as f64 * f).round() as usize).max(1);
+        let (val, test) = (share(self.val_fraction), share(self.test_fraction));
+        match split {
+            Split::Val => val,
+            Split::Test => test,
+            Split::Train => n.saturating_sub(val + test).max(1),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let fraction = |f: f64| (0.0..=0.5).contains(&f);
+        if !fraction(self.val_fraction) || !fraction(self.test_fraction) {
+            return Err(Error::recipe(
+                "corpus",
+                "val_fraction and test_fraction must lie between 0 and 0.5",
+            ));
+        }
+        if self.scenes + self.counting + self.long + self.attributes + self.singles_per_class > 1_000_000 {
+            return Err(Error::recipe(
+                "corpus",
+                "more than a million clips were asked for",
+            ));
+        }
+        Ok(())
+    }
+}
 
 /// Seconds of a short clip that holds more than one event.
 const CLIP_SECONDS: f64 = 10.0;
 /// Largest count that is asked for.
-pub const MOST_COUNT: usize = 4;
+pub(crate) const MOST_COUNT: usize = 4;
 /// Share of clips written at 44.1 kHz in stereo.
 const STEREO_SHARE: f64 = 0.1;
 
 /// Which part of the data a clip is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Split {
+pub(crate) enum Split {
     Train,
     Val,
     Test,
 }
 
 impl Split {
-    pub const ALL: [Split; 3] = [Split::Train, Split::Val, Split::Test];
+    pub(crate) const ALL: [Split; 3] = [Split::Train, Split::Val, Split::Test];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Split::Train => "train",
             Split::Val => "val",
@@ -35,7 +88,7 @@ impl Split {
 
 /// What a clip is, and what is true of it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Content {
+pub(crate) enum Content {
     /// One class alone.
     Single(Class),
     /// One countable class, so many times.
@@ -50,7 +103,7 @@ pub enum Content {
 
 /// A clip to be rendered.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Clip {
+pub(crate) struct Clip {
     pub split: Split,
     /// File name without folder.
     pub name: String,
@@ -59,7 +112,7 @@ pub struct Clip {
 }
 
 /// All clips of a corpus, in a fixed order. Within each split and kind, classes, counts and pitches are even.
-pub fn plan(spec: &CorpusSpec) -> Vec<Clip> {
+pub(crate) fn plan(spec: &CorpusSpec) -> Vec<Clip> {
     let countable: Vec<Class> = CLASSES.iter().copied().filter(|c| c.countable).collect();
     let pitched: Vec<Class> = CLASSES.iter().copied().filter(|c| c.pitched).collect();
     let mut clips = Vec::new();
@@ -148,19 +201,19 @@ fn clip_seed(seed: u64, split: Split, kind: &str, index: usize) -> u64 {
 }
 
 /// A rendered clip: samples per channel in −1…1.
-pub struct Rendered {
+pub(crate) struct Rendered {
     pub channels: Vec<Vec<f32>>,
     pub rate: u32,
 }
 
 impl Rendered {
-    pub fn seconds(&self) -> f64 {
+    pub(crate) fn seconds(&self) -> f64 {
         self.channels.first().map_or(0, Vec::len) as f64 / f64::from(self.rate)
     }
 }
 
 impl Clip {
-    pub fn render(&self) -> Rendered {
+    pub(crate) fn render(&self) -> Rendered {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let stereo = rng.gen_bool(STEREO_SHARE);
         let rate = if stereo { 44_100 } else { 16_000 };

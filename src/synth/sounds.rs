@@ -6,7 +6,7 @@ use std::f64::consts::TAU;
 
 /// A class of sounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Class {
+pub(crate) struct Class {
     /// How questions and answers call it.
     pub label: &'static str,
     /// The article that goes before the label.
@@ -51,7 +51,7 @@ const fn class(
 }
 
 /// All classes. Their order is part of what a seed means.
-pub const CLASSES: [Class; 12] = [
+pub(crate) const CLASSES: [Class; 12] = [
     class("siren", "a", false, false, Voice::Siren),
     class("bell", "a", true, true, Voice::Bell),
     class("dog", "a", true, false, Voice::Dog),
@@ -68,18 +68,18 @@ pub const CLASSES: [Class; 12] = [
 
 /// Where a pitched class's pitch lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pitch {
+pub(crate) enum Pitch {
     Any,
     Low,
     High,
 }
 
 /// Seconds from the start of one countable event to its end, at most.
-pub const EVENT_SECONDS: f64 = 0.7;
+pub(crate) const EVENT_SECONDS: f64 = 0.7;
 
 impl Class {
     /// One event of a countable class, at most [`EVENT_SECONDS`] long, at `rate` samples a second.
-    pub fn event(&self, rng: &mut ChaCha8Rng, pitch: Pitch, rate: f64) -> Vec<f32> {
+    pub(crate) fn event(&self, rng: &mut ChaCha8Rng, pitch: Pitch, rate: f64) -> Vec<f32> {
         let seconds = match self.voice {
             Voice::Dog => rng.gen_range(0.16..0.28),
             Voice::Bird => rng.gen_range(0.25..0.4),
@@ -92,7 +92,7 @@ impl Class {
     }
 
     /// `seconds` of the class: continuous ones as they are, countable ones repeated.
-    pub fn stretch(&self, rng: &mut ChaCha8Rng, pitch: Pitch, seconds: f64, rate: f64) -> Vec<f32> {
+    pub(crate) fn stretch(&self, rng: &mut ChaCha8Rng, pitch: Pitch, seconds: f64, rate: f64) -> Vec<f32> {
         if !self.countable {
             let frequency = self.frequency(rng, pitch);
             return self.voice.render(rng, frequency, seconds, rate);
@@ -305,12 +305,12 @@ fn normalised(x: &[f64], rate: f64) -> Vec<f32> {
 }
 
 /// Samples in a length of time.
-pub fn samples(seconds: f64, rate: f64) -> usize {
+pub(crate) fn samples(seconds: f64, rate: f64) -> usize {
     (seconds * rate).round() as usize
 }
 
 /// Adds `sound` into `out` from sample `at` on; what goes past the end is cut.
-pub fn mix(out: &mut [f32], sound: &[f32], at: usize, gain: f32) {
+pub(crate) fn mix(out: &mut [f32], sound: &[f32], at: usize, gain: f32) {
     for (o, s) in out.iter_mut().skip(at).zip(sound) {
         *o += gain * s;
     }

@@ -1,7 +1,8 @@
 //! A small byte-level BPE in Qwen2's form, trained on lines of text.
 
-use super::special::Special;
-use super::tokenizer::{json_object, library, read, Tokenizer, END_OF_TEXT};
+use super::byte_level::{description, shell, SPECIAL};
+use super::special::END_OF_TEXT;
+use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::fsutil::write_atomic_bytes;
 use serde_json::{json, Value};
@@ -9,16 +10,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tokenizers::models::bpe::BpeTrainer;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::Tokenizer as Inner;
-
-/// Qwen2's split of text into words, before bytes are merged.
-const SPLIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Special tokens of every Qwen2 tokenizer, behind the trained vocabulary.
-const SPECIAL: [&str; 3] = [END_OF_TEXT, "<|im_start|>", "<|im_end|>"];
 
 /// Trains at most `vocab_size` entries (256 bytes included) and writes `tokenizer.json`,
 /// `tokenizer_config.json`, `vocab.json` and `merges.txt` to `out`. The same lines give the same files.
-pub fn train<'a>(
+pub(crate) fn train<'a>(
     lines: impl Iterator<Item = &'a str> + Send,
     vocab_size: usize,
     out: &Path,
@@ -65,58 +60,6 @@ pub fn train<'a>(
     write_atomic_bytes(&out.join("merges.txt"), merges.as_bytes())?;
     write_atomic_bytes(&out.join("tokenizer_config.json"), &pretty(&config(first))?)?;
     Tokenizer::open(out)
-}
-
-/// Qwen2's tokenizer from its two plain files, for folders without a `tokenizer.json`. Special tokens whose ids lie among
-/// the vocabulary's are put there; the others are the caller's to add.
-///
-/// Reference: transformers' `Qwen2Tokenizer`.
-pub(super) fn from_vocab_and_merges(folder: &Path, special: &Special) -> Result<Inner> {
-    let path = folder.join("vocab.json");
-    let mut vocab = json_object(&path)?;
-    special.fill(&path, &mut vocab)?;
-    let text = read(&folder.join("merges.txt"))?;
-    let header = text.starts_with("#version:") as usize;
-    let merges: Vec<Vec<&str>> = text
-        .lines()
-        .skip(header)
-        .map(|l| l.split_whitespace().collect::<Vec<_>>())
-        .filter(|l| !l.is_empty())
-        .collect();
-    shell(&json!({"type": "BPE", "vocab": vocab, "merges": merges}), &path)
-}
-
-/// A tokenizer of Qwen2's form around a model, without added tokens.
-fn shell(model: &Value, path: &Path) -> Result<Inner> {
-    let mut full = description(model, 0);
-    full["added_tokens"] = json!([]);
-    library(|| Ok(serde_json::from_value(full)?))
-        .map_err(|e| Error::checkpoint(path, "tokenizer", "a byte-level BPE", e))
-}
-
-fn description(model: &Value, first_special: usize) -> Value {
-    let added: Vec<Value> = SPECIAL
-        .iter()
-        .enumerate()
-        .map(|(i, t)| {
-            json!({"id": first_special + i, "content": t, "single_word": false, "lstrip": false,
-                   "rstrip": false, "normalized": false, "special": true})
-        })
-        .collect();
-    json!({
-        "version": "1.0",
-        "truncation": null,
-        "padding": null,
-        "added_tokens": added,
-        "normalizer": {"type": "NFC"},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": SPLIT}, "behavior": "Isolated", "invert": false},
-            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
-        ]},
-        "post_processor": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
-        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
-        "model": model,
-    })
 }
 
 fn config(first_special: usize) -> Value {

@@ -1,6 +1,6 @@
 //! Where a folder's files disagree on the end of text. The tokenizer's is taken everywhere, as in the reference.
 
-use super::tokenizer::json_object;
+use super::library::json_object;
 use crate::error::{short, Error, Result};
 use serde_json::Value;
 use std::path::Path;

@@ -2,23 +2,10 @@
 //! question would be a sound that is not there.
 
 use super::prompt;
-use super::tokenizer::{Tokenizer, AUDIO, END_OF_CHUNK, END_OF_TEXT, PAD, SEP};
+use super::special::END_OF_TEXT;
+use super::tokenizer::{SpecialTokens, Tokenizer, AUDIO, END_OF_CHUNK, PAD, SEP};
 use crate::error::{Error, Result};
-use serde::{Deserialize, Serialize};
 use tokenizers::AddedVocabulary;
-
-/// How they are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SpecialTokens {
-    /// As text like any other: letter by letter.
-    #[default]
-    Text,
-    /// An item that holds one is a bad item.
-    Refuse,
-    /// As the tokens themselves, which is what the reference's tokenizer makes of them.
-    AsTokens,
-}
 
 impl Tokenizer {
     /// Ids of a whole training example, see [`prompt::example`].

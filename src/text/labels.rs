@@ -13,6 +13,7 @@ pub const IGNORED: i64 = -100;
 /// all (B, T), T the longest text of the batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
+    /// Ids of the tokens.
     pub input_ids: Array2<i64>,
     /// 0 on padding.
     pub attention_mask: Array2<u8>,

@@ -1,9 +1,11 @@
 //! Text as the model sees it: tokenizer and special tokens, prompt layout, label mask.
 
-pub mod bpe;
+pub(crate) mod bpe;
+mod byte_level;
 mod ends;
 pub mod in_texts;
 pub mod labels;
+mod library;
 pub mod prompt;
 mod special;
 pub mod tokenizer;

@@ -7,12 +7,15 @@
 //! bos, eos, unk, sep, pad, cls, mask, additional ──────────── behind all of these, where none has an id for them
 //! ```
 
-use super::tokenizer::{json_object, END_OF_TEXT};
+use super::library::{add, json_object};
 use crate::error::{Error, Result};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use tokenizers::{AddedToken, Model, Tokenizer as Inner};
+
+/// Qwen's end of text, where the tokenizer's files name none.
+pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// transformers' names for the special tokens, in the order in which it adds them.
 const SLOTS: [&str; 7] = [
@@ -48,7 +51,7 @@ impl Special {
     /// # Errors
     /// A file that is no JSON object, a token that is no text, an id that is none, one token with two ids or two tokens
     /// with one.
-    pub fn read(folder: &Path) -> Result<Self> {
+    pub(crate) fn read(folder: &Path) -> Result<Self> {
         let open = |name: &str| -> Result<Option<Map<String, Value>>> {
             let path = folder.join(name);
             path.exists().then(|| json_object(&path)).transpose()
@@ -163,7 +166,7 @@ impl Special {
     ///
     /// # Errors
     /// Ids that are none, that two tokens have, or that nothing fills.
-    pub fn fill(&self, path: &Path, vocab: &mut Map<String, Value>) -> Result<()> {
+    pub(crate) fn fill(&self, path: &Path, vocab: &mut Map<String, Value>) -> Result<()> {
         let mut by_id: BTreeMap<u32, &str> = BTreeMap::new();
         for (token, id) in vocab.iter() {
             let found = id.as_u64().and_then(|i| u32::try_from(i).ok());
@@ -199,7 +202,7 @@ impl Special {
     ///
     /// # Errors
     /// Ids that collide with others, or with a hole before them.
-    pub fn apply(&self, inner: &mut Inner, folder: &Path) -> Result<()> {
+    pub(crate) fn apply(&self, inner: &mut Inner, folder: &Path) -> Result<()> {
         let known = inner.get_added_tokens_decoder();
         let at = |id: &u32| {
             let added = known.get(id).map(|t| t.content.clone());
@@ -221,7 +224,7 @@ impl Special {
                 found,
             ));
         }
-        super::tokenizer::add(inner, folder, self.added.values().map(|(token, _)| token.clone()))?;
+        add(inner, folder, self.added.values().map(|(token, _)| token.clone()))?;
         for (id, (token, file)) in &self.added {
             let found = inner.token_to_id(&token.content);
             if found != Some(*id) {
@@ -240,7 +243,7 @@ impl Special {
         let known = inner.get_added_tokens_decoder();
         let known: HashSet<&str> = known.values().map(|t| t.content.as_str()).collect();
         let new = self.named.iter().filter(|t| !known.contains(t.content.as_str()));
-        super::tokenizer::add(inner, folder, new.cloned())
+        add(inner, folder, new.cloned())
     }
 }
 

@@ -1,11 +1,10 @@
 //! A Hugging Face tokenizer folder with AF2's four added tokens.
 
-use super::ends;
-use super::in_texts::SpecialTokens;
-use super::special::Special;
+use super::library::{add, library, read};
+use super::special::{Special, END_OF_TEXT};
+use super::{byte_level, ends};
 use crate::error::{short, Error, Result};
-use crate::panics::caught;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,18 +12,29 @@ use std::sync::OnceLock;
 use tokenizers::{AddedToken, Tokenizer as Inner};
 
 /// Stands where the clip is heard.
-pub const AUDIO: &str = "<audio>";
+pub(crate) const AUDIO: &str = "<audio>";
 /// Ends an answer.
-pub const END_OF_CHUNK: &str = "<|endofchunk|>";
+pub(crate) const END_OF_CHUNK: &str = "<|endofchunk|>";
 /// Fills up a batch.
-pub const PAD: &str = "<|PAD_TOKEN|>";
+pub(crate) const PAD: &str = "<|PAD_TOKEN|>";
 /// Between question and answer, where the tokenizer has no separator of its own.
-pub const SEP: &str = "<SEP>";
-/// Qwen's end of text, where the tokenizer's files name none.
-pub const END_OF_TEXT: &str = "<|endoftext|>";
+pub(crate) const SEP: &str = "<SEP>";
 
 /// An embedding of more rows than this is not believed (Qwen2.5's has 151,936).
 const MOST_ROWS: u32 = 1 << 24;
+
+/// How special tokens inside texts of a data set are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpecialTokens {
+    /// As text like any other: letter by letter.
+    #[default]
+    Text,
+    /// An item that holds one is a bad item.
+    Refuse,
+    /// As the tokens themselves, which is what the reference's tokenizer makes of them.
+    AsTokens,
+}
 
 /// The tokenizer and the ids that AF2 speaks of.
 pub struct Tokenizer {
@@ -35,9 +45,13 @@ pub struct Tokenizer {
     pub(super) added: HashSet<i64>,
     /// How texts of a data set that hold added tokens are read.
     pub special_tokens: SpecialTokens,
+    /// `<audio>`, where the text begins to hear.
     pub audio: i64,
+    /// `<|endofchunk|>`, behind an answer.
     pub end_of_chunk: i64,
+    /// `<PAD>`.
     pub pad: i64,
+    /// `<SEP>`, or the folder's own separator: between question and answer.
     pub sep: i64,
     /// The one end of text: of training's texts, of answers, of what is exported.
     pub eos: i64,
@@ -68,7 +82,7 @@ impl Tokenizer {
         let mut inner = if path.exists() || !folder.join("vocab.json").exists() {
             from_json(&path, &mut notes)?
         } else {
-            super::bpe::from_vocab_and_merges(folder, &special)?
+            byte_level::from_vocab_and_merges(folder, &special)?
         };
         special.apply(&mut inner, folder)?;
         if special.eos.is_none() {
@@ -216,30 +230,6 @@ impl Tokenizer {
     }
 }
 
-/// A call of the tokenizer library: its errors and its panics, for both of which a file can be the reason, in a line.
-pub(super) fn library<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match caught(f) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(e)) => Err(short(&e)),
-        Err(words) => Err(format!("the tokenizer library gave up: {}", short(&words))),
-    }
-}
-
-/// Adds tokens: those that are in the vocabulary keep their ids, others follow it.
-pub(super) fn add(
-    inner: &mut Inner,
-    path: &Path,
-    tokens: impl IntoIterator<Item = AddedToken>,
-) -> Result<()> {
-    let tokens: Vec<AddedToken> = tokens.into_iter().collect();
-    if tokens.is_empty() {
-        return Ok(());
-    }
-    library(|| inner.add_tokens(tokens))
-        .map(drop)
-        .map_err(|e| Error::checkpoint(path, "added tokens", "room for added tokens", e))
-}
-
 /// What `tokenizer.json` says beside the model.
 #[derive(Deserialize)]
 struct Head {
@@ -312,21 +302,4 @@ fn from_json(path: &Path, notes: &mut Vec<String>) -> Result<Inner> {
         .map_err(|e| Error::checkpoint(path, "truncation", "none", e))?;
     inner.with_padding(None);
     Ok(inner)
-}
-
-pub(super) fn read(path: &Path) -> Result<String> {
-    crate::fsutil::read_text(path).map_err(|e| match e {
-        Error::Io {
-            hint: None, source, ..
-        } if source.kind() == std::io::ErrorKind::NotFound => {
-            Error::io(path, source).hint("an LM folder holds config.json, tokenizer.json and weights")
-        }
-        other => other,
-    })
-}
-
-/// A file that holds one JSON object.
-pub(super) fn json_object(path: &Path) -> Result<Map<String, Value>> {
-    serde_json::from_str(&read(path)?)
-        .map_err(|e| Error::checkpoint(path, "file", "a JSON object", e.to_string()))
 }

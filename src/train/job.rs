@@ -25,10 +25,13 @@ pub trait Job {
     /// Where its keys stand in a recipe: `stages.NAME`, `lm`, `clap`.
     fn section(&self) -> String;
 
+    /// Rate, schedule, batch and groups.
     fn optim(&self) -> &OptimRecipe;
 
+    /// Which checkpoints are kept.
     fn save(&self) -> SaveRecipe;
 
+    /// When gradients are clipped.
     fn clip_at(&self) -> ClipAt {
         ClipAt::Step
     }
@@ -36,6 +39,7 @@ pub trait Job {
     /// Its weights and buffers; those that train require gradients.
     fn params(&self) -> &Params;
 
+    /// Where its model lies.
     fn device(&self) -> Device;
 
     /// Whether weight decay is on this weight, where no group of the recipe's says otherwise.
@@ -80,7 +84,7 @@ pub trait Job {
 }
 
 /// Where a job's batches come from, on one rank.
-pub trait Source<I> {
+pub(crate) trait Source<I> {
     /// What decides what is learned, for its checkpoints: as JSON, by the recipe's keys. Asked of the first rank only.
     ///
     /// # Errors
@@ -120,9 +124,11 @@ pub trait Data<I> {
 
 /// A batch on the device.
 pub struct Batch<I> {
+    /// What the model takes.
     pub input: I,
     /// What the loss is summed over: labels that count, or 1 for a loss that is a mean of its own.
     pub counted: usize,
+    /// How much of it there is.
     pub size: Size,
     /// What it is made of, for messages.
     pub items: Vec<String>,
@@ -131,17 +137,20 @@ pub struct Batch<I> {
 /// How much there is in a batch, and how much of it is padding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Size {
+    /// Questions, or clips with their captions.
     pub items: usize,
     /// Real windows, and places for windows.
     pub windows: usize,
+    /// Places for windows, padding included.
     pub window_places: usize,
     /// Real text tokens, and places for tokens.
     pub text: usize,
+    /// Places for tokens, padding included.
     pub text_places: usize,
 }
 
 impl Size {
-    pub fn add(&mut self, other: &Size) {
+    pub(crate) fn add(&mut self, other: &Size) {
         self.items += other.items;
         self.windows += other.windows;
         self.window_places += other.window_places;

@@ -18,11 +18,14 @@
 pub mod engine;
 pub mod job;
 pub mod jobs;
+mod scalar;
 mod verify;
 
 pub use engine::steps::{MicroStep, Stepped, Steps};
 pub use job::Which;
-pub use jobs::{run, verify_resume};
+pub use jobs::run;
+pub(crate) use jobs::verify_resume;
+pub use scalar::number;
 
 use crate::dist::Ranks;
 use crate::error::{Error, Result};
@@ -38,7 +41,6 @@ use engine::{frozen, guard, random, resume};
 use job::{Batch, Job, Next, Source};
 use std::path::PathBuf;
 use std::rc::Rc;
-use tch::Tensor;
 
 /// How a run begins where its folder holds something already.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -187,9 +189,4 @@ fn one_step<J: Job>(
         }
     }
     steps.step(logged)
-}
-
-/// A scalar on the host: waits for the device.
-pub fn number(t: &Tensor) -> Result<f64> {
-    Ok(f64::try_from(t.to_kind(tch::Kind::Double))?)
 }

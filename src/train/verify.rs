@@ -1,9 +1,11 @@
 //! `--verify-resume`: shows on the user's own recipe that a run goes on from a checkpoint as if it had not been interrupted.
 
 use super::engine::state::{restore, restore_weights, Snapshot};
+use super::engine::steps::Steps;
 use super::engine::{frozen, random};
 use super::job::{Job, Source};
-use super::{number, one_step, Run, Steps};
+use super::scalar::number;
+use super::{one_step, Run};
 use crate::checkpoint::open_torch;
 use crate::error::{Error, Result};
 use crate::ffi::kernels;
@@ -15,13 +17,13 @@ use tch::{Device, Tensor};
 const STEPS: usize = 3;
 
 /// One half of the comparison: the run without a break, which writes the checkpoint, or the one that goes on from it.
-pub struct Part {
+pub(crate) struct Part {
     file: PathBuf,
     writes: bool,
 }
 
 /// What the steps behind the checkpoint gave.
-pub struct Outcome {
+pub(crate) struct Outcome {
     losses: Vec<f64>,
     weights: Vec<(String, Tensor)>,
 }
@@ -31,7 +33,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// [`Error::Mismatch`] with the first loss or weight that differs.
-pub fn twice(
+pub(crate) fn twice(
     run: Run,
     job: &str,
     device: Device,
@@ -70,7 +72,7 @@ impl Part {
     ///
     /// # Errors
     /// Those of training.
-    pub fn run<J: Job>(&self, run: Run, job: &J, source: &dyn Source<J::Input>) -> Result<Outcome> {
+    pub(crate) fn run<J: Job>(&self, run: Run, job: &J, source: &dyn Source<J::Input>) -> Result<Outcome> {
         let (recipe, ranks) = (run.recipe, run.ranks);
         let mut steps = Steps::new(job, &recipe.train, ranks)?;
         frozen::hold(job.params(), recipe.train.frozen, false)?;

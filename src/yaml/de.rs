@@ -1,6 +1,6 @@
 //! From a tree to a typed value: an error bears the path and the place of what it is about, whichever file that came from.
 
-use super::node::{Content, Node};
+use super::node::{Content, Node, Step};
 use super::place::Place;
 use super::scalar;
 use crate::error::Error;
@@ -12,16 +12,9 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use serde_yaml::Value;
 
-/// A step of a path into a tree.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    Key(String),
-    Index(usize),
-}
-
 /// What did not fit, where in the value and where in the sources.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     message: String,
     hint: Option<String>,
     /// What the value must be, in words, where it is something else.
@@ -68,27 +61,27 @@ impl Failure {
     }
 
     /// From the root to what it is about: of a missing key, to the mapping that lacks it.
-    pub fn path(&self) -> Vec<Step> {
+    pub(crate) fn path(&self) -> Vec<Step> {
         self.path.iter().rev().cloned().collect()
     }
 
     /// Where it stands, where that is known.
-    pub fn place(&self) -> Option<&Place> {
+    pub(crate) fn place(&self) -> Option<&Place> {
         self.place.as_ref()
     }
 
     /// Whether a list was wanted in the place of something else.
-    pub fn wants_list(&self) -> bool {
+    pub(crate) fn wants_list(&self) -> bool {
         self.wanted == Some(scalar::LIST)
     }
 
     /// The key that is not there.
-    pub fn missing(&self) -> Option<&'static str> {
+    pub(crate) fn missing(&self) -> Option<&'static str> {
         self.missing
     }
 
     /// The key that an unknown one was perhaps meant to be.
-    pub fn nearest_key(&self) -> Option<&'static str> {
+    pub(crate) fn nearest_key(&self) -> Option<&'static str> {
         let Some(Step::Key(key)) = self.path.first() else {
             return None;
         };
@@ -96,7 +89,7 @@ impl Failure {
     }
 
     /// As the error that is shown.
-    pub fn into_error(self, root: &Node) -> Error {
+    pub(crate) fn into_error(self, root: &Node) -> Error {
         // Counted in the whole: where faults before it were taken out, lists have become shorter.
         let path = self.place.as_ref().and_then(|place| root.path_to(place));
         let path = path.unwrap_or_else(|| written(&self.path()));

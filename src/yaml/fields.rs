@@ -5,18 +5,18 @@ use serde_yaml::{Mapping, Value};
 use std::ops::RangeInclusive;
 
 /// A file whose mappings are read key by key; its path is for errors.
-pub struct Fields(pub String);
+pub(crate) struct Fields(pub String);
 
 impl Fields {
     /// A key whose value is not what it should be.
-    pub fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
+    pub(crate) fn wrong(&self, key: &str, expected: &str, found: &Value) -> Error {
         let found = serde_yaml::to_string(found).unwrap_or_default();
         let found = short(&found);
         Error::recipe(&self.0, format!("{key}: expected {expected}, found {found}"))
     }
 
     /// A part that is a mapping; nothing where it is missing or empty.
-    pub fn section<'m>(&self, map: &'m Mapping, name: &str) -> Result<Option<&'m Mapping>> {
+    pub(crate) fn section<'m>(&self, map: &'m Mapping, name: &str) -> Result<Option<&'m Mapping>> {
         match map.get(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Mapping(part)) => Ok(Some(part)),
@@ -25,7 +25,7 @@ impl Fields {
     }
 
     /// Fails at a key that a section does not have.
-    pub fn only(&self, section: &str, map: &Mapping, keys: &[&str]) -> Result<()> {
+    pub(crate) fn only(&self, section: &str, map: &Mapping, keys: &[&str]) -> Result<()> {
         for key in map.keys() {
             let name = key.as_str().unwrap_or_default();
             if !keys.contains(&name) {
@@ -40,11 +40,16 @@ impl Fields {
         Ok(())
     }
 
-    pub fn size(&self, map: Option<&Mapping>, key: &str, bounds: RangeInclusive<i64>) -> Result<Option<i64>> {
+    pub(crate) fn size(
+        &self,
+        map: Option<&Mapping>,
+        key: &str,
+        bounds: RangeInclusive<i64>,
+    ) -> Result<Option<i64>> {
         self.size_as(map, key, key, bounds)
     }
 
-    pub fn size_as(
+    pub(crate) fn size_as(
         &self,
         map: Option<&Mapping>,
         key: &str,

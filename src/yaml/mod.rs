@@ -10,24 +10,24 @@ mod parse;
 mod place;
 mod scalar;
 
-pub use de::{Failure, Step};
+pub(crate) use de::Failure;
 pub(crate) use fields::Fields;
-pub use node::{Content, Node};
-pub use parse::{parse, Parsed};
-pub use place::{Place, Source};
-pub use scalar::{number, plain};
+pub use node::Step;
+pub(crate) use node::{Content, Node};
+pub(crate) use parse::parse;
+pub(crate) use place::{Place, Source};
 
 use crate::error::{all, Result};
 use serde_yaml::Value;
 
 /// More bytes are no recipe and no configuration.
-pub const MOST_BYTES: u64 = 1 << 20;
+pub(crate) const MOST_BYTES: u64 = 1 << 20;
 
 /// A text as a plain value, for what is read key by key.
 ///
 /// # Errors
 /// What is no YAML, or would be understood in two ways: all of it.
-pub fn value(text: &str, file: &str) -> Result<Value> {
+pub(crate) fn value(text: &str, file: &str) -> Result<Value> {
     let parsed = parse(text, file)?;
     all(parsed.faults)?;
     Ok(parsed.root.map_or(Value::Null, |root| root.to_value()))

@@ -1,6 +1,5 @@
 //! YAML as a tree whose every value knows where it was written: what files are merged over each other as.
 
-use super::de::Step;
 use super::place::Place;
 use super::scalar;
 use crate::error::{nearest, Error};
@@ -9,13 +8,13 @@ use serde_yaml::Value;
 
 /// A value and its place.
 #[derive(Debug, Clone)]
-pub struct Node {
+pub(crate) struct Node {
     pub place: Place,
     pub content: Content,
 }
 
 #[derive(Debug, Clone)]
-pub enum Content {
+pub(crate) enum Content {
     /// `plain` is false for what stands in quotation marks, which is always a text.
     Scalar {
         text: String,
@@ -26,9 +25,18 @@ pub enum Content {
     Map(IndexMap<String, (Place, Node)>),
 }
 
+/// A step of a path into a tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Into a mapping.
+    Key(String),
+    /// Into a sequence, from 0.
+    Index(usize),
+}
+
 impl Node {
     /// A text or number as it would stand in a file.
-    pub fn plain(text: impl Into<String>, place: &Place) -> Self {
+    pub(crate) fn plain(text: impl Into<String>, place: &Place) -> Self {
         let content = Content::Scalar {
             text: text.into(),
             plain: true,
@@ -40,20 +48,20 @@ impl Node {
     }
 
     /// An empty mapping.
-    pub fn map(place: &Place) -> Self {
+    pub(crate) fn map(place: &Place) -> Self {
         Node {
             place: place.clone(),
             content: Content::Map(IndexMap::new()),
         }
     }
 
-    pub fn is_null(&self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         matches!(&self.content, Content::Scalar { text, plain: true }
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
     /// Null, or a list or mapping without elements.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         match &self.content {
             Content::Scalar { .. } => self.is_null(),
             Content::List(list) => list.is_empty(),
@@ -62,7 +70,7 @@ impl Node {
     }
 
     /// What this is in words where it is no mapping.
-    pub fn no_mapping(&self) -> Option<&'static str> {
+    pub(crate) fn no_mapping(&self) -> Option<&'static str> {
         match &self.content {
             Content::Map(_) => None,
             Content::List(_) => Some("a list"),
@@ -72,14 +80,14 @@ impl Node {
     }
 
     /// The scalar's text.
-    pub fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match &self.content {
             Content::Scalar { text, .. } if !self.is_null() => Some(text),
             _ => None,
         }
     }
 
-    pub fn get(&self, key: &str) -> Option<&Node> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         match &self.content {
             Content::Map(map) => map.get(key).map(|(_, v)| v),
             _ => None,
@@ -87,7 +95,7 @@ impl Node {
     }
 
     /// Keys with their places and values; none where this is no mapping.
-    pub fn entries(&self) -> impl Iterator<Item = (&str, &Place, &Node)> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Place, &Node)> {
         let map = match &self.content {
             Content::Map(map) => Some(map),
             _ => None,
@@ -96,7 +104,7 @@ impl Node {
     }
 
     /// Takes a key out of a mapping.
-    pub fn take(&mut self, key: &str) -> Option<Node> {
+    pub(crate) fn take(&mut self, key: &str) -> Option<Node> {
         match &mut self.content {
             Content::Map(map) => map.shift_remove(key).map(|(_, v)| v),
             _ => None,
@@ -104,7 +112,7 @@ impl Node {
     }
 
     /// What lies at the end of a path.
-    pub fn at(&self, path: &[Step]) -> Option<&Node> {
+    pub(crate) fn at(&self, path: &[Step]) -> Option<&Node> {
         let Some((step, rest)) = path.split_first() else {
             return Some(self);
         };
@@ -117,7 +125,7 @@ impl Node {
     }
 
     /// As [`Node::at`], to be changed.
-    pub fn at_mut(&mut self, path: &[Step]) -> Option<&mut Node> {
+    pub(crate) fn at_mut(&mut self, path: &[Step]) -> Option<&mut Node> {
         let Some((step, rest)) = path.split_first() else {
             return Some(self);
         };
@@ -130,7 +138,7 @@ impl Node {
     }
 
     /// Takes out what lies at the end of a path; whether there was something.
-    pub fn remove(&mut self, path: &[Step]) -> bool {
+    pub(crate) fn remove(&mut self, path: &[Step]) -> bool {
         let Some((last, above)) = path.split_last() else {
             return false;
         };
@@ -145,7 +153,7 @@ impl Node {
     }
 
     /// Makes a mapping of mappings, which would be laid over a list by the names of its elements, that list; whether it was one.
-    pub fn list_by_name(&mut self) -> bool {
+    pub(crate) fn list_by_name(&mut self) -> bool {
         let place = self.place.clone();
         let Content::Map(map) = &mut self.content else {
             return false;
@@ -171,7 +179,7 @@ impl Node {
     }
 
     /// Puts a value under the last step of a path, a key of a mapping; whether there is that mapping.
-    pub fn put(&mut self, path: &[Step], node: Node) -> bool {
+    pub(crate) fn put(&mut self, path: &[Step], node: Node) -> bool {
         let Some((Step::Key(key), above)) = path.split_last() else {
             return false;
         };
@@ -185,7 +193,7 @@ impl Node {
     }
 
     /// A path as it is written on a command line: elements of a list by their names where they have one.
-    pub fn dotted(&self, path: &[Step]) -> String {
+    pub(crate) fn dotted(&self, path: &[Step]) -> String {
         let mut parts = Vec::new();
         for (i, step) in path.iter().enumerate() {
             parts.push(match step {
@@ -200,7 +208,7 @@ impl Node {
     }
 
     /// As a value without places. Keys are texts.
-    pub fn to_value(&self) -> Value {
+    pub(crate) fn to_value(&self) -> Value {
         match &self.content {
             Content::Scalar { text, plain: true } => scalar::plain(text),
             Content::Scalar { text, .. } => Value::String(text.clone()),
@@ -217,7 +225,7 @@ impl Node {
     }
 
     /// The path, as `a[1].b`, of what stands at a place; of the mapping, where a key does.
-    pub fn path_to(&self, place: &Place) -> Option<String> {
+    pub(crate) fn path_to(&self, place: &Place) -> Option<String> {
         let below = |part: String, node: &Node| {
             let rest = match node.place.is(place) {
                 true => String::new(),
@@ -241,7 +249,7 @@ impl Node {
     }
 
     /// Gives it and all that is below it this place.
-    pub fn stand_at(&mut self, place: &Place) {
+    pub(crate) fn stand_at(&mut self, place: &Place) {
         self.place = place.clone();
         match &mut self.content {
             Content::Scalar { .. } => {}
@@ -258,7 +266,7 @@ impl Node {
     }
 
     /// What a key of a mapping, or an index or a `name` in a list, leads to, with the place to show for it.
-    pub fn child(&self, part: &str) -> Option<(&Place, &Node)> {
+    pub(crate) fn child(&self, part: &str) -> Option<(&Place, &Node)> {
         match &self.content {
             Content::Map(map) => map.get(part).map(|(p, v)| (p, v)),
             Content::List(list) => {
@@ -270,7 +278,7 @@ impl Node {
     }
 
     /// Sets a dotted path; list elements go by index or by their `name`. Null removes.
-    pub fn set(&mut self, key: &str, new: Node) -> Result<(), String> {
+    pub(crate) fn set(&mut self, key: &str, new: Node) -> Result<(), String> {
         let (part, rest) = key.split_once('.').map_or((key, None), |(p, r)| (p, Some(r)));
         if part.is_empty() {
             return Err("an empty part in the key".into());
@@ -318,7 +326,7 @@ impl Node {
     /// Lays `over` over this: mappings merge, null removes a key, a mapping over a list whose elements have names merges into
     /// those elements, and everything else takes the place of what was there. Returns what could not be laid anywhere.
     #[must_use]
-    pub fn merge(&mut self, over: Node) -> Vec<Error> {
+    pub(crate) fn merge(&mut self, over: Node) -> Vec<Error> {
         let mut faults = Vec::new();
         match (&mut self.content, over.content) {
             (Content::Map(base), Content::Map(over)) => {

@@ -15,7 +15,7 @@ const MOST_NODES: usize = 1 << 17;
 const MOST_DEEP: usize = 64;
 
 /// A text as a tree, and what in it is wrong without making the rest unreadable.
-pub struct Parsed {
+pub(crate) struct Parsed {
     /// None where the text is empty but for comments.
     pub root: Option<Node>,
     pub faults: Vec<Error>,
@@ -25,7 +25,7 @@ pub struct Parsed {
 ///
 /// # Errors
 /// What is no YAML, and what is too large or too deep.
-pub fn parse(text: &str, file: &str) -> Result<Parsed> {
+pub(crate) fn parse(text: &str, file: &str) -> Result<Parsed> {
     // `fsutil` takes the mark off files.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Rc::new(Source {

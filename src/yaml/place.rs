@@ -5,19 +5,19 @@ use std::rc::Rc;
 
 /// A file, or what was said on the command line.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     pub file: String,
     pub text: String,
 }
 
 impl Source {
     /// A change from the command line.
-    pub const COMMAND_LINE: &'static str = "command line";
+    pub(crate) const COMMAND_LINE: &'static str = "command line";
 }
 
 /// A place in a source.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub(crate) struct Place {
     pub source: Rc<Source>,
     /// Line and column from 1, where the source has lines.
     pub at: Option<(usize, usize)>,
@@ -25,7 +25,7 @@ pub struct Place {
 
 impl Place {
     /// A source without lines.
-    pub fn whole(file: impl Into<String>, text: impl Into<String>) -> Self {
+    pub(crate) fn whole(file: impl Into<String>, text: impl Into<String>) -> Self {
         Place {
             source: Rc::new(Source {
                 file: file.into(),
@@ -36,12 +36,12 @@ impl Place {
     }
 
     /// Whether both are one place in one source.
-    pub fn is(&self, other: &Place) -> bool {
+    pub(crate) fn is(&self, other: &Place) -> bool {
         Rc::ptr_eq(&self.source, &other.source) && self.at == other.at
     }
 
     /// `file:line`, or what else the source is called.
-    pub fn short(&self) -> String {
+    pub(crate) fn short(&self) -> String {
         match self.at {
             Some((line, _)) => format!("{}:{line}", self.source.file),
             None => self.source.file.clone(),
@@ -49,7 +49,7 @@ impl Place {
     }
 
     /// An error that names the place, with the line and a caret under the column, and what was perhaps meant.
-    pub fn error(&self, message: impl Into<String>) -> Error {
+    pub(crate) fn error(&self, message: impl Into<String>) -> Error {
         let message = message.into();
         let hint = suggestion(&message);
         let message = match self.at {

@@ -3,7 +3,7 @@
 use serde_yaml::{Number, Value};
 
 /// A plain scalar by YAML 1.2's core schema, with `0b` beside `0x` and `0o`.
-pub fn plain(text: &str) -> Value {
+pub(crate) fn plain(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
         "true" | "True" | "TRUE" => Value::Bool(true),
@@ -13,7 +13,7 @@ pub fn plain(text: &str) -> Value {
 }
 
 /// A number as it may be written plain.
-pub fn number(text: &str) -> Option<Number> {
+pub(crate) fn number(text: &str) -> Option<Number> {
     match text {
         ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Some(f64::INFINITY.into()),
         "-.inf" | "-.Inf" | "-.INF" => return Some(f64::NEG_INFINITY.into()),
@@ -60,15 +60,15 @@ fn whole(digits: &str, radix: u32, negative: bool) -> Option<Number> {
 }
 
 /// What a value must be, in words.
-pub const WHOLE: &str = "a whole number, 0 or more";
-pub const SIGNED: &str = "a whole number";
-pub const NUMBER: &str = "a number";
-pub const FLAG: &str = "true or false";
-pub const LIST: &str = "a list";
-pub const MAPPING: &str = "a mapping of keys";
+pub(crate) const WHOLE: &str = "a whole number, 0 or more";
+pub(crate) const SIGNED: &str = "a whole number";
+pub(crate) const NUMBER: &str = "a number";
+pub(crate) const FLAG: &str = "true or false";
+pub(crate) const LIST: &str = "a list";
+pub(crate) const MAPPING: &str = "a mapping of keys";
 
 /// What to write in the place of a scalar that is not what it must be.
-pub fn meant(text: &str, is_plain: bool, wanted: &str) -> Option<String> {
+pub(crate) fn meant(text: &str, is_plain: bool, wanted: &str) -> Option<String> {
     let text = text.trim();
     match wanted {
         FLAG => flag(text, is_plain),

@@ -1,4 +1,5 @@
 //! How much memory a test holds: what Rust code asks for, libtorch's own left out.
+#![allow(unreachable_pub, unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};

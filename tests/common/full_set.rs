@@ -1,4 +1,5 @@
 //! libtorch's full CUDA set, in the Python environment of `make test-interop`.
+#![allow(clippy::expect_used, clippy::unwrap_used, unreachable_pub)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,11 @@
 //! What the golden tests share: reading the tensors and measuring the distance to them.
-#![allow(dead_code)]
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    dead_code,
+    unreachable_pub
+)]
 
 use af2::checkpoint::{Archive, Item};
 use af2::dist::Ranks;

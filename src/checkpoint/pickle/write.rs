@@ -6,44 +6,44 @@ use super::Plain;
 pub(in crate::checkpoint) struct Writer(Vec<u8>);
 
 impl Writer {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // PROTO 2
         Writer(vec![0x80, 2])
     }
 
-    pub fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.0.push(b'.');
         self.0
     }
 
     /// EMPTY_DICT MARK
-    pub fn open_dict(&mut self) {
+    pub(crate) fn open_dict(&mut self) {
         self.0.extend(b"}(");
     }
 
     /// SETITEMS
-    pub fn close_dict(&mut self) {
+    pub(crate) fn close_dict(&mut self) {
         self.0.push(b'u');
     }
 
     /// EMPTY_LIST MARK
-    pub fn open_list(&mut self) {
+    pub(crate) fn open_list(&mut self) {
         self.0.extend(b"](");
     }
 
     /// APPENDS
-    pub fn close_list(&mut self) {
+    pub(crate) fn close_list(&mut self) {
         self.0.push(b'e');
     }
 
-    pub fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.0.push(b'X');
         self.0.extend((text.len() as u32).to_le_bytes());
         self.0.extend(text.as_bytes());
     }
 
     /// BININT, or LONG1 where it needs more than 32 bits.
-    pub fn int(&mut self, value: i64) {
+    pub(crate) fn int(&mut self, value: i64) {
         match i32::try_from(value) {
             Ok(small) => {
                 self.0.push(b'J');
@@ -56,7 +56,7 @@ impl Writer {
         }
     }
 
-    pub fn plain(&mut self, value: &Plain) {
+    pub(crate) fn plain(&mut self, value: &Plain) {
         match value {
             Plain::None => self.0.push(b'N'),
             Plain::Bool(b) => self.0.push(if *b { 0x88 } else { 0x89 }),
@@ -75,7 +75,7 @@ impl Writer {
     }
 
     /// A contiguous tensor at the start of the storage `key` of `elements` elements.
-    pub fn tensor(&mut self, class: &str, key: &str, shape: &[i64], elements: i64) {
+    pub(crate) fn tensor(&mut self, class: &str, key: &str, shape: &[i64], elements: i64) {
         self.global("torch._utils", "_rebuild_tensor_v2");
         self.0.extend(b"((");
         self.text("storage");

@@ -1,6 +1,6 @@
 //! `af2 data blend`
 
-use super::stage_of;
+use super::of_recipe::stage_of;
 use crate::curriculum;
 use crate::data::blend::{sampled, Blend, Pick, Set};
 use crate::data::manifest::Manifest;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const AT_ONCE: usize = 1 << 16;
 
 #[derive(Args)]
-pub struct BlendArgs {
+pub(crate) struct BlendArgs {
     /// A recipe, or one of the reference's own YAML files.
     recipe: PathBuf,
     /// The virtual epoch, from 0.
@@ -46,7 +46,7 @@ pub struct BlendArgs {
     out: Option<PathBuf>,
 }
 
-pub fn run(args: &BlendArgs) -> Result<()> {
+pub(crate) fn run(args: &BlendArgs) -> Result<()> {
     let usage = |message: String| Err(Error::usage(message));
     if !(args.subset > 0.0 && args.subset <= 1.0) {
         return usage(format!("--subset: {} is not above 0 and at most 1", args.subset));

@@ -1,11 +1,12 @@
 //! `af2 data check`
 
+use super::of_recipe::tokenizer;
 use crate::data::doctor::{self, Checks, Diagnosis, Fault};
 use crate::error::{Error, Result};
 use crate::recipe::Recipe;
 use crate::recipe_file;
 use crate::report::table::Table;
-use crate::text::in_texts::SpecialTokens;
+use crate::text::tokenizer::SpecialTokens;
 use crate::text::tokenizer::Tokenizer;
 use clap::Args;
 use serde_json::json;
@@ -15,7 +16,7 @@ const TOKENS: usize = 512;
 const WINDOWS: usize = 30;
 
 #[derive(Args)]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     /// Manifests, or a recipe: then all of its sets.
     #[arg(required = true, value_name = "RECIPE|MANIFEST")]
     files: Vec<PathBuf>,
@@ -44,7 +45,7 @@ pub struct CheckArgs {
     json: bool,
 }
 
-pub fn run(args: &CheckArgs) -> Result<()> {
+pub(crate) fn run(args: &CheckArgs) -> Result<()> {
     let (mut manifests, mut recipes) = (Vec::new(), Vec::new());
     for file in &args.files {
         if file.extension().is_some_and(|e| e == "yaml" || e == "yml") {
@@ -60,8 +61,8 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     let tokenizer = match (recipe, &args.llm) {
         (None, None) => None,
         (None, Some(folder)) => Some(Tokenizer::open(folder)?),
-        (Some(recipe), Some(folder)) => Some(super::tokenizer(recipe, None, Some(folder))?),
-        (Some(recipe), None) => match super::tokenizer(recipe, recipe.stages.first(), None) {
+        (Some(recipe), Some(folder)) => Some(tokenizer(recipe, None, Some(folder))?),
+        (Some(recipe), None) => match tokenizer(recipe, recipe.stages.first(), None) {
             Ok(tokenizer) => Some(tokenizer),
             Err(e) => {
                 crate::say!("note: tokens are not counted, the recipe's tokenizer does not open: {e}");

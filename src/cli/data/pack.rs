@@ -10,7 +10,7 @@ use clap::Args;
 use std::path::PathBuf;
 
 #[derive(Args)]
-pub struct PackArgs {
+pub(crate) struct PackArgs {
     /// A manifest: .json, .jsonl, or shards that others made.
     manifest: PathBuf,
     /// The shards' folder, such as data/shards/Clotho-AQA-AQA/train.
@@ -37,7 +37,7 @@ pub struct PackArgs {
     skip_budget: f64,
 }
 
-pub fn run(args: &PackArgs) -> Result<()> {
+pub(crate) fn run(args: &PackArgs) -> Result<()> {
     if args.windows == 0 || !(0.0..=1.0).contains(&args.skip_budget) {
         return Err(Error::usage("--windows is 1 or more, --skip-budget from 0 to 1"));
     }

@@ -1,6 +1,6 @@
 //! `af2 data read`
 
-use super::{stage_of, tokenizer};
+use super::of_recipe::{stage_of, tokenizer};
 use crate::curriculum;
 use crate::data::feed::Ears;
 use crate::data::loader::{Loader, Prepared};
@@ -21,7 +21,7 @@ use std::time::Instant;
 const MOST_RANKS: usize = 1 << 20;
 
 #[derive(Args)]
-pub struct ReadArgs {
+pub(crate) struct ReadArgs {
     /// The recipe, a YAML file.
     recipe: PathBuf,
     /// Changes to the recipe, such as data.threads=4.
@@ -68,7 +68,7 @@ struct Sums {
     padded_tokens: usize,
 }
 
-pub fn run(args: &ReadArgs) -> Result<()> {
+pub(crate) fn run(args: &ReadArgs) -> Result<()> {
     if args.rank >= args.world || args.world > MOST_RANKS {
         let message = format!(
             "--rank {}: ranks of --world {} are below it, and at most {MOST_RANKS}",

@@ -1,7 +1,7 @@
 //! The items of a manifest, one after the other.
 
+use super::found::{hash, sound, Checks, Diagnosis, Fault, Hash, Summary};
 use super::sounds::{Files, Heard, Sounds};
-use super::{hash, sound, Checks, Diagnosis, Fault, Hash, Summary};
 use crate::data::bucket::{batches, padding, Length, Limits};
 use crate::data::item::Item;
 use crate::data::manifest::Manifest;

@@ -1,6 +1,6 @@
 //! The files of a manifest, each opened once, and those that have the same bytes.
 
-use super::{short, sound, Checks, Diagnosis, Fault, Hash, MOST_KEPT};
+use super::found::{short, sound, Checks, Diagnosis, Fault, Hash, MOST_KEPT};
 use crate::audio::{decode::Reader, Source};
 use crate::data::feed::Clip;
 use crate::data::item::Item;
@@ -32,12 +32,12 @@ pub(super) struct Files {
 
 impl Files {
     /// Different files so far.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.all.len()
     }
 
     /// What is known of the file of each item. New ones are opened, in parallel, and their bytes noted in `sounds`.
-    pub fn hear(
+    pub(crate) fn hear(
         &mut self,
         (manifest, number): (&Manifest, u32),
         first: usize,
@@ -88,7 +88,7 @@ impl Files {
     }
 
     /// What is wrong with a file.
-    pub fn words(&self, fault: Fault, number: u32) -> String {
+    pub(crate) fn words(&self, fault: Fault, number: u32) -> String {
         let of = usize::from(fault != Fault::MissingAudio);
         self.words[of]
             .get(number as usize)
@@ -113,7 +113,7 @@ pub(super) struct Sounds(Vec<(Hash, u32, u32)>);
 
 impl Sounds {
     /// Notes files with the same bytes in one manifest, and in two splits. Two sets of one split may ask about the same clips.
-    pub fn twice(mut self, manifests: &[Manifest], checks: &Checks, all: &mut Diagnosis) {
+    pub(crate) fn twice(mut self, manifests: &[Manifest], checks: &Checks, all: &mut Diagnosis) {
         self.0.sort_unstable();
         for group in self.0.chunk_by_mut(|a, b| a.0 == b.0).filter(|g| g.len() > 1) {
             let place = |(_, m, item): &(Hash, u32, u32)| {

@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 const REDUCTION: i64 = 4;
 
 /// Weighs a global and a local feature map against each other, element by element.
-pub struct FeatureFusion {
+pub(crate) struct FeatureFusion {
     local_att: Bottleneck,
     global_att: Bottleneck,
 }
@@ -42,7 +42,7 @@ impl Bottleneck {
 }
 
 impl FeatureFusion {
-    pub fn new(p: Scope, channels: i64) -> Self {
+    pub(crate) fn new(p: Scope, channels: i64) -> Self {
         FeatureFusion {
             local_att: Bottleneck::new(&p / "local_att", channels, 0),
             // Index 0 of the reference's global branch is the pooling, which has no weights.
@@ -52,7 +52,7 @@ impl FeatureFusion {
 
     /// # Shapes
     /// `x` and `residual` (B, C, H, W) → (B, C, H, W)
-    pub fn forward(&self, x: &Tensor, residual: &Tensor, train: bool) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, residual: &Tensor, train: bool) -> Tensor {
         let sum = x + residual;
         // Reference: a single clip is doubled, so that the pooled branch's batch statistics exist.
         let single = sum.size()[0] == 1;

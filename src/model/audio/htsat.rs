@@ -2,9 +2,9 @@
 //!
 //! Reference: `htsat.py` of the published code ("HTSAT-large", `afclap` variant); paper section 3.1.
 
+use super::activations::Activations;
 use super::fusion::FeatureFusion;
 use super::swin::{Stage, ATTENTION_WINDOW, TABLE};
-use super::Activations;
 use crate::error::{Error, Result};
 use crate::model::bounds::Sizes;
 use crate::model::layers::{onto, BatchNorm, Conv2d, LayerNorm, Linear};
@@ -56,7 +56,7 @@ fn default_classes() -> i64 {
 
 impl Config {
     /// The published encoder: 278,770,007 parameters.
-    pub fn large() -> Self {
+    pub(crate) fn large() -> Self {
         Config {
             embed_dim: 256,
             depths: vec![2, 2, 12, 2],
@@ -65,17 +65,17 @@ impl Config {
         }
     }
 
-    pub fn front_end(&self) -> &'static FrontEnd {
+    pub(crate) fn front_end(&self) -> &'static FrontEnd {
         &AF_CLAP
     }
 
     /// 2 frequency × 32 time.
-    pub fn tokens_per_window(&self) -> i64 {
+    pub(crate) fn tokens_per_window(&self) -> i64 {
         (SIDE >> (STAGES - 1)).pow(2)
     }
 
     /// Width of the output tokens: 8 × embed_dim for four stages.
-    pub fn width(&self) -> i64 {
+    pub(crate) fn width(&self) -> i64 {
         let doubled = 1i64.checked_shl(self.depths.len().saturating_sub(1) as u32);
         self.embed_dim.saturating_mul(doubled.unwrap_or(i64::MAX))
     }
@@ -90,7 +90,7 @@ impl Config {
         })
     }
 
-    pub fn block_weights(&self) -> f64 {
+    pub(crate) fn block_weights(&self) -> f64 {
         self.stages().map(|(_, d, depth, _)| depth * 12.0 * d * d).sum()
     }
 
@@ -258,6 +258,7 @@ pub struct Htsat {
 }
 
 impl Htsat {
+    /// Its weights, by the names under `p`.
     pub fn new(p: &Scope, config: &Config) -> Self {
         let stages = config.depths.len();
         // Weights that AF2 never uses; they belong to the checkpoint and to the published parameter count.
@@ -328,7 +329,7 @@ impl Htsat {
     ///
     /// # Shapes
     /// `mel_bwfm` (B, W, 1001, 64), padded windows included → (B·W, 64, 8·embed_dim).
-    pub fn forward_clips(&self, mel_bwfm: &Tensor, mode: Mode) -> Tensor {
+    pub(crate) fn forward_clips(&self, mel_bwfm: &Tensor, mode: Mode) -> Tensor {
         let clips = mel_bwfm.unbind(0);
         let encode = |mel: &Tensor| {
             let windows = mel.size()[0];

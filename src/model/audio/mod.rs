@@ -7,9 +7,12 @@
 //! An encoder's file says its sizes, what of them cannot be, how they are read off a checkpoint's tensors, what sound it takes,
 //! what it costs, and the pass itself. A further one is that file and its lines here.
 
+mod activations;
 mod fusion;
 pub mod htsat;
 mod swin;
+
+pub(crate) use activations::Activations;
 
 use super::bounds::{Sizes, Wrong};
 use super::mode::Mode;
@@ -26,6 +29,7 @@ use tch::Tensor;
 /// Files hold HTSAT's sizes without its name.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Config {
+    /// HTSAT with feature fusion.
     Htsat(htsat::Config),
 }
 
@@ -54,7 +58,7 @@ impl std::fmt::Display for Config {
 
 impl Config {
     /// AF-CLAP's encoder, as published.
-    pub fn published() -> Self {
+    pub(crate) fn published() -> Self {
         Config::Htsat(htsat::Config::large())
     }
 
@@ -67,35 +71,35 @@ impl Config {
     }
 
     /// The sound that it takes.
-    pub fn front_end(&self) -> &'static FrontEnd {
+    pub(crate) fn front_end(&self) -> &'static FrontEnd {
         match self {
             Config::Htsat(c) => c.front_end(),
         }
     }
 
     /// Tokens that it gives for each window.
-    pub fn tokens_per_window(&self) -> i64 {
+    pub(crate) fn tokens_per_window(&self) -> i64 {
         match self {
             Config::Htsat(c) => c.tokens_per_window(),
         }
     }
 
     /// Width of a token.
-    pub fn width(&self) -> i64 {
+    pub(crate) fn width(&self) -> i64 {
         match self {
             Config::Htsat(c) => c.width(),
         }
     }
 
     /// Weights of its blocks, nearly all that it has.
-    pub fn block_weights(&self) -> f64 {
+    pub(crate) fn block_weights(&self) -> f64 {
         match self {
             Config::Htsat(c) => c.block_weights(),
         }
     }
 
     /// Sizes that cannot be, under a place such as `clap.audio`.
-    pub fn check(&self, place: &'static str) -> Vec<Wrong> {
+    pub(crate) fn check(&self, place: &'static str) -> Vec<Wrong> {
         let mut sizes = Sizes::of(place);
         match self {
             Config::Htsat(c) => c.check(&mut sizes),
@@ -104,7 +108,7 @@ impl Config {
     }
 
     /// Sizes that can be, but not together.
-    pub fn check_together(&self, place: &'static str) -> Vec<Wrong> {
+    pub(crate) fn check_together(&self, place: &'static str) -> Vec<Wrong> {
         let mut sizes = Sizes::of(place);
         match self {
             Config::Htsat(c) => c.check_together(&mut sizes),
@@ -113,59 +117,49 @@ impl Config {
     }
 
     /// Whether a tensor of its own, by its name under the encoder's prefix, is of the fusion of longer sounds.
-    pub fn fuses(&self, name: &str) -> bool {
+    pub(crate) fn fuses(&self, name: &str) -> bool {
         match self {
             Config::Htsat(_) => htsat::fuses(name),
         }
     }
 
     /// Whether a tensor is computed where a file lacks it, or never read.
-    pub fn computes(&self, name: &str) -> bool {
+    pub(crate) fn computes(&self, name: &str) -> bool {
         match self {
             Config::Htsat(_) => htsat::computes(name),
         }
     }
 
     /// Rows of the table in which a tensor's values are places, where they are.
-    pub fn table_of(&self, name: &str) -> Option<i64> {
+    pub(crate) fn table_of(&self, name: &str) -> Option<i64> {
         match self {
             Config::Htsat(_) => htsat::table_of(name),
         }
     }
 
     /// Floating-point operations of one window's forward pass.
-    pub fn operations(&self) -> f64 {
+    pub(crate) fn operations(&self) -> f64 {
         match self {
             Config::Htsat(c) => c.operations(),
         }
     }
 
     /// What a forward pass over so many windows makes: `low` bytes an element of a matrix product, `full` of a norm or a sum.
-    pub fn activations(&self, windows: f64, low: f64, full: f64) -> Activations {
+    pub(crate) fn activations(&self, windows: f64, low: f64, full: f64) -> Activations {
         match self {
             Config::Htsat(c) => c.activations(windows, low, full),
         }
     }
 }
 
-/// Bytes of an encoder's forward pass.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Activations {
-    /// Kept for the backward pass.
-    pub kept: f64,
-    /// Kept where blocks are computed again: their inputs.
-    pub inputs: f64,
-    /// The largest block's.
-    pub largest: f64,
-}
-
 /// An audio encoder.
 pub enum Encoder {
+    /// HTSAT with feature fusion.
     Htsat(Htsat),
 }
 
 impl Encoder {
-    pub fn new(p: &Scope, config: &Config) -> Self {
+    pub(crate) fn new(p: &Scope, config: &Config) -> Self {
         match config {
             Config::Htsat(c) => Encoder::Htsat(Htsat::new(p, c)),
         }
@@ -183,7 +177,7 @@ impl Encoder {
     ///
     /// # Shapes
     /// `mel_bwfm` (B, W, F, M), padded windows included → (B·W, tokens, width)
-    pub fn encode_clips(&self, mel_bwfm: &Tensor, mode: Mode) -> Tensor {
+    pub(crate) fn encode_clips(&self, mel_bwfm: &Tensor, mode: Mode) -> Tensor {
         match self {
             Encoder::Htsat(e) => e.forward_clips(mel_bwfm, mode),
         }
@@ -193,7 +187,7 @@ impl Encoder {
     ///
     /// # Shapes
     /// `mel_b4fm` (B, 4, F, M) → (B, tokens, width)
-    pub fn encode_whole(&self, mel_b4fm: &Tensor, longer: &[i64], mode: Mode) -> Tensor {
+    pub(crate) fn encode_whole(&self, mel_b4fm: &Tensor, longer: &[i64], mode: Mode) -> Tensor {
         match self {
             Encoder::Htsat(e) => e.forward(mel_b4fm, longer, mode),
         }

@@ -10,12 +10,12 @@ use tch::{Kind, Tensor};
 /// Side of an attention window, in patches.
 const WINDOW: i64 = 8;
 /// Patches of one.
-pub const ATTENTION_WINDOW: i64 = WINDOW * WINDOW;
+pub(crate) const ATTENTION_WINDOW: i64 = WINDOW * WINDOW;
 /// Rows of the table of relative positions: the distances of two patches of a window.
-pub const TABLE: i64 = (2 * WINDOW - 1) * (2 * WINDOW - 1);
+pub(crate) const TABLE: i64 = (2 * WINDOW - 1) * (2 * WINDOW - 1);
 
 /// Blocks over one resolution, and the merging that halves it.
-pub struct Stage {
+pub(crate) struct Stage {
     blocks: Vec<Shared<Block>>,
     downsample: Option<PatchMerging>,
     side: i64,
@@ -23,7 +23,7 @@ pub struct Stage {
 
 impl Stage {
     /// `side` in patches, `merge` for all but the last stage; `drop_rate` gives each block its stochastic depth.
-    pub fn new(
+    pub(crate) fn new(
         p: &Scope,
         dim: i64,
         side: i64,
@@ -52,7 +52,7 @@ impl Stage {
     /// # Shapes
     /// (B, side², D) → (B, side²/4, 2·D), or (B, side², D) where nothing is merged.
     /// With `again` blocks are computed again in the backward pass.
-    pub fn forward(&self, x: &Tensor, drop_path: bool, again: bool) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, drop_path: bool, again: bool) -> Tensor {
         let mut x = x.shallow_clone();
         for block in &self.blocks {
             x = match again {

@@ -14,6 +14,7 @@ use tch::{Kind, Reduction, Tensor};
 
 /// Sizes and switches, which a family's own configuration makes ([`super::Config::decoder`]).
 #[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the keys of `config.json`, by their names")]
 pub struct Config {
     pub vocab_size: i64,
     pub hidden_size: i64,
@@ -104,7 +105,7 @@ impl Config {
     ///
     /// Norms, q, k, v, out, the MLP. In bf16 attention is flash, which keeps one number a head and token of (B, H, T, T); in fp32
     /// grouped heads take libtorch's plain path, which keeps it all: see [`Padding`].
-    pub fn layer_activations(&self, tokens: f64, trains: bool, low: f64, full: f64) -> f64 {
+    pub(crate) fn layer_activations(&self, tokens: f64, trains: bool, low: f64, full: f64) -> f64 {
         let (d, ff) = (self.hidden_size as f64, self.intermediate_size as f64);
         let heads = self.num_attention_heads as f64;
         // Repeated for grouped heads, keys and values are as wide as queries.
@@ -137,6 +138,7 @@ impl Cache {
         }
     }
 
+    /// Whether it holds no token.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -202,7 +204,9 @@ pub struct Context {
 
 /// Embeddings, decoder layers and head; the cross-attention between them is the caller's.
 pub struct Decoder {
+    /// (V, D).
     pub embed_tokens: Tensor,
+    /// The layers, first to last.
     pub layers: Vec<Shared<DecoderLayer>>,
     norm: RmsNorm,
     lm_head: Option<Tensor>,
@@ -250,13 +254,13 @@ impl Decoder {
 
     /// # Shapes
     /// `ids_bt` (B, T) int64 → (B, T, D)
-    pub fn embed(&self, ids_bt: &Tensor) -> Tensor {
+    pub(crate) fn embed(&self, ids_bt: &Tensor) -> Tensor {
         // Where frozen weights are held in bf16, what runs through the blocks is float32 all the same.
         Tensor::embedding(&self.embed_tokens, ids_bt, -1, false, false).to_kind(Kind::Float)
     }
 
     /// Positions and what attention needs for `tokens` new tokens after `past` cached ones.
-    pub fn context(&self, tokens: i64, past: i64, padding: Padding) -> Context {
+    pub(crate) fn context(&self, tokens: i64, past: i64, padding: Padding) -> Context {
         let device = self.embed_tokens.device();
         let positions = Tensor::arange_start(past, past + tokens, (Kind::Int64, device));
         let (cos, sin) = rotary_tables(&positions, &self.inv_freq);
@@ -279,7 +283,7 @@ impl Decoder {
     }
 
     /// The final norm. (B, T, D) → (B, T, D).
-    pub fn normed(&self, x_btd: &Tensor) -> Tensor {
+    pub(crate) fn normed(&self, x_btd: &Tensor) -> Tensor {
         self.norm.forward(x_btd)
     }
 
@@ -289,7 +293,7 @@ impl Decoder {
     }
 
     /// The head's weight (V, D): the embeddings where they are tied.
-    pub fn head(&self) -> &Tensor {
+    pub(crate) fn head(&self) -> &Tensor {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
     }
 
@@ -321,7 +325,7 @@ impl Decoder {
     }
 
     /// The LM alone, in training: token ids (B, T), padded at most behind each text → normed states (B, T, D).
-    pub fn train_states(&self, ids_bt: &Tensor, mode: Mode) -> Tensor {
+    pub(crate) fn train_states(&self, ids_bt: &Tensor, mode: Mode) -> Tensor {
         if !mode.recompute {
             return self.states(ids_bt, Padding::Behind, None, &mut |_| {});
         }

@@ -33,7 +33,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let text = crate::fsutil::read_text(path)?;
         let raw = serde_json::from_str(&text)
             .map_err(|e| Error::checkpoint(path, "file", "a JSON object", e.to_string()))?;
@@ -46,7 +46,7 @@ impl Reader {
 
     /// # Errors
     /// All that was wrong with the file; else what `check` finds of its sizes.
-    pub fn finish(self, check: impl FnOnce() -> Vec<Wrong>) -> Result<()> {
+    pub(crate) fn finish(self, check: impl FnOnce() -> Vec<Wrong>) -> Result<()> {
         // Sizes that are not there would be told twice.
         error::all(self.errors)?;
         let wrong = check().into_iter();
@@ -58,15 +58,15 @@ impl Reader {
     }
 
     /// Nothing where the key is missing or null.
-    pub fn get(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.raw.get(key).filter(|v| !v.is_null())
     }
 
-    pub fn says_null(&self, key: &str) -> bool {
+    pub(crate) fn says_null(&self, key: &str) -> bool {
         self.raw.get(key).is_some_and(Value::is_null)
     }
 
-    pub fn wrong(&mut self, key: &str, expected: impl Into<String>, found: impl Into<String>) {
+    pub(crate) fn wrong(&mut self, key: &str, expected: impl Into<String>, found: impl Into<String>) {
         self.errors
             .push(Error::checkpoint(&self.path, key, expected, found));
     }
@@ -81,7 +81,7 @@ impl Reader {
         read
     }
 
-    pub fn integer(&mut self, key: &str) -> Option<i64> {
+    pub(crate) fn integer(&mut self, key: &str) -> Option<i64> {
         self.value(key, "an integer", Value::as_i64)
     }
 
@@ -90,13 +90,13 @@ impl Reader {
     }
 
     /// False where nothing is said.
-    pub fn flag(&mut self, key: &str) -> bool {
+    pub(crate) fn flag(&mut self, key: &str) -> bool {
         self.value(key, "true or false", Value::as_bool)
             .unwrap_or_default()
     }
 
     /// A size that must be said; 0 where it is not.
-    pub fn size(&mut self, key: &str) -> i64 {
+    pub(crate) fn size(&mut self, key: &str) -> i64 {
         if self.get(key).is_some() {
             return self.integer(key).unwrap_or_default();
         }
@@ -110,7 +110,7 @@ impl Reader {
     }
 
     /// What every family says, and what none of ours computes.
-    pub fn common(&mut self) -> Common {
+    pub(crate) fn common(&mut self) -> Common {
         self.not_computed();
         self.at_rest();
         let layers = self.size("num_hidden_layers");
@@ -131,7 +131,7 @@ impl Reader {
 
     /// `rope_theta` with `rope_scaling`, and `rope_parameters`, which newer versions write instead of both. `llama3`: that
     /// way of scaling is computed, too; every other is refused.
-    pub fn rotary(&mut self, max_positions: i64, llama3: bool) -> Rotary {
+    pub(crate) fn rotary(&mut self, max_positions: i64, llama3: bool) -> Rotary {
         let theta = self.number("rope_theta");
         let mut found: Option<(&str, Rotary)> = None;
         for key in ["rope_scaling", "rope_parameters"] {
@@ -246,7 +246,7 @@ impl Reader {
     }
 
     /// Keys whose other values ask for another computation than the family's.
-    pub fn only(&mut self, keys: &[(&str, &str, Fits)]) {
+    pub(crate) fn only(&mut self, keys: &[(&str, &str, Fits)]) {
         for (key, expected, fits) in keys {
             if let Some(found) = self.get(key).filter(|v| !fits(v)).map(|v| short(v)) {
                 self.wrong(key, *expected, found);

@@ -27,8 +27,11 @@ use std::path::Path;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "model_type", rename_all = "lowercase")]
 pub enum Config {
+    /// `model_type: qwen2`.
     Qwen2(qwen2::Config),
+    /// `model_type: qwen3`.
     Qwen3(qwen3::Config),
+    /// `model_type: llama`.
     Llama(llama::Config),
 }
 
@@ -87,7 +90,7 @@ impl Config {
     }
 
     /// Sizes that cannot be, under a place such as `lm`.
-    pub fn check(&self, place: &'static str) -> Vec<Wrong> {
+    pub(crate) fn check(&self, place: &'static str) -> Vec<Wrong> {
         let mut sizes = Sizes::of(place);
         match self {
             Config::Qwen2(c) => c.check(&mut sizes),

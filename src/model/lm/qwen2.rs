@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// The part of a Hugging Face `config.json` that fixes the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the keys of `config.json`, by their names")]
 pub struct Config {
     pub vocab_size: i64,
     pub hidden_size: i64,

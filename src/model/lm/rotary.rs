@@ -7,12 +7,15 @@ use tch::{Device, Kind, Tensor};
 /// What fixes the frequencies.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rotary {
+    /// Base of the wavelengths (`rope_theta`).
     pub theta: f64,
+    /// How long waves are stretched; none where they are not.
     pub scaling: Option<Llama3>,
 }
 
 /// `rope_type: llama3`: long waves are stretched by `factor`, short ones kept, those between blended.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the keys of `rope_scaling`, by their names")]
 pub struct Llama3 {
     pub factor: f64,
     pub low_freq_factor: f64,
@@ -22,12 +25,12 @@ pub struct Llama3 {
 
 impl Rotary {
     /// Positions as they are.
-    pub fn plain(theta: f64) -> Self {
+    pub(crate) fn plain(theta: f64) -> Self {
         Rotary { theta, scaling: None }
     }
 
     /// (head_dim / 2) float32, each operation as the reference computes it.
-    pub fn inv_freq(&self, head_dim: i64, device: Device) -> Tensor {
+    pub(crate) fn inv_freq(&self, head_dim: i64, device: Device) -> Tensor {
         let float = (Kind::Float, device);
         let exponents = Tensor::arange_start_step(0, head_dim, 2, float) / head_dim as f64;
         let inv_freq = Tensor::full([1], self.theta, float).pow(&exponents).reciprocal();

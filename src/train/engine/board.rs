@@ -20,7 +20,7 @@ const MARK: &str = "tfevents";
 const HOST_LETTERS: usize = 64;
 
 /// One event file that is written to.
-pub struct Board {
+pub(crate) struct Board {
     path: PathBuf,
     file: File,
 }
@@ -28,7 +28,7 @@ pub struct Board {
 impl Board {
     /// A new file in the folder, behind those that are there: TensorBoard reads them in the order of their names, which begin
     /// with a second. `resumed`: the run goes on behind this step, and what the files before say of later ones is void.
-    pub fn create(folder: &Path, resumed: Option<u64>) -> Result<Self> {
+    pub(crate) fn create(folder: &Path, resumed: Option<u64>) -> Result<Self> {
         let newest = files(folder)?.iter().filter_map(|f| second(f)).max();
         let mut at = newest.map_or(0, |n| n.saturating_add(1)).max(now() as u64);
         let (host, process) = (host(), std::process::id());
@@ -52,7 +52,7 @@ impl Board {
     }
 
     /// One event. TensorBoard's values are `f32`.
-    pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
+    pub(crate) fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
         let mut summary = Summary::new();
         for (name, value) in values {
             let mut own = Summary_Value::new();
@@ -80,13 +80,13 @@ impl Board {
     }
 
     /// Brings all records to the disk.
-    pub fn flush(&mut self) -> Result<()> {
+    pub(crate) fn flush(&mut self) -> Result<()> {
         self.file.sync_all().map_err(|e| Error::io(&self.path, e))
     }
 }
 
 /// The event files of a folder.
-pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let io = |e| Error::io(folder, e);
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).map_err(io)? {

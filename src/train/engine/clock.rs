@@ -10,6 +10,7 @@ pub enum Phase {
     Data,
     /// Onto the device.
     Transfer,
+    /// The model, up to the loss.
     Forward,
     /// With the reduction that runs beside it.
     Backward,
@@ -39,7 +40,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    pub fn new(device: Device) -> Self {
+    pub(crate) fn new(device: Device) -> Self {
         Clock {
             device,
             waits: false,

@@ -13,13 +13,13 @@ use tch::{Device, Tensor};
 /// That is as much memory as all that is saved: the weights that train with their two moments, the embeddings and the
 /// buffers. libtorch rounds each tensor up to a power of two, and keeps the memory for the next time. Where the system gives no
 /// more of it, what is left goes into ordinary memory, tensor by tensor.
-pub struct Copies {
+pub(crate) struct Copies {
     device: Device,
     page_locked: bool,
 }
 
 impl Copies {
-    pub fn new(device: Device) -> Self {
+    pub(crate) fn new(device: Device) -> Self {
         Copies {
             device,
             page_locked: device != Device::Cpu,
@@ -27,7 +27,7 @@ impl Copies {
     }
 
     /// Not to be read before [`Copies::wait`].
-    pub fn copy(&mut self, tensor: &Tensor) -> Tensor {
+    pub(crate) fn copy(&mut self, tensor: &Tensor) -> Tensor {
         let tensor = tensor.detach();
         if tensor.device() == Device::Cpu {
             let mut copy = tensor.empty_like();
@@ -53,7 +53,7 @@ impl Copies {
     }
 
     /// Waits until all copies are whole.
-    pub fn wait(self) -> Result<()> {
+    pub(crate) fn wait(self) -> Result<()> {
         match self.device {
             Device::Cpu => Ok(()),
             // What is read is behind them.

@@ -7,8 +7,9 @@ use tch::{no_grad, Kind, Tensor};
 /// Looks at everything that training may have changed: what trains, and running averages. Waits for the device once.
 ///
 /// # Errors
-/// [`Error::Training`] with the first tensor that holds NaN or an infinity; `what` names what is then not written.
-pub fn check(what: &str, params: &Params) -> Result<()> {
+/// [`Error::Training`] with the first tensor that holds NaN or an infinity; `what` names what is then not written, and `section`
+/// is where the job's keys stand.
+pub(crate) fn check(what: &str, section: &str, params: &Params) -> Result<()> {
     let averages = |name: &str| name.ends_with("running_mean") || name.ends_with("running_var");
     let changed = params.iter().filter(|(name, e)| {
         let moved = e.tensor.requires_grad() || (e.role == Role::Buffer && averages(name));
@@ -40,7 +41,7 @@ pub fn check(what: &str, params: &Params) -> Result<()> {
             bad.len(),
             names.len()
         ),
-        hint: Some("the run diverged: lower optim.learning_rate or raise its warmup".into()),
+        hint: Some(format!("the run diverged: lower {section}.optim.learning_rate or raise its warmup")),
     })
 }
 
@@ -65,19 +66,21 @@ mod tests {
             let params = store.finish().unwrap();
             params.train_only(|_| true);
             let _ = no_grad(|| watched.get(1).fill_(value));
-            let found = check("model.pt", &params);
+            let found = check("model.pt", "lm", &params);
             assert_eq!(found.is_err(), bad, "{value}");
             if let Err(e) = found {
                 let text = e.to_string();
                 assert!(
-                    text.contains("model.pt is not written: 1 of 2") && text.contains("watched"),
+                    text.contains("model.pt is not written: 1 of 2")
+                        && text.contains("watched")
+                        && text.contains("lower lm.optim.learning_rate"),
                     "{text}"
                 );
                 assert_eq!(e.exit_code(), 8);
             }
             // What is frozen is as its file has it.
             params.train_only(|n| n == "whole");
-            assert!(check("model.pt", &params).is_ok());
+            assert!(check("model.pt", "lm", &params).is_ok());
         }
     }
 }

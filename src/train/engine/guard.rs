@@ -7,7 +7,7 @@ use tch::TchError;
 
 /// Runs a part of training; a panic of libtorch's becomes its error, and where memory ran out the recipe's keys that help are
 /// named. `section`: where the job's own stand.
-pub fn catch<T>(t: &TrainRecipe, section: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn catch<T>(t: &TrainRecipe, section: &str, f: impl FnOnce() -> Result<T>) -> Result<T> {
     let result = caught(f).unwrap_or_else(|words| Err(Error::Torch(TchError::Torch(words))));
     result.map_err(|e| explain(e, t, section))
 }

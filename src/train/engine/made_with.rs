@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 
 /// What is another now than it was then, one line each. Nothing of what one of them does not say.
-pub fn changes(then: &str, now: &str) -> Vec<String> {
+pub(crate) fn changes(then: &str, now: &str) -> Vec<String> {
     let read = |text| serde_json::from_str::<IndexMap<String, String>>(text).unwrap_or_default();
     let (then, now) = (renewed(read(then)), read(now));
     if then.is_empty() || now.is_empty() {

@@ -1,19 +1,19 @@
 //! What every job is trained by: optimizer steps over ranks, their record, checkpoints, and what happens when something goes wrong.
 
-pub mod board;
+pub(crate) mod board;
 pub mod clock;
 mod copies;
-pub mod finite;
+pub(crate) mod finite;
 pub mod frozen;
-pub mod guard;
+pub(crate) mod guard;
 mod made_with;
-pub mod random;
-pub mod record;
-pub mod resume;
+pub(crate) mod random;
+pub(crate) mod record;
+pub(crate) mod resume;
 pub mod saver;
-pub mod schedule;
-pub mod signals;
-pub mod skipped;
+pub(crate) mod schedule;
+pub(crate) mod signals;
+pub(crate) mod skipped;
 pub mod state;
 pub mod steps;
-pub mod watch;
+pub(crate) mod watch;

@@ -6,7 +6,7 @@ use crate::ffi::kernels;
 use tch::{Device, Tensor};
 
 /// Each job and each rank draws its own random numbers.
-pub fn seed(recipe: u64, job: &str, ranks: &Ranks) {
+pub(crate) fn seed(recipe: u64, job: &str, ranks: &Ranks) {
     let text = format!("{recipe} {job} {}", ranks.rank);
     let hash = blake3::hash(text.as_bytes());
     let mut bytes = [0; 8];
@@ -15,7 +15,7 @@ pub fn seed(recipe: u64, job: &str, ranks: &Ranks) {
 }
 
 /// The random numbers' state of this rank, now.
-pub fn now(device: Device) -> Result<Vec<Tensor>> {
+pub(crate) fn now(device: Device) -> Result<Vec<Tensor>> {
     let mut all = vec![kernels::rng_state(Device::Cpu)?];
     if device != Device::Cpu {
         all.push(kernels::rng_state(device)?);
@@ -24,7 +24,7 @@ pub fn now(device: Device) -> Result<Vec<Tensor>> {
 }
 
 /// Gives back what [`now`] kept; what there is none of stays.
-pub fn set(device: Device, states: &[Tensor]) -> Result<()> {
+pub(crate) fn set(device: Device, states: &[Tensor]) -> Result<()> {
     for (device, state) in [Device::Cpu, device].into_iter().zip(states) {
         kernels::set_rng_state(device, state)?;
     }

@@ -15,7 +15,7 @@ const EARLIER: &str = "earlier-";
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct At {
+pub(crate) struct At {
     pub step: u64,
     pub micro_step: Option<u64>,
     pub epoch: Option<u64>,
@@ -24,7 +24,7 @@ pub struct At {
 /// Writes both forms into one folder.
 ///
 /// Every record reaches the operating system before [`Recorder::record`] returns; a crash of the process loses none.
-pub struct Recorder {
+pub(crate) struct Recorder {
     path: PathBuf,
     stage: String,
     file: File,
@@ -33,7 +33,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// Begins: makes the folder. What an earlier run wrote into it goes into a folder of its own beside it, `earlier-N`.
-    pub fn create(folder: &Path) -> Result<Self> {
+    pub(crate) fn create(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         set_aside(folder)?;
         Recorder::open(folder, None)
@@ -41,7 +41,7 @@ impl Recorder {
 
     /// Goes on behind a step. Lines of later steps, which the run makes again, go to `superseded.jsonl`, and so does a last
     /// line that a crash cut short; TensorBoard is told to drop them.
-    pub fn resume(folder: &Path, step: u64) -> Result<Self> {
+    pub(crate) fn resume(folder: &Path, step: u64) -> Result<Self> {
         fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         supersede(folder, step)?;
         Recorder::open(folder, Some(step))
@@ -74,7 +74,7 @@ impl Recorder {
     ///
     /// # Errors
     /// [`Error::Io`] where it was removed, or another stands in its place.
-    pub fn still_there(&self) -> Result<()> {
+    pub(crate) fn still_there(&self) -> Result<()> {
         let own = self.file.metadata().map_err(|e| Error::io(&self.path, e))?;
         let gone = match fs::metadata(&self.path) {
             // Some file systems number their files anew: then its length says whether it is ours.
@@ -92,23 +92,12 @@ impl Recorder {
         Err(Error::io(&self.path, what).hint("the run's folder must stay where it is while the run goes on"))
     }
 
-    /// One line and one TensorBoard scalar a value. TensorBoard's values are `f32`.
+    /// One line, and one TensorBoard scalar a value (`f32`) where `on_board` says so: TensorBoard knows no places within a step.
     ///
     /// # Errors
-    /// A name that is empty, given twice, or one of the line's own (`step`, `stage`, `time`, …); a disk that is full.
-    pub fn record(&mut self, step: u64, values: &[(&str, f64)]) -> Result<()> {
-        let at = At {
-            step,
-            ..At::default()
-        };
-        self.record_at(at, values, true)
-    }
-
-    /// The same for a place within a step: `on_board` says whether TensorBoard, which knows steps only, hears of it.
-    ///
-    /// # Errors
-    /// As [`Recorder::record`] and [`Recorder::still_there`].
-    pub fn record_at(&mut self, at: At, values: &[(&str, f64)], on_board: bool) -> Result<()> {
+    /// A name that is empty, given twice, or one of the line's own (`step`, `stage`, `time`, …); a disk that is full; those of
+    /// [`Recorder::still_there`].
+    pub(crate) fn record(&mut self, at: At, values: &[(&str, f64)], on_board: bool) -> Result<()> {
         self.line(at, values)?;
         match on_board {
             true => {
@@ -148,7 +137,7 @@ impl Recorder {
     }
 
     /// Brings all records to the disk.
-    pub fn flush(&mut self) -> Result<()> {
+    pub(crate) fn flush(&mut self) -> Result<()> {
         self.still_there()?;
         self.file.sync_all().map_err(|e| Error::io(&self.path, e))?;
         self.board.flush()
@@ -188,6 +177,13 @@ mod tests {
     use super::*;
     use crate::run::events::read_events;
 
+    fn at(step: u64) -> At {
+        At {
+            step,
+            ..At::default()
+        }
+    }
+
     fn steps(events: &[Event]) -> Vec<u64> {
         events.iter().map(|e| e.step).collect()
     }
@@ -198,10 +194,10 @@ mod tests {
         let stage = folder.path().join("events").join("stage1");
         let mut recorder = Recorder::create(&stage).unwrap();
         recorder
-            .record(8, &[("loss", 2.5), ("grad_norm", f64::NAN)])
+            .record(at(8), &[("loss", 2.5), ("grad_norm", f64::NAN)], true)
             .unwrap();
         recorder
-            .record(16, &[("loss", f64::NEG_INFINITY), ("tiny", 1e-300)])
+            .record(at(16), &[("loss", f64::NEG_INFINITY), ("tiny", 1e-300)], true)
             .unwrap();
         recorder.flush().unwrap();
         let events = read_events(&stage.join(EVENTS)).unwrap();
@@ -220,14 +216,14 @@ mod tests {
         let path = folder.path().join(EVENTS);
         Recorder::create(folder.path())
             .unwrap()
-            .record(1, &[("loss", 1.0)])
+            .record(at(1), &[("loss", 1.0)], true)
             .unwrap();
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         write!(file, "{{\"step\":2,\"stage\":\"{}", "x".repeat(10_000)).unwrap();
         assert_eq!(steps(&read_events(&path).unwrap()), [1]);
         Recorder::resume(folder.path(), 1)
             .unwrap()
-            .record(2, &[("loss", 0.5)])
+            .record(at(2), &[("loss", 0.5)], true)
             .unwrap();
         assert_eq!(steps(&read_events(&path).unwrap()), [1, 2]);
         let aside = fs::read_to_string(folder.path().join(SUPERSEDED)).unwrap();
@@ -243,7 +239,7 @@ mod tests {
         let path = folder.path().join(EVENTS);
         let run = |mut recorder: Recorder, steps: std::ops::RangeInclusive<u64>| {
             for step in steps {
-                recorder.record(step, &[("loss", step as f64)]).unwrap();
+                recorder.record(at(step), &[("loss", step as f64)], true).unwrap();
             }
         };
         run(Recorder::create(folder.path()).unwrap(), 1..=5);
@@ -285,9 +281,9 @@ mod tests {
         ];
         for lose in losses {
             let mut recorder = Recorder::create(&folder).unwrap();
-            recorder.record(1, &[("loss", 1.0)]).unwrap();
+            recorder.record(at(1), &[("loss", 1.0)], true).unwrap();
             lose(&folder);
-            let e = recorder.record(2, &[("loss", 1.0)]).unwrap_err();
+            let e = recorder.record(at(2), &[("loss", 1.0)], true).unwrap_err();
             assert!(
                 e.to_string().contains("removed or replaced while the run wrote"),
                 "{e}"
@@ -306,7 +302,7 @@ mod tests {
             &[("loss", 1.0), ("loss", 2.0)],
             &[("", 1.0)],
         ] {
-            assert!(recorder.record(1, values).is_err(), "{values:?}");
+            assert!(recorder.record(at(1), values, true).is_err(), "{values:?}");
         }
         assert_eq!(read_events(&folder.path().join(EVENTS)).unwrap(), []);
     }

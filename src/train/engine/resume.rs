@@ -12,7 +12,7 @@ use crate::train::job::Job;
 use std::path::Path;
 
 /// A job's place on the disk, and how far the recipe wants it to go: known before its model is made.
-pub struct Task<'a> {
+pub(crate) struct Task<'a> {
     /// The recipe's, for messages.
     pub recipe: &'a str,
     pub name: &'a str,
@@ -25,7 +25,7 @@ pub struct Task<'a> {
 
 impl Task<'_> {
     /// Marks a job whose model is written: it is not run again.
-    pub fn done(&self) -> Result<()> {
+    pub(crate) fn done(&self) -> Result<()> {
         run::done::write(self.folder, self.steps)
     }
 
@@ -34,7 +34,7 @@ impl Task<'_> {
     ///
     /// # Errors
     /// A job that was run further; a mark of a newer version.
-    pub fn is_done(&self, ranks: &Ranks, opens: impl FnOnce() -> Result<()>) -> Result<bool> {
+    pub(crate) fn is_done(&self, ranks: &Ranks, opens: impl FnOnce() -> Result<()>) -> Result<bool> {
         let mut seen = [run::done::read(self.folder)? as f64, 0.0];
         if ranks.first() && seen[0] as usize == self.steps {
             match opens() {
@@ -46,7 +46,7 @@ impl Task<'_> {
                 ),
             }
         }
-        ranks.from_first(&mut seen)?;
+        ranks.of_first(&mut seen)?;
         let there = format!("{} is done", self.folder.display());
         self.not_beyond(seen[0] as usize, &there)?;
         Ok(seen[1] > 0.0)
@@ -56,7 +56,7 @@ impl Task<'_> {
     ///
     /// # Errors
     /// A recipe that asks for fewer steps than are made.
-    pub fn not_beyond(&self, made: usize, what: &str) -> Result<()> {
+    pub(crate) fn not_beyond(&self, made: usize, what: &str) -> Result<()> {
         let wanted = self.steps;
         if made <= wanted {
             return Ok(());
@@ -69,7 +69,7 @@ impl Task<'_> {
     }
 
     /// Removes the mark: the job's model is about to be changed.
-    pub fn not_done(&self, ranks: &Ranks) -> Result<()> {
+    pub(crate) fn not_done(&self, ranks: &Ranks) -> Result<()> {
         if !ranks.first() {
             return Ok(());
         }
@@ -85,12 +85,12 @@ impl Task<'_> {
 ///
 /// # Errors
 /// A file that is no checkpoint.
-pub fn job_of(path: &Path) -> Result<Option<String>> {
+pub(crate) fn job_of(path: &Path) -> Result<Option<String>> {
     Ok(training::read(&open_torch(path)?)?.stage)
 }
 
 /// A new run of a job: checkpoints that an earlier one left stay, and are not gone on from.
-pub fn begin(folder: &Path, ranks: &Ranks) -> Result<()> {
+pub(crate) fn begin(folder: &Path, ranks: &Ranks) -> Result<()> {
     if !ranks.first() {
         return Ok(());
     }
@@ -103,7 +103,7 @@ pub fn begin(folder: &Path, ranks: &Ranks) -> Result<()> {
 ///
 /// # Errors
 /// A file that is damaged, or not of this job; also where another rank says so of its own.
-pub fn from<J: Job>(path: &Path, steps: &mut Steps<J>) -> Result<()> {
+pub(crate) fn from<J: Job>(path: &Path, steps: &mut Steps<J>) -> Result<()> {
     let mut changes = Vec::new();
     let own = open_torch(path).and_then(|file| {
         let read = training::read(&file)?;
@@ -160,13 +160,13 @@ fn agree<J: Job>(path: &Path, steps: &Steps<J>, own: Result<()>) -> Result<()> {
 ///
 /// # Errors
 /// None of the checkpoints can be gone on from: what is wrong with each.
-pub fn newest<J: Job>(folder: &Path, steps: &mut Steps<J>) -> Result<()> {
+pub(crate) fn newest<J: Job>(folder: &Path, steps: &mut Steps<J>) -> Result<()> {
     let first = run::begun::read(folder)?;
     let mut left = numbered(folder)?.split_off(&first);
     let mut damaged = Vec::new();
     loop {
         let mut next = [left.keys().next_back().map_or(-1.0, |n| *n as f64)];
-        steps.ranks.from_first(&mut next)?;
+        steps.ranks.of_first(&mut next)?;
         if next[0] < 0.0 {
             let model = folder.join("safe_ckpt/metadata.json");
             if damaged.is_empty() && steps.ranks.first() && model.exists() {
@@ -195,7 +195,7 @@ pub fn newest<J: Job>(folder: &Path, steps: &mut Steps<J>) -> Result<()> {
 
 /// After an error: saves the last whole step, where it is this rank that should and `sound` says that it is worth it. Returns
 /// what the user is told.
-pub fn rescue<J: Job>(error: Error, steps: &Steps<J>, saver: &mut Saver, sound: bool) -> Error {
+pub(crate) fn rescue<J: Job>(error: Error, steps: &Steps<J>, saver: &mut Saver, sound: bool) -> Error {
     // A signal's step is saved; a disk that is full or forbidden stays so.
     let saves = !matches!(error, Error::Stopped(_) | Error::Io { .. }) && sound;
     // To be asked before others are told: that gives up what the device waits for.

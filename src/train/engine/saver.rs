@@ -45,7 +45,7 @@ impl Saver {
     }
 
     /// Whether the recipe asks for a checkpoint after this step.
-    pub fn due<J: Job>(&self, steps: &Steps<J>) -> bool {
+    pub(crate) fn due<J: Job>(&self, steps: &Steps<J>) -> bool {
         self.settings.every > 0 && steps.done.is_multiple_of(self.settings.every)
     }
 
@@ -58,7 +58,7 @@ impl Saver {
             return Ok(());
         }
         self.saved = Some(steps.done);
-        finite::check(&self.name(self.next), steps.job.params())?;
+        finite::check(&self.name(self.next), &steps.job.section(), steps.job.params())?;
         let snapshot = Snapshot::of(steps, self.next as i64, self.settings.full)?;
         match snapshot {
             Some(snapshot) => {
@@ -70,7 +70,7 @@ impl Saver {
     }
 
     /// The job goes on from a file that is there.
-    pub fn resumed<J: Job>(&mut self, steps: &Steps<J>) {
+    pub(crate) fn resumed<J: Job>(&mut self, steps: &Steps<J>) {
         self.own = Some(steps.done);
     }
 
@@ -86,7 +86,7 @@ impl Saver {
         }
         let last = checkpoint::numbered(&self.folder)?.into_keys().next_back();
         let number = last.map_or(self.next, |n| (n + 1).max(self.next));
-        finite::check(&self.name(number), steps.job.params())?;
+        finite::check(&self.name(number), &steps.job.section(), steps.job.params())?;
         let snapshot = Snapshot::alone(steps, number as i64, self.settings.full)?;
         let snapshot = snapshot.ok_or_else(|| Error::Training {
             message: "other ranks keep a part of its state".into(),

@@ -3,7 +3,7 @@
 use crate::recipe::{OptimRecipe, Schedule};
 
 /// The learning rate of optimizer step `step` (from 0), as transformers' schedules with warm-up.
-pub fn learning_rate(o: &OptimRecipe, step: usize) -> f64 {
+pub(crate) fn learning_rate(o: &OptimRecipe, step: usize) -> f64 {
     if step < o.warmup {
         return o.learning_rate * step as f64 / o.warmup as f64;
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 const TWICE: Duration = Duration::from_millis(30);
 
 /// What signals have come.
-pub struct Signals {
+pub(crate) struct Signals {
     stop: Arc<AtomicBool>,
     save: Arc<AtomicBool>,
     /// Nobody asks any more: signals do what they do to any program.
@@ -22,14 +22,14 @@ pub struct Signals {
 }
 
 /// What they ask for.
-pub struct Asked {
+pub(crate) struct Asked {
     pub stop: bool,
     pub save: bool,
 }
 
 impl Signals {
     /// Listens until it is dropped. `tells`: this rank says what it has heard.
-    pub fn listen(tells: bool) -> Result<Self> {
+    pub(crate) fn listen(tells: bool) -> Result<Self> {
         let failed = |signal: i32| move |e| Error::io(format!("signal {signal}"), e);
         let off = || Arc::new(AtomicBool::new(false));
         let (stop, save, over, armed) = (off(), off(), off(), off());
@@ -71,7 +71,7 @@ impl Signals {
     }
 
     /// What any rank was asked since the last time: a scheduler may tell only some of them, and not in the same step.
-    pub fn asked(&self, ranks: &Ranks) -> Result<Asked> {
+    pub(crate) fn asked(&self, ranks: &Ranks) -> Result<Asked> {
         let take = |flag: &AtomicBool| f64::from(u8::from(flag.swap(false, Ordering::SeqCst)));
         let mut all = [take(&self.stop), take(&self.save)];
         ranks.max(&mut all)?;

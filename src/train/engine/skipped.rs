@@ -25,14 +25,14 @@ struct Made {
 }
 
 /// A micro-step of this rank.
-pub struct Micro<'a> {
+pub(crate) struct Micro<'a> {
     pub step: usize,
     pub loss: f64,
     pub items: &'a [String],
 }
 
 /// The skipped steps of a stage.
-pub struct Skipped {
+pub(crate) struct Skipped {
     label: String,
     /// Where the job's keys stand.
     section: String,
@@ -51,7 +51,7 @@ pub struct Skipped {
 }
 
 impl Skipped {
-    pub fn new<J: Job>(recipe: &Recipe, steps: &Steps<J>) -> Self {
+    pub(crate) fn new<J: Job>(recipe: &Recipe, steps: &Steps<J>) -> Self {
         Skipped {
             label: steps.job.name().to_owned(),
             section: steps.job.section(),
@@ -67,7 +67,7 @@ impl Skipped {
     }
 
     /// Notes a step that is made; nothing is read off the device.
-    pub fn note(&mut self, step: usize, done: &Stepped) {
+    pub(crate) fn note(&mut self, step: usize, done: &Stepped) {
         self.made.push(Made {
             step,
             skipped: done.skipped.shallow_clone(),
@@ -76,7 +76,7 @@ impl Skipped {
     }
 
     /// What is to be read of each step since the last time.
-    pub fn unread(&self) -> impl ExactSizeIterator<Item = &Tensor> {
+    pub(crate) fn unread(&self) -> impl ExactSizeIterator<Item = &Tensor> {
         self.made.iter().map(|m| &m.skipped)
     }
 
@@ -84,7 +84,7 @@ impl Skipped {
     ///
     /// # Errors
     /// Too many in a row; a disk that is full.
-    pub fn take(&mut self, read: &[f64], micro: &[Micro]) -> Result<Vec<usize>> {
+    pub(crate) fn take(&mut self, read: &[f64], micro: &[Micro]) -> Result<Vec<usize>> {
         let mut skipped = Vec::new();
         for (made, read) in std::mem::take(&mut self.made).iter().zip(read) {
             self.read += 1;
@@ -151,18 +151,18 @@ impl Skipped {
     }
 
     /// All that were skipped so far.
-    pub fn all(&self) -> usize {
+    pub(crate) fn all(&self) -> usize {
         self.all
     }
 
     /// Whether the last step that was read moved the weights.
-    pub fn sound(&self) -> bool {
+    pub(crate) fn sound(&self) -> bool {
         self.row == 0
     }
 
     /// # Errors
     /// A stage that made steps, and no one of them moved the weights.
-    pub fn finish(&self) -> Result<()> {
+    pub(crate) fn finish(&self) -> Result<()> {
         if self.read == 0 || self.all < self.read {
             return Ok(());
         }

@@ -41,7 +41,7 @@ impl Snapshot {
 
     /// What this rank alone can save when a step is not made: the state after the last whole one, without the other ranks' random
     /// numbers. None where they keep a part of the optimizer's state.
-    pub fn alone<J: Job>(steps: &Steps<J>, epoch: i64, full: bool) -> Result<Option<Self>> {
+    pub(crate) fn alone<J: Job>(steps: &Steps<J>, epoch: i64, full: bool) -> Result<Option<Self>> {
         let Some(whole) = steps
             .whole
             .as_ref()
@@ -225,7 +225,7 @@ fn training_state<J: Job>(
 ///
 /// # Errors
 /// Something that the job trains and the file lacks, or another shape: all of it is told.
-pub fn restore_weights<J: Job>(steps: &Steps<J>, file: &TorchFile) -> Result<()> {
+pub(crate) fn restore_weights<J: Job>(steps: &Steps<J>, file: &TorchFile) -> Result<()> {
     let path = file.tensors.source();
     let tree = steps.job.tree();
     let archive = tree.read(file.model()?, path)?;

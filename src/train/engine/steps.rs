@@ -17,9 +17,13 @@ use tch::{no_grad, Kind, Tensor};
 
 /// The state of a job while it trains. Public, so that golden tests drive the same code.
 pub struct Steps<'a, J: Job> {
+    /// What is trained.
     pub job: &'a J,
+    /// How.
     pub train: TrainRecipe,
+    /// The ranks that train it together.
     pub ranks: Rc<Ranks>,
+    /// Moves the weights.
     pub optimizer: Optimizer,
     /// Averages gradients over the ranks, where there are several; see [`Steps::meet`].
     reducer: Option<Reducer>,
@@ -36,6 +40,7 @@ pub struct Steps<'a, J: Job> {
     clipped_norm: Option<Tensor>,
     /// What a rank without items computes on, where there are others.
     silence: Option<Batch<J::Input>>,
+    /// Where the time goes.
     pub clock: Clock,
     /// What the step in work changes before it is whole.
     pub(super) whole: Option<Whole>,
@@ -43,12 +48,12 @@ pub struct Steps<'a, J: Job> {
     pub done: usize,
     /// Where the data is behind the last batch.
     pub cursor: Cursor,
-    /// What the job is made with, for its checkpoints: see [`Job::made_with`].
+    /// What the job is made with, for its checkpoints: see `Source::made_with`.
     pub made_with: String,
 }
 
 /// Where things were after the last whole step: what is saved where the next is never made.
-pub struct Whole {
+pub(crate) struct Whole {
     pub cursor: Cursor,
     pub random: Vec<Tensor>,
     /// Running averages, where the job moves them.
@@ -59,6 +64,7 @@ pub struct Whole {
 pub struct MicroStep {
     /// Mean loss over what counts in the batch.
     pub loss: Tensor,
+    /// What counts in the batch: [`Batch::counted`].
     pub counted: usize,
     /// Norm of the gradients accumulated so far, before clipping; 0 where the step as a whole is clipped.
     pub grad_norm: Tensor,
@@ -66,6 +72,7 @@ pub struct MicroStep {
 
 /// What a step leaves: its tensors are still on the device.
 pub struct Stepped {
+    /// The schedule's, which a group's own rate multiplies.
     pub learning_rate: f64,
     /// Micro-steps that it was made of.
     pub micro_steps: usize,

@@ -22,7 +22,7 @@ struct Unread {
 }
 
 /// Watches a job.
-pub struct Watch {
+pub(crate) struct Watch {
     /// Only the first rank writes.
     record: Option<Recorder>,
     progress: Progress,
@@ -39,7 +39,7 @@ pub struct Watch {
 
 impl Watch {
     /// Its events go to `record`.
-    pub fn new<J: Job>(record: Option<Recorder>, recipe: &Recipe, steps: &Steps<J>) -> Self {
+    pub(crate) fn new<J: Job>(record: Option<Recorder>, recipe: &Recipe, steps: &Steps<J>) -> Self {
         let most = steps.job.optim().steps;
         let progress = Progress::new(&format!("{}: train", steps.job.name()), most as u64);
         progress.resume(steps.done as u64);
@@ -61,17 +61,21 @@ impl Watch {
     }
 
     /// Whether the step with this number, from 1, is logged.
-    pub fn logs(&self, step: usize) -> bool {
+    pub(crate) fn logs(&self, step: usize) -> bool {
         step.is_multiple_of(self.every) || step == self.steps
     }
 
     /// Steps between two log entries.
-    pub fn every(&self) -> usize {
+    pub(crate) fn every(&self) -> usize {
         self.every
     }
 
     /// Notes a micro-step; none where this rank had no item.
-    pub fn micro_step<J: Job>(&mut self, steps: &Steps<J>, done: Option<(&Batch<J::Input>, &MicroStep)>) {
+    pub(crate) fn micro_step<J: Job>(
+        &mut self,
+        steps: &Steps<J>,
+        done: Option<(&Batch<J::Input>, &MicroStep)>,
+    ) {
         let Some((batch, micro)) = done else {
             let loss = Tensor::zeros([0i64; 0], (Kind::Float, steps.job.device()));
             self.unread.push(Unread {
@@ -99,7 +103,12 @@ impl Watch {
     ///
     /// # Errors
     /// Too many steps in a row that were skipped; a disk that is full, a run's folder that is gone.
-    pub fn step<J: Job>(&mut self, steps: &mut Steps<J>, done: &Stepped, skipped_items: usize) -> Result<()> {
+    pub(crate) fn step<J: Job>(
+        &mut self,
+        steps: &mut Steps<J>,
+        done: &Stepped,
+        skipped_items: usize,
+    ) -> Result<()> {
         self.progress.inc(1);
         self.micro_steps = done.micro_steps;
         self.skipped.note(steps.done, done);
@@ -168,10 +177,10 @@ impl Watch {
             for i in 0..each.saturating_sub(1) {
                 let loss = mean(&losses[2 * i..2 * i + 2]);
                 let loss: Vec<_> = loss.into_iter().map(|l| ("loss", l)).collect();
-                record.record_at(at(i + 1), &loss, false)?;
+                record.record(at(i + 1), &loss, false)?;
             }
             let values: Vec<(&str, f64)> = values.iter().map(|(n, v)| (n.as_str(), *v)).collect();
-            record.record_at(at(done.micro_steps), &values, true)?;
+            record.record(at(done.micro_steps), &values, true)?;
         }
         let skips = match (counts[5] as usize, self.skipped.all()) {
             (0, 0) => String::new(),
@@ -238,12 +247,12 @@ impl Watch {
     }
 
     /// Whether the last step that was looked at moved the weights by numbers.
-    pub fn sound(&self) -> bool {
+    pub(crate) fn sound(&self) -> bool {
         self.skipped.sound()
     }
 
     /// Notes a validation.
-    pub fn validated<J: Job>(&mut self, steps: &Steps<J>, values: &[(String, f64)]) -> Result<()> {
+    pub(crate) fn validated<J: Job>(&mut self, steps: &Steps<J>, values: &[(String, f64)]) -> Result<()> {
         let at = At {
             step: steps.done as u64,
             micro_step: Some(self.micro_steps as u64),
@@ -253,7 +262,7 @@ impl Watch {
         // The time it took is nobody's step's.
         self.since = Instant::now();
         match &mut self.record {
-            Some(record) if !values.is_empty() => record.record_at(at, &values, true),
+            Some(record) if !values.is_empty() => record.record(at, &values, true),
             _ => Ok(()),
         }
     }
@@ -262,13 +271,13 @@ impl Watch {
     ///
     /// # Errors
     /// A run's folder that is gone.
-    pub fn still_there(&self) -> Result<()> {
+    pub(crate) fn still_there(&self) -> Result<()> {
         self.record.as_ref().map_or(Ok(()), Recorder::still_there)
     }
 
     /// # Errors
     /// No step moved the weights; a run's folder that is gone.
-    pub fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         self.progress.finish("");
         if let Some(record) = &mut self.record {
             record.flush()?;
@@ -300,7 +309,7 @@ fn own_rates<J: Job>(steps: &Steps<J>, rate: f64) -> Vec<(String, f64)> {
 }
 
 /// A hundred points make a curve.
-pub fn log_every(steps: usize) -> usize {
+pub(crate) fn log_every(steps: usize) -> usize {
     (steps / 100).max(1)
 }
 

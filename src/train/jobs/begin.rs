@@ -12,7 +12,7 @@ use tch::Device;
 ///
 /// # Errors
 /// [`Error::Missing`] on every rank.
-pub fn look(own: Report, ranks: &Ranks) -> Result<()> {
+pub(crate) fn look(own: Report, ranks: &Ranks) -> Result<()> {
     let code = own.code();
     let misses = if code == 0 { 0 } else { ranks.world - ranks.rank };
     let mut seen = [f64::from(code), misses as f64];
@@ -39,13 +39,17 @@ pub fn look(own: Report, ranks: &Ranks) -> Result<()> {
 ///
 /// # Errors
 /// Those of `look`, and on the other ranks that there is one.
-pub fn by_the_first<T: Default>(ranks: &Ranks, tells: &str, look: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn by_the_first<T: Default>(
+    ranks: &Ranks,
+    tells: &str,
+    look: impl FnOnce() -> Result<T>,
+) -> Result<T> {
     let own = match ranks.first() {
         true => look(),
         false => Ok(T::default()),
     };
     let mut failed = [f64::from(u8::from(own.is_err()))];
-    ranks.from_first(&mut failed)?;
+    ranks.of_first(&mut failed)?;
     match failed[0] > 0.0 && !ranks.first() {
         true => Err(Error::Training {
             message: format!("rank 0 {tells}"),
@@ -56,7 +60,7 @@ pub fn by_the_first<T: Default>(ranks: &Ranks, tells: &str, look: impl FnOnce() 
 }
 
 /// A fault of a section, with its place in the recipe.
-pub fn placed(recipe: &Recipe, section: &str, error: Error) -> Error {
+pub(crate) fn placed(recipe: &Recipe, section: &str, error: Error) -> Error {
     match error {
         Error::Recipe {
             message, hint, line, ..
@@ -71,7 +75,7 @@ pub fn placed(recipe: &Recipe, section: &str, error: Error) -> Error {
 }
 
 /// Gives all ranks the first one's weights and buffers: they have read the same files, but what was initialised is each one's own.
-pub fn given_by_the_first(params: &Params, device: Device, ranks: &Ranks) -> Result<()> {
+pub(crate) fn given_by_the_first(params: &Params, device: Device, ranks: &Ranks) -> Result<()> {
     let all: Vec<_> = params.iter().map(|(_, e)| e.tensor.detach()).collect();
     let _guarded = ranks.guarded();
     ranks.broadcast(&all, 0)?;
@@ -79,7 +83,7 @@ pub fn given_by_the_first(params: &Params, device: Device, ranks: &Ranks) -> Res
 }
 
 /// Threads of this rank that decode: what the recipe says, else one for each of its cores.
-pub fn threads(recipe: &Recipe, ranks: &Ranks) -> usize {
+pub(crate) fn threads(recipe: &Recipe, ranks: &Ranks) -> usize {
     match recipe.data.threads {
         0 => ranks.cores(),
         n => n,
@@ -87,6 +91,6 @@ pub fn threads(recipe: &Recipe, ranks: &Ranks) -> usize {
 }
 
 /// What hears a rank's clips.
-pub fn ears(recipe: &Recipe, ranks: &Ranks) -> Result<Ears> {
+pub(crate) fn ears(recipe: &Recipe, ranks: &Ranks) -> Result<Ears> {
     Ears::new(recipe.data.cache_mib).on_threads(threads(recipe, ranks))
 }

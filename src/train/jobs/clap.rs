@@ -55,7 +55,7 @@ pub(super) fn run(run: Run, signals: &Signals, device: Device, resume: &Resume) 
     let ears = begin::ears(recipe, ranks)?;
     let job = Training::begin(run, &ears, device)?;
     train(run, signals, &job, &task, &job, resume)?;
-    finite::check(&file.display().to_string(), &job.params)?;
+    finite::check(&file.display().to_string(), NAME, &job.params)?;
     if ranks.first() {
         write_safetensors(&file, &items(job.params.tensors()), &[("format", "pt")])?;
         task.done()?;
@@ -368,7 +368,7 @@ impl Data<Input> for &Training<'_> {
 ///
 /// # Shapes
 /// both (B, joint), of length 1 → scalar
-pub fn symmetric_loss(audio: &Tensor, text: &Tensor, scale: &Tensor) -> Tensor {
+pub(crate) fn symmetric_loss(audio: &Tensor, text: &Tensor, scale: &Tensor) -> Tensor {
     let logits = audio.matmul(&text.tr()) * scale;
     let right = Tensor::arange(audio.size()[0], (Kind::Int64, audio.device()));
     (logits.cross_entropy_for_logits(&right) + logits.tr().cross_entropy_for_logits(&right)) / 2.0

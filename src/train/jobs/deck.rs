@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 type Deal<'a> = Box<dyn FnMut(&mut ChaCha8Rng) -> Vec<Vec<usize>> + 'a>;
 
 /// Batches one after another, the same on any number of ranks: each takes its turn.
-pub struct Deck<'a> {
+pub(crate) struct Deck<'a> {
     rng: ChaCha8Rng,
     deal: Deal<'a>,
     ready: VecDeque<Vec<usize>>,
@@ -22,7 +22,7 @@ pub struct Deck<'a> {
 
 impl<'a> Deck<'a> {
     /// `order` names all that decides which items follow each other, and `size` how many are in a batch.
-    pub fn new(seed: u64, order: String, size: usize, ranks: &Ranks, deal: Deal<'a>) -> Self {
+    pub(crate) fn new(seed: u64, order: String, size: usize, ranks: &Ranks, deal: Deal<'a>) -> Self {
         Deck {
             rng: ChaCha8Rng::seed_from_u64(seed),
             deal,
@@ -41,7 +41,7 @@ impl<'a> Deck<'a> {
     ///
     /// # Errors
     /// A run of other items, or in other batches.
-    pub fn go_to(&mut self, place: &Cursor) -> Result<()> {
+    pub(crate) fn go_to(&mut self, place: &Cursor) -> Result<()> {
         if place.order.is_empty() {
             return Ok(());
         }
@@ -72,7 +72,7 @@ impl<'a> Deck<'a> {
     }
 
     /// This rank's next batch, and the place behind those of all ranks.
-    pub fn next(&mut self) -> (Vec<usize>, Cursor) {
+    pub(crate) fn next(&mut self) -> (Vec<usize>, Cursor) {
         let mut own = Vec::new();
         for rank in 0..self.world {
             let batch = self.turn();

@@ -14,6 +14,7 @@ use crate::model::mode::Mode;
 use crate::model::params::{Origin, Params, Store};
 use crate::preflight;
 use crate::recipe::{LmRecipe, OptimRecipe, Recipe, SaveRecipe};
+use crate::run::verify_resume;
 use crate::text::tokenizer::Tokenizer;
 use crate::text::{bpe, prompt};
 use crate::train::engine::clock::Phase;
@@ -51,9 +52,9 @@ pub(super) fn run(run: Run, signals: &Signals, device: Device, resume: &Resume) 
     if *resume == Resume::Auto && task.is_done(ranks, opens)? {
         return Ok(());
     }
-    let job = Lm::begin(run, device)?;
+    let job = Lm::begin(run, device, checkpoints.join(TOKENIZER))?;
     train(run, signals, &job, &task, &job, resume)?;
-    finite::check(&folder.display().to_string(), &job.params)?;
+    finite::check(&folder.display().to_string(), NAME, &job.params)?;
     if ranks.first() {
         job.write(&folder)?;
         task.done()?;
@@ -62,10 +63,18 @@ pub(super) fn run(run: Run, signals: &Signals, device: Device, resume: &Resume) 
 }
 
 pub(super) fn verify(run: Run, device: Device) -> Result<()> {
-    verify::twice(run, NAME, device, &mut |part| {
-        let job = Lm::begin(run, device)?;
+    let folder = verify_resume(&run.recipe.output);
+    let tokenizer = folder.join(TOKENIZER);
+    let result = verify::twice(run, NAME, device, &mut |part| {
+        let job = Lm::begin(run, device, tokenizer.clone())?;
         part.run(run, &job, &job)
-    })
+    });
+    if run.ranks.first() {
+        let _ = std::fs::remove_dir_all(&tokenizer);
+        // Only an empty folder goes.
+        let _ = std::fs::remove_dir(&folder);
+    }
+    result
 }
 
 fn section(recipe: &Recipe) -> Result<&LmRecipe> {
@@ -92,6 +101,8 @@ struct Lm<'a> {
     model: Decoder,
     params: Params,
     tokenizer: Tokenizer,
+    /// Where the tokenizer is until the model is there: what an earlier run has written stays whole so long.
+    folder: PathBuf,
     training: Vec<Vec<i64>>,
     validation: Vec<Vec<i64>>,
     /// Of all texts.
@@ -99,8 +110,8 @@ struct Lm<'a> {
 }
 
 impl<'a> Lm<'a> {
-    /// Trains the tokenizer and makes a model, alike on all ranks.
-    fn begin(run: Run<'a>, device: Device) -> Result<Self> {
+    /// Trains the tokenizer into a folder and makes a model, alike on all ranks.
+    fn begin(run: Run<'a>, device: Device, folder: PathBuf) -> Result<Self> {
         let Run { recipe, ranks } = run;
         let section = section(recipe)?;
         section
@@ -116,8 +127,6 @@ impl<'a> Lm<'a> {
                 hint: Some("the stages' sets are empty".into()),
             });
         }
-        // What an earlier run has written stays whole until this one's model is there.
-        let folder = recipe.stage_folder(NAME).join(TOKENIZER);
         begin::by_the_first(ranks, "could not make the tokenizer", || {
             let lines = texts.iter().map(String::as_str);
             bpe::train(lines, section.vocab_size, &folder).map(|_| ())
@@ -161,6 +170,7 @@ impl<'a> Lm<'a> {
             model,
             params,
             tokenizer,
+            folder,
             training,
             validation,
             digest: digest.finalize().to_hex()[..16].to_owned(),
@@ -169,9 +179,9 @@ impl<'a> Lm<'a> {
 
     /// The folder as transformers opens it.
     fn write(&self, folder: &Path) -> Result<()> {
-        let made = self.run.recipe.stage_folder(NAME).join(TOKENIZER);
-        for entry in std::fs::read_dir(&made).map_err(|e| Error::io(&made, e))? {
-            let file = entry.map_err(|e| Error::io(&made, e))?.path();
+        let made = &self.folder;
+        for entry in std::fs::read_dir(made).map_err(|e| Error::io(made, e))? {
+            let file = entry.map_err(|e| Error::io(made, e))?.path();
             let bytes = std::fs::read(&file).map_err(|e| Error::io(&file, e))?;
             write_atomic_bytes(&folder.join(file.file_name().unwrap_or_default()), &bytes)?;
         }
@@ -219,11 +229,8 @@ impl<'a> Lm<'a> {
 /// text. An LM that saw it a hundred times would only know the answers' frequencies better, which the silence control should not
 /// profit from.
 fn distinct(recipe: &Recipe, at: impl Fn(PathBuf) -> PathBuf) -> Result<BTreeSet<String>> {
-    let stages = recipe.stages.iter().flat_map(|s| s.sets.keys());
-    let captions = recipe.clap.iter().flat_map(|c| &c.sets);
-    let sets: BTreeSet<&String> = stages.chain(captions).collect();
     let mut texts = BTreeSet::new();
-    for set in sets {
+    for set in recipe.text_sets().into_keys() {
         let own = recipe.manifest(set);
         let path = at(own.clone());
         if path != own && !path.exists() {

@@ -57,7 +57,7 @@ fn written(recipe: &Recipe, all: Facts) -> Result<String> {
 ///
 /// # Errors
 /// A batch that the ranks cannot share.
-pub fn stage(
+pub(crate) fn stage(
     recipe: &Recipe,
     stage: &StageRecipe,
     model: &Loaded,
@@ -96,7 +96,7 @@ pub fn stage(
 ///
 /// # Errors
 /// A batch that the ranks cannot share.
-pub fn of_section(
+pub(crate) fn of_section(
     recipe: &Recipe,
     (place, own, optim): (&str, &impl Serialize, &OptimRecipe),
     tokenizer: &Tokenizer,

@@ -36,7 +36,7 @@ pub fn run(recipe: &Recipe, which: Which, ranks: &Rc<Ranks>, device: Device, res
 ///
 /// # Errors
 /// [`Error::Mismatch`] where it does not.
-pub fn verify_resume(recipe: &Recipe, which: Which, ranks: &Rc<Ranks>, device: Device) -> Result<()> {
+pub(crate) fn verify_resume(recipe: &Recipe, which: Which, ranks: &Rc<Ranks>, device: Device) -> Result<()> {
     which.in_recipe(recipe)?;
     let run = Run { recipe, ranks };
     match which {

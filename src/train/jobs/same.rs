@@ -13,14 +13,14 @@ use std::fs::File;
 use std::io::Read;
 
 /// Of AF2 as a stage begins with it: see [`model`].
-pub fn flamingo(model: &Loaded) -> Result<Facts> {
+pub(crate) fn flamingo(model: &Loaded) -> Result<Facts> {
     let mut all = self::model(&model.model.config, &model.params, &model.tokenizer)?;
     all.push(("windows".into(), model.max_windows.to_string()));
     Ok(all)
 }
 
 /// Sizes and rules, names and shapes of all tensors, the tokenizer. Not their values: the first rank's are given to all.
-pub fn model(config: &impl Serialize, params: &Params, tokenizer: &Tokenizer) -> Result<Facts> {
+pub(crate) fn model(config: &impl Serialize, params: &Params, tokenizer: &Tokenizer) -> Result<Facts> {
     let mut all = Facts::new();
     let config = serde_json::to_value(config)
         .map_err(|e| Error::recipe("the model", format!("its sizes cannot be written: {e}")))?;
@@ -38,7 +38,7 @@ pub fn model(config: &impl Serialize, params: &Params, tokenizer: &Tokenizer) ->
 }
 
 /// The sets in their order: how many items each has, and what is in its manifest. `validation`: batches of each set.
-pub fn data(order: &Order, validation: &[(String, usize)]) -> Result<Facts> {
+pub(crate) fn data(order: &Order, validation: &[(String, usize)]) -> Result<Facts> {
     let mut all = Facts::new();
     for set in &order.blend.sets {
         all.push((set.name.clone(), digest(&set.manifest)?));

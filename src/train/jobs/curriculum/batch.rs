@@ -13,9 +13,11 @@ use tch::{Device, Tensor};
 
 /// What the model takes.
 pub struct Input {
+    /// Windows of sound.
     pub audio: Audio,
     /// Frozen features (B, W, tokens, D), where they are known.
     pub features: Option<Tensor>,
+    /// Tokens.
     pub text: Text,
     targets: Tensor,
     positions: Tensor,

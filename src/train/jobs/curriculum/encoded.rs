@@ -84,10 +84,11 @@ impl Encoded {
     }
 
     /// The clips whose features are here.
-    pub fn clips(&self) -> HashSet<Clip> {
+    pub(crate) fn clips(&self) -> HashSet<Clip> {
         self.0.keys().cloned().collect()
     }
 
+    /// A clip's features (W, tokens, D), where they are here.
     pub fn get(&self, clip: &Clip) -> Option<&Tensor> {
         self.0.get(clip)
     }
@@ -122,7 +123,7 @@ fn in_order<'a>(clips: impl Iterator<Item = &'a Clip>, ranks: &Ranks) -> Result<
     let mut order: Vec<usize> = (0..distinct.len()).collect();
     order.sort_by_key(|i| distinct[*i]);
     let mut first: Vec<f64> = order.into_iter().map(|i| i as f64).collect();
-    ranks.from_first(&mut first)?;
+    ranks.of_first(&mut first)?;
     Ok(first.into_iter().map(|i| distinct[i as usize]).collect())
 }
 

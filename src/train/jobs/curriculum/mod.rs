@@ -62,7 +62,8 @@ pub(super) fn run(run: Run, signals: &Signals, device: Device, resume: &Resume) 
             texts,
         };
         train(run, signals, &stage, &place.task(), &source, resume)?;
-        finite::check(&place.folder.display().to_string(), &model.params)?;
+        let folder = place.folder.display().to_string();
+        finite::check(&folder, place.task().section, &model.params)?;
         if ranks.first() {
             load::save(&place.folder, &model)?;
             place.task().done()?;
@@ -171,7 +172,7 @@ fn look_at_texts(recipe: &Recipe, left: &[usize], model: &Loaded, ranks: &Ranks)
 }
 
 /// The model with which stage number `index` begins: the same on every rank.
-pub fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Result<Loaded> {
+pub(crate) fn start(recipe: &Recipe, index: usize, ranks: &Ranks, device: Device) -> Result<Loaded> {
     let options = load::Options::new(device);
     let begin = preflight::begin(recipe, index);
     // What a stage before has written holds copies of files that were told of then.

@@ -39,7 +39,7 @@ fn tell_passes(stage: &StageRecipe, pass: u64, world: usize) {
 }
 
 /// A stage's data before it is opened.
-pub struct StageSource<'a> {
+pub(crate) struct StageSource<'a> {
     pub recipe: &'a Recipe,
     pub stage: &'a Stage<'a>,
     pub ears: &'a Ears,

@@ -22,7 +22,9 @@ const SILENT_TOKENS: usize = 64;
 
 /// A stage over the model that it trains.
 pub struct Stage<'a> {
+    /// The model, its tokenizer and weights.
     pub model: &'a Loaded,
+    /// What the recipe says of the stage.
     pub recipe: &'a StageRecipe,
     mode: Mode,
     precision: Precision,
@@ -166,7 +168,7 @@ impl Job for Stage<'_> {
 }
 
 /// Sets the embedding's gradient to zero but for the rows that may change.
-pub struct EmbeddingMask {
+pub(crate) struct EmbeddingMask {
     weight: Tensor,
     keep_v1: Tensor,
 }
@@ -174,7 +176,7 @@ pub struct EmbeddingMask {
 impl EmbeddingMask {
     /// None where the stage leaves the embeddings alone or may change them all.
     /// Reference: only `<audio>` and `<|endofchunk|>` learn, `<SEP>` does not; a tied head shares the mask.
-    pub fn new(params: &Params, stage: &StageRecipe, rows: &[i64], device: Device) -> Option<Self> {
+    pub(crate) fn new(params: &Params, stage: &StageRecipe, rows: &[i64], device: Device) -> Option<Self> {
         let weight = params.get(EMBEDDING)?;
         if !stage.train.contains(&Part::Embeddings) || stage.embedding_rows == EmbeddingRows::All {
             return None;
@@ -189,7 +191,7 @@ impl EmbeddingMask {
         })
     }
 
-    pub fn apply(&self) {
+    pub(crate) fn apply(&self) {
         let mut grad = self.weight.grad();
         if grad.defined() {
             tch::no_grad(|| {

@@ -15,7 +15,7 @@ const MOST: usize = 10_000;
 const SHOWN: usize = 5;
 
 /// What was found.
-pub struct Texts {
+pub(crate) struct Texts {
     /// Set → a digest of the prompts and answers that were looked at.
     pub digests: IndexMap<String, String>,
     stage: String,
@@ -43,7 +43,7 @@ impl Texts {
     ///
     /// # Errors
     /// A manifest that cannot be opened. Items that cannot be read are found again when their batch comes.
-    pub fn of(recipe: &Recipe, stage: &StageRecipe, tokenizer: &Tokenizer) -> Result<Self> {
+    pub(crate) fn of(recipe: &Recipe, stage: &StageRecipe, tokenizer: &Tokenizer) -> Result<Self> {
         let (blend, root, most) = (
             curriculum::blend(recipe, stage, None)?,
             recipe.data_root(),
@@ -94,7 +94,7 @@ impl Texts {
     ///
     /// # Errors
     /// All of them are such.
-    pub fn tell(&self) -> Result<()> {
+    pub(crate) fn tell(&self) -> Result<()> {
         let of = match self.looked_at < self.items {
             true => format!(
                 "{} of the {} items that were looked at",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Mount {
+pub(crate) struct Mount {
     /// The folder of its file system that is seen at `at`.
     pub root: PathBuf,
     pub at: PathBuf,
@@ -16,7 +16,7 @@ pub(super) struct Mount {
 }
 
 /// All mounts, in the order in which they were made.
-pub(super) fn read(mountinfo: &str) -> Vec<Mount> {
+pub(crate) fn read(mountinfo: &str) -> Vec<Mount> {
     mountinfo.lines().filter_map(line).collect()
 }
 
@@ -44,7 +44,7 @@ fn unescaped(text: &str) -> String {
 }
 
 /// The mount that a path without links lies on: the deepest, and of several at one place the last.
-pub(super) fn of<'m>(mounts: &'m [Mount], path: &Path) -> Option<&'m Mount> {
+pub(crate) fn of<'m>(mounts: &'m [Mount], path: &Path) -> Option<&'m Mount> {
     let over = mounts.iter().filter(|m| path.starts_with(&m.at));
     over.max_by_key(|m| m.at.components().count())
 }
