@@ -1,4 +1,5 @@
 //! Decoding and likelihood on the tiny AF2 against the reference's own `generate`: ids, scores, distributions.
+#![allow(clippy::panic, clippy::unwrap_used)]
 
 mod common;
 

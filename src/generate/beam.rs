@@ -22,12 +22,14 @@ struct Beam {
 /// How the running beams go on: beam i is what beam `from[i]` was, and the token `tokens[i]` behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
+    /// Of each new beam, the one that it goes on from.
     pub from: Vec<i64>,
+    /// And its next token.
     pub tokens: Vec<i64>,
 }
 
 /// The state of a search. It begins with one beam, the prompt.
-pub struct Beams<'a> {
+pub(crate) struct Beams<'a> {
     decoding: &'a Decoding,
     running: Vec<Beam>,
     /// With their scores, in the order in which they ended.
@@ -41,7 +43,7 @@ pub struct Beams<'a> {
 
 impl<'a> Beams<'a> {
     /// `end_tokens`: how many tokens end a sequence.
-    pub fn new(decoding: &'a Decoding, end_tokens: usize) -> Self {
+    pub(crate) fn new(decoding: &'a Decoding, end_tokens: usize) -> Self {
         Beams {
             decoding,
             running: vec![Beam {
@@ -57,7 +59,7 @@ impl<'a> Beams<'a> {
     }
 
     /// The new tokens of each running beam.
-    pub fn running(&self) -> impl Iterator<Item = &[i64]> {
+    pub(crate) fn running(&self) -> impl Iterator<Item = &[i64]> {
         self.running.iter().map(|b| &b.tokens[..])
     }
 
@@ -70,7 +72,7 @@ impl<'a> Beams<'a> {
     ///
     /// # Errors
     /// Those of `ended`.
-    pub fn step(
+    pub(crate) fn step(
         &mut self,
         logprobs_rv: &Tensor,
         scores_rv: &Tensor,
@@ -162,7 +164,7 @@ impl<'a> Beams<'a> {
     }
 
     /// The best sequences, best first. Beams that ran into the most tokens are among them, without an end.
-    pub fn finish(mut self) -> Vec<Sequence> {
+    pub(crate) fn finish(mut self) -> Vec<Sequence> {
         if !self.done {
             for beam in std::mem::take(&mut self.running) {
                 self.end(beam);

@@ -70,6 +70,7 @@ impl From<EarlyStopping> for Written {
 pub struct Decoding {
     /// Draws each token with [`Decoding::temperature`], `top_k`, `top_p` and `min_p`, which nothing else reads.
     pub do_sample: bool,
+    /// Divides the logits before a draw.
     pub temperature: f64,
     /// Only the k likeliest; 0 for all.
     pub top_k: usize,
@@ -81,6 +82,7 @@ pub struct Decoding {
     pub num_beams: usize,
     /// A sequence's score is the sum of its log-probabilities divided by (number of new tokens)^this, the end counted.
     pub length_penalty: f64,
+    /// When a beam search ends.
     pub early_stopping: EarlyStopping,
     /// The best of so many beams, or so many samples.
     pub num_return_sequences: usize,
@@ -90,6 +92,7 @@ pub struct Decoding {
     pub no_repeat_ngram_size: usize,
     /// Before so many, no token that ends an answer is chosen. Stop strings end one all the same.
     pub min_new_tokens: usize,
+    /// Most tokens of an answer.
     pub max_new_tokens: usize,
     /// Ends an answer when its text holds one of these; special tokens are text here.
     pub stop_strings: Vec<String>,
@@ -203,7 +206,7 @@ impl Decoding {
     }
 
     /// Stop tokens that a vocabulary of `len` ids does not have.
-    pub fn check_vocabulary(&self, len: usize) -> Option<Wrong> {
+    pub(crate) fn check_vocabulary(&self, len: usize) -> Option<Wrong> {
         let known = |id: &&i64| usize::try_from(**id).is_ok_and(|id| id < len);
         self.stop_token_ids.iter().find(|id| !known(id)).map(|id| Wrong {
             key: "stop_token_ids".to_owned(),

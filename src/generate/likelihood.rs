@@ -60,7 +60,7 @@ pub fn likelihood(model: &Loaded, heard: &Heard, prompt: &str, choices: &[String
 }
 
 /// The likeliest of several, by [`Choice::logprob`]; of equals the first.
-pub fn likeliest(choices: &[Choice]) -> Option<&Choice> {
+pub(crate) fn likeliest(choices: &[Choice]) -> Option<&Choice> {
     choices.iter().reduce(|best, c| match c.logprob > best.logprob {
         true => c,
         false => best,
@@ -68,7 +68,7 @@ pub fn likeliest(choices: &[Choice]) -> Option<&Choice> {
 }
 
 /// The share of each among the given answers: their probabilities, scaled to a sum of 1.
-pub fn shares(choices: &[Choice]) -> Vec<f64> {
+pub(crate) fn shares(choices: &[Choice]) -> Vec<f64> {
     let most = choices
         .iter()
         .map(|c| c.logprob)

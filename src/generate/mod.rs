@@ -97,6 +97,7 @@ fn single(
 
 /// One prompt about one clip, and how it is to be answered.
 pub struct Job<'a> {
+    /// What answers.
     pub model: &'a Flamingo,
     /// Batch 1: beams and samples share it.
     pub heard: &'a Heard,
@@ -104,6 +105,7 @@ pub struct Job<'a> {
     pub prompt: &'a [i64],
     /// Checked: see [`Decoding::check`].
     pub decoding: &'a Decoding,
+    /// Where an answer ends.
     pub stop: &'a Stop<'a>,
     /// Without it every step recomputes the whole text: slower, the same tokens; for checking.
     pub cache: bool,

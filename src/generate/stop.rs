@@ -25,7 +25,7 @@ impl<'a> Stop<'a> {
     }
 
     /// This token alone.
-    pub fn at(eos: i64) -> Self {
+    pub(crate) fn at(eos: i64) -> Self {
         Stop {
             tokens: vec![eos],
             strings: &[],
@@ -37,7 +37,7 @@ impl<'a> Stop<'a> {
     ///
     /// # Errors
     /// Ids that are no text.
-    pub fn ended(&self, new: &[i64]) -> Result<bool> {
+    pub(crate) fn ended(&self, new: &[i64]) -> Result<bool> {
         if new.last().is_some_and(|t| self.tokens.contains(t)) {
             return Ok(true);
         }
@@ -51,7 +51,7 @@ impl<'a> Stop<'a> {
     }
 
     /// A text up to the first stop string in it.
-    pub fn cut(&self, text: &str) -> String {
+    pub(crate) fn cut(&self, text: &str) -> String {
         let first = self.strings.iter().filter_map(|s| text.find(s.as_str())).min();
         text[..first.unwrap_or(text.len())].to_owned()
     }

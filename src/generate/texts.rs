@@ -5,7 +5,7 @@ use crate::model::lm::Cache;
 use tch::{Kind, Tensor};
 
 /// R texts of the same length about one clip, whose audio they share.
-pub struct Texts<'a> {
+pub(crate) struct Texts<'a> {
     model: &'a Flamingo,
     heard: &'a Heard,
     cache: Cache,
@@ -15,7 +15,7 @@ pub struct Texts<'a> {
 
 impl<'a> Texts<'a> {
     /// Reads rows of the same length from their beginning. Returns the logits (R, V) of what follows, float32.
-    pub fn read(model: &'a Flamingo, heard: &'a Heard, rows: &[Vec<i64>]) -> (Self, Tensor) {
+    pub(crate) fn read(model: &'a Flamingo, heard: &'a Heard, rows: &[Vec<i64>]) -> (Self, Tensor) {
         let mut texts = Texts {
             model,
             heard,
@@ -27,7 +27,7 @@ impl<'a> Texts<'a> {
     }
 
     /// One more token for each row. Returns the logits (R, V) of what follows, float32.
-    pub fn append(&mut self, tokens: &[i64]) -> Tensor {
+    pub(crate) fn append(&mut self, tokens: &[i64]) -> Tensor {
         let new = Tensor::from_slice(tokens)
             .unsqueeze(1)
             .to_device(self.heard.device());
@@ -42,7 +42,7 @@ impl<'a> Texts<'a> {
 
     /// The normed states (R, T, D) of T more tokens for each row, shorter rows being filled up behind: those positions mean
     /// nothing, and nothing can be written behind them.
-    pub fn states(mut self, rows: &[Vec<i64>]) -> Tensor {
+    pub(crate) fn states(mut self, rows: &[Vec<i64>]) -> Tensor {
         let new = self.block(rows);
         self.model
             .states_after(&new, self.heard, &mut self.cache, &self.seen)
@@ -66,7 +66,7 @@ impl<'a> Texts<'a> {
     }
 
     /// The same texts, to be gone on with in another way: nothing is copied.
-    pub fn fork(&self) -> Self {
+    pub(crate) fn fork(&self) -> Self {
         Texts {
             model: self.model,
             heard: self.heard,
@@ -76,7 +76,7 @@ impl<'a> Texts<'a> {
     }
 
     /// Makes row i what row `rows[i]` was.
-    pub fn select(&mut self, rows: &[i64]) {
+    pub(crate) fn select(&mut self, rows: &[i64]) {
         let now = self.seen.size()[0];
         if rows.len() as i64 == now && rows.iter().copied().eq(0..now) {
             return;

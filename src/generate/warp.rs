@@ -71,7 +71,7 @@ fn ban(scores: &Tensor, ids: &[i64]) -> Tensor {
 ///
 /// # Shapes
 /// `scores_v` (V) → (V) float32, −∞ where a token is not drawn
-pub fn warp(rule: &Sampling, scores_v: &Tensor) -> Tensor {
+pub(crate) fn warp(rule: &Sampling, scores_v: &Tensor) -> Tensor {
     let mut x = scores_v.to_kind(Kind::Float) / rule.temperature.max(1e-6);
     let v = x.size()[0];
     if rule.top_k > 0 && (rule.top_k as i64) < v {

@@ -233,7 +233,7 @@ impl Flamingo {
 
     /// Normed states (B, T_new, D) of new tokens after those that `cache` holds; padded at most behind them. `heard` is of B
     /// clips, or of one that all B texts are about. `seen_b1` (B, 1) counts the `<audio>` tokens before.
-    pub fn states_after(
+    pub(crate) fn states_after(
         &self,
         ids_bt: &Tensor,
         heard: &Heard,

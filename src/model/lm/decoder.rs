@@ -144,7 +144,7 @@ impl Cache {
     }
 
     /// The same texts once more, to be gone on with in another way: nothing is copied.
-    pub fn fork(&self) -> Cache {
+    pub(crate) fn fork(&self) -> Cache {
         let both = |(k, v): &(Tensor, Tensor)| (k.shallow_clone(), v.shallow_clone());
         Cache {
             layers: self.layers.iter().map(|l| l.as_ref().map(both)).collect(),
@@ -155,7 +155,7 @@ impl Cache {
     ///
     /// # Shapes
     /// `rows_r` (R) int64
-    pub fn select(&mut self, rows_r: &Tensor) {
+    pub(crate) fn select(&mut self, rows_r: &Tensor) {
         for (k, v) in self.layers.iter_mut().flatten() {
             (*k, *v) = (k.index_select(0, rows_r), v.index_select(0, rows_r));
         }
