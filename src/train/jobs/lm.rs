@@ -92,6 +92,13 @@ pub struct Input {
     positions: Tensor,
 }
 
+/// A text as the model learns it.
+struct Text {
+    ids: Vec<i64>,
+    /// How it begins, for messages.
+    shown: String,
+}
+
 /// The language model while it trains.
 struct Lm<'a> {
     run: Run<'a>,
@@ -103,8 +110,8 @@ struct Lm<'a> {
     tokenizer: Tokenizer,
     /// Where the tokenizer is until the model is there: what an earlier run has written stays whole so long.
     folder: PathBuf,
-    training: Vec<Vec<i64>>,
-    validation: Vec<Vec<i64>>,
+    training: Vec<Text>,
+    validation: Vec<Text>,
     /// Of all texts.
     digest: String,
 }
@@ -142,7 +149,8 @@ impl<'a> Lm<'a> {
                 let mut ids = tokenizer.text(text)?;
                 ids.push(tokenizer.eos);
                 ids.truncate(most);
-                Ok(ids)
+                let shown = format!("{:.60}", text.replace('\n', " "));
+                Ok(Text { ids, shown })
             };
             texts.iter().map(one).collect::<Result<Vec<_>>>()
         };
@@ -195,20 +203,17 @@ impl<'a> Lm<'a> {
         )
     }
 
-    fn batch(&self, texts: &[&[i64]]) -> Batch<Input> {
-        let (input, counted) = next_tokens(texts, self.tokenizer.eos, self.device);
-        let shown = |ids: &&[i64]| {
-            let text = self.tokenizer.decode(ids, false).unwrap_or_default();
-            format!("{:.60}", text.replace('\n', " "))
-        };
+    fn batch(&self, texts: &[&Text]) -> Batch<Input> {
+        let ids: Vec<&[i64]> = texts.iter().map(|t| t.ids.as_slice()).collect();
+        let (input, counted) = next_tokens(&ids, self.tokenizer.eos, self.device);
         Batch {
             size: Size {
                 items: texts.len(),
-                text: texts.iter().map(|t| t.len().saturating_sub(1)).sum(),
+                text: counted,
                 text_places: input.ids_bt.numel(),
                 ..Size::default()
             },
-            items: texts.iter().map(shown).collect(),
+            items: texts.iter().map(|t| t.shown.clone()).collect(),
             counted,
             input,
         }
@@ -289,7 +294,11 @@ impl Job for Lm<'_> {
     }
 
     fn silence(&self) -> Result<Batch<Input>> {
-        Ok(self.batch(&[&[self.tokenizer.eos; 2]]))
+        let nothing = Text {
+            ids: vec![self.tokenizer.eos; 2],
+            shown: String::new(),
+        };
+        Ok(self.batch(&[&nothing]))
     }
 
     fn loss_sum(&self, input: &Input) -> Result<Tensor> {
@@ -339,7 +348,7 @@ impl Data<Input> for &Lm<'_> {
         body(&mut |clock| {
             let (own, after) = deck.next();
             clock.after(Phase::Data);
-            let texts: Vec<&[i64]> = own.iter().map(|i| self.training[*i].as_slice()).collect();
+            let texts: Vec<&Text> = own.iter().map(|i| &self.training[*i]).collect();
             Ok((Some(self.batch(&texts)), after))
         })
     }
@@ -352,7 +361,7 @@ impl Data<Input> for &Lm<'_> {
             if number_of % ranks.world != ranks.rank {
                 continue;
             }
-            let texts: Vec<&[i64]> = texts.iter().map(Vec::as_slice).collect();
+            let texts: Vec<&Text> = texts.iter().collect();
             let batch = self.batch(&texts);
             let loss = no_grad(|| self.loss(&batch.input, Mode::EVAL))?;
             let _guarded = ranks.guarded();
