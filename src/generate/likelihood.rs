@@ -34,13 +34,22 @@ pub struct Choice {
 /// # Errors
 /// Special tokens in a text, where the tokenizer refuses those.
 pub fn likelihood(model: &Loaded, heard: &Heard, prompt: &str, choices: &[String]) -> Result<Vec<Choice>> {
+    likelihood_of(model, heard, &model.tokenizer.question(prompt)?, choices)
+}
+
+/// [`likelihood`] after a question in token ids.
+pub(crate) fn likelihood_of(
+    model: &Loaded,
+    heard: &Heard,
+    prompt: &[i64],
+    choices: &[String],
+) -> Result<Vec<Choice>> {
     let tokenizer = &model.tokenizer;
-    let prompt = tokenizer.question(prompt)?;
     let texts: Vec<String> = choices.iter().map(|c| clean(c)).collect();
     let ends = [tokenizer.end_of_chunk, tokenizer.eos];
     let ids = |text: &String| Ok([&tokenizer.text(text)?[..], &ends].concat());
     let answers = texts.iter().map(ids).collect::<Result<Vec<_>>>()?;
-    let logprobs = token_logprobs(&model.model, heard, &prompt, &answers);
+    let logprobs = token_logprobs(&model.model, heard, prompt, &answers);
     let all = choices.iter().zip(&texts).zip(logprobs);
     Ok(all
         .map(|((choice, text), logprobs)| {

@@ -3,12 +3,14 @@
 mod ask;
 pub mod beam;
 pub mod decoding;
+pub mod engine;
 pub mod likelihood;
 pub mod sampling;
 pub mod stop;
 mod texts;
 pub mod warp;
 
+pub(crate) use ask::answers_to;
 pub use ask::{answers, ask, hear, Answer};
 
 use crate::error::{Error, Result};
