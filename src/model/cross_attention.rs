@@ -146,6 +146,25 @@ pub struct KeyValue {
     pub(super) v_bhld: Tensor,
 }
 
+impl KeyValue {
+    /// Each head's keys in one piece: a token reads all of them, and rows of a projection for all heads lie pages apart.
+    pub(super) fn by_head(self) -> Self {
+        KeyValue {
+            k_bhld: self.k_bhld.contiguous(),
+            v_bhld: self.v_bhld.contiguous(),
+        }
+    }
+}
+
+/// Texts about one clip among others that are written on together.
+pub(crate) struct Listener<'a> {
+    pub kv: &'a KeyValue,
+    /// Which of all texts, (n) int64.
+    pub rows: &'a Tensor,
+    /// Of these texts, see [`frame_mask`].
+    pub mask: Option<&'a Tensor>,
+}
+
 /// The block.
 pub struct GatedCrossAttention {
     attn_gate: Tensor,
@@ -196,19 +215,52 @@ impl GatedCrossAttention {
     /// `x_btd` (B, T, dim); `kv` of B clips, or of one that all B texts are about; `mask` from [`frame_mask`];
     /// returns (B, T, dim).
     pub fn forward(&self, x_btd: &Tensor, kv: &KeyValue, mask: Option<&Tensor>) -> Tensor {
-        let x = x_btd + self.attend(x_btd, kv, mask) * self.attn_gate.tanh();
+        self.gated(x_btd, &self.attend(x_btd, kv, mask))
+    }
+
+    /// One new token of each of n texts about several clips; `back` (n) puts the clips' texts, one after another, into their places.
+    ///
+    /// # Shapes
+    /// (n, 1, dim) → (n, 1, dim)
+    pub(crate) fn speak(&self, x_n1d: &Tensor, listeners: &[Listener], back: Option<&Tensor>) -> Tensor {
+        let Some(back) = back else {
+            // All about one clip: nothing to sort.
+            return match listeners {
+                [one] => self.forward(x_n1d, one.kv, one.mask),
+                _ => x_n1d.shallow_clone(),
+            };
+        };
+        let q_n1i = self.queries(x_n1d);
+        let outs: Vec<Tensor> = listeners
+            .iter()
+            .map(|l| self.look(&q_n1i.index_select(0, l.rows), l.kv, l.mask))
+            .collect();
+        let attended = self.to_out.forward(&Tensor::cat(&outs, 0).index_select(0, back));
+        self.gated(x_n1d, &attended)
+    }
+
+    fn gated(&self, x_btd: &Tensor, attended: &Tensor) -> Tensor {
+        let x = x_btd + attended * self.attn_gate.tanh();
         let hidden = self.ff_in.forward(&self.ff_norm.forward(&x)).gelu("none");
         &x + self.ff_out.forward(&hidden) * self.ff_gate.tanh()
     }
 
     /// The attention branch before its gate.
     pub fn attend(&self, x_btd: &Tensor, kv: &KeyValue, mask: Option<&Tensor>) -> Tensor {
-        let (b, t, _) = x_btd.size3().unwrap_or((0, 0, 0));
-        let q = self.to_q.forward(&self.norm.forward(x_btd));
+        self.to_out.forward(&self.look(&self.queries(x_btd), kv, mask))
+    }
+
+    fn queries(&self, x_btd: &Tensor) -> Tensor {
+        self.to_q.forward(&self.norm.forward(x_btd))
+    }
+
+    /// (B, T, inner) → (B, T, inner)
+    fn look(&self, q_bti: &Tensor, kv: &KeyValue, mask: Option<&Tensor>) -> Tensor {
+        let (b, t, _) = q_bti.size3().unwrap_or((0, 0, 0));
         // Texts about one clip are so many more queries of its keys, which are neither copied nor read once a text.
         let clips = kv.k_bhld.size()[0];
         let queries = b / clips.max(1) * t;
-        let q_bhtd = q.reshape([clips, queries, self.heads, -1]).transpose(1, 2);
+        let q_bhtd = q_bti.reshape([clips, queries, self.heads, -1]).transpose(1, 2);
         let mask = mask.map(|m| match m.size()[0] > clips {
             true => m.reshape([clips, 1, queries, -1]),
             false => m.shallow_clone(),
@@ -217,7 +269,7 @@ impl GatedCrossAttention {
         let out = Tensor::scaled_dot_product_attention(
             &q_bhtd, &kv.k_bhld, &kv.v_bhld, mask, 0.0, false, None, false,
         );
-        self.to_out.forward(&out.transpose(1, 2).reshape([b, t, -1]))
+        out.transpose(1, 2).reshape([b, t, -1])
     }
 }
 

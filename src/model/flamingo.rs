@@ -5,8 +5,8 @@
 use super::audio::{self, Encoder};
 use super::audio_transformer::{self, AudioTransformer};
 use super::bounds::{Sizes, Wrong, VOCABULARY};
-use super::cross_attention::{self, frame_mask, GatedCrossAttention, KeyValue};
-use super::lm::{self, Cache, Context, Decoder, DecoderLayer, Naming, Padding};
+use super::cross_attention::{self, frame_mask, GatedCrossAttention, KeyValue, Listener};
+use super::lm::{self, Cache, Context, Decoder, DecoderLayer, Naming, Padding, Slots};
 use super::mode::Mode;
 use super::params::Scope;
 use crate::ffi::kernels::{recompute, Shared};
@@ -108,6 +108,23 @@ impl Heard {
     pub fn device(&self) -> tch::Device {
         self.windows_bw.device()
     }
+
+    /// The same, laid out to be listened to token by token.
+    pub(crate) fn by_head(self) -> Self {
+        Heard {
+            kv: self.kv.into_iter().map(|kv| kv.map(KeyValue::by_head)).collect(),
+            ..self
+        }
+    }
+}
+
+/// Texts about one clip among others that are written on together: see [`Flamingo::speak`].
+pub(crate) struct About<'a> {
+    pub heard: &'a Heard,
+    /// Which of all texts.
+    pub rows: Vec<i64>,
+    /// `<audio>` tokens of each of them so far.
+    pub seen: Vec<i64>,
 }
 
 /// What stands between audio file and loss, under the golden files' names.
@@ -250,6 +267,47 @@ impl Flamingo {
         // Only the last token's logits are ever read: at V = 151,669 the others would cost more than the model.
         let last = x.narrow(1, x.size()[1] - 1, 1);
         self.lang_encoder.logits(&last)
+    }
+
+    /// One more token of each text in `slots`; `about` says what each of them is about, each text once.
+    ///
+    /// # Shapes
+    /// `tokens` (n) → logits (n, V) float32 of what follows
+    pub(crate) fn speak(&self, tokens: &[i64], about: &[About], slots: &mut Slots) -> Tensor {
+        let lm = &self.lang_encoder;
+        let device = lm.embed_tokens.device();
+        let onto = |values: &[i64]| Tensor::from_slice(values).to_device(device);
+        let context = lm.context_at(&slots.begin());
+        let few_shot = self.config.cross_attention.frames == cross_attention::Frames::FewShotMask;
+        let rows: Vec<Tensor> = about.iter().map(|a| onto(&a.rows)).collect();
+        let masks: Vec<Option<Tensor>> = about
+            .iter()
+            .map(|a| {
+                (few_shot || !a.heard.full).then(|| {
+                    let (rule, seen_bt) = (&self.config.cross_attention, onto(&a.seen).unsqueeze(0));
+                    frame_mask(rule, self.tokens(), &a.heard.windows_bw, &seen_bt)
+                })
+            })
+            .collect();
+        let order: Vec<i64> = about.iter().flat_map(|a| a.rows.iter().copied()).collect();
+        let sorted = about.len() == 1 && order.iter().copied().eq(0..order.len() as i64);
+        let back = (!sorted).then(|| onto(&order).argsort(0, false));
+        let mut x = lm.embed(&onto(tokens).unsqueeze(1));
+        for (i, layer) in lm.layers.iter().enumerate() {
+            if let Some(cross) = &self.cross[i] {
+                let listens = about.iter().zip(&rows).zip(&masks);
+                let listeners: Vec<Listener> = listens
+                    .filter_map(|((a, rows), mask)| {
+                        let (kv, mask) = (a.heard.kv[i].as_ref()?, mask.as_ref());
+                        Some(Listener { kv, rows, mask })
+                    })
+                    .collect();
+                x = cross.get().speak(&x, &listeners, back.as_ref());
+            }
+            x = layer.get().speak(&x, &context, slots, i);
+        }
+        slots.end();
+        lm.logits(&lm.normed(&x)).squeeze_dim(1).to_kind(Kind::Float)
     }
 
     /// (…, D) normed states → (…, V).

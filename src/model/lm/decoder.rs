@@ -5,6 +5,7 @@
 //! `lang_encoder.model.layers.N.decoder_layer.…`.
 
 use super::rotary::Rotary;
+use super::slots::Slots;
 use crate::ffi::kernels::{recompute, Shared};
 use crate::model::bounds::{Sizes, HEADS, HEAD_DIM, INNER, LAYERS, POSITIONS, VOCABULARY, WIDTH};
 use crate::model::layers::{rotary_tables, rotate_half, Linear, RmsNorm};
@@ -161,6 +162,19 @@ impl Cache {
         }
     }
 
+    /// The first `tokens` of the texts alone: nothing is copied.
+    pub(crate) fn beginning(&self, tokens: i64) -> Cache {
+        let both = |(k, v): &(Tensor, Tensor)| (k.narrow(2, 0, tokens), v.narrow(2, 0, tokens));
+        Cache {
+            layers: self.layers.iter().map(|l| l.as_ref().map(both)).collect(),
+        }
+    }
+
+    /// Keys and values of each layer.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = (&Tensor, &Tensor)> {
+        self.layers.iter().flatten().map(|(k, v)| (k, v))
+    }
+
     fn extend(&mut self, layer: usize, k: Tensor, v: Tensor) -> (Tensor, Tensor) {
         if self.layers.len() <= layer {
             self.layers.resize_with(layer + 1, || None);
@@ -279,6 +293,18 @@ impl Decoder {
             cos,
             sin,
             mask,
+        }
+    }
+
+    /// One new token of each of n texts, at `positions_n` (n).
+    pub(crate) fn context_at(&self, positions_n: &Tensor) -> Context {
+        let (cos, sin) = rotary_tables(positions_n, &self.inv_freq);
+        let each = |t: Tensor| t.unsqueeze(1).unsqueeze(1);
+        Context {
+            cos: each(cos),
+            sin: each(sin),
+            mask: None,
+            causal: false,
         }
     }
 
@@ -419,13 +445,45 @@ impl DecoderLayer {
         cache: Option<&mut Cache>,
         index: usize,
     ) -> Tensor {
-        let x = x_btd + self.attention(&self.input_layernorm.forward(x_btd), context, cache, index);
+        self.around(x_btd, |y| {
+            let (q_bhtd, k_bhtd, v_bhtd) = self.heads_of(y, context);
+            let (k_bhtd, v_bhtd) = match cache {
+                Some(cache) => cache.extend(index, k_bhtd, v_bhtd),
+                None => (k_bhtd, v_bhtd),
+            };
+            let out = Tensor::scaled_dot_product_attention(
+                &q_bhtd,
+                &k_bhtd,
+                &v_bhtd,
+                context.mask.as_ref(),
+                0.0,
+                context.causal,
+                None,
+                self.heads != self.kv_heads,
+            );
+            out.transpose(1, 2).flatten(2, 3)
+        })
+    }
+
+    /// One new token of each text in `slots`. (n, 1, D) → (n, 1, D)
+    pub(crate) fn speak(&self, x_n1d: &Tensor, context: &Context, slots: &Slots, index: usize) -> Tensor {
+        self.around(x_n1d, |y| {
+            let (q, k, v) = self.heads_of(y, context);
+            slots.attend(index, &q, &k, &v)
+        })
+    }
+
+    /// The layer around its attention, which makes (B, T, all heads) of normed states (B, T, D).
+    fn around(&self, x_btd: &Tensor, attention: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+        let attended = attention(&self.input_layernorm.forward(x_btd));
+        let x = x_btd + self.o_proj.forward(&attended);
         let y = self.post_attention_layernorm.forward(&x);
         let hidden = self.gate_proj.forward(&y).silu() * self.up_proj.forward(&y);
         x + self.down_proj.forward(&hidden)
     }
 
-    fn attention(&self, x: &Tensor, context: &Context, cache: Option<&mut Cache>, index: usize) -> Tensor {
+    /// Queries, keys and values of normed states, the first two turned to their positions: (B, H, T, head_dim) each.
+    fn heads_of(&self, x: &Tensor, context: &Context) -> (Tensor, Tensor, Tensor) {
         let (b, t, _) = x.size3().unwrap_or((0, 0, 0));
         let heads = |y: Tensor, n: i64| y.reshape([b, t, n, self.head_dim]).transpose(1, 2);
         // Under autocast attention would cast what is normed and turned in fp32: cast here, the cache holds it as it is used.
@@ -435,24 +493,11 @@ impl DecoderLayer {
             (&y * &context.cos + rotate_half(&y) * &context.sin).to_kind(kind)
         };
         let (q_norm, k_norm) = self.head_norms.as_ref().map(|(q, k)| (q, k)).unzip();
-        let q_bhtd = turn(heads(self.q_proj.forward(x), self.heads), q_norm);
-        let k_bhtd = turn(heads(self.k_proj.forward(x), self.kv_heads), k_norm);
-        let v_bhtd = heads(self.v_proj.forward(x), self.kv_heads);
-        let (k_bhtd, v_bhtd) = match cache {
-            Some(cache) => cache.extend(index, k_bhtd, v_bhtd),
-            None => (k_bhtd, v_bhtd),
-        };
-        let out = Tensor::scaled_dot_product_attention(
-            &q_bhtd,
-            &k_bhtd,
-            &v_bhtd,
-            context.mask.as_ref(),
-            0.0,
-            context.causal,
-            None,
-            self.heads != self.kv_heads,
-        );
-        self.o_proj.forward(&out.transpose(1, 2).reshape([b, t, -1]))
+        (
+            turn(heads(self.q_proj.forward(x), self.heads), q_norm),
+            turn(heads(self.k_proj.forward(x), self.kv_heads), k_norm),
+            heads(self.v_proj.forward(x), self.kv_heads),
+        )
     }
 }
 

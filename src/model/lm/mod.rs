@@ -13,8 +13,10 @@ pub mod llama;
 pub mod qwen2;
 pub mod qwen3;
 pub mod rotary;
+mod slots;
 
 pub use decoder::{Cache, Config as DecoderConfig, Context, Decoder, DecoderLayer, Naming, Padding};
+pub(crate) use slots::Slots;
 
 use super::bounds::{Sizes, Wrong};
 use crate::error::{short, Result};
