@@ -19,6 +19,8 @@ pub struct Answer {
     pub logprobs: Vec<f32>,
     /// See [`Sequence::score`].
     pub score: f64,
+    /// See [`Sequence::least_lead`].
+    pub least_lead: Option<f32>,
 }
 
 /// Hears a clip, once for all questions about it: decodes, cuts into windows of 10 s, encodes and transforms.
@@ -30,7 +32,7 @@ pub struct Answer {
 pub fn hear(model: &Loaded, ears: &Ears, clip: &Clip) -> Result<Heard> {
     let mel = ears.mel(clip)?;
     let audio = Audio::from_mels([&*mel], model.device);
-    Ok(no_grad(|| model.model.hear(&audio, Mode::EVAL)))
+    Ok(no_grad(|| model.model.hear(&audio, Mode::EVAL).by_head()))
 }
 
 /// Asks one question about what was heard. The prompt is lower-cased and stripped, as the training texts are.
@@ -63,23 +65,11 @@ pub fn answers(
     cache: bool,
 ) -> Result<Vec<Answer>> {
     let ids = model.tokenizer.question(prompt)?;
-    answers_to(model, heard, &ids, decoding, item, cache)
-}
-
-/// [`answers`] to a question in token ids.
-pub(crate) fn answers_to(
-    model: &Loaded,
-    heard: &Heard,
-    prompt: &[i64],
-    decoding: &Decoding,
-    item: &str,
-    cache: bool,
-) -> Result<Vec<Answer>> {
     let stop = Stop::of(model, decoding);
     let job = Job {
         model: &model.model,
         heard,
-        prompt,
+        prompt: &ids,
         decoding,
         stop: &stop,
         cache,
@@ -88,12 +78,13 @@ pub(crate) fn answers_to(
     said.into_iter().map(|s| in_words(model, s, &stop)).collect()
 }
 
-fn in_words(model: &Loaded, said: Sequence, stop: &Stop) -> Result<Answer> {
+pub(crate) fn in_words(model: &Loaded, said: Sequence, stop: &Stop) -> Result<Answer> {
     let text = model.tokenizer.decode(&said.tokens, true)?;
     Ok(Answer {
         text: stop.cut(&text),
         tokens: said.tokens,
         logprobs: said.logprobs,
         score: said.score,
+        least_lead: said.least_lead,
     })
 }

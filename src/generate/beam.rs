@@ -29,8 +29,8 @@ pub struct Step {
 }
 
 /// The state of a search. It begins with one beam, the prompt.
-pub(crate) struct Beams<'a> {
-    decoding: &'a Decoding,
+pub(crate) struct Beams {
+    decoding: Decoding,
     running: Vec<Beam>,
     /// With their scores, in the order in which they ended.
     ended: Vec<(f64, Beam)>,
@@ -41,11 +41,11 @@ pub(crate) struct Beams<'a> {
     each: usize,
 }
 
-impl<'a> Beams<'a> {
+impl Beams {
     /// `end_tokens`: how many tokens end a sequence.
-    pub(crate) fn new(decoding: &'a Decoding, end_tokens: usize) -> Self {
+    pub(crate) fn new(decoding: &Decoding, end_tokens: usize) -> Self {
         Beams {
-            decoding,
+            decoding: decoding.clone(),
             running: vec![Beam {
                 tokens: Vec::new(),
                 logprobs: Vec::new(),
@@ -180,6 +180,7 @@ impl<'a> Beams<'a> {
                 tokens: beam.tokens,
                 logprobs: beam.logprobs,
                 score,
+                least_lead: None,
             })
             .collect()
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tch::{no_grad, Kind, Tensor};
 
 /// Answers that are computed together, and positions whose logits are there at once: 64 of 151,669 are 39 MB.
-const ROWS: usize = 64;
+pub(super) const ROWS: usize = 64;
 
 /// How likely one answer is. Natural logarithms.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -34,22 +34,19 @@ pub struct Choice {
 /// # Errors
 /// Special tokens in a text, where the tokenizer refuses those.
 pub fn likelihood(model: &Loaded, heard: &Heard, prompt: &str, choices: &[String]) -> Result<Vec<Choice>> {
-    likelihood_of(model, heard, &model.tokenizer.question(prompt)?, choices)
+    let prompt = model.tokenizer.question(prompt)?;
+    let (read, first) = no_grad(|| Texts::read(&model.model, heard, &[prompt]));
+    after(model, &read, &first, choices)
 }
 
-/// [`likelihood`] after a question in token ids.
-pub(crate) fn likelihood_of(
-    model: &Loaded,
-    heard: &Heard,
-    prompt: &[i64],
-    choices: &[String],
-) -> Result<Vec<Choice>> {
+/// [`likelihood`] after a question that was read, whose scores for the next token are `first` (1, V).
+pub(crate) fn after(model: &Loaded, read: &Texts, first: &Tensor, choices: &[String]) -> Result<Vec<Choice>> {
     let tokenizer = &model.tokenizer;
     let texts: Vec<String> = choices.iter().map(|c| clean(c)).collect();
     let ends = [tokenizer.end_of_chunk, tokenizer.eos];
     let ids = |text: &String| Ok([&tokenizer.text(text)?[..], &ends].concat());
     let answers = texts.iter().map(ids).collect::<Result<Vec<_>>>()?;
-    let logprobs = token_logprobs(&model.model, heard, prompt, &answers);
+    let logprobs = no_grad(|| each_after(&model.model, read, first, &answers));
     let all = choices.iter().zip(&texts).zip(logprobs);
     Ok(all
         .map(|((choice, text), logprobs)| {
@@ -97,17 +94,21 @@ pub fn token_logprobs(
 ) -> Vec<Vec<f32>> {
     no_grad(|| {
         let (read, first) = Texts::read(model, heard, &[prompt.to_vec()]);
-        let first = first.log_softmax(-1, Kind::Float).squeeze_dim(0);
-        let answers_of = |some: &[Vec<i64>]| rest(model, &read, some);
-        answers
-            .chunks(ROWS)
-            .flat_map(|some| some.iter().zip(answers_of(some)).collect::<Vec<_>>())
-            .map(|(answer, rest)| {
-                let first = answer.first().map(|t| first.double_value(&[*t]) as f32);
-                first.into_iter().chain(rest).collect()
-            })
-            .collect()
+        each_after(model, &read, &first, answers)
     })
+}
+
+fn each_after(model: &Flamingo, read: &Texts, first: &Tensor, answers: &[Vec<i64>]) -> Vec<Vec<f32>> {
+    let first = first.log_softmax(-1, Kind::Float).squeeze_dim(0);
+    let answers_of = |some: &[Vec<i64>]| rest(model, read, some);
+    answers
+        .chunks(ROWS)
+        .flat_map(|some| some.iter().zip(answers_of(some)).collect::<Vec<_>>())
+        .map(|(answer, rest)| {
+            let first = answer.first().map(|t| first.double_value(&[*t]) as f32);
+            first.into_iter().chain(rest).collect()
+        })
+        .collect()
 }
 
 /// Of all tokens but each answer's first.

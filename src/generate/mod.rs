@@ -10,7 +10,7 @@ pub mod stop;
 mod texts;
 pub mod warp;
 
-pub(crate) use ask::answers_to;
+pub(crate) use ask::in_words;
 pub use ask::{answers, ask, hear, Answer};
 
 use crate::error::{Error, Result};
@@ -46,7 +46,7 @@ impl Options {
 }
 
 /// What was generated.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sequence {
     /// The new ids, what ended it included.
     pub tokens: Vec<i64>,
@@ -54,6 +54,9 @@ pub struct Sequence {
     pub logprobs: Vec<f32>,
     /// See [`Decoding::score`]. Of a beam search as in `transformers`: after the processors. Else of `logprobs`.
     pub score: f64,
+    /// The least by which a token that was taken as the likeliest led the next one; none where tokens are drawn, and of beams. Where
+    /// it is next to nothing, another order of rounding may give another answer.
+    pub least_lead: Option<f32>,
 }
 
 /// Generates for one clip and one prompt.
@@ -149,10 +152,14 @@ impl Job<'_> {
 
     /// `logits` (1, V) of what follows the prompt.
     fn sequence(&self, mut texts: Texts, mut logits: Tensor, sampler: &mut Sampler) -> Result<Sequence> {
-        let (mut new, mut logprobs) = (Vec::new(), Vec::new());
+        let (mut new, mut logprobs, mut least_lead) = (Vec::new(), Vec::new(), None::<f32>);
         while new.len() < self.decoding.max_new_tokens {
             let row = logits.squeeze_dim(0);
-            let next = sampler.next(&self.process(&row, &new));
+            let scores = self.process(&row, &new);
+            let next = sampler.next(&scores);
+            if !self.decoding.do_sample {
+                least_lead = least(least_lead, lead(&scores));
+            }
             logprobs.push((row.double_value(&[next]) - row.logsumexp(0, false).double_value(&[])) as f32);
             new.push(next);
             // What would follow the last token is not asked for.
@@ -169,20 +176,14 @@ impl Job<'_> {
             score: self.decoding.score(sum, new.len()),
             tokens: new,
             logprobs,
+            least_lead,
         })
     }
 
     /// `logits` (1, V) of what follows the prompt.
     fn beams(&self, mut texts: Texts, mut logits: Tensor) -> Result<Vec<Sequence>> {
         let mut beams = Beams::new(self.decoding, self.stop.tokens.len());
-        loop {
-            let logprobs = logits.log_softmax(-1, Kind::Float);
-            let rows = beams.running().zip(0..);
-            let scores: Vec<Tensor> = rows.map(|(new, i)| self.process(&logprobs.get(i), new)).collect();
-            let scores = Tensor::stack(&scores, 0);
-            let Some(step) = beams.step(&logprobs, &scores, &mut |new| self.stop.ended(new))? else {
-                break;
-            };
+        while let Some(step) = self.beams_step(&mut beams, &logits)? {
             if self.cache {
                 texts.select(&step.from);
                 logits = texts.append(&step.tokens);
@@ -193,10 +194,39 @@ impl Job<'_> {
         let found = beams.finish();
         match found.is_empty() {
             false => Ok(found),
-            true => Err(Error::recipe(
-                "answer",
-                "no token may follow: every one is forbidden, or the model's scores are no numbers",
-            )),
+            true => Err(no_token()),
         }
     }
+
+    /// The next token of each beam, of `logits` (R, V). None: the search is done.
+    fn beams_step(&self, beams: &mut Beams, logits: &Tensor) -> Result<Option<beam::Step>> {
+        let logprobs = logits.log_softmax(-1, Kind::Float);
+        let rows = beams.running().zip(0..);
+        let scores: Vec<Tensor> = rows.map(|(new, i)| self.process(&logprobs.get(i), new)).collect();
+        let scores = Tensor::stack(&scores, 0);
+        beams.step(&logprobs, &scores, &mut |new| self.stop.ended(new))
+    }
+}
+
+/// How far the largest of scores (V) leads the next one; none of a single one.
+fn lead(scores_v: &Tensor) -> Option<f32> {
+    if scores_v.numel() < 2 {
+        return None;
+    }
+    let (best, _) = scores_v.topk(2, -1, true, true);
+    Some((best.double_value(&[0]) - best.double_value(&[1])) as f32)
+}
+
+fn least(so_far: Option<f32>, lead: Option<f32>) -> Option<f32> {
+    match (so_far, lead) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn no_token() -> Error {
+    Error::recipe(
+        "answer",
+        "no token may follow: every one is forbidden, or the model's scores are no numbers",
+    )
 }

@@ -14,6 +14,21 @@ pub(crate) struct Texts<'a> {
 }
 
 impl<'a> Texts<'a> {
+    /// Texts that were begun before.
+    pub(crate) fn of(model: &'a Flamingo, heard: &'a Heard, cache: Cache, seen: Tensor) -> Self {
+        Texts {
+            model,
+            heard,
+            cache,
+            seen,
+        }
+    }
+
+    /// What [`Texts::of`] takes.
+    pub(crate) fn parts(self) -> (Cache, Tensor) {
+        (self.cache, self.seen)
+    }
+
     /// Reads rows of the same length from their beginning. Returns the logits (R, V) of what follows, float32.
     pub(crate) fn read(model: &'a Flamingo, heard: &'a Heard, rows: &[Vec<i64>]) -> (Self, Tensor) {
         let mut texts = Texts {

@@ -147,6 +147,11 @@ pub struct KeyValue {
 }
 
 impl KeyValue {
+    pub(super) fn bytes(&self) -> u64 {
+        let (k, v) = (&self.k_bhld, &self.v_bhld);
+        ((k.numel() + v.numel()) * k.kind().elt_size_in_bytes()) as u64
+    }
+
     /// Each head's keys in one piece: a token reads all of them, and rows of a projection for all heads lie pages apart.
     pub(super) fn by_head(self) -> Self {
         KeyValue {

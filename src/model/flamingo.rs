@@ -109,6 +109,11 @@ impl Heard {
         self.windows_bw.device()
     }
 
+    /// What it holds, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.kv.iter().flatten().map(KeyValue::bytes).sum()
+    }
+
     /// The same, laid out to be listened to token by token.
     pub(crate) fn by_head(self) -> Self {
         Heard {
@@ -229,6 +234,13 @@ impl Flamingo {
             windows_bw: audio.windows_bw.shallow_clone(),
             full: audio.full(),
         }
+    }
+
+    /// Bytes of what is heard of a clip, `element` bytes a number.
+    pub(crate) fn heard_bytes(&self, windows: usize, element: u64) -> u64 {
+        let (rule, layers) = (&self.config.cross_attention, self.cross.len());
+        let frame = 2 * rule.blocks(layers) as u64 * (rule.heads * rule.head_dim) as u64;
+        (windows as u64) * self.tokens() as u64 * frame * element
     }
 
     /// From mels to what the LM attends to.

@@ -1,20 +1,41 @@
 //! Many questions at once: sequences of several clips are written on together, and a clip is heard once for all that is asked
 //! about it.
+//!
+//! ```text
+//! submit ─► waiting ─► sounds.rs: decoded in the background, encoded, held ─► prompt read ─► rows.rs: a slot, token by token ─► events
+//! ```
 
+mod rows;
+mod sounds;
+
+use super::beam::Beams;
 use super::decoding::Decoding;
-use super::likelihood::{likelihood_of, Choice};
-use super::{answers_to, Answer};
+use super::likelihood::{self, Choice};
+use super::sampling::Sampler;
+use super::stop::Stop;
+use super::texts::Texts;
+use super::{in_words, Answer, Job, Sequence};
 use crate::data::feed::{Clip, Ears};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::load::Loaded;
-use crate::model::flamingo::{Audio, Heard};
-use crate::model::mode::Mode;
+use crate::model::lm::{Cache, Slots};
 use crate::model::parts::Precision;
+use crate::proc;
 use ndarray::Array3;
-use std::collections::VecDeque;
+use rows::{most, Question, Row, Rows, Stepped};
+use sounds::{Held, Progress, Sounds, Turn, AHEAD};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
-use tch::no_grad;
+use tch::{no_grad, Device, Kind, Tensor};
+
+/// Questions that are looked at for one whose sound is at hand.
+const LOOK: usize = 64;
+/// How often others may go before the first: then it is waited for.
+const PATIENCE: u32 = 64;
+/// A chosen token that leads by less may be another with other neighbours, as sums are rounded in another order.
+pub const NEAR_TIE: f32 = 1e-4;
 
 /// What is heard.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,7 +89,7 @@ pub struct Ask {
     pub prompt: Vec<i64>,
     /// What is wanted.
     pub wanted: Wanted,
-    /// The question among others, for the seed: see [`super::sampling::Sampler::of`].
+    /// The question among others, for the seed: see [`Sampler::of`].
     pub item: String,
     /// Whether each token is told as it comes. Beams tell none: what they hold is not decided before the end.
     pub stream: bool,
@@ -109,29 +130,93 @@ pub enum Event {
     },
 }
 
-/// How the engine works. No setting changes an answer.
+/// How the engine works. No setting changes an answer, but for near ties: see [`NEAR_TIE`].
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Most sequences that are written on together.
+    /// Most sequences that are written on together. A beam search takes as many as it has beams.
     pub slots: usize,
-    /// Most bytes of what is heard and what is written, the model apart; none for a share of what the device has.
+    /// Most bytes of what is heard and what is written, the model apart; none for a quarter of the memory that is free.
     pub memory: Option<u64>,
     /// In what is computed. The model must be ready for it: [`Loaded::ask_in`].
     pub precision: Precision,
-    /// Most tokens of a prompt that are read between two tokens of the other answers.
+    /// Most tokens of a prompt that are read at once, and before the other answers go on.
     pub prefill: usize,
+    /// Sounds that stay heard although no question is about them, as long as there is room.
+    pub keep: usize,
 }
 
 impl Default for Settings {
-    /// Eight slots, fp32, 256 tokens of a prompt at once.
+    /// Eight slots, fp32, 256 tokens of a prompt at once; no sound stays.
     fn default() -> Self {
         Settings {
             slots: 8,
             memory: None,
             precision: Precision::Fp32,
             prefill: 256,
+            keep: 0,
         }
     }
+}
+
+/// What an engine has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Sounds that were heard, and how many windows were encoded for them: one of silence stands for all.
+    pub sounds: u64,
+    /// See [`Stats::sounds`].
+    pub windows: u64,
+    /// Prompts that were read, and their tokens.
+    pub prompts: u64,
+    /// Tokens of prompts that were read.
+    pub read: u64,
+    /// Tokens of prompts that were not, as another prompt about the same sound began with them.
+    pub shared: u64,
+    /// Steps of all slots together.
+    pub steps: u64,
+    /// Tokens that these steps wrote: over steps and slots, how busy the slots were.
+    pub spoken: u64,
+    /// Tokens of all answers that were written, beams apart.
+    pub tokens: u64,
+    /// The most bytes that were held of what [`Settings::memory`] bounds.
+    pub most_bytes: u64,
+}
+
+struct Waiting {
+    ticket: Ticket,
+    ask: Ask,
+    since: Instant,
+    /// Others that went before it.
+    passed: u32,
+}
+
+/// A prompt that is being read.
+struct Reading {
+    waiting: Waiting,
+    held: Rc<Held>,
+    cache: Cache,
+    logits: Tensor,
+    seen: Tensor,
+    /// Tokens that were read.
+    at: usize,
+}
+
+/// A question that has slots, or waits for more of them.
+struct Running {
+    ask: Ask,
+    since: Instant,
+    /// Its samples that have no slot yet, and what they begin with.
+    to_begin: Option<(Rc<Question>, Cache, Tensor)>,
+    begun: usize,
+    said: Vec<Option<Sequence>>,
+}
+
+/// A beam search.
+struct Search {
+    question: Rc<Question>,
+    beams: Beams,
+    cache: Cache,
+    seen: Tensor,
+    logits: Tensor,
 }
 
 /// A model that answers many questions.
@@ -140,21 +225,38 @@ impl Default for Settings {
 /// one more token of every sequence that has a slot.
 pub struct Engine<'a> {
     model: &'a Loaded,
-    ears: Arc<Ears>,
     settings: Settings,
-    waiting: VecDeque<(Ticket, Ask, Instant)>,
+    memory: u64,
+    waiting: VecDeque<Waiting>,
+    sounds: Sounds<'a>,
+    reading: Option<Reading>,
+    running: HashMap<Ticket, Running>,
+    rows: Rows,
+    searches: Vec<Search>,
     next: Ticket,
+    stats: Stats,
 }
 
 impl<'a> Engine<'a> {
     /// An engine without questions.
     pub fn new(model: &'a Loaded, ears: Arc<Ears>, settings: Settings) -> Self {
+        let kind = match settings.precision {
+            Precision::Fp32 => Kind::Float,
+            Precision::AmpBf16 => Kind::BFloat16,
+        };
+        let lm = model.model.config.lm.decoder();
         Engine {
             model,
-            ears,
-            settings,
+            memory: settings.memory.unwrap_or_else(|| share(model.device)),
             waiting: VecDeque::new(),
+            sounds: Sounds::new(model, ears, settings.precision, settings.keep),
+            reading: None,
+            running: HashMap::new(),
+            rows: Rows::new(Slots::new(&lm, kind, model.device)),
+            searches: Vec::new(),
             next: 0,
+            stats: Stats::default(),
+            settings,
         }
     }
 
@@ -162,23 +264,41 @@ impl<'a> Engine<'a> {
     pub fn submit(&mut self, ask: Ask) -> Ticket {
         let ticket = self.next;
         self.next += 1;
-        self.waiting.push_back((ticket, ask, Instant::now()));
+        self.sounds.want(&ask.sound);
+        self.waiting.push_back(Waiting {
+            ticket,
+            ask,
+            since: Instant::now(),
+            passed: 0,
+        });
         ticket
     }
 
     /// Forgets a question; nothing more is told of it, and what it held is free.
     pub fn cancel(&mut self, ticket: Ticket) {
-        self.waiting.retain(|(t, ..)| *t != ticket);
+        if let Some(at) = self.waiting.iter().position(|w| w.ticket == ticket) {
+            if let Some(waiting) = self.waiting.remove(at) {
+                self.sounds.leave(&waiting.ask.sound);
+            }
+        }
+        if let Some(reading) = self.reading.take_if(|r| r.waiting.ticket == ticket) {
+            self.sounds.leave(&reading.waiting.ask.sound);
+        }
+        self.rows.forget(ticket);
+        self.searches.retain(|s| s.question.ticket != ticket);
+        if let Some(running) = self.running.remove(&ticket) {
+            self.sounds.leave(&running.ask.sound);
+        }
     }
 
-    /// Questions that have no slot yet.
+    /// Questions that were not begun.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
     /// Questions that are being answered.
     pub fn running(&self) -> usize {
-        0
+        self.running.len() + usize::from(self.reading.is_some())
     }
 
     /// Whether there is nothing left to do.
@@ -186,57 +306,509 @@ impl<'a> Engine<'a> {
         self.waiting() + self.running() == 0
     }
 
+    /// What was done so far.
+    pub fn stats(&self) -> Stats {
+        let (sounds, windows) = self.sounds.encoded;
+        Stats {
+            sounds,
+            windows,
+            ..self.stats.clone()
+        }
+    }
+
     /// Goes on with all that have a slot, by one token. Waits for a sound only where nothing else is left to do.
     ///
     /// # Errors
     /// What ends all questions, such as a device that is gone. A question's own errors are told as its [`Event::Done`].
     pub fn step(&mut self) -> Result<Vec<Event>> {
-        let Some((ticket, ask, since)) = self.waiting.pop_front() else {
-            return Ok(Vec::new());
-        };
-        let found = self.answer(&ask);
         let mut events = Vec::new();
-        if let (true, Ok(Found::Said(said))) = (ask.stream, &found) {
-            for (sample, answer) in said.iter().enumerate() {
-                events.extend(answer.tokens.iter().map(|t| Event::Token {
-                    ticket,
-                    sample,
-                    token: *t,
-                }));
+        self.fill(&mut events)?;
+        self.note_memory();
+        if !self.rows.is_empty() {
+            self.stats.steps += 1;
+            self.stats.spoken += self.rows.len() as u64;
+            for stepped in self.rows.speak(self.model, self.settings.precision)? {
+                self.tell(stepped, &mut events)?;
             }
         }
-        events.push(Event::Done {
-            ticket,
-            found,
-            seconds: since.elapsed().as_secs_f64(),
-        });
+        for i in (0..self.searches.len()).rev() {
+            self.search(i, &mut events)?;
+        }
         Ok(events)
     }
 
-    fn answer(&self, ask: &Ask) -> Result<Found> {
-        let mel = match &ask.sound {
-            Sound::Clip(clip) => self.ears.mel(clip)?,
-            Sound::Silence(clip) => Arc::new(self.ears.silence(self.ears.mel(clip)?.shape()[0])),
-            Sound::Given(given) => given.mel.clone(),
+    /// Gives free slots to what waits. Where others are being answered, it reads no more than one prompt's piece, or encodes no
+    /// more than one sound's, before they go on.
+    fn fill(&mut self, events: &mut Vec<Event>) -> Result<()> {
+        let mut left = match self.busy() {
+            true => self.settings.prefill,
+            false => usize::MAX,
         };
-        let audio = Audio::from_mels([&*mel], self.model.device);
-        let heard: Heard = self.model.compute(self.settings.precision, || {
-            no_grad(|| self.model.model.hear(&audio, Mode::EVAL))
-        })?;
-        self.model.compute(self.settings.precision, || {
-            Ok(match &ask.wanted {
-                Wanted::Answers(decoding) => Found::Said(answers_to(
-                    self.model,
-                    &heard,
-                    &ask.prompt,
-                    decoding,
-                    &ask.item,
-                    true,
-                )?),
-                Wanted::Choices(choices) => {
-                    Found::Chosen(likelihood_of(self.model, &heard, &ask.prompt, choices)?)
+        loop {
+            self.sounds.poll();
+            self.decode_ahead();
+            if self.begin_samples(events)? {
+                continue;
+            }
+            if left == 0 || self.free() == 0 {
+                return Ok(());
+            }
+            if self.reading.is_some() {
+                left = left.saturating_sub(self.read(events)?);
+                continue;
+            }
+            let Some(at) = self.pick(events) else {
+                // Nothing else is left to do than to wait for a file.
+                if !self.busy() && !self.waiting.is_empty() {
+                    self.sounds.wait();
+                    continue;
                 }
-            })
-        })?
+                return Ok(());
+            };
+            let sound = self.waiting[at].ask.sound.clone();
+            match self.sounds.advance(&sound) {
+                Ok(Progress::Ready(held)) => {
+                    let Some(waiting) = self.take(at) else { continue };
+                    self.reading = Some(self.start_reading(waiting, held));
+                }
+                Ok(Progress::Encoded) if self.busy() => return Ok(()),
+                Ok(Progress::Encoded | Progress::Decoding) => {}
+                Err(e) => {
+                    if let Some(w) = self.take(at) {
+                        self.finish(w.ticket, &w.ask, w.since, Err(e), events);
+                    }
+                }
+            }
+        }
     }
+
+    /// Whether something is being written, which should not wait.
+    fn busy(&self) -> bool {
+        !self.rows.is_empty() || !self.searches.is_empty()
+    }
+
+    fn free(&self) -> usize {
+        let beams = |s: &Search| s.question.decoding.num_beams.min(self.settings.slots);
+        let used = self.rows.len() + self.searches.iter().map(beams).sum::<usize>();
+        self.settings.slots.max(1).saturating_sub(used)
+    }
+
+    /// The next sounds in the queue, up to a few.
+    fn decode_ahead(&mut self) {
+        let next = self.waiting.iter().take(LOOK).map(|w| w.ask.sound.clone());
+        for sound in next.collect::<Vec<_>>() {
+            if self.sounds.ahead() >= AHEAD {
+                return;
+            }
+            self.sounds.begin(&sound);
+        }
+    }
+
+    /// The first question whose turn may come.
+    fn pick(&mut self, events: &mut Vec<Event>) -> Option<usize> {
+        let mut at = 0;
+        while at < self.waiting.len().min(LOOK) {
+            let waiting = &self.waiting[at];
+            let sound = waiting.ask.sound.clone();
+            let windows = match self.sounds.turn(&sound) {
+                Turn::No => {
+                    at += 1;
+                    continue;
+                }
+                Turn::Failed => return self.passing(at),
+                Turn::Held => 0,
+                Turn::ToHear(windows) => windows,
+            };
+            let alone = self.bytes_for(&waiting.ask, windows);
+            if alone > self.memory {
+                // Whatever else leaves, it will not fit.
+                if let Some(w) = self.take(at) {
+                    let e = too_large(alone, self.memory);
+                    self.finish(w.ticket, &w.ask, w.since, Err(e), events);
+                }
+                continue;
+            }
+            if self.bytes_with(at, windows) > self.memory {
+                self.sounds.make_room(&sound);
+            }
+            if self.bytes_with(at, windows) <= self.memory {
+                return self.passing(at);
+            }
+            // The first one's room is not given away again and again.
+            if at == 0 && waiting.passed >= PATIENCE {
+                return None;
+            }
+            at += 1;
+        }
+        None
+    }
+
+    fn passing(&mut self, at: usize) -> Option<usize> {
+        for waiting in self.waiting.iter_mut().take(at) {
+            waiting.passed += 1;
+        }
+        Some(at)
+    }
+
+    fn take(&mut self, at: usize) -> Option<Waiting> {
+        self.waiting.remove(at)
+    }
+
+    /// Bytes of a question that is alone.
+    fn bytes_for(&self, ask: &Ask, windows: usize) -> u64 {
+        let (rows, tokens) = rows_of(ask);
+        self.heard_bytes(windows) + self.text_bytes(1, tokens) + self.text_bytes(rows, tokens)
+    }
+
+    /// Bytes of all that is there, and a question more whose sound is still to be heard.
+    fn bytes_with(&self, at: usize, windows: usize) -> u64 {
+        let ask = &self.waiting[at].ask;
+        let (rows, tokens) = rows_of(ask);
+        let text = match rows {
+            1 => self.rows.bytes_with(tokens),
+            _ => self.rows.bytes() + self.text_bytes(rows, tokens),
+        };
+        let heard = match windows {
+            0 => 0,
+            _ => self.heard_bytes(windows),
+        };
+        self.bytes() - self.rows.bytes() + text + heard + self.text_bytes(1, tokens)
+    }
+
+    /// Of a sound while it is heard: its features are there until its keys and values are.
+    fn heard_bytes(&self, windows: usize) -> u64 {
+        let (model, config) = (&self.model.model, &self.model.model.config);
+        let features = windows as i64 * config.encoder.tokens_per_window() * config.encoder.width() * 4;
+        model.heard_bytes(windows, self.element()) + features as u64
+    }
+
+    fn text_bytes(&self, rows: usize, tokens: i64) -> u64 {
+        let lm = self.model.model.config.lm.decoder();
+        let token = 2 * lm.num_hidden_layers as i64 * lm.num_key_value_heads * lm.head_dim;
+        rows as u64 * (tokens * token) as u64 * self.element()
+    }
+
+    fn element(&self) -> u64 {
+        match self.settings.precision {
+            Precision::Fp32 => 4,
+            Precision::AmpBf16 => 2,
+        }
+    }
+
+    /// What is held, or was promised to sequences that are being written.
+    fn bytes(&self) -> u64 {
+        let searches = self.searches.iter().map(|s| {
+            let (beams, tokens) = (s.question.decoding.num_beams, most(&s.question));
+            s.cache.bytes().max(self.text_bytes(beams, tokens))
+        });
+        let begun = self.running.values().filter_map(|r| r.to_begin.as_ref());
+        self.sounds.bytes()
+            + self.rows.bytes()
+            + searches.sum::<u64>()
+            + begun.map(|(_, cache, _)| cache.bytes()).sum::<u64>()
+            + self.reading.as_ref().map_or(0, |r| r.cache.bytes())
+    }
+
+    fn note_memory(&mut self) {
+        self.stats.most_bytes = self.stats.most_bytes.max(self.bytes());
+    }
+
+    /// What the prompt begins with may have been read for another one.
+    fn start_reading(&mut self, waiting: Waiting, held: Rc<Held>) -> Reading {
+        let prompt = &waiting.ask.prompt;
+        let (mut cache, mut at) = (Cache::default(), 0);
+        if let Some((ids, read)) = &*held.read.borrow() {
+            let same = ids.iter().zip(prompt).take_while(|(a, b)| a == b).count();
+            // What follows its last token must be computed in any case.
+            at = same.min(prompt.len().saturating_sub(1));
+            if at > 0 {
+                cache = read.beginning(at as i64);
+            }
+        }
+        self.stats.prompts += 1;
+        self.stats.shared += at as u64;
+        let seen = self.audio_tokens(&prompt[..at]);
+        Reading {
+            seen: Tensor::from_slice(&[seen])
+                .unsqueeze(1)
+                .to_device(self.model.device),
+            waiting,
+            held,
+            cache,
+            logits: Tensor::new(),
+            at,
+        }
+    }
+
+    fn audio_tokens(&self, ids: &[i64]) -> i64 {
+        let audio = self.model.model.config.audio_token;
+        ids.iter().filter(|id| **id == audio).count() as i64
+    }
+
+    /// Reads a piece of the prompt whose turn it is. Returns its tokens.
+    fn read(&mut self, events: &mut Vec<Event>) -> Result<usize> {
+        let Some(mut r) = self.reading.take() else {
+            return Ok(0);
+        };
+        let prompt = &r.waiting.ask.prompt;
+        let own = self.settings.prefill.max(1).min(prompt.len() - r.at);
+        let piece = Tensor::from_slice(&prompt[r.at..r.at + own])
+            .unsqueeze(0)
+            .to_device(self.model.device);
+        let model = &self.model.model;
+        r.logits = self.model.compute(self.settings.precision, || {
+            no_grad(|| {
+                let logits = model.decode(&piece, &r.held.heard, &mut r.cache, &r.seen);
+                logits.squeeze_dim(1).to_kind(Kind::Float)
+            })
+        })?;
+        r.seen = &r.seen + model.audio_tokens(&piece);
+        r.at += own;
+        self.stats.read += own as u64;
+        match r.at < prompt.len() {
+            true => self.reading = Some(r),
+            false => self.has_read(r, events)?,
+        }
+        Ok(own)
+    }
+
+    /// A whole prompt was read: its answers begin.
+    fn has_read(&mut self, r: Reading, events: &mut Vec<Event>) -> Result<()> {
+        let Reading {
+            waiting,
+            held,
+            cache,
+            logits,
+            seen,
+            ..
+        } = r;
+        let Waiting {
+            ticket, ask, since, ..
+        } = waiting;
+        *held.read.borrow_mut() = Some((ask.prompt.clone(), cache.fork()));
+        let decoding = match &ask.wanted {
+            Wanted::Choices(choices) => {
+                let texts = Texts::of(&self.model.model, &held.heard, cache, seen);
+                let weigh = || likelihood::after(self.model, &texts, &logits, choices);
+                let found = self.model.compute(self.settings.precision, weigh)?;
+                self.finish(ticket, &ask, since, found.map(Found::Chosen), events);
+                return Ok(());
+            }
+            Wanted::Answers(decoding) => decoding.clone(),
+        };
+        let question = Rc::new(Question {
+            ticket,
+            prompt: ask.prompt.clone(),
+            held,
+            seen: self.audio_tokens(&ask.prompt),
+            decoding,
+        });
+        let mut running = Running {
+            ask,
+            since,
+            to_begin: None,
+            begun: 0,
+            said: Vec::new(),
+        };
+        let decoding = &question.decoding;
+        if decoding.num_beams > 1 {
+            let stop = Stop::of(self.model, decoding);
+            self.searches.push(Search {
+                beams: Beams::new(decoding, stop.tokens.len()),
+                question,
+                cache,
+                seen,
+                logits,
+            });
+        } else {
+            running.said.resize(decoding.num_return_sequences, None);
+            running.to_begin = Some((question, cache, logits));
+        }
+        self.running.insert(ticket, running);
+        self.begin_samples(events)?;
+        Ok(())
+    }
+
+    /// Begins sequences of questions whose prompt was read, while slots are free. Whether any was.
+    fn begin_samples(&mut self, events: &mut Vec<Event>) -> Result<bool> {
+        let mut any = false;
+        while self.free() > 0 {
+            let Some(running) = self
+                .running
+                .values_mut()
+                .filter(|r| r.to_begin.is_some())
+                .min_by_key(|r| r.since)
+            else {
+                break;
+            };
+            let Some((question, cache, logits)) = running.to_begin.take() else {
+                break;
+            };
+            let sample = running.begun;
+            running.begun += 1;
+            let decoding = &question.decoding;
+            let (rule, seed) = (decoding.sampling(), decoding.seed);
+            let sampler = Sampler::of(rule, seed, &running.ask.item, sample as u64);
+            let row = Row::new(question.clone(), sample, sampler);
+            let stepped = no_grad(|| self.rows.begin(self.model, row, &logits, &cache));
+            if running.begun < running.said.len() {
+                running.to_begin = Some((question, cache, logits));
+            }
+            self.tell(stepped, events)?;
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// Tells of a token, and of an answer that ended with it.
+    fn tell(&mut self, stepped: Stepped, events: &mut Vec<Event>) -> Result<()> {
+        let Stepped {
+            ticket,
+            sample,
+            token,
+            ended,
+        } = stepped;
+        let Some(running) = self.running.get_mut(&ticket) else {
+            return Ok(());
+        };
+        self.stats.tokens += u64::from(token.is_some());
+        if let (true, Some(token)) = (running.ask.stream, token) {
+            events.push(Event::Token {
+                ticket,
+                sample,
+                token,
+            });
+        }
+        match ended {
+            None => {}
+            Some(Ok(said)) => {
+                running.said[sample] = Some(said);
+                if running.said.iter().all(Option::is_some) {
+                    let said = std::mem::take(&mut running.said).into_iter().flatten().collect();
+                    self.said(ticket, said, events);
+                }
+            }
+            Some(Err(e)) => self.ended(ticket, Err(e), events),
+        }
+        Ok(())
+    }
+
+    fn said(&mut self, ticket: Ticket, said: Vec<Sequence>, events: &mut Vec<Event>) {
+        let Some(running) = self.running.get(&ticket) else {
+            return;
+        };
+        let found = match &running.ask.wanted {
+            Wanted::Answers(decoding) => {
+                let stop = Stop::of(self.model, decoding);
+                said.into_iter().map(|s| in_words(self.model, s, &stop)).collect()
+            }
+            Wanted::Choices(_) => Ok(Vec::new()),
+        };
+        self.ended(ticket, found.map(Found::Said), events);
+    }
+
+    fn ended(&mut self, ticket: Ticket, found: Result<Found>, events: &mut Vec<Event>) {
+        self.rows.forget(ticket);
+        if let Some(Running { ask, since, .. }) = self.running.remove(&ticket) {
+            self.finish(ticket, &ask, since, found, events);
+        }
+    }
+
+    fn finish(
+        &mut self,
+        ticket: Ticket,
+        ask: &Ask,
+        since: Instant,
+        found: Result<Found>,
+        events: &mut Vec<Event>,
+    ) {
+        self.sounds.leave(&ask.sound);
+        let seconds = since.elapsed().as_secs_f64();
+        events.push(Event::Done {
+            ticket,
+            found,
+            seconds,
+        });
+    }
+
+    /// One token more of a beam search.
+    fn search(&mut self, at: usize, events: &mut Vec<Event>) -> Result<()> {
+        let search = &mut self.searches[at];
+        let question = search.question.clone();
+        let Question {
+            ticket,
+            prompt,
+            decoding,
+            held,
+            ..
+        } = &*question;
+        let (ticket, stop) = (*ticket, Stop::of(self.model, decoding));
+        let job = Job {
+            model: &self.model.model,
+            heard: &held.heard,
+            prompt,
+            decoding,
+            stop: &stop,
+            cache: true,
+        };
+        let (beams, logits) = (&mut search.beams, &search.logits);
+        let step = match no_grad(|| job.beams_step(beams, logits)) {
+            Ok(Some(step)) => step,
+            Ok(None) => {
+                let found = self.searches.remove(at).beams.finish();
+                match found.is_empty() {
+                    true => self.ended(ticket, Err(super::no_token()), events),
+                    false => self.said(ticket, found, events),
+                }
+                return Ok(());
+            }
+            Err(e) => {
+                self.searches.remove(at);
+                self.ended(ticket, Err(e), events);
+                return Ok(());
+            }
+        };
+        let (cache, seen) = (std::mem::take(&mut search.cache), search.seen.shallow_clone());
+        let mut texts = Texts::of(job.model, job.heard, cache, seen);
+        let go_on = || {
+            no_grad(|| {
+                texts.select(&step.from);
+                texts.append(&step.tokens)
+            })
+        };
+        search.logits = self.model.compute(self.settings.precision, go_on)?;
+        (search.cache, search.seen) = texts.parts();
+        Ok(())
+    }
+}
+
+/// Sequences that a question writes at once, and the most tokens of each.
+fn rows_of(ask: &Ask) -> (usize, i64) {
+    let tokens = |new: usize| (ask.prompt.len() + new) as i64;
+    match &ask.wanted {
+        Wanted::Answers(d) => (d.num_beams.max(1), tokens(d.max_new_tokens)),
+        // An answer has no more tokens than bytes, and the two that end it.
+        Wanted::Choices(all) => {
+            let longest = all.iter().map(String::len).max().unwrap_or(0);
+            (all.len().min(likelihood::ROWS), tokens(longest + 2))
+        }
+    }
+}
+
+fn too_large(needs: u64, memory: u64) -> Error {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let (needs, memory) = (mib(needs), mib(memory));
+    Error::device(format!(
+        "a question about this sound takes {needs} MiB, and {memory} MiB may be used"
+    ))
+    .hint("allow more memory (--memory), hear fewer windows, or ask for fewer tokens or beams")
+}
+
+/// What may be used where nobody says: a quarter of what is free.
+fn share(device: Device) -> u64 {
+    let free = match crate::ffi::check::memory(device) {
+        Ok(Some(gpu)) => u64::try_from(gpu.free).ok(),
+        _ => proc::available_memory(),
+    };
+    free.map_or(1 << 30, |free| free / 4)
 }

@@ -170,6 +170,12 @@ impl Cache {
         }
     }
 
+    /// What it holds, in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let both = |(k, v): (&Tensor, &Tensor)| (k.numel() + v.numel()) * k.kind().elt_size_in_bytes();
+        self.layers().map(both).sum::<usize>() as u64
+    }
+
     /// Keys and values of each layer.
     pub(crate) fn layers(&self) -> impl Iterator<Item = (&Tensor, &Tensor)> {
         self.layers.iter().flatten().map(|(k, v)| (k, v))

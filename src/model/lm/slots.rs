@@ -51,37 +51,22 @@ impl Slots {
         }
     }
 
-    /// Texts.
-    pub(crate) fn len(&self) -> usize {
-        self.lens.len()
-    }
-
     /// What is held, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes_of(self.rows, self.capacity)
     }
 
-    /// What will be held with one text more that may grow to `tokens`, in bytes.
-    pub(crate) fn bytes_with(&self, tokens: i64) -> u64 {
-        let (rows, capacity) = self.room_for(tokens);
-        self.bytes_of(rows, capacity)
+    /// What so many texts of so many tokens take, in bytes.
+    pub(crate) fn bytes_of(&self, rows: i64, tokens: i64) -> u64 {
+        let token =
+            2 * self.depth as i64 * self.kv_heads * self.head_dim * self.kind.elt_size_in_bytes() as i64;
+        (rows * stepped(tokens) * token) as u64
     }
 
-    fn bytes_of(&self, rows: i64, capacity: i64) -> u64 {
-        let token = 2 * self.depth as i64 * self.kv_heads * self.head_dim * self.kind.elt_size_in_bytes() as i64;
-        (rows * capacity * token) as u64
-    }
-
-    fn room_for(&self, tokens: i64) -> (i64, i64) {
-        let rows = (self.lens.len() as i64 + 1).max(self.rows);
-        (rows, self.capacity.max((tokens + STEP - 1) / STEP * STEP))
-    }
-
-    /// Adds a text: the one of a cache of one row, which may grow to `tokens`.
-    pub(crate) fn push(&mut self, cache: &Cache, tokens: i64) {
-        let (rows, capacity) = self.room_for(tokens.max(cache.len() + 1));
-        self.grow(rows, capacity);
+    /// Adds a text: the one of a cache of one row.
+    pub(crate) fn push(&mut self, cache: &Cache) {
         let (row, len) = (self.lens.len() as i64, cache.len());
+        self.grow(self.rows.max(row + 1), self.capacity.max(stepped(len + 1)));
         for ((k, v), held) in self.layers.iter().zip(cache.layers()) {
             for (all, own) in [(k, held.0), (v, held.1)] {
                 all.get(row).narrow(1, 0, len).copy_(&own.get(0));
@@ -134,7 +119,7 @@ impl Slots {
     pub(crate) fn begin(&mut self) -> Tensor {
         let n = self.lens.len() as i64;
         let longest = 1 + self.lens.iter().copied().max().unwrap_or(0);
-        self.grow(self.rows, self.capacity.max((longest + STEP - 1) / STEP * STEP));
+        self.grow(self.rows, self.capacity.max(stepped(longest)));
         let positions = Tensor::from_slice(&self.lens).to_device(self.device);
         let place = positions
             .reshape([n, 1, 1, 1])
@@ -142,7 +127,9 @@ impl Slots {
         let even = self.lens.iter().all(|l| l + 1 == longest);
         let mask = (!even).then(|| {
             let keys = Tensor::arange(longest, (Kind::Int64, self.device));
-            let hidden = keys.gt_tensor(&positions.unsqueeze(1)).reshape([n, 1, 1, longest]);
+            let hidden = keys
+                .gt_tensor(&positions.unsqueeze(1))
+                .reshape([n, 1, 1, longest]);
             let zeros = Tensor::zeros([n, 1, 1, longest], (self.kind, self.device));
             zeros.masked_fill(&hidden, f64::NEG_INFINITY)
         });
@@ -168,8 +155,11 @@ impl Slots {
             let _ = rows.scatter_(2, place, &new.to_kind(self.kind));
             rows.narrow(2, 0, *longest)
         });
-        let q = q.to_kind(self.kind).reshape([n, self.kv_heads, -1, self.head_dim]);
-        let out = Tensor::scaled_dot_product_attention(&q, &keys, &values, mask.as_ref(), 0.0, false, None, false);
+        let q = q
+            .to_kind(self.kind)
+            .reshape([n, self.kv_heads, -1, self.head_dim]);
+        let out =
+            Tensor::scaled_dot_product_attention(&q, &keys, &values, mask.as_ref(), 0.0, false, None, false);
         out.reshape([n, 1, -1])
     }
 
@@ -178,4 +168,9 @@ impl Slots {
         self.step = None;
         self.lens.iter_mut().for_each(|l| *l += 1);
     }
+}
+
+/// Room for so many tokens.
+fn stepped(tokens: i64) -> i64 {
+    (tokens + STEP - 1) / STEP * STEP
 }

@@ -1,0 +1,353 @@
+//! What is heard: decoded in the background, encoded piece by piece, held as long as a question is about it.
+
+use super::Sound;
+use crate::data::feed::{Clip, Ears};
+use crate::error::Result;
+use crate::load::Loaded;
+use crate::model::flamingo::{Audio, Heard};
+use crate::model::lm::Cache;
+use crate::model::mode::Mode;
+use crate::model::parts::Precision;
+use ndarray::{s, Array3};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::Arc;
+use tch::{no_grad, Device, Tensor};
+
+/// Sounds that are decoded before their question's turn.
+pub(super) const AHEAD: usize = 4;
+
+type Mel = Arc<Array3<f32>>;
+
+/// A sound as the LM's blocks see it.
+pub(super) struct Held {
+    pub heard: Heard,
+    /// Of 10 s.
+    pub windows: usize,
+    /// The prompt that was read last, and its keys and values: another one's beginning may be the same.
+    pub read: RefCell<Option<(Vec<i64>, Cache)>>,
+}
+
+impl Held {
+    fn bytes(&self) -> u64 {
+        self.heard.bytes() + self.read.borrow().as_ref().map_or(0, |(_, c)| c.bytes())
+    }
+}
+
+/// How far a sound is.
+pub(super) enum Progress {
+    /// It can be asked about.
+    Ready(Rc<Held>),
+    /// A piece was encoded, and more are to come.
+    Encoded,
+    /// Its file is being decoded.
+    Decoding,
+}
+
+enum State {
+    Known,
+    Decoding,
+    Failed(crate::error::Error),
+    Mel(Mel),
+    /// As many windows of silence.
+    Silent(usize),
+    Encoding {
+        mel: Mel,
+        features: Vec<Tensor>,
+        windows: usize,
+    },
+    Held(Rc<Held>),
+}
+
+struct Entry {
+    /// Questions about it that are not answered yet.
+    users: usize,
+    /// When it was used last.
+    used: u64,
+    state: State,
+}
+
+/// All of them.
+pub(super) struct Sounds<'a> {
+    model: &'a Loaded,
+    ears: Arc<Ears>,
+    precision: Precision,
+    /// Sounds that stay although no question is about them.
+    keep: usize,
+    all: HashMap<Sound, Entry>,
+    /// Windows of clips that were decoded: so many of silence stand in for one.
+    windows: HashMap<Clip, usize>,
+    /// (1, 1, tokens, D), of one window of silence.
+    silence: Option<Tensor>,
+    sender: Sender<(Sound, Result<Mel>)>,
+    decoded: Receiver<(Sound, Result<Mel>)>,
+    clock: u64,
+    /// Sounds and windows that were encoded.
+    pub(super) encoded: (u64, u64),
+}
+
+impl<'a> Sounds<'a> {
+    pub(super) fn new(model: &'a Loaded, ears: Arc<Ears>, precision: Precision, keep: usize) -> Self {
+        let (sender, decoded) = channel();
+        Sounds {
+            model,
+            ears,
+            precision,
+            keep,
+            all: HashMap::new(),
+            windows: HashMap::new(),
+            silence: None,
+            sender,
+            decoded,
+            clock: 0,
+            encoded: (0, 0),
+        }
+    }
+
+    /// A question about it came.
+    pub(super) fn want(&mut self, sound: &Sound) {
+        self.clock += 1;
+        let entry = self.all.entry(sound.clone()).or_insert(Entry {
+            users: 0,
+            used: 0,
+            state: State::Known,
+        });
+        entry.users += 1;
+        entry.used = self.clock;
+    }
+
+    /// A question about it is answered, or forgotten.
+    pub(super) fn leave(&mut self, sound: &Sound) {
+        if let Some(entry) = self.all.get_mut(sound) {
+            entry.users = entry.users.saturating_sub(1);
+            self.evict_idle(self.keep);
+        }
+    }
+
+    /// All but the `keep` that were used last, of those that no question is about.
+    fn evict_idle(&mut self, keep: usize) {
+        let mut idle: Vec<(u64, Sound)> = self
+            .all
+            .iter()
+            .filter(|(_, e)| e.users == 0 && !matches!(e.state, State::Decoding))
+            .map(|(s, e)| (e.used, s.clone()))
+            .collect();
+        idle.sort_by_key(|(used, _)| std::cmp::Reverse(*used));
+        for (_, sound) in idle.into_iter().skip(keep) {
+            self.all.remove(&sound);
+        }
+    }
+
+    /// Lets go of all that no text is written about, but of `sound`: what still has questions will be heard again.
+    pub(super) fn make_room(&mut self, sound: &Sound) {
+        self.evict_idle(0);
+        for (other, entry) in &mut self.all {
+            let unused = match &entry.state {
+                State::Held(held) => Rc::strong_count(held) == 1,
+                State::Mel(_) | State::Encoding { .. } => true,
+                _ => false,
+            };
+            if unused && other != sound {
+                entry.state = State::Known;
+            }
+        }
+    }
+
+    /// Decodes it in the background, unless that was begun.
+    pub(super) fn begin(&mut self, sound: &Sound) {
+        let Some(entry) = self.all.get_mut(sound) else {
+            return;
+        };
+        if !matches!(entry.state, State::Known) {
+            return;
+        }
+        entry.state = match sound {
+            Sound::Given(given) => State::Mel(given.mel.clone()),
+            Sound::Silence(clip) if self.windows.contains_key(clip) => State::Silent(self.windows[clip]),
+            Sound::Clip(clip) | Sound::Silence(clip) => {
+                let (ears, sender) = (self.ears.clone(), self.sender.clone());
+                let (sound, clip) = (sound.clone(), clip.clone());
+                // Nobody listens any more where the engine is gone.
+                rayon::spawn(move || drop(sender.send((sound, ears.mel(&clip)))));
+                State::Decoding
+            }
+        };
+    }
+
+    /// Sounds that are being decoded, or wait to be encoded.
+    pub(super) fn ahead(&self) -> usize {
+        let early = |e: &&Entry| matches!(e.state, State::Decoding | State::Mel(_));
+        self.all.values().filter(early).count()
+    }
+
+    /// Takes what was decoded meanwhile.
+    pub(super) fn poll(&mut self) {
+        while let Ok((sound, mel)) = self.decoded.try_recv() {
+            self.take(sound, mel);
+        }
+    }
+
+    /// Waits for a sound that is being decoded.
+    pub(super) fn wait(&mut self) {
+        if let Ok((sound, mel)) = self.decoded.recv() {
+            self.take(sound, mel);
+        }
+    }
+
+    fn take(&mut self, sound: Sound, mel: Result<Mel>) {
+        let windows = mel.as_ref().map_or(0, |m| m.shape()[0]);
+        if let (Sound::Clip(clip) | Sound::Silence(clip), true) = (&sound, mel.is_ok()) {
+            self.windows.insert(clip.clone(), windows);
+        }
+        let Some(entry) = self.all.get_mut(&sound) else {
+            return;
+        };
+        if entry.users == 0 {
+            self.all.remove(&sound);
+            return;
+        }
+        entry.state = match (mel, &sound) {
+            (Err(e), _) => State::Failed(e),
+            (Ok(_), Sound::Silence(_)) => State::Silent(windows),
+            (Ok(mel), _) => State::Mel(mel),
+        };
+    }
+
+    /// Whether its turn may come now, and the windows that are still to be heard.
+    pub(super) fn turn(&self, sound: &Sound) -> Turn {
+        match self.all.get(sound).map(|e| &e.state) {
+            Some(State::Held(_)) => Turn::Held,
+            Some(State::Failed(_)) => Turn::Failed,
+            Some(State::Mel(mel)) => Turn::ToHear(mel.shape()[0]),
+            Some(State::Silent(windows)) => Turn::ToHear(*windows),
+            Some(State::Encoding { mel, .. }) => Turn::ToHear(mel.shape()[0]),
+            Some(State::Known | State::Decoding) | None => Turn::No,
+        }
+    }
+
+    /// Goes on with a sound, by at most one piece.
+    ///
+    /// # Errors
+    /// Its file's, once: who asks about it after that has it decoded again.
+    pub(super) fn advance(&mut self, sound: &Sound) -> Result<Progress> {
+        self.clock += 1;
+        self.begin(sound);
+        let Some(entry) = self.all.get_mut(sound) else {
+            return Ok(Progress::Decoding);
+        };
+        entry.used = self.clock;
+        let state = std::mem::replace(&mut entry.state, State::Known);
+        let (state, progress) = match state {
+            State::Failed(e) => return Err(e),
+            State::Held(held) => (State::Held(held.clone()), Progress::Ready(held)),
+            State::Known | State::Decoding => (State::Decoding, Progress::Decoding),
+            State::Silent(windows) => {
+                let one = self.silent_window()?;
+                self.encoded.0 += 1;
+                self.hear(&one.expand([1, windows as i64, -1, -1], false), windows)?
+            }
+            State::Mel(mel) => self.encode(mel, Vec::new(), 0)?,
+            State::Encoding {
+                mel,
+                features,
+                windows,
+            } => self.encode(mel, features, windows)?,
+        };
+        if let Some(entry) = self.all.get_mut(sound) {
+            entry.state = state;
+        }
+        Ok(progress)
+    }
+
+    fn encode(&mut self, mel: Mel, mut features: Vec<Tensor>, at: usize) -> Result<(State, Progress)> {
+        let windows = mel.shape()[0];
+        // Always in pieces of one size: what else goes on changes no feature.
+        let own = piece(self.model.device).min(windows - at);
+        let part = mel.slice(s![at..at + own, .., ..]).to_owned();
+        features.push(self.features(&part)?);
+        self.encoded.1 += own as u64;
+        if at + own < windows {
+            let state = State::Encoding {
+                mel,
+                features,
+                windows: at + own,
+            };
+            return Ok((state, Progress::Encoded));
+        }
+        self.encoded.0 += 1;
+        self.hear(&Tensor::cat(&features, 1), windows)
+    }
+
+    /// (1, W, tokens, D)
+    fn features(&self, mel: &Array3<f32>) -> Result<Tensor> {
+        let audio = Audio::from_mels([mel], self.model.device);
+        let encode = || no_grad(|| self.model.model.encode(&audio, Mode::EVAL, false));
+        self.model.compute(self.precision, encode)
+    }
+
+    fn silent_window(&mut self) -> Result<Tensor> {
+        if self.silence.is_none() {
+            self.silence = Some(self.features(&self.ears.silence(1))?);
+            self.encoded.1 += 1;
+        }
+        Ok(self
+            .silence
+            .as_ref()
+            .map_or_else(Tensor::new, Tensor::shallow_clone))
+    }
+
+    fn hear(&self, features: &Tensor, windows: usize) -> Result<(State, Progress)> {
+        let audio = Audio::windows_only(&[windows], self.model.device);
+        let model = &self.model.model;
+        let hear = || no_grad(|| model.hear_encoded(features, &audio, Mode::EVAL).by_head());
+        let held = Rc::new(Held {
+            heard: self.model.compute(self.precision, hear)?,
+            windows,
+            read: RefCell::default(),
+        });
+        Ok((State::Held(held.clone()), Progress::Ready(held)))
+    }
+
+    /// What all of them take, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        let of = |e: &Entry| match &e.state {
+            State::Mel(mel) => bytes_of(mel),
+            State::Encoding { mel, features, .. } => {
+                bytes_of(mel) + features.iter().map(tensor_bytes).sum::<u64>()
+            }
+            State::Held(held) => held.bytes(),
+            _ => 0,
+        };
+        self.all.values().map(of).sum::<u64>() + self.silence.as_ref().map_or(0, tensor_bytes)
+    }
+}
+
+/// Whether a question about a sound can be taken up.
+pub(super) enum Turn {
+    /// Its file is not decoded.
+    No,
+    /// It cannot be heard, which is to be told.
+    Failed,
+    /// So many windows are to be encoded.
+    ToHear(usize),
+    /// At once.
+    Held,
+}
+
+/// Windows that are encoded at once.
+fn piece(device: Device) -> usize {
+    match device {
+        Device::Cpu => 2,
+        _ => 16,
+    }
+}
+
+fn bytes_of(mel: &Array3<f32>) -> u64 {
+    (mel.len() * std::mem::size_of::<f32>()) as u64
+}
+
+fn tensor_bytes(t: &Tensor) -> u64 {
+    (t.numel() * t.kind().elt_size_in_bytes()) as u64
+}
