@@ -18,12 +18,12 @@ use super::{in_words, Answer, Job, Sequence};
 use crate::data::feed::{Clip, Ears};
 use crate::error::{Error, Result};
 use crate::load::Loaded;
-use crate::model::lm::{Cache, Slots};
+use crate::model::lm::{Cache, Slots, SLOT_STEP};
 use crate::model::parts::Precision;
 use crate::proc;
 use ndarray::Array3;
 use rows::{most, Question, Row, Rows, Stepped};
-use sounds::{Held, Progress, Sounds, Turn, AHEAD};
+use sounds::{mel_bytes, Held, Progress, Sounds, Turn, AHEAD};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -359,14 +359,16 @@ impl<'a> Engine<'a> {
             }
             let Some(at) = self.pick(events) else {
                 // Nothing else is left to do than to wait for a file.
-                if !self.busy() && !self.waiting.is_empty() {
+                if !self.busy() && self.sounds.decoding() {
                     self.sounds.wait();
                     continue;
                 }
                 return Ok(());
             };
             let sound = self.waiting[at].ask.sound.clone();
-            match self.sounds.advance(&sound) {
+            let advanced = self.sounds.advance(&sound);
+            self.note_memory();
+            match advanced {
                 Ok(Progress::Ready(held)) => {
                     let Some(waiting) = self.take(at) else { continue };
                     self.reading = Some(self.start_reading(waiting, held));
@@ -393,33 +395,57 @@ impl<'a> Engine<'a> {
         self.settings.slots.max(1).saturating_sub(used)
     }
 
-    /// The next sounds in the queue, up to a few.
+    /// The next sounds in the queue, up to a few, as long as there is room for them.
     fn decode_ahead(&mut self) {
         let next = self.waiting.iter().take(LOOK).map(|w| w.ask.sound.clone());
-        for sound in next.collect::<Vec<_>>() {
+        for (i, sound) in next.collect::<Vec<_>>().into_iter().enumerate() {
             if self.sounds.ahead() >= AHEAD {
                 return;
+            }
+            if !self.sounds.unknown(&sound) {
+                continue;
+            }
+            let windows = match &sound {
+                Sound::Clip(clip) => clip.windows,
+                Sound::Silence(_) | Sound::Given(_) => 0,
+            };
+            if self.bytes() + mel_bytes(windows) > self.memory {
+                // The first one's turn comes in any case.
+                if i > 0 || self.busy() {
+                    return;
+                }
+                self.make_room(&sound);
             }
             self.sounds.begin(&sound);
         }
     }
 
+    fn make_room(&mut self, sound: &Sound) {
+        self.sounds.make_room(sound);
+        self.rows.clear();
+    }
+
     /// The first question whose turn may come.
     fn pick(&mut self, events: &mut Vec<Event>) -> Option<usize> {
-        let mut at = 0;
+        let look = self.waiting.len().min(LOOK);
+        let encoding = |w: &Waiting| matches!(self.sounds.turn(&w.ask.sound), Turn::Encoding);
+        if let Some(at) = self.waiting.iter().take(look).position(encoding) {
+            return Some(at);
+        }
+        let (mut at, mut first) = (0, true);
         while at < self.waiting.len().min(LOOK) {
             let waiting = &self.waiting[at];
-            let sound = waiting.ask.sound.clone();
-            let windows = match self.sounds.turn(&sound) {
+            let (sound, passed) = (waiting.ask.sound.clone(), waiting.passed);
+            let to_hear = match self.sounds.turn(&sound) {
                 Turn::No => {
                     at += 1;
                     continue;
                 }
                 Turn::Failed => return self.passing(at),
-                Turn::Held => 0,
-                Turn::ToHear(windows) => windows,
+                Turn::Held | Turn::Encoding => None,
+                Turn::ToHear(windows) => Some(windows),
             };
-            let alone = self.bytes_for(&waiting.ask, windows);
+            let alone = self.bytes_alone(&waiting.ask, to_hear);
             if alone > self.memory {
                 // Whatever else leaves, it will not fit.
                 if let Some(w) = self.take(at) {
@@ -428,17 +454,17 @@ impl<'a> Engine<'a> {
                 }
                 continue;
             }
-            if self.bytes_with(at, windows) > self.memory {
-                self.sounds.make_room(&sound);
+            if first && self.bytes_with(at, to_hear) > self.memory {
+                self.make_room(&sound);
             }
-            if self.bytes_with(at, windows) <= self.memory {
+            if self.bytes_with(at, to_hear) <= self.memory {
                 return self.passing(at);
             }
-            // The first one's room is not given away again and again.
-            if at == 0 && waiting.passed >= PATIENCE {
+            // Room is not given away again and again before the first one has enough.
+            if first && passed >= PATIENCE {
                 return None;
             }
-            at += 1;
+            (at, first) = (at + 1, false);
         }
         None
     }
@@ -454,38 +480,34 @@ impl<'a> Engine<'a> {
         self.waiting.remove(at)
     }
 
-    /// Bytes of a question that is alone.
-    fn bytes_for(&self, ask: &Ask, windows: usize) -> u64 {
+    /// Bytes of a question that is alone; `to_hear`: windows of its sound, unless that was heard.
+    fn bytes_alone(&self, ask: &Ask, to_hear: Option<usize>) -> u64 {
+        let heard = match to_hear {
+            Some(windows) => self.sounds.bytes_to_hear(windows, self.element()),
+            None => self.sounds.bytes_now(&ask.sound),
+        };
         let (rows, tokens) = rows_of(ask);
-        self.heard_bytes(windows) + self.text_bytes(1, tokens) + self.text_bytes(rows, tokens)
+        heard + self.text_bytes(1, ask.prompt.len() as i64) + self.text_bytes(rows, tokens)
     }
 
-    /// Bytes of all that is there, and a question more whose sound is still to be heard.
-    fn bytes_with(&self, at: usize, windows: usize) -> u64 {
+    /// Bytes of all that is there, and of a question more.
+    fn bytes_with(&self, at: usize, to_hear: Option<usize>) -> u64 {
         let ask = &self.waiting[at].ask;
+        let now = self.sounds.bytes_now(&ask.sound);
+        let heard = to_hear.map_or(now, |windows| self.sounds.bytes_to_hear(windows, self.element()));
         let (rows, tokens) = rows_of(ask);
         let text = match rows {
             1 => self.rows.bytes_with(tokens),
             _ => self.rows.bytes() + self.text_bytes(rows, tokens),
         };
-        let heard = match windows {
-            0 => 0,
-            _ => self.heard_bytes(windows),
-        };
-        self.bytes() - self.rows.bytes() + text + heard + self.text_bytes(1, tokens)
-    }
-
-    /// Of a sound while it is heard: its features are there until its keys and values are.
-    fn heard_bytes(&self, windows: usize) -> u64 {
-        let (model, config) = (&self.model.model, &self.model.model.config);
-        let features = windows as i64 * config.encoder.tokens_per_window() * config.encoder.width() * 4;
-        model.heard_bytes(windows, self.element()) + features as u64
+        let prompt = self.text_bytes(1, ask.prompt.len() as i64);
+        self.bytes() - now - self.rows.bytes() + heard + text + prompt
     }
 
     fn text_bytes(&self, rows: usize, tokens: i64) -> u64 {
         let lm = self.model.model.config.lm.decoder();
         let token = 2 * lm.num_hidden_layers as i64 * lm.num_key_value_heads * lm.head_dim;
-        rows as u64 * (tokens * token) as u64 * self.element()
+        rows as u64 * (tokens.div_euclid(SLOT_STEP) + 1) as u64 * (SLOT_STEP * token) as u64 * self.element()
     }
 
     fn element(&self) -> u64 {

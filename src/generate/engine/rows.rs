@@ -240,6 +240,13 @@ impl Rows {
         Ok(steps)
     }
 
+    /// Gives back the room of sequences that have ended, where none is left.
+    pub(super) fn clear(&mut self) {
+        if self.rows.is_empty() {
+            self.slots.clear();
+        }
+    }
+
     /// Takes the sequences of a question out.
     pub(super) fn forget(&mut self, ticket: Ticket) {
         for i in (0..self.rows.len()).rev() {

@@ -8,6 +8,7 @@ use crate::model::flamingo::{Audio, Heard};
 use crate::model::lm::Cache;
 use crate::model::mode::Mode;
 use crate::model::parts::Precision;
+use crate::shapes::{MEL_BINS, WINDOW_FRAMES};
 use ndarray::{s, Array3};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,8 +25,6 @@ type Mel = Arc<Array3<f32>>;
 /// A sound as the LM's blocks see it.
 pub(super) struct Held {
     pub heard: Heard,
-    /// Of 10 s.
-    pub windows: usize,
     /// The prompt that was read last, and its keys and values: another one's beginning may be the same.
     pub read: RefCell<Option<(Vec<i64>, Cache)>>,
 }
@@ -140,13 +139,14 @@ impl<'a> Sounds<'a> {
         }
     }
 
-    /// Lets go of all that no text is written about, but of `sound`: what still has questions will be heard again.
+    /// Lets go of all that no text is written about, but of `sound` and what is half encoded: what still has questions will be heard
+    /// again.
     pub(super) fn make_room(&mut self, sound: &Sound) {
         self.evict_idle(0);
         for (other, entry) in &mut self.all {
             let unused = match &entry.state {
                 State::Held(held) => Rc::strong_count(held) == 1,
-                State::Mel(_) | State::Encoding { .. } => true,
+                State::Mel(_) => true,
                 _ => false,
             };
             if unused && other != sound {
@@ -182,6 +182,18 @@ impl<'a> Sounds<'a> {
         self.all.values().filter(early).count()
     }
 
+    /// Whether its decoding was not begun.
+    pub(super) fn unknown(&self, sound: &Sound) -> bool {
+        self.all
+            .get(sound)
+            .is_some_and(|e| matches!(e.state, State::Known))
+    }
+
+    /// Whether any is being decoded, so that [`Sounds::wait`] ends.
+    pub(super) fn decoding(&self) -> bool {
+        self.all.values().any(|e| matches!(e.state, State::Decoding))
+    }
+
     /// Takes what was decoded meanwhile.
     pub(super) fn poll(&mut self) {
         while let Ok((sound, mel)) = self.decoded.try_recv() {
@@ -215,14 +227,14 @@ impl<'a> Sounds<'a> {
         };
     }
 
-    /// Whether its turn may come now, and the windows that are still to be heard.
+    /// Whether its turn may come now.
     pub(super) fn turn(&self, sound: &Sound) -> Turn {
         match self.all.get(sound).map(|e| &e.state) {
             Some(State::Held(_)) => Turn::Held,
             Some(State::Failed(_)) => Turn::Failed,
             Some(State::Mel(mel)) => Turn::ToHear(mel.shape()[0]),
             Some(State::Silent(windows)) => Turn::ToHear(*windows),
-            Some(State::Encoding { mel, .. }) => Turn::ToHear(mel.shape()[0]),
+            Some(State::Encoding { .. }) => Turn::Encoding,
             Some(State::Known | State::Decoding) | None => Turn::No,
         }
     }
@@ -304,23 +316,47 @@ impl<'a> Sounds<'a> {
         let hear = || no_grad(|| model.hear_encoded(features, &audio, Mode::EVAL).by_head());
         let held = Rc::new(Held {
             heard: self.model.compute(self.precision, hear)?,
-            windows,
             read: RefCell::default(),
         });
         Ok((State::Held(held.clone()), Progress::Ready(held)))
     }
 
-    /// What all of them take, in bytes.
+    /// What all of them take, in bytes. Of sounds that were given, the mels are somebody else's.
     pub(super) fn bytes(&self) -> u64 {
-        let of = |e: &Entry| match &e.state {
-            State::Mel(mel) => bytes_of(mel),
-            State::Encoding { mel, features, .. } => {
-                bytes_of(mel) + features.iter().map(tensor_bytes).sum::<u64>()
-            }
-            State::Held(held) => held.bytes(),
-            _ => 0,
-        };
-        self.all.values().map(of).sum::<u64>() + self.silence.as_ref().map_or(0, tensor_bytes)
+        let all = self.all.iter().map(|(sound, entry)| bytes_of(sound, entry));
+        all.sum::<u64>() + self.silence.as_ref().map_or(0, tensor_bytes)
+    }
+
+    /// What one of them takes now, in bytes.
+    pub(super) fn bytes_now(&self, sound: &Sound) -> u64 {
+        self.all.get(sound).map_or(0, |entry| bytes_of(sound, entry))
+    }
+
+    /// What a sound of so many windows takes at most, while it is heard: its mel, its features twice, keys and values.
+    pub(super) fn bytes_to_hear(&self, windows: usize, element: u64) -> u64 {
+        let (model, config) = (&self.model.model, &self.model.model.config);
+        let features = windows as i64 * config.encoder.tokens_per_window() * config.encoder.width() * 4;
+        mel_bytes(windows) + 2 * features as u64 + model.heard_bytes(windows, element)
+    }
+}
+
+/// Of the mel of so many windows.
+pub(super) fn mel_bytes(windows: usize) -> u64 {
+    (windows * WINDOW_FRAMES * MEL_BINS * std::mem::size_of::<f32>()) as u64
+}
+
+fn bytes_of(sound: &Sound, entry: &Entry) -> u64 {
+    let mel_bytes = |mel: &Mel| match sound {
+        Sound::Given(_) => 0,
+        _ => mel_bytes(mel.shape()[0]),
+    };
+    match &entry.state {
+        State::Mel(mel) => mel_bytes(mel),
+        State::Encoding { mel, features, .. } => {
+            mel_bytes(mel) + features.iter().map(tensor_bytes).sum::<u64>()
+        }
+        State::Held(held) => held.bytes(),
+        _ => 0,
     }
 }
 
@@ -332,6 +368,8 @@ pub(super) enum Turn {
     Failed,
     /// So many windows are to be encoded.
     ToHear(usize),
+    /// Some of them were: it goes on before any other begins.
+    Encoding,
     /// At once.
     Held,
 }
@@ -342,10 +380,6 @@ fn piece(device: Device) -> usize {
         Device::Cpu => 2,
         _ => 16,
     }
-}
-
-fn bytes_of(mel: &Array3<f32>) -> u64 {
-    (mel.len() * std::mem::size_of::<f32>()) as u64
 }
 
 fn tensor_bytes(t: &Tensor) -> u64 {

@@ -16,7 +16,7 @@ pub mod rotary;
 mod slots;
 
 pub use decoder::{Cache, Config as DecoderConfig, Context, Decoder, DecoderLayer, Naming, Padding};
-pub(crate) use slots::Slots;
+pub(crate) use slots::{Slots, STEP as SLOT_STEP};
 
 use super::bounds::{Sizes, Wrong};
 use crate::error::{short, Result};

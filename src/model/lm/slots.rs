@@ -4,7 +4,7 @@ use super::decoder::{Cache, Config};
 use tch::{Device, Kind, Tensor};
 
 /// Room for a text grows by so many tokens.
-const STEP: i64 = 64;
+pub(crate) const STEP: i64 = 64;
 
 /// Rows of keys and values that lie in one place, so that one product reads the weights for all of them. A row is one text; those
 /// that are written on stand at the front.
@@ -88,6 +88,13 @@ impl Slots {
             }
         }
         self.lens.swap_remove(row);
+    }
+
+    /// Gives all room back.
+    pub(crate) fn clear(&mut self) {
+        self.layers.clear();
+        self.lens.clear();
+        (self.rows, self.capacity) = (0, 0);
     }
 
     fn grow(&mut self, rows: i64, capacity: i64) {
