@@ -81,7 +81,7 @@ pub(crate) struct LaunchArgs {
     /// Seconds that the others have to save and end when one has failed.
     #[arg(long, default_value_t = 300)]
     grace: u64,
-    /// What every rank runs: `train RECIPE …`.
+    /// What every rank runs: `train RECIPE …`, `eval RECIPE …`.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
@@ -95,10 +95,7 @@ pub(crate) struct ReportArgs {
 impl EvalArgs {
     pub(crate) fn run(&self) -> Result<()> {
         let place = Place::of_environment()?;
-        let mut recipe = self.recipe.load_for(place.as_ref().map_or(1, |p| p.world))?;
-        if place.as_ref().is_none_or(|p| p.rank == 0) {
-            parts::say(&recipe.notes);
-        }
+        let mut recipe = load_for(&self.recipe, place.as_ref())?;
         if let Some(section) = &mut recipe.eval {
             section.precision = self.arithmetic.precision.unwrap_or(section.precision);
             section.tf32 |= self.arithmetic.tf32;
@@ -130,6 +127,20 @@ impl ReportArgs {
 
 fn device(recipe: &Recipe) -> Result<Device> {
     device::of(&recipe.device)
+}
+
+/// The recipe of a verb that may be one of several ranks; of these the first says its notes.
+fn load_for(recipe: &RecipeArgs, place: Option<&Place>) -> Result<Recipe> {
+    let recipe = recipe.load_for(place.map_or(1, |p| p.world))?;
+    if place.is_none() {
+        note_alone(|name| std::env::var(name).ok())
+            .iter()
+            .for_each(|note| crate::say!("note: {note}"));
+    }
+    if place.is_none_or(|p| p.rank == 0) {
+        parts::say(&recipe.notes);
+    }
+    Ok(recipe)
 }
 
 fn missing(recipe: &Recipe, section: &str) -> Error {
@@ -287,15 +298,7 @@ impl JobArgs {
             None => Resume::No,
         };
         let place = Place::of_environment()?;
-        let recipe = self.recipe.load_for(place.as_ref().map_or(1, |p| p.world))?;
-        if place.is_none() {
-            note_alone(|name| std::env::var(name).ok())
-                .iter()
-                .for_each(|note| crate::say!("note: {note}"));
-        }
-        if place.as_ref().is_none_or(|p| p.rank == 0) {
-            parts::say(&recipe.notes);
-        }
+        let recipe = load_for(&self.recipe, place.as_ref())?;
         let task = Task {
             which: which.map_or_else(|| Which::of(&recipe), Ok)?,
             resume,
