@@ -20,7 +20,7 @@ impl Loaded {
             let what = format!("{name} {:?} {:?}\n", tensor.kind(), tensor.size());
             hasher.update(what.as_bytes());
             Item::Here(tensor).bytes(|piece| {
-                hasher.update_rayon(piece);
+                hasher.update(piece);
                 Ok(())
             })?;
         }
