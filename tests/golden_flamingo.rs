@@ -727,11 +727,15 @@ fn an_evaluation_in_bf16_asks_every_question() {
         "eval={sets: [test_order], windows: 3, max_new_tokens: 4, limit: 3}".to_owned(),
     ];
     let answers = |precision: &str| {
-        let changes = [&changes[..], &[format!("eval.precision={precision}")]].concat();
-        let recipe = af2::recipe_file::demo(&changes).unwrap();
-        let out = folder.path().join(precision);
-        eval::run(&recipe, recipe.eval.as_ref().unwrap(), &open(false), &out).unwrap();
-        af2::run::predictions::read(&out).unwrap()
+        let output = folder.path().join(precision);
+        let own = [
+            format!("eval.precision={precision}"),
+            format!("output={}", output.display()),
+        ];
+        let recipe = af2::recipe_file::demo(&[&changes[..], &own].concat()).unwrap();
+        let section = recipe.eval.as_ref().unwrap();
+        eval::run(&recipe, section, &open(false), &Ranks::alone(), false).unwrap();
+        af2::run::predictions::read(&af2::run::predictions::path(&output)).unwrap()
     };
     let (exact, fast) = (answers("fp32"), answers("amp_bf16"));
     assert_eq!((exact.len(), fast.len()), (6, 6), "each with its silence");

@@ -44,6 +44,10 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("af2 train recipes/demo.yaml", "minutes"),
     ("af2 eval recipes/demo.yaml", "needs the trained demo"),
     (
+        "af2 launch -n 2 -- eval recipes/demo.yaml",
+        "needs the trained demo; tests/evaluate.rs launches",
+    ),
+    (
         "af2 data read recipes/demo.yaml",
         "needs the demo's corpus; tests/data_loader.rs",
     ),

@@ -17,6 +17,7 @@ use std::path::Path;
 const FULL: &[&str] = &[
     "train.peak_tflops=312",
     "eval.limit=5",
+    "eval.memory=8000000000",
     "lm.optim.global_batch=32",
     "lm.optim.schedule_steps=600",
     "clap.optim.global_batch=24",

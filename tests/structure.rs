@@ -132,8 +132,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "eval",
         &[
-            "error", "fsutil", "progress", "dist", "metrics", "run", "data", "model", "load", "generate",
-            "recipe", "train",
+            "error", "shapes", "screen", "fsutil", "progress", "dist", "metrics", "run", "data", "load",
+            "generate", "recipe",
         ],
     ),
     (

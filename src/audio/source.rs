@@ -7,6 +7,11 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use unicode_normalization::UnicodeNormalization;
 
+/// A sound up to this size is read whole for its [fingerprint](Source::fingerprint)…
+const WHOLE: u64 = 256 << 10;
+/// …a larger one in so many pieces, from its first byte to its last.
+const PIECES: u64 = 16;
+
 /// A file of its own, or a stretch of another file such as a tar shard.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source {
@@ -57,6 +62,36 @@ impl Source {
         }
         Ok(hasher.finalize())
     }
+
+    /// Tells this sound from others, whatever it is called and wherever it lies, for the price of reading 256 KiB: a hash of its
+    /// size and, up to that size, of its bytes; of 16 pieces spread evenly over a larger one. A change of a few samples within a
+    /// large file of the same size can go unseen; an encoding, a loudness or a length that is another does not.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be read.
+    pub fn fingerprint(&self) -> Result<blake3::Hash> {
+        let io = |e| Error::io(&self.name, e);
+        let (mut file, begins, len) = match &self.container {
+            None => {
+                let file = open(&self.name)?;
+                let len = file.metadata().map_err(io)?.len();
+                (file, 0, len)
+            }
+            Some(Stretch { file, at, len }) => (open(file)?, *at, *len),
+        };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&len.to_le_bytes());
+        let (pieces, each) = match len <= WHOLE {
+            true => (1, len),
+            false => (PIECES, WHOLE / PIECES),
+        };
+        for piece in 0..pieces {
+            let at = u128::from(len - each) * u128::from(piece) / u128::from(PIECES - 1);
+            file.seek(SeekFrom::Start(begins + at as u64)).map_err(io)?;
+            hasher.update_reader((&mut file).take(each)).map_err(io)?;
+        }
+        Ok(hasher.finalize())
+    }
 }
 
 /// Opens a sound file: a regular one, for a sound is read from its middle and more than once.
@@ -102,4 +137,51 @@ fn other_form(path: &Path) -> Option<Error> {
             "another Unicode form is another name: rename it, for example: convmv -f utf8 -t utf8 {form} --notest FILE"
         )),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_sound_is_told_by_its_bytes_and_not_by_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path
+        };
+        let of = |path: &Path| Source::from(path).fingerprint().unwrap();
+        let noise = |n: usize| -> Vec<u8> { (0..n).map(|i| (i * i / 7 % 251) as u8).collect() };
+        for n in [0, 1, WHOLE as usize, WHOLE as usize + 1, 3_000_001] {
+            let bytes = noise(n);
+            let here = of(&write("a.wav", &bytes));
+            assert_eq!(here, of(&write("b.wav", &bytes)));
+            let held = [&[7; 5][..], &bytes, &[9; 3]].concat();
+            let stretch = Source {
+                name: "a.tar/b.wav".into(),
+                container: Some(Stretch {
+                    file: Arc::from(write("a.tar", &held)),
+                    at: 5,
+                    len: n as u64,
+                }),
+            };
+            assert_eq!(stretch.fingerprint().unwrap(), here);
+            for at in [0, n / 2, n.saturating_sub(1)].into_iter().filter(|at| *at < n) {
+                let mut other = bytes.clone();
+                other[at] ^= 1;
+                let seen = n < 3_000_000 || at != n / 2;
+                assert_eq!(of(&write("c.wav", &other)) != here, seen, "{n} {at}");
+            }
+            assert_ne!(of(&write("d.wav", &[&bytes[..], &[0]].concat())), here);
+        }
+        assert_eq!(
+            Source::from(folder.path().join("e.wav").as_path())
+                .fingerprint()
+                .unwrap_err()
+                .exit_code(),
+            3
+        );
+    }
 }

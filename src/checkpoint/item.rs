@@ -69,7 +69,7 @@ impl<'a> Item<'a> {
     }
 
     /// Its elements in order, as bytes, in pieces.
-    pub(super) fn bytes(&self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub(crate) fn bytes(&self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let flat = self.tensor()?.f_contiguous()?.f_view(-1)?;
         let width = flat.kind().elt_size_in_bytes();
         let (n, step) = (flat.numel(), PIECE / width);

@@ -16,13 +16,36 @@ const OWN: &[&str] = &[
     "data.ahead",
     "data.cache_mib",
     "train.peak_tflops",
+    "eval.slots",
+    "eval.memory",
 ];
 
 /// Of these it counts whether they are given.
 const PATHS: &[&str] = &["model.checkpoint", "model.lm", "model.clap", "model.base"];
 
-/// The run as keys and values.
+/// The training as keys and values.
 pub(crate) fn facts(recipe: &Recipe, which: Which, resume: &Resume, verify: bool) -> Result<Facts> {
+    let mut all = told(recipe)?;
+    all.push(("--job".into(), format!("{which:?}").to_lowercase()));
+    if let Resume::From(file) = resume {
+        let bytes = std::fs::metadata(file).map_or(0, |m| m.len());
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        all.push(("--resume".into(), format!("{name} of {bytes} bytes")));
+    }
+    if verify {
+        all.push(("--verify-resume".into(), "true".into()));
+    }
+    Ok(all)
+}
+
+/// The evaluation as keys and values. Which model is asked shows in its weights.
+pub(crate) fn evaluation(recipe: &Recipe) -> Result<Facts> {
+    let mut all = told(recipe)?;
+    all.push(("verb".into(), "eval".into()));
+    Ok(all)
+}
+
+fn told(recipe: &Recipe) -> Result<Facts> {
     let whole = serde_json::to_value(recipe)
         .map_err(|e| Error::recipe(&recipe.name, format!("cannot be written as keys and values: {e}")))?;
     let mut all = Facts::new();
@@ -39,15 +62,6 @@ pub(crate) fn facts(recipe: &Recipe, which: Which, resume: &Resume, verify: bool
         if key.starts_with("stages.") && key.ends_with(".from") && value != "null" && !stage(value) {
             *value = "a path".into();
         }
-    }
-    all.push(("--job".into(), format!("{which:?}").to_lowercase()));
-    if let Resume::From(file) = resume {
-        let bytes = std::fs::metadata(file).map_or(0, |m| m.len());
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        all.push(("--resume".into(), format!("{name} of {bytes} bytes")));
-    }
-    if verify {
-        all.push(("--verify-resume".into(), "true".into()));
     }
     Ok(all)
 }

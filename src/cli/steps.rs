@@ -3,18 +3,18 @@
 use super::parts::{self, ArithmeticArgs, RecipeArgs};
 use super::same;
 use crate::device;
-use crate::dist::{launch::Launch, note_alone, Place, Ranks};
+use crate::dist::{launch::Launch, note_alone, Facts, Place, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::score;
 use crate::ffi::kernels;
 use crate::preflight;
 use crate::progress::{self, Progress};
-use crate::recipe::Recipe;
+use crate::recipe::{EvalRecipe, Recipe};
 use crate::recipe_file;
 use crate::report;
 use crate::train::{Resume, Which};
 use crate::{cores, eval, load, lock, run, synth, train};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -30,8 +30,20 @@ pub(crate) struct EvalArgs {
     /// Score the predictions that are there, without a model.
     #[arg(long)]
     score_only: bool,
+    /// Go on with an evaluation of this model that did not end, or ask everything again.
+    #[arg(long, value_enum, default_value = "auto", conflicts_with = "score_only")]
+    resume: Unfinished,
     #[command(flatten)]
     arithmetic: ArithmeticArgs,
+}
+
+/// What becomes of the answers that an evaluation which did not end has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Unfinished {
+    /// Those of the same model to the same questions are taken as they are.
+    Auto,
+    /// They are thrown away.
+    Never,
 }
 
 /// How a job of a recipe is trained.
@@ -69,7 +81,7 @@ pub(crate) struct LaunchArgs {
     /// Seconds that the others have to save and end when one has failed.
     #[arg(long, default_value_t = 300)]
     grace: u64,
-    /// What every rank runs: `train RECIPE …`.
+    /// What every rank runs: `train RECIPE …`, `eval RECIPE …`.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
@@ -82,12 +94,23 @@ pub(crate) struct ReportArgs {
 
 impl EvalArgs {
     pub(crate) fn run(&self) -> Result<()> {
-        let mut recipe = self.recipe.load()?;
+        let place = Place::of_environment()?;
+        let mut recipe = load_for(&self.recipe, place.as_ref())?;
         if let Some(section) = &mut recipe.eval {
             section.precision = self.arithmetic.precision.unwrap_or(section.precision);
             section.tf32 |= self.arithmetic.tf32;
         }
-        evaluate(&recipe, self.checkpoint.as_deref(), self.score_only)
+        if !self.score_only {
+            let afresh = self.resume == Unfinished::Never;
+            return ask_as(place.as_ref(), &recipe, self.checkpoint.as_deref(), afresh);
+        }
+        section(&recipe)?;
+        // One is enough.
+        if place.is_some_and(|p| p.rank > 0) {
+            return Ok(());
+        }
+        let _held = lock::hold(&recipe.output, false)?;
+        score_run(&recipe.output)
     }
 }
 
@@ -104,6 +127,20 @@ impl ReportArgs {
 
 fn device(recipe: &Recipe) -> Result<Device> {
     device::of(&recipe.device)
+}
+
+/// The recipe of a verb that may be one of several ranks; of these the first says its notes.
+fn load_for(recipe: &RecipeArgs, place: Option<&Place>) -> Result<Recipe> {
+    let recipe = recipe.load_for(place.map_or(1, |p| p.world))?;
+    if place.is_none() {
+        note_alone(|name| std::env::var(name).ok())
+            .iter()
+            .for_each(|note| crate::say!("note: {note}"));
+    }
+    if place.is_none_or(|p| p.rank == 0) {
+        parts::say(&recipe.notes);
+    }
+    Ok(recipe)
 }
 
 fn missing(recipe: &Recipe, section: &str) -> Error {
@@ -167,11 +204,25 @@ struct Task {
 /// Trains as the rank in this place, or alone.
 fn train_as(place: Option<&Place>, recipe: &Recipe, task: &Task) -> Result<()> {
     task.which.in_recipe(recipe)?;
-    kernels::allow_tf32(recipe.train.tf32)?;
+    let same = |recipe: &Recipe| same::facts(recipe, task.which, &task.resume, task.verify);
+    as_rank(place, recipe, recipe.train.tf32, same, |ranks, device| {
+        run_as(recipe, ranks, device, task)
+    })
+}
+
+/// Does something as the rank in this place, or alone; all ranks must bring the `same`.
+fn as_rank(
+    place: Option<&Place>,
+    recipe: &Recipe,
+    tf32: bool,
+    same: impl FnOnce(&Recipe) -> Result<Facts>,
+    what: impl FnOnce(&Rc<Ranks>, Device) -> Result<()>,
+) -> Result<()> {
+    kernels::allow_tf32(tf32)?;
     let (ranks, device) = match place {
         None => (Ranks::alone(), device(recipe)?),
         Some(place) => {
-            let same = same::facts(recipe, task.which, &task.resume, task.verify)?;
+            let same = same(recipe)?;
             // A rank without one meets the others all the same, to tell them.
             let device = device::of_rank(&recipe.device, place.local);
             Ranks::join(place, device, Duration::from_secs(recipe.train.timeout), &same)?
@@ -182,7 +233,7 @@ fn train_as(place: Option<&Place>, recipe: &Recipe, task: &Task) -> Result<()> {
     if !ranks.first() {
         progress::set_quiet(true);
     }
-    let result = run_as(recipe, &ranks, device, task);
+    let result = what(&ranks, device);
     let result = result.map_err(|e| ranks.explain(e, 0).0);
     if let (Err(_), Ok(ranks)) = (&result, Rc::try_unwrap(ranks)) {
         ranks.abandon();
@@ -247,15 +298,7 @@ impl JobArgs {
             None => Resume::No,
         };
         let place = Place::of_environment()?;
-        let recipe = self.recipe.load_for(place.as_ref().map_or(1, |p| p.world))?;
-        if place.is_none() {
-            note_alone(|name| std::env::var(name).ok())
-                .iter()
-                .for_each(|note| crate::say!("note: {note}"));
-        }
-        if place.as_ref().is_none_or(|p| p.rank == 0) {
-            parts::say(&recipe.notes);
-        }
+        let recipe = load_for(&self.recipe, place.as_ref())?;
         let task = Task {
             which: which.map_or_else(|| Which::of(&recipe), Ok)?,
             resume,
@@ -278,27 +321,59 @@ impl LaunchArgs {
     }
 }
 
-/// Asks and scores.
-pub(crate) fn evaluate(recipe: &Recipe, checkpoint: Option<&Path>, score_only: bool) -> Result<()> {
-    let section = recipe.eval.as_ref().ok_or_else(|| missing(recipe, "eval"))?;
-    let _held = lock::hold(&recipe.output, false)?;
-    let predictions = run::predictions::path(&recipe.output);
-    if !score_only {
-        let folder = match (checkpoint, recipe.stages.last()) {
-            (Some(folder), _) => folder.to_path_buf(),
-            (None, Some(stage)) => recipe.stage_folder(&stage.name),
-            (None, None) => return Err(missing(recipe, "stages").hint("--checkpoint names a model")),
+/// Asks the last stage's model and scores.
+pub(crate) fn evaluate(recipe: &Recipe) -> Result<()> {
+    ask_as(Place::of_environment()?.as_ref(), recipe, None, false)
+}
+
+fn section(recipe: &Recipe) -> Result<&EvalRecipe> {
+    recipe.eval.as_ref().ok_or_else(|| missing(recipe, "eval"))
+}
+
+/// Asks and scores, as the rank in this place, or alone.
+fn ask_as(place: Option<&Place>, recipe: &Recipe, checkpoint: Option<&Path>, afresh: bool) -> Result<()> {
+    let tf32 = section(recipe)?.tf32;
+    as_rank(place, recipe, tf32, same::evaluation, |ranks, device| {
+        ranks.remedy("what it wrote last says why; the same command asks only what is left");
+        let _held = match ranks.first() {
+            true => Some(lock::hold(&recipe.output, ranks.again())?),
+            false => None,
         };
-        preflight::evaluation(recipe, &folder).result()?;
-        kernels::allow_tf32(section.tf32)?;
-        let mut model = load::open(&folder, &load::Options::new(device(recipe)?))?;
+        // What a launcher starts again has answers of its own.
+        ask(recipe, checkpoint, ranks, device, afresh && !ranks.again())?;
+        match ranks.first() {
+            true => score_run(&recipe.output),
+            false => Ok(()),
+        }
+    })
+}
+
+fn ask(
+    recipe: &Recipe,
+    checkpoint: Option<&Path>,
+    ranks: &Ranks,
+    device: Device,
+    afresh: bool,
+) -> Result<()> {
+    let folder = match (checkpoint, recipe.stages.last()) {
+        (Some(folder), _) => folder.to_path_buf(),
+        (None, Some(stage)) => recipe.stage_folder(&stage.name),
+        (None, None) => return Err(missing(recipe, "stages").hint("--checkpoint names a model")),
+    };
+    preflight::evaluation(recipe, &folder).result()?;
+    let mut model = load::open(&folder, &load::Options::new(device))?;
+    if ranks.first() {
         parts::say(&model.notes);
-        model.tokenizer.special_tokens = recipe.data.special_tokens_in_texts;
-        eval::run(recipe, section, &model, &predictions)?;
     }
-    let results = score::score(&run::predictions::read(&predictions)?)?;
-    results.write(&run::results::path(&recipe.output))?;
-    report_run(&recipe.output)
+    model.tokenizer.special_tokens = recipe.data.special_tokens_in_texts;
+    eval::run(recipe, section(recipe)?, &model, ranks, afresh)
+}
+
+/// Scores the predictions that are there.
+fn score_run(run: &Path) -> Result<()> {
+    let results = score::score(&run::predictions::read(&run::predictions::path(run))?)?;
+    results.write(&run::results::path(run))?;
+    report_run(run)
 }
 
 /// Prints the table; writes table.md and curves.svg.

@@ -69,6 +69,11 @@ impl Clip {
         }
     }
 
+    /// Tells its sound from others, wherever that lies: see [`Source::fingerprint`].
+    pub(crate) fn fingerprint(&self) -> Result<blake3::Hash> {
+        self.source.fingerprint().map_err(nearby::hinted)
+    }
+
     /// Reads, resamples and cuts.
     ///
     /// # Shapes

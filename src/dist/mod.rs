@@ -12,6 +12,7 @@ pub(crate) mod machine;
 mod meeting;
 mod place;
 mod share;
+mod watch;
 mod words;
 
 pub(crate) use agreement::flatten;
@@ -61,6 +62,8 @@ pub struct Ranks {
     /// How often the ranks have compared what they go by.
     compared: Cell<usize>,
     timeout: Duration,
+    /// What helps where a rank is gone.
+    remedy: Cell<&'static str>,
 }
 
 impl Ranks {
@@ -77,6 +80,7 @@ impl Ranks {
             machines: Machines::alone(),
             compared: Cell::default(),
             timeout: Duration::ZERO,
+            remedy: Cell::new(RESUME),
         }
     }
 
@@ -119,6 +123,7 @@ impl Ranks {
             machines: met.machines,
             compared: Cell::default(),
             timeout,
+            remedy: Cell::new(RESUME),
         };
         Ok((ranks, device))
     }
@@ -174,6 +179,11 @@ impl Ranks {
         self.rank == 0
     }
 
+    /// What an error of a rank that is gone tells to do, where it is not to train on.
+    pub(crate) fn remedy(&self, words: &'static str) {
+        self.remedy.set(words);
+    }
+
     /// Whether the launcher has started the run again: the same on all ranks.
     pub fn again(&self) -> bool {
         self.store
@@ -201,12 +211,12 @@ impl Ranks {
         };
         let count = values.len();
         if count > SHORT {
-            self.join_short(group, &mut [], count, how)?;
+            self.message(group, &mut [], count, how)?;
             let all = Tensor::from_slice(values);
             lost(group.all_reduce(&[all.shallow_clone()], how))?;
             all.copy_data(values, count);
         } else {
-            self.join_short(group, values, count, how)?;
+            self.message(group, values, count, how)?;
         }
         let now = Instant::now();
         if let Some(before) = self.together.replace(Some(now)) {
@@ -215,36 +225,8 @@ impl Ranks {
         Ok(())
     }
 
-    /// One message of a fixed length, as Gloo ends the process where they differ. Two of its numbers show whether all ranks
-    /// mean `count`.
-    fn join_short(&self, group: &ProcessGroup, values: &mut [f64], count: usize, how: Reduce) -> Result<()> {
-        let n = count as f64;
-        let mut all = [0.0; SHORT + 2];
-        all[..values.len()].copy_from_slice(values);
-        (all[SHORT], all[SHORT + 1]) = match how {
-            Reduce::Sum => (n, n * n),
-            Reduce::Max => (n, -n),
-        };
-        let message = Tensor::from_slice(&all);
-        lost(group.all_reduce(&[message.shallow_clone()], how))?;
-        message.copy_data(&mut all, SHORT + 2);
-        let (first, second) = (all[SHORT], all[SHORT + 1]);
-        let same = match how {
-            // Of numbers with this sum the squares' sum is least where all are equal.
-            Reduce::Sum => first * first == self.world as f64 * second,
-            Reduce::Max => first == -second,
-        };
-        if !same {
-            return Err(Error::Ranks {
-                message: format!(
-                    "rank {}: the ranks are not at the same place: this one has {count} numbers to share, another has not",
-                    self.rank
-                ),
-                hint: Some("do all read the same files, and run the same program?".into()),
-            });
-        }
-        values.copy_from_slice(&all[..values.len()]);
-        Ok(())
+    fn message(&self, group: &ProcessGroup, values: &mut [f64], count: usize, how: Reduce) -> Result<()> {
+        message(group, (self.rank, self.world), values, count, how)
     }
 
     /// The first rank's numbers, for all.
@@ -397,8 +379,8 @@ impl Ranks {
             message: format!("rank {}, step {step}: {what} ({})", self.rank, short(&error)),
             hint: Some(
                 match own.join(" ").contains("NCCL") || error.to_string().contains("NCCL") {
-                    true => format!("{RESUME}; {NCCL}"),
-                    false => RESUME.into(),
+                    true => format!("{}; {NCCL}", self.remedy.get()),
+                    false => self.remedy.get().into(),
                 },
             ),
         };
@@ -422,6 +404,43 @@ impl Ranks {
     pub(crate) fn barrier(&self) -> Result<()> {
         self.sum(&mut [0.0])
     }
+}
+
+/// One message of a fixed length, as Gloo ends the process where they differ. Two of its numbers show whether all ranks mean
+/// `count`.
+fn message(
+    group: &ProcessGroup,
+    (rank, world): (usize, usize),
+    values: &mut [f64],
+    count: usize,
+    how: Reduce,
+) -> Result<()> {
+    let n = count as f64;
+    let mut all = [0.0; SHORT + 2];
+    all[..values.len()].copy_from_slice(values);
+    (all[SHORT], all[SHORT + 1]) = match how {
+        Reduce::Sum => (n, n * n),
+        Reduce::Max => (n, -n),
+    };
+    let message = Tensor::from_slice(&all);
+    lost(group.all_reduce(&[message.shallow_clone()], how))?;
+    message.copy_data(&mut all, SHORT + 2);
+    let (first, second) = (all[SHORT], all[SHORT + 1]);
+    let same = match how {
+        // Of numbers with this sum the squares' sum is least where all are equal.
+        Reduce::Sum => first * first == world as f64 * second,
+        Reduce::Max => first == -second,
+    };
+    if !same {
+        return Err(Error::Ranks {
+            message: format!(
+                "rank {rank}: the ranks are not at the same place: this one has {count} numbers to share, another has not"
+            ),
+            hint: Some("do all read the same files, and run the same program?".into()),
+        });
+    }
+    values.copy_from_slice(&all[..values.len()]);
+    Ok(())
 }
 
 /// Asks the store; none where it fails, or does not answer: its host may be frozen, and a request has no timeout of its own.

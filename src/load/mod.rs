@@ -4,6 +4,7 @@
 //! `af2.yaml` with the few sizes that tensors do not tell.
 
 pub mod convert;
+mod identity;
 mod language_model;
 mod report;
 

@@ -256,6 +256,12 @@ pub struct EvalRecipe {
     /// As `train.tf32`.
     #[serde(default)]
     pub tf32: bool,
+    /// Most questions that are answered together. Changes no answer.
+    #[serde(default = "slots")]
+    pub slots: usize,
+    /// Most bytes of what is heard and what is written, the model apart; without it a share of what the device has. Changes no
+    /// answer.
+    pub memory: Option<u64>,
 }
 
 fn one() -> u64 {
@@ -284,6 +290,9 @@ fn cache_mib() -> usize {
 }
 fn max_new_tokens() -> usize {
     256
+}
+fn slots() -> usize {
+    8
 }
 fn yes() -> bool {
     true

@@ -166,6 +166,8 @@ const RANGES: &[(&str, Range)] = &[
     ("eval.windows", range(1.0, 4096.0)),
     ("eval.max_new_tokens", range(1.0, 65536.0)),
     ("eval.limit", range(1.0, STEPS)),
+    ("eval.slots", range(1.0, 1024.0)),
+    ("eval.memory", range(1048576.0, 1e15).hint("bytes: 8000000000 are 8 GB")),
 ];
 
 /// The same under every `optim`.

@@ -10,6 +10,7 @@
 //! skipped.jsonl              items that could not be used
 //! nonfinite.jsonl            steps that moved nothing
 //! verify-resume/             what `af2 train --verify-resume` compares
+//! predictions.partial/       the answers of an evaluation that is not done
 //! predictions.jsonl  results.json  table.md  curves*.svg
 //! run.lock                   who has the folder, while a run has it
 //! ```
@@ -21,6 +22,7 @@ pub(crate) mod begun;
 pub(crate) mod done;
 pub(crate) mod environment;
 pub mod events;
+pub(crate) mod journal;
 pub(crate) mod lock;
 pub(crate) mod nonfinite;
 pub mod predictions;

@@ -43,7 +43,8 @@ pub struct Prediction {
     /// The audio was replaced by silence.
     #[serde(default)]
     pub control: bool,
-    /// Time from the question to the last token.
+    /// Time from when the question was handed to the decoding engine to its last token. The engine answers several questions at
+    /// once and hears a clip once for all of them, so that these overlap: their sum is no run's time.
     #[serde(default)]
     pub seconds: f64,
 }
@@ -64,42 +65,60 @@ impl Prediction {
 /// # Errors
 /// The first line, counted from 1, that is not a prediction, with what is wrong with it.
 pub fn read(path: &Path) -> Result<Vec<Prediction>> {
-    let io = |e| Error::io(path, e);
-    let mut reader = BufReader::new(open_regular(path)?);
     let mut predictions = Vec::new();
-    let mut line = Vec::new();
-    for number in 1.. {
-        let bad =
-            |expected: &str, found: String| Err(Error::data(path, format!("line {number}"), expected, found));
-        line.clear();
-        // One byte more than allowed tells a long line from the longest.
-        let mut bounded = (&mut reader).take(MOST_LINE_BYTES + 1);
-        match bounded.read_until(b'\n', &mut line).map_err(io)? {
-            0 => break,
-            n if n as u64 > MOST_LINE_BYTES => {
-                return bad(&format!("at most {MOST_LINE_BYTES} bytes"), "more".into());
-            }
-            _ if line.trim_ascii().is_empty() => continue,
-            _ => {}
+    lines(path, |place, line| {
+        if line.trim_ascii().is_empty() {
+            return Ok(());
         }
-        if let Some(says) = lfs_pointer(&line).filter(|_| number == 1) {
+        if let Some(says) = lfs_pointer(line).filter(|_| place == "line 1") {
             return Err(lfs_error(path, &says));
         }
         // What some editors put before the first line.
-        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&line);
-        version::check(line, VERSION, path, &format!("line {number}"))?;
-        let prediction: Prediction = match serde_json::from_slice(line) {
-            Ok(prediction) => prediction,
-            Err(e) => return bad("a prediction as JSON", e.to_string()),
-        };
+        let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
+        version::check(line, VERSION, path, place)?;
+        let prediction: Prediction = serde_json::from_slice(line)
+            .map_err(|e| Error::data(path, place, "a prediction as JSON", e.to_string()))?;
         match prediction.chance {
-            Some(chance) if !(0.0..=1.0).contains(&chance) => {
-                return bad("a chance from 0 to 1", chance.to_string());
+            Some(chance) if !(0.0..=1.0).contains(&chance) => Err(Error::data(
+                path,
+                place,
+                "a chance from 0 to 1",
+                chance.to_string(),
+            )),
+            _ => {
+                predictions.push(prediction);
+                Ok(())
             }
-            _ => predictions.push(prediction),
+        }
+    })?;
+    Ok(predictions)
+}
+
+/// Every line with its end, where it has one, and its number in words, from 1.
+///
+/// # Errors
+/// One that is too long; those of `each`.
+pub(super) fn lines(path: &Path, mut each: impl FnMut(&str, &[u8]) -> Result<()>) -> Result<()> {
+    let mut reader = BufReader::new(open_regular(path)?);
+    let mut line = Vec::new();
+    for number in 1.. {
+        let place = format!("line {number}");
+        line.clear();
+        // One byte more than allowed tells a long line from the longest.
+        let mut bounded = (&mut reader).take(MOST_LINE_BYTES + 1);
+        match bounded
+            .read_until(b'\n', &mut line)
+            .map_err(|e| Error::io(path, e))?
+        {
+            0 => break,
+            n if n as u64 > MOST_LINE_BYTES => {
+                let expected = format!("at most {MOST_LINE_BYTES} bytes");
+                return Err(Error::data(path, place, expected, "more"));
+            }
+            _ => each(&place, &line)?,
         }
     }
-    Ok(predictions)
+    Ok(())
 }
 
 /// An answer for tests.

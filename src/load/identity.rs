@@ -1,0 +1,36 @@
+//! What tells one model from another.
+
+use super::Loaded;
+use crate::checkpoint::Item;
+use crate::error::{Error, Result};
+
+impl Loaded {
+    /// Of all that a model's answers come from: names, dtypes, sizes and values of its tensors as they were loaded, its
+    /// configuration, its tokenizer. Another folder or file form with the same contents has the same.
+    ///
+    /// Of the values and not of a file's size and time, which a copy keeps although its contents are others, and which change
+    /// where these do not. Costs a pass over the weights, less than reading them did. To be asked before [`Loaded::ask_in`].
+    ///
+    /// # Errors
+    /// A device that does not give a tensor back.
+    pub(crate) fn identity(&self) -> Result<blake3::Hash> {
+        let mut hasher = blake3::Hasher::new();
+        for (name, entry) in self.params.iter() {
+            let tensor = entry.tensor.detach();
+            let what = format!("{name} {:?} {:?}\n", tensor.kind(), tensor.size());
+            hasher.update(what.as_bytes());
+            Item::Here(tensor).bytes(|piece| {
+                hasher.update(piece);
+                Ok(())
+            })?;
+        }
+        let config = serde_json::to_string(&self.model.config).map_err(|e| {
+            Error::checkpoint(&self.llm, "sizes", "something that JSON can say", e.to_string())
+        })?;
+        for text in [config, self.tokenizer.to_json()?] {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+        Ok(hasher.finalize())
+    }
+}
