@@ -14,36 +14,32 @@ const SLOWEST: u64 = 16 * 1024;
 
 /// All of it, at most `most` bytes.
 pub(super) async fn read(body: Body, most: usize) -> Result<Vec<u8>, Refusal> {
-    let large = |found: u64| {
-        let message = format!("the body: expected at most {most} bytes, found {found} or more");
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-            .hint("send less of the sound, or mp3 or flac; `af2 serve --max-body` takes more")
-    };
     let said = body.size_hint().lower();
-    if said > most as u64 {
-        return Err(large(said));
-    }
-    let mut all = Vec::new();
     let mut chunks = Chunks::new(body);
-    while let Some(chunk) = chunks.next().await? {
-        if all.len() + chunk.len() > most {
-            return Err(large((all.len() + chunk.len()) as u64));
+    let mut all = Vec::new();
+    let mut found = said;
+    if said <= most as u64 {
+        loop {
+            let Some(chunk) = chunks.next().await? else {
+                return Ok(all);
+            };
+            if all.len() + chunk.len() > most {
+                found = (all.len() + chunk.len()) as u64;
+                break;
+            }
+            all.extend_from_slice(&chunk);
         }
-        all.extend_from_slice(&chunk);
     }
-    Ok(all)
+    drop(all);
+    chunks.drain(most).await;
+    let message = format!("the body: expected at most {most} bytes, found {found} or more");
+    Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+        .hint("send less of the sound, or mp3 or flac; `af2 serve --max-body` takes more"))
 }
 
-/// Takes what still comes, and forgets it: a client that is cut off while it writes does not read why.
+/// Takes what still comes, up to `most` bytes, and forgets it: a client that is cut off while it writes does not read why.
 pub(super) async fn drain(body: Body, most: usize) {
-    let mut left = most;
-    let mut chunks = Chunks::new(body);
-    while let Ok(Some(chunk)) = chunks.next().await {
-        if chunk.len() > left {
-            return;
-        }
-        left -= chunk.len();
-    }
+    Chunks::new(body).drain(most).await;
 }
 
 struct Chunks {
@@ -58,6 +54,16 @@ impl Chunks {
             data: body.into_data_stream(),
             begun: Instant::now(),
             bytes: 0,
+        }
+    }
+
+    async fn drain(mut self, most: usize) {
+        let mut left = most;
+        while let Ok(Some(chunk)) = self.next().await {
+            match left.checked_sub(chunk.len()) {
+                Some(less) => left = less,
+                None => return,
+            }
         }
     }
 

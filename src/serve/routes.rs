@@ -228,7 +228,10 @@ async fn ask(
     until: Instant,
 ) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
-    is_json(&parts.headers)?;
+    if let Err(refusal) = is_json(&parts.headers) {
+        body::drain(body, house.settings.max_body).await;
+        return Err(refusal);
+    }
     let body = body::read(body, house.settings.max_body).await?;
     if house.stopping.load(Relaxed) {
         return Err(Refusal::stopping());
