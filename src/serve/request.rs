@@ -19,7 +19,7 @@ const MOST_ANSWERS: u64 = 128;
 const NEW_TOKENS: usize = 256;
 
 /// Fields that change no answer here.
-const HARMLESS: [&str; 9] = [
+const HARMLESS: [&str; 8] = [
     "user",
     "metadata",
     "store",
@@ -28,7 +28,6 @@ const HARMLESS: [&str; 9] = [
     "prompt_cache_key",
     "prompt_cache_retention",
     "parallel_tool_calls",
-    "return_token_ids",
 ];
 /// Fields of what this server does not do, and whether their value asks for it.
 const NEUTRAL: [(&str, fn(&Value) -> bool, &str); 18] = [
