@@ -29,8 +29,10 @@ const HARMLESS: [&str; 8] = [
     "prompt_cache_retention",
     "parallel_tool_calls",
 ];
+/// Whether a value asks for nothing.
+type Neutral = fn(&Value) -> bool;
 /// Fields of what this server does not do, and whether their value asks for it.
-const NEUTRAL: [(&str, fn(&Value) -> bool, &str); 18] = [
+const NEUTRAL: [(&str, Neutral, &str); 18] = [
     ("frequency_penalty", zero, "0: there is repetition_penalty"),
     ("presence_penalty", zero, "0: there is repetition_penalty"),
     ("logit_bias", empty, "none"),

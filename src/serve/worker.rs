@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::mpsc::{error::TryRecvError, Receiver, UnboundedSender};
+use tokio::sync::mpsc::{Receiver, UnboundedSender};
 
 /// Faults of the engine in a row, after which it is not tried again.
 const MOST_FAULTS: u32 = 3;
@@ -148,11 +148,8 @@ impl Worker<'_> {
                 };
                 self.take(job);
             }
-            loop {
-                match jobs.try_recv() {
-                    Ok(job) => self.take(job),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-                }
+            while let Ok(job) = jobs.try_recv() {
+                self.take(job);
             }
             self.forget_the_gone();
             self.show();
