@@ -89,6 +89,8 @@ pub mod report;
 
 mod gpu_check;
 
+pub mod serve;
+
 pub mod cli;
 
 pub mod prelude;

@@ -55,6 +55,12 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("af2 doctor", "what it says is the machine's; tests/doctor.rs"),
     ("make gpu-check", "a GPU; tests/gpu_check.rs runs it on the CPU"),
     ("LD_LIBRARY_PATH=$(python3", "a GPU"),
+    // Until a signal.
+    ("af2 serve", "runs until it is told to end; tests/serve.rs"),
+    (
+        "curl",
+        "a server; tests/serve.rs, and tests/interop.rs with real clients",
+    ),
     // Other programs.
     ("hf download", "network"),
     ("torchrun", "machines; tests/training.rs under make test-interop"),
@@ -198,7 +204,7 @@ fn commands() -> Vec<Line> {
     for (page, text) in pages() {
         for block in blocks(&page, &text) {
             // Every fence says what it holds, so that no command hides in one that says nothing.
-            let kinds = ["sh", "text", "yaml", "json", "rust", "toml"];
+            let kinds = ["sh", "text", "yaml", "json", "rust", "toml", "python", "js"];
             assert!(
                 kinds.contains(&block.kind.as_str()),
                 "{}: `{}` is none of {kinds:?}",

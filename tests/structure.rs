@@ -163,6 +163,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "serve",
+        &[
+            "error", "panics", "screen", "cores", "ffi", "dist", "data", "text", "load", "generate",
+        ],
+    ),
+    (
         "cli",
         &[
             "error",
@@ -197,6 +203,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "eval",
             "doctor",
             "gpu_check",
+            "serve",
         ],
     ),
     (

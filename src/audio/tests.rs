@@ -235,3 +235,29 @@ fn seeking_finds_the_same_samples_as_reading_on() {
         }
     }
 }
+
+#[test]
+fn a_sound_in_memory_is_that_of_its_file() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/wavs");
+    let mut sounds = 0;
+    for file in std::fs::read_dir(golden).unwrap() {
+        let path = file.unwrap().path();
+        let bytes: std::sync::Arc<[u8]> = std::fs::read(&path).unwrap().into();
+        let mp3 = path.extension().is_some_and(|e| e == "mp3");
+        for at in [span(0.0, 30.0), span(0.5, 1.0)] {
+            let (on_disk, in_memory) = (load(&path, at), load_bytes("the sound".as_ref(), &bytes, mp3, at));
+            match (on_disk, in_memory) {
+                (Ok(one), Ok(other)) => assert!(one == other, "{}", path.display()),
+                (Err(one), Err(other)) => {
+                    let expected = one.to_string().replace(&path.display().to_string(), "the sound");
+                    assert_eq!(other.to_string(), expected);
+                }
+                _ => panic!("{}: only one of the two", path.display()),
+            }
+            sounds += 1;
+        }
+    }
+    assert!(sounds > 10, "{sounds}");
+    let e = load_bytes("the sound".as_ref(), &Vec::new().into(), false, span(0.0, 1.0)).unwrap_err();
+    assert_eq!(e.to_string(), "the sound: expected a sound file, found 0 bytes");
+}

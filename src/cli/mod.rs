@@ -12,6 +12,7 @@ mod parts;
 mod plan;
 mod recipe;
 mod same;
+mod serve;
 mod steps;
 mod trace;
 
@@ -64,6 +65,8 @@ enum Verb {
     Report(steps::ReportArgs),
     /// Answer a question about a sound file, or many of them.
     Generate(generate::GenerateArgs),
+    /// Answer questions over HTTP, in the form of OpenAI's chat completions.
+    Serve(serve::ServeArgs),
     /// What a recipe costs, before anything runs: memory, steps, FLOPs, time.
     Plan(plan::PlanArgs),
     /// What this machine offers a run: CUDA, cores, memory, disk; each thing ok, slow or broken.
@@ -90,7 +93,7 @@ impl Verb {
     fn computes(&self) -> bool {
         match self {
             Verb::Demo(_) | Verb::Lm(_) | Verb::Clap(_) | Verb::Train(_) | Verb::Eval(_) => true,
-            Verb::Generate(_) | Verb::Trace(_) => true,
+            Verb::Generate(_) | Verb::Serve(_) | Verb::Trace(_) => true,
             // It measures what those would have.
             Verb::Doctor(_) => true,
             Verb::GpuCheck(args) => args.computes(),
@@ -149,6 +152,7 @@ fn run(verb: &Verb, threads: Option<usize>) -> Result<i32> {
         Verb::Eval(args) => args.run(),
         Verb::Report(args) => args.run(),
         Verb::Generate(args) => generate::run(args),
+        Verb::Serve(args) => serve::run(args),
         Verb::Plan(args) => args.run(),
         Verb::Doctor(args) => return args.run(threads),
         Verb::GpuCheck(args) => return args.run(),
