@@ -383,7 +383,7 @@ fn torchrun_starts_a_run_again_on_two_nodes() {
 fn a_hung_rank_is_named_within_the_timeout() {
     let run = Run::new();
     run.recipe(&STAGE.replace("steps: 10", "steps: 400"));
-    let mut child = run.command(2, "hung", &["train.timeout=15"]).spawn().unwrap();
+    let mut child = run.command(2, "hung", &["train.timeout=10"]).spawn().unwrap();
     run.wait_for("hung", 5, &mut child);
     let hung = ranks_of(&child, 2)[1];
     let since = Instant::now();
