@@ -102,79 +102,90 @@ fn items(line: &Value) -> Vec<String> {
 
 #[test]
 fn every_rank_goes_on_after_a_kill_with_exactly_the_remaining_items() {
-    let (a, b) = (lengths(37), lengths(20));
-    for (stage, mixing) in [("", "seeded"), (BUDGET, "seeded"), ("", "reference")] {
-        let d = data(&[("a", 1.0, &a), ("b", 1.5, &b)], stage);
-        let mixing = format!("data.order={mixing}");
-        for world in 1..=3usize {
-            let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-            let mut rounds = Vec::new();
-            for rank in 0..world {
-                let ranks = ["--rank", &rank.to_string(), "--world", &world.to_string()].map(str::to_owned);
-                let whole = format!("whole-{rank}");
-                let more = ["--epochs", "2", "--list", &d.path(&whole), &mixing].map(str::to_owned);
-                let all: Vec<&str> = more.iter().chain(&ranks).map(String::as_str).collect();
-                let (code, _, err) = d.read(&all);
-                assert_eq!(code, 0, "{err}");
-                let expected = d.list(&whole);
-                rounds.push(expected.len());
-                for item in expected.iter().flat_map(items) {
-                    *seen.entry(item).or_default() += 1;
-                }
-                // Killed a few times at whatever moment, then left to end.
-                let (cursor, list) = (format!("cursor-{rank}"), format!("list-{rank}"));
-                let more = [
-                    "--epochs",
-                    "2",
-                    "--cursor",
-                    &d.path(&cursor),
-                    "--list",
-                    &d.path(&list),
-                    &mixing,
-                ];
-                let more: Vec<&str> = more
-                    .iter()
-                    .copied()
-                    .chain(ranks.iter().map(String::as_str))
-                    .collect();
-                let mut read = Vec::new();
-                for wait in [1usize, 4, 9, usize::MAX] {
-                    let before = Cursor::read(Path::new(&d.path(&cursor))).unwrap();
-                    fs::remove_file(d.path(&list)).ok();
-                    let ended = run_until(&d, &more, &list, wait);
-                    let after = Cursor::read(Path::new(&d.path(&cursor))).unwrap();
-                    // What was done when the cursor was last written; a batch behind it is done again.
-                    for line in d.list(&list) {
-                        let at: Cursor = serde_json::from_value(line["after"].clone()).unwrap();
-                        if (at.epoch, at.batches) <= (after.epoch, after.batches) {
-                            read.push(line);
-                        }
+    goes_on_after_kills("", "seeded");
+}
+
+#[test]
+fn every_rank_goes_on_after_a_kill_with_batches_by_a_budget() {
+    goes_on_after_kills(BUDGET, "seeded");
+}
+
+#[test]
+fn every_rank_goes_on_after_a_kill_in_the_references_order() {
+    goes_on_after_kills("", "reference");
+}
+
+fn goes_on_after_kills(stage: &str, mixing: &str) {
+    let d = data(&[("a", 1.0, &lengths(37)), ("b", 1.5, &lengths(20))], stage);
+    let mixing = format!("data.order={mixing}");
+    for world in 1..=3usize {
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        let mut rounds = Vec::new();
+        for rank in 0..world {
+            let ranks = ["--rank", &rank.to_string(), "--world", &world.to_string()].map(str::to_owned);
+            let whole = format!("whole-{rank}");
+            let more = ["--epochs", "2", "--list", &d.path(&whole), &mixing].map(str::to_owned);
+            let all: Vec<&str> = more.iter().chain(&ranks).map(String::as_str).collect();
+            let (code, _, err) = d.read(&all);
+            assert_eq!(code, 0, "{err}");
+            let expected = d.list(&whole);
+            rounds.push(expected.len());
+            for item in expected.iter().flat_map(items) {
+                *seen.entry(item).or_default() += 1;
+            }
+            // Killed a few times at whatever moment, then left to end.
+            let (cursor, list) = (format!("cursor-{rank}"), format!("list-{rank}"));
+            let more = [
+                "--epochs",
+                "2",
+                "--cursor",
+                &d.path(&cursor),
+                "--list",
+                &d.path(&list),
+                &mixing,
+            ];
+            let more: Vec<&str> = more
+                .iter()
+                .copied()
+                .chain(ranks.iter().map(String::as_str))
+                .collect();
+            let mut read = Vec::new();
+            for wait in [1usize, 4, 9, usize::MAX] {
+                let before = Cursor::read(Path::new(&d.path(&cursor))).unwrap();
+                fs::remove_file(d.path(&list)).ok();
+                let ended = run_until(&d, &more, &list, wait);
+                let after = Cursor::read(Path::new(&d.path(&cursor))).unwrap();
+                // What was done when the cursor was last written; a batch behind it is done again.
+                for line in d.list(&list) {
+                    let at: Cursor = serde_json::from_value(line["after"].clone()).unwrap();
+                    if (at.epoch, at.batches) <= (after.epoch, after.batches) {
+                        read.push(line);
                     }
-                    assert!((after.epoch, after.batches) >= (before.epoch, before.batches));
-                    assert!(ended || wait < usize::MAX);
                 }
-                assert_eq!(read, expected, "rank {rank} of {world}, {mixing} {stage}");
-                for file in [whole, cursor, list] {
-                    fs::remove_file(d.path(&file)).ok();
-                }
+                assert!((after.epoch, after.batches) >= (before.epoch, before.batches));
+                assert!(ended || wait < usize::MAX);
             }
-            assert!(
-                rounds.iter().all(|r| *r == rounds[0]),
-                "as many batches for each rank"
-            );
-            let (all, twice) = (2 * 37 + 2 * 30, seen.values().sum::<usize>());
-            match mixing.as_str() {
-                // DistributedSampler fills up both epochs to a multiple of the ranks.
-                "data.order=reference" => {
-                    assert_eq!(twice, 2 * (67usize.next_multiple_of(world)), "{world} ranks")
-                }
-                _ => assert_eq!(twice, all, "{world} ranks"),
+            assert_eq!(read, expected, "rank {rank} of {world}, {mixing} {stage}");
+            for file in [whole, cursor, list] {
+                fs::remove_file(d.path(&file)).ok();
             }
-            let of_a = seen.iter().filter(|(name, _)| name.contains("/a/"));
-            if !mixing.contains("reference") {
-                // Two epochs of weight 1: each item twice, whatever the ranks.
-                assert!(of_a.clone().all(|(_, n)| *n == 2) && of_a.count() == 37);
+        }
+        assert!(
+            rounds.iter().all(|r| *r == rounds[0]),
+            "as many batches for each rank"
+        );
+        let (all, twice) = (2 * 37 + 2 * 30, seen.values().sum::<usize>());
+        match mixing.as_str() {
+            // DistributedSampler fills up both epochs to a multiple of the ranks.
+            "data.order=reference" => {
+                assert_eq!(twice, 2 * (67usize.next_multiple_of(world)), "{world} ranks")
             }
+            _ => assert_eq!(twice, all, "{world} ranks"),
+        }
+        let of_a = seen.iter().filter(|(name, _)| name.contains("/a/"));
+        if !mixing.contains("reference") {
+            // Two epochs of weight 1: each item twice, whatever the ranks.
+            assert!(of_a.clone().all(|(_, n)| *n == 2) && of_a.count() == 37);
         }
     }
 }

@@ -250,57 +250,63 @@ fn weights(run: &Path) -> Vec<(String, Tensor)> {
 }
 
 /// With the LM frozen and trained, in float32 and in bf16 with checkpointing; a run that lost its second half goes on to the
-/// same bits.
+/// same bits. The families beside each other.
 #[test]
 fn every_family_trains_resumes_and_answers() {
+    std::thread::scope(|scope| {
+        for family in FAMILIES {
+            scope.spawn(move || trains_resumes_and_answers(family));
+        }
+    });
+}
+
+fn trains_resumes_and_answers(family: &str) {
     let hears = "audio_transformer, cross_attention, embeddings";
     let all = "audio_transformer, cross_attention, embeddings, lm";
     let fast = "precision: amp_bf16, activation_checkpointing: true";
     let held = "precision: amp_bf16, frozen: bf16";
-    for family in FAMILIES {
-        for (train, parts) in [("loss_chunk: 8", hears), (fast, all), (held, hears)] {
-            let d = tempfile::tempdir().unwrap();
-            let recipe = show(&recipe(d.path(), &folder(family), train, parts));
-            let (whole, cut) = (d.path().join("whole"), d.path().join("cut"));
-            let run = |out: &Path, more: &[&str]| {
-                let out = format!("output={}", out.display());
-                let (code, said, err) = af2(&[&["train", &recipe, &out], more].concat());
-                assert_eq!(code, 0, "{family}, {train}: {said}{err}");
-                format!("{said}{err}")
-            };
-            run(&whole, &[]);
-            copy(&whole, &cut);
-            let stage = cut.join("checkpoints/one");
-            for gone in ["done.json", "checkpoint_1.pt"] {
-                fs::remove_file(stage.join(gone)).unwrap();
-            }
-            fs::remove_dir_all(stage.join("safe_ckpt")).unwrap();
-            let said = run(&cut, &["--resume", "auto"]);
-            assert!(said.contains("resume: one from "), "{said}");
-            let (whole, cut) = (weights(&whole), weights(&cut));
-            assert_eq!(whole, cut, "{family}, {train}");
-            // What trains has moved, and nothing else.
-            let before = Archive::open(&folder(family)).unwrap();
-            let (ours, theirs) = (
-                "lang_encoder.model.layers.1.decoder_layer.self_attn.q_proj.weight",
-                "model.layers.1.self_attn.q_proj.weight",
-            );
-            let now = &whole.iter().find(|(n, _)| n == ours).unwrap().1;
-            let off = relative(now, &before.get(theirs).unwrap());
-            assert_eq!(off > 1e-4, parts == all, "{family}, {train}: {off:e}");
-            if parts == all {
-                let checkpoint = show(&d.path().join("whole/checkpoints/one"));
-                let wav = d.path().join("a.wav");
-                common::wav(&wav, 16_000);
-                let question = ["--prompt", "what is it?", "--audio", &show(&wav)].map(str::to_owned);
-                let question: Vec<&str> = question.iter().map(String::as_str).collect();
-                let (code, said, err) = af2(&[
-                    &["generate", "--checkpoint", &checkpoint, "--device", "cpu"],
-                    &question[..],
-                ]
-                .concat());
-                assert_eq!(code, 0, "{family}: {said}{err}");
-            }
+    for (train, parts) in [("loss_chunk: 8", hears), (fast, all), (held, hears)] {
+        let d = tempfile::tempdir().unwrap();
+        let recipe = show(&recipe(d.path(), &folder(family), train, parts));
+        let (whole, cut) = (d.path().join("whole"), d.path().join("cut"));
+        let run = |out: &Path, more: &[&str]| {
+            let out = format!("output={}", out.display());
+            let (code, said, err) = af2(&[&["train", &recipe, &out, "--threads", "1"], more].concat());
+            assert_eq!(code, 0, "{family}, {train}: {said}{err}");
+            format!("{said}{err}")
+        };
+        run(&whole, &[]);
+        copy(&whole, &cut);
+        let stage = cut.join("checkpoints/one");
+        for gone in ["done.json", "checkpoint_1.pt"] {
+            fs::remove_file(stage.join(gone)).unwrap();
+        }
+        fs::remove_dir_all(stage.join("safe_ckpt")).unwrap();
+        let said = run(&cut, &["--resume", "auto"]);
+        assert!(said.contains("resume: one from "), "{said}");
+        let (whole, cut) = (weights(&whole), weights(&cut));
+        assert_eq!(whole, cut, "{family}, {train}");
+        // What trains has moved, and nothing else.
+        let before = Archive::open(&folder(family)).unwrap();
+        let (ours, theirs) = (
+            "lang_encoder.model.layers.1.decoder_layer.self_attn.q_proj.weight",
+            "model.layers.1.self_attn.q_proj.weight",
+        );
+        let now = &whole.iter().find(|(n, _)| n == ours).unwrap().1;
+        let off = relative(now, &before.get(theirs).unwrap());
+        assert_eq!(off > 1e-4, parts == all, "{family}, {train}: {off:e}");
+        if parts == all {
+            let checkpoint = show(&d.path().join("whole/checkpoints/one"));
+            let wav = d.path().join("a.wav");
+            common::wav(&wav, 16_000);
+            let question = ["--prompt", "what is it?", "--audio", &show(&wav)].map(str::to_owned);
+            let question: Vec<&str> = question.iter().map(String::as_str).collect();
+            let (code, said, err) = af2(&[
+                &["generate", "--checkpoint", &checkpoint, "--device", "cpu"],
+                &question[..],
+            ]
+            .concat());
+            assert_eq!(code, 0, "{family}: {said}{err}");
         }
     }
 }
