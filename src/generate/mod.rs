@@ -7,6 +7,7 @@ pub mod engine;
 pub mod likelihood;
 pub mod sampling;
 pub mod stop;
+pub mod streaming;
 mod texts;
 pub mod warp;
 

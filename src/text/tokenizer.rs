@@ -171,7 +171,7 @@ impl Tokenizer {
     }
 
     /// The text of a token.
-    fn token(&self, id: i64) -> Option<String> {
+    pub(crate) fn token(&self, id: i64) -> Option<String> {
         self.inner.id_to_token(u32::try_from(id).ok()?)
     }
 
