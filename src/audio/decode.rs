@@ -5,7 +5,7 @@
 //! 5e-2.) Frames are handed on packet by packet, so that what is held at once does not depend on the length of the file or
 //! on what its header claims.
 
-use super::{kind::not_sound, source::Stretch};
+use super::{kind::not_sound, source::Place};
 use crate::error::{Error, Result};
 use std::{collections::VecDeque, path::Path};
 use symphonia::core::{
@@ -24,8 +24,8 @@ const BAD_PACKETS: u64 = 10;
 /// A sound file, opened.
 pub struct Reader<'p> {
     pub(super) path: &'p Path,
-    /// The part of a container that is read, where it is not the file `path`.
-    pub(super) stretch: Option<&'p Stretch>,
+    /// Where its bytes are.
+    pub(super) place: Place<'p>,
     pub(super) format: Box<dyn FormatReader>,
     pub(super) decoder: Box<dyn AudioDecoder>,
     pub(super) track: u32,

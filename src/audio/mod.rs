@@ -49,7 +49,7 @@ use crate::{
 };
 use decode::Reader;
 use resample::Resampler;
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 /// The stretch of a file to read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -87,18 +87,32 @@ pub fn load(path: &Path, span: Span) -> Result<Vec<f64>> {
 /// [`load`] of a source's bytes.
 pub(crate) fn load_source(source: &Source, span: Span) -> Result<Vec<f64>> {
     let path = &*source.name;
+    let mp3 = (path.file_name().and_then(|n| n.to_str())).is_some_and(|n| n.ends_with(".mp3"));
+    load_from(path, mp3, span, || Reader::open_source(source))
+}
+
+/// [`load`] of bytes in memory, which messages call `name`. `mp3`: they are read as a file whose name ends so.
+pub(crate) fn load_bytes(name: &Path, bytes: &Arc<[u8]>, mp3: bool, span: Span) -> Result<Vec<f64>> {
+    load_from(name, mp3, span, || Reader::open_bytes(name, bytes))
+}
+
+fn load_from<'p>(
+    path: &Path,
+    mp3: bool,
+    span: Span,
+    open: impl Fn() -> Result<Reader<'p>>,
+) -> Result<Vec<f64>> {
     for (what, Seconds(s)) in [("start", span.start), ("duration", span.duration)] {
         if !s.is_finite() || s < 0.0 {
             let expected = format!("a {what} of 0 s or more");
             return Err(Error::audio(path, expected, format!("{s} s")));
         }
     }
-    let reader = Reader::open_source(source)?;
+    let reader = open()?;
     // Truncated, as Python's int() does.
     let frame = |s: f64| (s * f64::from(reader.rate)) as u64;
     let start = frame(span.start.0);
     let end_of_span = frame(span.start.0 + span.duration.0);
-    let mp3 = (path.file_name().and_then(|n| n.to_str())).is_some_and(|n| n.ends_with(".mp3"));
     let samples = match mp3 {
         true => mp3::load(path, reader, start, end_of_span)?,
         false => load_file(
@@ -112,7 +126,10 @@ pub(crate) fn load_source(source: &Source, span: Span) -> Result<Vec<f64>> {
     if samples.is_empty() {
         let found = match start {
             0 => "none".to_string(),
-            _ => "the end before it".to_string(),
+            _ => match length(&open) {
+                Some(Seconds(s)) => format!("the end before it: the sound is {s:.1} s long"),
+                None => "the end before it".to_string(),
+            },
         };
         return Err(Error::audio(
             path,
@@ -121,6 +138,17 @@ pub(crate) fn load_source(source: &Source, span: Span) -> Result<Vec<f64>> {
         ));
     }
     Ok(samples)
+}
+
+/// How long a sound is: what its header says where that is sure, else all of it is decoded.
+fn length<'p>(open: &dyn Fn() -> Result<Reader<'p>>) -> Option<Seconds> {
+    let reader = open().ok()?;
+    let rate = f64::from(reader.rate);
+    let frames = match reader.frames.filter(|_| reader.lossless) {
+        Some(frames) => frames,
+        None => reader.read(0, u64::MAX, |_| {}).ok()?,
+    };
+    Some(Seconds(frames as f64 / rate))
 }
 
 /// Reads what [`to_int16`] made of [`load`]'s samples, packed as 16 kHz mono int16: at most `windows` of 10 s, as they are,

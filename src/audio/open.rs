@@ -9,12 +9,17 @@ use super::{
     mp4::{self, Movie},
     resample::{MAX_RATE, MIN_RATE},
     riff,
-    source::{open, Source, Stretch},
-    view::View,
+    source::{open, Place, Source},
+    view::{Body, View},
 };
 use crate::error::{Error, Result};
 use crate::fsutil::{lfs_error, lfs_pointer};
-use std::{collections::VecDeque, io::Seek, path::Path, sync::OnceLock};
+use std::{
+    collections::VecDeque,
+    io::{Cursor, Seek},
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 use symphonia::core::{
     codecs::audio::{well_known as codecs, AudioCodecId},
     formats::{
@@ -46,24 +51,30 @@ impl<'p> Reader<'p> {
     /// [`Error::Io`] when it cannot be opened or is no regular file; [`Error::Audio`] when it is empty, cut off, not sound,
     /// in a format that is not read, or has a rate outside `MIN_RATE`..=`MAX_RATE` or more than 64 channels.
     pub fn open(path: &'p Path) -> Result<Self> {
-        Reader::open_in(path, None)
+        Reader::open_in(path, Place::Named)
     }
 
     /// [`Reader::open`] of a source's bytes.
     pub(crate) fn open_source(source: &'p Source) -> Result<Self> {
-        Reader::open_in(&source.name, source.container.as_ref())
+        let place = source.container.as_ref().map_or(Place::Named, Place::Within);
+        Reader::open_in(&source.name, place)
+    }
+
+    /// [`Reader::open`] of bytes in memory, which messages call `name`.
+    pub(super) fn open_bytes(name: &'p Path, bytes: &'p Arc<[u8]>) -> Result<Self> {
+        Reader::open_in(name, Place::InMemory(bytes))
     }
 
     /// The same sound from its beginning.
     pub(super) fn again(&self) -> Result<Self> {
-        Reader::open_in(self.path, self.stretch)
+        Reader::open_in(self.path, self.place)
     }
 
-    fn open_in(path: &'p Path, stretch: Option<&'p Stretch>) -> Result<Self> {
+    fn open_in(path: &'p Path, place: Place<'p>) -> Result<Self> {
         let Wave {
             mut view,
             frames: wide,
-        } = view(path, stretch)?;
+        } = view(path, place)?;
         let io = |e| Error::io(path, e);
         let movie = mp4::movie(&mut view).map_err(io)?;
         let profile = adts_profile(&mut view).map_err(io)?;
@@ -157,7 +168,7 @@ impl<'p> Reader<'p> {
             origin,
             padding: frames.zip(padding),
             mp3,
-            stretch,
+            place,
             lossless: lossless(codec.codec),
             plain_int16: codec.codec == codecs::CODEC_ID_PCM_S16LE,
             // ADPCM is left out: symphonia 0.6 multiplies its frames by bytes per block when it seeks.
@@ -173,12 +184,24 @@ impl<'p> Reader<'p> {
 }
 
 /// A sound's bytes as the decoder library shall see them.
-fn view(path: &Path, stretch: Option<&Stretch>) -> Result<Wave> {
-    let container = stretch.map_or(path, |s| &s.file);
-    let file = open(container)?;
+fn view(path: &Path, place: Place) -> Result<Wave> {
+    let container = match place {
+        Place::Within(stretch) => &stretch.file,
+        Place::Named | Place::InMemory(_) => path,
+    };
     let io = |e| Error::io(container, e);
-    let size = file.metadata().map_err(io)?.len();
-    let (base, length) = stretch.map_or((0, size), |s| (s.at, s.len));
+    let (body, size) = match place {
+        Place::InMemory(bytes) => (Body::InMemory(Cursor::new(bytes.clone())), bytes.len() as u64),
+        Place::Named | Place::Within(_) => {
+            let file = open(container)?;
+            let size = file.metadata().map_err(io)?.len();
+            (Body::OnDisk(file), size)
+        }
+    };
+    let (base, length) = match place {
+        Place::Within(stretch) => (stretch.at, stretch.len),
+        Place::Named | Place::InMemory(_) => (0, size),
+    };
     let Some(end) = base.checked_add(length).filter(|end| *end <= size) else {
         let expected = format!("{length} bytes from byte {base} of {}", container.display());
         return Err(Error::audio(path, expected, format!("a file of {size}")));
@@ -186,7 +209,7 @@ fn view(path: &Path, stretch: Option<&Stretch>) -> Result<Wave> {
     if length == 0 {
         return Err(Error::audio(path, "a sound file", "0 bytes"));
     }
-    let mut view = View::new(file, base..end);
+    let mut view = View::new(body, base..end);
     let first = view.bytes_at(0, kind::BEGINNING).map_err(io)?;
     if let Some(says) = lfs_pointer(&first) {
         return Err(lfs_error(path, &says));

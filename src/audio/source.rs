@@ -5,6 +5,7 @@ use crate::fsutil::open_regular;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use unicode_normalization::UnicodeNormalization;
 
 /// A file of its own, or a stretch of another file such as a tar shard.
@@ -20,11 +21,20 @@ pub struct Source {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stretch {
     /// The file that holds them.
-    pub file: std::sync::Arc<Path>,
+    pub file: Arc<Path>,
     /// The first byte, from 0.
     pub at: u64,
     /// How many bytes.
     pub len: u64,
+}
+
+/// Where the bytes of a sound are that is being read.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place<'p> {
+    /// In the file of its name.
+    Named,
+    Within(&'p Stretch),
+    InMemory(&'p Arc<[u8]>),
 }
 
 impl From<&Path> for Source {

@@ -3,14 +3,39 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Cursor, Read, Seek, SeekFrom},
     ops::Range,
+    sync::Arc,
 };
 use symphonia::core::io::MediaSource;
 
+/// Where the bytes are.
+pub(super) enum Body {
+    OnDisk(File),
+    InMemory(Cursor<Arc<[u8]>>),
+}
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Body::OnDisk(file) => file.read(buffer),
+            Body::InMemory(bytes) => bytes.read(buffer),
+        }
+    }
+}
+
+impl Seek for Body {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match self {
+            Body::OnDisk(file) => file.seek(to),
+            Body::InMemory(bytes) => bytes.seek(to),
+        }
+    }
+}
+
 /// Bytes to read and seek in.
 pub(super) struct View {
-    file: File,
+    file: Body,
     /// Shown before the body.
     header: Vec<u8>,
     /// The part of the file that is shown.
@@ -20,7 +45,7 @@ pub(super) struct View {
 
 impl View {
     /// The bytes `shown` of `file`.
-    pub(crate) fn new(file: File, shown: Range<u64>) -> Self {
+    pub(crate) fn new(file: Body, shown: Range<u64>) -> Self {
         View {
             file,
             header: Vec::new(),
@@ -121,7 +146,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), b"..0123456789....").unwrap();
         let whole = b"head23456";
-        let mut view = View::new(file.reopen().unwrap(), 2..12).behind(b"head".to_vec(), 2..7);
+        let mut view = View::new(Body::OnDisk(file.reopen().unwrap()), 2..12).behind(b"head".to_vec(), 2..7);
         assert_eq!(view.length(), 9);
         for at in 0..=9 {
             for size in 1..10 {
@@ -148,7 +173,7 @@ mod tests {
     fn a_stretch_ends_where_the_file_shown_does() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), b"0123456789").unwrap();
-        let mut view = View::new(file.reopen().unwrap(), 2..6).behind(Vec::new(), 1..u64::MAX);
+        let mut view = View::new(Body::OnDisk(file.reopen().unwrap()), 2..6).behind(Vec::new(), 1..u64::MAX);
         assert_eq!(view.bytes_at(0, 100).unwrap(), b"345");
     }
 }

@@ -8,6 +8,7 @@ pub mod likelihood;
 pub mod sampling;
 pub mod stop;
 pub mod streaming;
+pub mod thinking;
 mod texts;
 pub mod warp;
 
