@@ -149,7 +149,8 @@ pub(super) fn find(names: &[PathBuf]) -> Result<Sounds> {
                 continue;
             }
         };
-        crate::say!("note: {}: {} sound files", name.display(), new.len());
+        let s = if new.len() == 1 { "" } else { "s" };
+        crate::say!("note: {}: {} file{s}", name.display(), new.len());
         found.many = true;
         found.paths.extend(new);
     }
