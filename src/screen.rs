@@ -16,6 +16,15 @@ enum Lost {
     Error(io::Error),
 }
 
+impl From<io::Error> for Lost {
+    fn from(e: io::Error) -> Self {
+        match e.kind() {
+            io::ErrorKind::BrokenPipe => Lost::Reader,
+            _ => Lost::Error(e),
+        }
+    }
+}
+
 /// A line on standard output: a result. Nothing is printed any more once a reader has left or the disk is full:
 /// `finish` tells.
 #[macro_export]
@@ -41,10 +50,16 @@ pub fn out(text: &str) {
         false => Cow::Borrowed(text),
     };
     if let Err(e) = to.write_all(shown.as_bytes()) {
-        *lost = Some(match e.kind() {
-            io::ErrorKind::BrokenPipe => Lost::Reader,
-            _ => Lost::Error(e),
-        });
+        *lost = Some(Lost::from(e));
+    }
+}
+
+/// A part of a line on standard output that is seen at once.
+pub(crate) fn piece(text: &str) {
+    out(text);
+    let mut lost = LOST.lock().unwrap_or_else(PoisonError::into_inner);
+    if lost.is_none() {
+        *lost = io::stdout().flush().err().map(Lost::from);
     }
 }
 

@@ -410,8 +410,12 @@ fn the_precision_of_an_answer_is_named_and_fp32_is_what_it_was() {
         &["generate", "--checkpoint", "x", "--input", "y"][..],
         &["eval", "r.yaml"],
     ] {
-        let pieces = ["amp_bf61", "--precision", "a similar value exists: 'amp_bf16'"];
-        fails(&[verb, &["--precision", "amp_bf61"]].concat(), 2, &pieces);
+        let (option, value) = match verb[0] {
+            "generate" => ("--dtype", "bf16"),
+            _ => ("--precision", "amp_bf16"),
+        };
+        let pieces = ["bf61", option, &format!("a similar value exists: '{value}'")];
+        fails(&[verb, &[option, "bf61"]].concat(), 2, &pieces);
     }
 }
 

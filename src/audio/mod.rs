@@ -100,7 +100,7 @@ fn load_from<'p>(
     path: &Path,
     mp3: bool,
     span: Span,
-    open: impl FnOnce() -> Result<Reader<'p>>,
+    open: impl Fn() -> Result<Reader<'p>>,
 ) -> Result<Vec<f64>> {
     for (what, Seconds(s)) in [("start", span.start), ("duration", span.duration)] {
         if !s.is_finite() || s < 0.0 {
@@ -126,7 +126,10 @@ fn load_from<'p>(
     if samples.is_empty() {
         let found = match start {
             0 => "none".to_string(),
-            _ => "the end before it".to_string(),
+            _ => match length(&open) {
+                Some(Seconds(s)) => format!("the end before it: the sound is {s:.1} s long"),
+                None => "the end before it".to_string(),
+            },
         };
         return Err(Error::audio(
             path,
@@ -135,6 +138,17 @@ fn load_from<'p>(
         ));
     }
     Ok(samples)
+}
+
+/// How long a sound is: what its header says where that is sure, else all of it is decoded.
+fn length<'p>(open: &dyn Fn() -> Result<Reader<'p>>) -> Option<Seconds> {
+    let reader = open().ok()?;
+    let rate = f64::from(reader.rate);
+    let frames = match reader.frames.filter(|_| reader.lossless) {
+        Some(frames) => frames,
+        None => reader.read(0, u64::MAX, |_| {}).ok()?,
+    };
+    Some(Seconds(frames as f64 / rate))
 }
 
 /// Reads what [`to_int16`] made of [`load`]'s samples, packed as 16 kHz mono int16: at most `windows` of 10 s, as they are,

@@ -261,3 +261,20 @@ fn a_sound_in_memory_is_that_of_its_file() {
     let e = load_bytes("the sound".as_ref(), &Vec::new().into(), false, span(0.0, 1.0)).unwrap_err();
     assert_eq!(e.to_string(), "the sound: expected a sound file, found 0 bytes");
 }
+
+#[test]
+fn a_start_behind_the_end_names_the_length() {
+    let wavs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/wavs");
+    for (name, length) in [
+        ("speech_16k_mono_3p7s.wav", "3.7 s long"),
+        ("stereo_44k_1p5s.mp3", "1.5 s long"),
+        ("vorbis_16k_mono_4s.ogg", "4.0 s long"),
+    ] {
+        let span = Span {
+            start: Seconds(80.0),
+            duration: Seconds(10.0),
+        };
+        let e = load(&wavs.join(name), span).unwrap_err().to_string();
+        assert!(e.contains("from 80 s on") && e.contains(length), "{e}");
+    }
+}

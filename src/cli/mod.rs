@@ -1,5 +1,7 @@
 //! The command line: one file per verb, each a thin call into the library.
 
+mod asking;
+mod chat;
 mod checkpoint;
 mod data;
 mod demo;
@@ -13,6 +15,7 @@ mod plan;
 mod recipe;
 mod same;
 mod serve;
+mod sounds;
 mod steps;
 mod trace;
 
@@ -32,7 +35,7 @@ use parts::{out, RecipeArgs};
 #[command(name = "af2", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done, 1 libtorch, 2 usage (also KEY=VALUE of no key), 3 files, 4 recipe, 5 audio, 6 data, \
-    7 checkpoint, 8 training, 9 comparison past its tolerance, 10 too many items skipped, 11 ranks, 12 stopped by a signal after saving, 13 a device that cannot be used, 14 slow (`af2 doctor --strict`), 130 interrupted twice."
+    7 checkpoint, 8 training, 9 comparison past its tolerance, 10 too many items skipped, 11 ranks, 12 stopped by a signal after saving, 13 a device that cannot be used, 14 slow (`af2 doctor --strict`), 130 interrupted (training: twice)."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -65,6 +68,8 @@ enum Verb {
     Report(steps::ReportArgs),
     /// Answer a question about a sound file, or many of them.
     Generate(generate::GenerateArgs),
+    /// Ask about sounds at a prompt, one question after another.
+    Chat(chat::ChatArgs),
     /// Answer questions over HTTP, in the form of OpenAI's chat completions.
     Serve(serve::ServeArgs),
     /// What a recipe costs, before anything runs: memory, steps, FLOPs, time.
@@ -93,7 +98,7 @@ impl Verb {
     fn computes(&self) -> bool {
         match self {
             Verb::Demo(_) | Verb::Lm(_) | Verb::Clap(_) | Verb::Train(_) | Verb::Eval(_) => true,
-            Verb::Generate(_) | Verb::Serve(_) | Verb::Trace(_) => true,
+            Verb::Generate(_) | Verb::Chat(_) | Verb::Serve(_) | Verb::Trace(_) => true,
             // It measures what those would have.
             Verb::Doctor(_) => true,
             Verb::GpuCheck(args) => args.computes(),
@@ -152,6 +157,7 @@ fn run(verb: &Verb, threads: Option<usize>) -> Result<i32> {
         Verb::Eval(args) => args.run(),
         Verb::Report(args) => args.run(),
         Verb::Generate(args) => generate::run(args),
+        Verb::Chat(args) => chat::run(args),
         Verb::Serve(args) => serve::run(args),
         Verb::Plan(args) => args.run(),
         Verb::Doctor(args) => return args.run(threads),

@@ -78,22 +78,34 @@ impl OpenArgs {
             config: self.config.clone(),
             few_shot_mask: self.few_shot_mask,
             rules: Rules::new(self.strict, &self.allow_missing, self.allow_unexpected)?,
+            held_in: Precision::Fp32,
         })
     }
 }
 
 impl CheckpointArgs {
-    /// Opens the model and prints what a user may want to know of it.
-    pub(crate) fn open(&self) -> Result<Loaded> {
-        self.how.open(&self.checkpoint)
+    /// Opens the model for nothing but asking in this precision, and prints what a user may want to know of it.
+    pub(crate) fn open_to_ask(&self, precision: Precision) -> Result<Loaded> {
+        let options = Options {
+            held_in: precision,
+            ..self.how.options()?
+        };
+        let model = self.how.open_with(&self.checkpoint, &options)?;
+        // What no file had, too.
+        model.ask_in(precision)?;
+        Ok(model)
     }
 }
 
 impl OpenArgs {
-    /// See [`CheckpointArgs::open`].
+    /// Opens the model and prints what a user may want to know of it.
     pub(crate) fn open(&self, checkpoint: &Path) -> Result<Loaded> {
+        self.open_with(checkpoint, &self.options()?)
+    }
+
+    fn open_with(&self, checkpoint: &Path, options: &Options) -> Result<Loaded> {
         let parts = self.parts(checkpoint.to_path_buf());
-        let model = load::open_parts(&parts, &self.options()?).map_err(|e| published(e, &parts))?;
+        let model = load::open_parts(&parts, options).map_err(|e| published(e, &parts))?;
         for note in &model.notes {
             crate::say!("note: {note}");
         }

@@ -49,10 +49,11 @@ const UNITS: [(&str, f64); 9] = [
     ("mb", 1.0 / 1024.0),
     ("m", 1.0 / 1024.0),
 ];
-/// More memory than one GPU will have for a while, in GiB.
+/// More memory than one device will have for a while, in GiB.
 const MOST_MEMORY: f64 = 1024.0 * 1024.0;
 
-fn gib(text: &str) -> std::result::Result<f64, String> {
+/// A size such as 80, 80G or 40GiB, in GiB.
+pub(super) fn gib(text: &str) -> std::result::Result<f64, String> {
     let lower = text.trim().to_ascii_lowercase();
     let with_unit = UNITS
         .iter()

@@ -30,6 +30,12 @@ pub struct Clip {
     pub windows: usize,
     /// Windows that a packed sound was cut to.
     packed: Option<usize>,
+    /// Most microseconds that are read, where that is less than the windows hold.
+    most_us: Option<u64>,
+}
+
+fn micros(seconds: Seconds) -> u64 {
+    (seconds.0.max(0.0) * 1e6).round() as u64
 }
 
 impl Clip {
@@ -40,10 +46,19 @@ impl Clip {
                 name: path,
                 container: None,
             },
-            start_us: (start.0.max(0.0) * 1e6).round() as u64,
+            start_us: micros(start),
             windows,
             packed: None,
+            most_us: None,
         }
+    }
+
+    /// At most so many seconds of it, above 0: as a file that ends there, so that the last window is filled up with silence.
+    pub fn within(mut self, seconds: Seconds) -> Self {
+        let windows = (seconds.0 / WINDOW_SECONDS).ceil() as usize;
+        self.windows = self.windows.min(windows.max(1));
+        self.most_us = Some(micros(seconds));
+        self
     }
 
     /// The clip of a manifest's item.
@@ -63,9 +78,12 @@ impl Clip {
 
     /// The stretch of the file that is read.
     pub fn span(&self) -> Span {
+        let whole = Seconds(self.windows as f64 * WINDOW_SECONDS);
         Span {
             start: Seconds(self.start_us as f64 / 1e6),
-            duration: Seconds(self.windows as f64 * WINDOW_SECONDS),
+            duration: self
+                .most_us
+                .map_or(whole, |us| Seconds((us as f64 / 1e6).min(whole.0))),
         }
     }
 
@@ -183,9 +201,7 @@ impl Ears {
     /// # Errors
     /// Those of [`Clip::samples`]. A decoder that panics is an error of its clip.
     pub fn mel(&self, clip: &Clip) -> Result<Arc<Array3<f32>>> {
-        let caught = std::panic::catch_unwind(AssertUnwindSafe(|| self.hear(clip)));
-        let found = "a panic of its decoder";
-        caught.unwrap_or_else(|_| Err(Error::audio(clip.path(), "a file that decodes", found)))
+        caught(clip, || self.hear(clip))
     }
 
     /// The mel of a sound in memory, which messages call `name`, from its beginning. `mp3`: it is read as a file whose name ends so.
@@ -231,6 +247,18 @@ impl Ears {
         Ok(mel)
     }
 
+    /// [`Ears::mel`] of a sound in memory, of what `clip` says of it; its path is a name for messages. `mp3`: it is read as a file
+    /// whose name ends so.
+    ///
+    /// # Errors
+    /// Those of [`Ears::mel`], but for a file's own.
+    pub(crate) fn mel_in_memory(&self, clip: &Clip, bytes: &Arc<[u8]>, mp3: bool) -> Result<Array3<f32>> {
+        caught(clip, || {
+            let samples = audio::load_bytes(clip.path(), bytes, mp3, clip.span())?;
+            Ok(self.front_end.batch(&audio::windows(&samples, clip.windows)))
+        })
+    }
+
     /// The mel of digital silence as long as one window: what the control hears.
     pub fn silence(&self, windows: usize) -> Array3<f32> {
         let silent = audio::windows(
@@ -258,6 +286,13 @@ impl Ears {
         // A panic while holding the lock cannot leave the map half changed.
         self.kept.lock().unwrap_or_else(|e| e.into_inner())
     }
+}
+
+/// A decoder that panics is an error of its clip.
+fn caught<T>(clip: &Clip, hear: impl FnOnce() -> Result<T>) -> Result<T> {
+    let caught = std::panic::catch_unwind(AssertUnwindSafe(hear));
+    let found = "a panic of its decoder";
+    caught.unwrap_or_else(|_| Err(Error::audio(clip.path(), "a file that decodes", found)))
 }
 
 /// Threads that decode; 0 for one a core.

@@ -9,6 +9,7 @@ pub mod sampling;
 pub mod stop;
 pub mod streaming;
 mod texts;
+pub mod thinking;
 pub mod warp;
 
 pub(crate) use ask::in_words;

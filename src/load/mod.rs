@@ -18,7 +18,7 @@ use crate::checkpoint::{
 use crate::cores;
 use crate::error::{Error, Result};
 use crate::model::flamingo::{Config, Flamingo};
-use crate::model::params::{Lookup, Origin, Params, Role, Store};
+use crate::model::params::{held, Held, Lookup, Origin, Params, Store};
 use crate::model::parts::{Part, Precision};
 use crate::model::{audio, audio_transformer, cross_attention, lm};
 use crate::settings::Settings;
@@ -86,21 +86,15 @@ impl Loaded {
     /// Makes the model ready to be asked in a precision, and for nothing else: under `amp_bf16` the matrices that autocast would
     /// cast at every use, for each token of an answer again, are held in bf16. The answers are the same.
     ///
-    /// Embeddings stay as they are unless they are exactly bf16, as a published LM's: not only products read them.
+    /// Embeddings stay as they are unless they are exactly bf16, as a published LM's: not only products read them. A model that is
+    /// opened with [`Options::held_in`] is ready, and was never there in fp32.
     pub fn ask_in(&self, precision: Precision) -> Result<()> {
         if precision == Precision::Fp32 {
             return Ok(());
         }
         for (name, entry) in self.params.iter() {
-            let mut t = entry.tensor.shallow_clone();
-            let matrix = entry.role == Role::Weight && t.dim() >= 2 && t.kind() == Kind::Float;
-            if !matrix || name.ends_with("relative_position_bias_table") {
-                continue;
-            }
-            let small = no_grad(|| t.to_kind(Kind::BFloat16));
-            let exact = || no_grad(|| small.to_kind(Kind::Float).equal(&t));
-            if !name.ends_with("embed_tokens.weight") || exact() {
-                t.f_set_data(&small)?;
+            if let Some(Held { tensor, .. }) = held(name, entry.role, &entry.tensor) {
+                entry.tensor.shallow_clone().f_set_data(&tensor)?;
             }
         }
         Ok(())
@@ -117,6 +111,8 @@ pub struct Options {
     pub few_shot_mask: bool,
     /// What may be missing and what may be too much.
     pub rules: Rules,
+    /// In what the model will be asked, where nothing else is done with it: see [`Loaded::ask_in`].
+    pub held_in: Precision,
 }
 
 impl Options {
@@ -127,6 +123,7 @@ impl Options {
             config: None,
             few_shot_mask: false,
             rules: Rules::default(),
+            held_in: Precision::Fp32,
         }
     }
 }
@@ -181,7 +178,7 @@ pub fn open_parts(parts: &Parts, options: &Options) -> Result<Loaded> {
         config,
         settings,
         tokenizer,
-        notes,
+        mut notes,
     } = plan(parts, options)?;
     let source = Source {
         tensors: &files.tensors,
@@ -190,7 +187,11 @@ pub fn open_parts(parts: &Parts, options: &Options) -> Result<Loaded> {
         rules: &options.rules,
         absent: &|_| None,
     };
-    let (model, params, report) = source.build(&config, options.device)?;
+    let (model, params, report) = source.build(&config, options.device, options.held_in)?;
+    notes.extend(rounded(&params));
+    if options.held_in == Precision::AmpBf16 {
+        notes.extend(kept(&params));
+    }
     Ok(Loaded {
         model,
         params,
@@ -201,6 +202,36 @@ pub fn open_parts(parts: &Parts, options: &Options) -> Result<Loaded> {
         report,
         torch: files.torch,
         notes,
+    })
+}
+
+/// What a model in bf16 lost of its files.
+fn rounded(params: &Params) -> Option<String> {
+    let of = |part: Part| params.rounded().iter().filter(|n| Part::of(n) == part).count();
+    let lost: Vec<String> = Part::ALL
+        .into_iter()
+        .map(|part| (of(part), part.name()))
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, part)| format!("{n} of {part}"))
+        .collect();
+    (!lost.is_empty()).then(|| {
+        format!(
+            "bf16: these matrices hold more than bf16 does and are rounded, as autocast rounds them in each product: {}; \
+             fp32 loses nothing",
+            lost.join(", ")
+        )
+    })
+}
+
+/// Embeddings that a model in bf16 holds in fp32.
+fn kept(params: &Params) -> Option<String> {
+    let mut all = params
+        .iter()
+        .filter(|(name, _)| name.ends_with("embed_tokens.weight"));
+    let fp32 = all.any(|(_, entry)| entry.tensor.kind() == Kind::Float);
+    fp32.then(|| {
+        "bf16: the embeddings hold more than bf16 does and stay fp32, as not only products read them"
+            .to_owned()
     })
 }
 
@@ -273,7 +304,7 @@ pub fn start(start: &Start, device: Device) -> Result<Loaded> {
         rules: &Rules::default(),
         absent: &new_parts,
     };
-    let (model, params, report) = source.build(&config, device)?;
+    let (model, params, report) = source.build(&config, device, Precision::Fp32)?;
     let mut notes = tensors.notes().to_vec();
     notes.extend(tokenizer.notes.iter().cloned());
     Ok(Loaded {
@@ -482,7 +513,12 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn build(&self, config: &Config, device: Device) -> Result<(Flamingo, Params, Report)> {
+    fn build(
+        &self,
+        config: &Config,
+        device: Device,
+        held_in: Precision,
+    ) -> Result<(Flamingo, Params, Report)> {
         let report = compare(config, self.tensors, Some(self.llm), self.rules, self.absent)?;
         report.check(self.path, self.rules)?;
         let lookup: Lookup = Box::new(|name, kind, device| {
@@ -492,6 +528,13 @@ impl Source<'_> {
             if report::resizable(name, info, Some(self.llm)) && info.shape[0] != config.vocab {
                 return Ok(Some(resize(self.tensors.get(name)?, config.vocab)));
             }
+            // What the file has in bf16, and the model will, is not widened in between.
+            let kind = match (held_in, info.kind) {
+                (Precision::AmpBf16, Kind::BFloat16) if kind == Kind::Float && info.shape.len() >= 2 => {
+                    Kind::BFloat16
+                }
+                _ => kind,
+            };
             let tensor = self.tensors.get_as(name, kind, device)?;
             // A gate or a temperature that is no number makes every output none.
             let broken = tensor.numel() == 1
@@ -522,7 +565,7 @@ impl Source<'_> {
             // The report has said what is missing, and that it may be.
             fresh: Box::new(|_| true),
         };
-        let store = Store::new(origin, device);
+        let store = Store::new(origin, device).held_in(held_in);
         let model = Flamingo::new(&store.root(), config);
         let params = store.finish()?;
         cores::at_most(cores::enough_for(params.count()));

@@ -5,10 +5,11 @@
 //! memory, with a view of one element ([`Origin::Shapes`]).
 
 use super::bounds::LAYERS;
+use super::parts::Precision;
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
 use std::cell::RefCell;
-use tch::{Device, Kind, Tensor};
+use tch::{no_grad, Device, Kind, Tensor};
 
 /// How a tensor that no checkpoint holds begins.
 #[derive(Debug, Clone, Copy)]
@@ -76,12 +77,14 @@ pub struct Entry {
 pub struct Store<'a> {
     origin: Origin<'a>,
     device: Device,
+    held_in: Precision,
     inner: RefCell<Inner>,
 }
 
 #[derive(Default)]
 struct Inner {
     entries: IndexMap<String, Entry>,
+    rounded: Vec<String>,
     errors: Vec<Error>,
 }
 
@@ -91,8 +94,16 @@ impl<'a> Store<'a> {
         Store {
             origin,
             device,
+            held_in: Precision::Fp32,
             inner: RefCell::default(),
         }
+    }
+
+    /// For a model that is only asked, in this precision: see [`held`]. Each tensor is cast when it is read, so that at no time more
+    /// than one is there twice.
+    pub fn held_in(mut self, precision: Precision) -> Self {
+        self.held_in = precision;
+        self
     }
 
     /// The scope of all names.
@@ -105,9 +116,13 @@ impl<'a> Store<'a> {
 
     /// The tensors, when every one that was asked for could be had; else all that is wrong with the file at once.
     pub fn finish(self) -> Result<Params> {
-        let Inner { entries, errors } = self.inner.into_inner();
+        let Inner {
+            entries,
+            rounded,
+            errors,
+        } = self.inner.into_inner();
         crate::error::all(errors)?;
-        Ok(Params { entries })
+        Ok(Params { entries, rounded })
     }
 
     fn take(
@@ -133,7 +148,21 @@ impl<'a> Store<'a> {
                 lookup,
                 fresh: may_miss,
             } => match lookup(&name, kind, self.device) {
-                Ok(Some(t)) if t.size() == shape => t.to_device(self.device).to_kind(kind),
+                Ok(Some(t)) if t.size() == shape => {
+                    let t = t.to_device(self.device);
+                    match self.held_in == Precision::AmpBf16 && kind == Kind::Float {
+                        true => match held(&name, role, &t) {
+                            Some(Held { tensor, rounded }) => {
+                                if rounded {
+                                    inner.rounded.push(name.clone());
+                                }
+                                tensor
+                            }
+                            None => t.to_kind(kind),
+                        },
+                        false => t.to_kind(kind),
+                    }
+                }
                 Ok(Some(t)) => {
                     inner.errors.push(Error::checkpoint(
                         path,
@@ -164,6 +193,31 @@ impl<'a> Store<'a> {
         inner.entries.insert(name, entry);
         tensor
     }
+}
+
+/// A tensor in bf16.
+pub(crate) struct Held {
+    pub(crate) tensor: Tensor,
+    /// Whether it held more than bf16 does.
+    pub(crate) rounded: bool,
+}
+
+/// How a model that is asked under autocast to bf16 holds a tensor where not as it is: matrices that autocast would cast at every use
+/// are bf16 from the beginning. Embeddings are only where they lose nothing, as a published LM's: not only products read them.
+pub(crate) fn held(name: &str, role: Role, t: &Tensor) -> Option<Held> {
+    let matrix = role == Role::Weight && t.dim() >= 2 && !name.ends_with("relative_position_bias_table");
+    if !matrix || !matches!(t.kind(), Kind::Float | Kind::BFloat16) {
+        return None;
+    }
+    if t.kind() == Kind::BFloat16 {
+        return Some(Held {
+            tensor: t.shallow_clone(),
+            rounded: false,
+        });
+    }
+    let tensor = no_grad(|| t.to_kind(Kind::BFloat16));
+    let rounded = no_grad(|| !tensor.to_kind(Kind::Float).equal(t));
+    (!rounded || !name.ends_with("embed_tokens.weight")).then_some(Held { tensor, rounded })
 }
 
 /// A place in the naming tree: `&scope / "attn" / "to_q"`.
@@ -260,9 +314,15 @@ impl Scope<'_> {
 /// The named tensors of a finished model.
 pub struct Params {
     entries: IndexMap<String, Entry>,
+    rounded: Vec<String>,
 }
 
 impl Params {
+    /// Tensors that are held in less than their file does: see [`Store::held_in`].
+    pub fn rounded(&self) -> &[String] {
+        &self.rounded
+    }
+
     /// Names and tensors, in the order in which the modules asked for them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries.iter().map(|(k, v)| (k.as_str(), v))
