@@ -6,7 +6,7 @@ use super::sounds::{self, Piece};
 use crate::data::feed::Ears;
 use crate::error::{nearest, Error, Result};
 use crate::generate::decoding::Decoding;
-use crate::generate::engine::{Ask, Engine, Event, Found, Given, Sound, Ticket, Wanted};
+use crate::generate::engine::{Ask, Engine, Event, Found, Given, Settings, Sound, Ticket, Wanted};
 use crate::generate::streaming::Streamed;
 use crate::generate::thinking::{split, Said};
 use crate::load::Loaded;
@@ -75,9 +75,14 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
         return Err(usage(&wrong));
     }
     let ears = Arc::new(Ears::new(0));
+    let settings = Settings {
+        // The sound stays heard between questions.
+        keep: 1,
+        ..args.engine.settings(precision)
+    };
     let mut chat = Chat {
         model: &model,
-        engine: Engine::new(&model, ears.clone(), args.engine.settings(precision)),
+        engine: Engine::new(&model, ears.clone(), settings),
         ears,
         windows: args.windows.unwrap_or(model.max_windows).max(1),
         decoding,

@@ -1,8 +1,8 @@
 //! `af2 serve`
 
-use super::parts::{ArithmeticArgs, CheckpointArgs};
+use super::asking::{DtypeArgs, EngineArgs};
+use super::parts::CheckpointArgs;
 use crate::error::{Error, Result};
-use crate::ffi::kernels;
 use crate::generate::engine;
 use crate::serve::{self, History, Settings, Token};
 use clap::Args;
@@ -35,9 +35,8 @@ pub(crate) struct ServeArgs {
     /// Requests that may wait beside those that have a slot; more are answered 429.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = count(0, 65_536))]
     queue: usize,
-    /// Answers that are written together.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = count(1, 1024))]
-    slots: usize,
+    #[command(flatten)]
+    engine: EngineArgs,
     /// MiB of a request. Each of the slots and of the queue may take so much memory.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = count(1, 4096))]
     max_body: usize,
@@ -57,7 +56,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_enum, default_value = "refuse")]
     history: History,
     #[command(flatten)]
-    arithmetic: ArithmeticArgs,
+    dtype: DtypeArgs,
 }
 
 fn address(text: &str) -> std::result::Result<IpAddr, String> {
@@ -85,10 +84,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     }
     let address = SocketAddr::new(args.host, args.port);
     serve::check(address)?;
-    let model = args.checkpoint.open()?;
-    let precision = args.arithmetic.precision.unwrap_or_default();
-    kernels::allow_tf32(args.arithmetic.tf32)?;
-    model.ask_in(precision)?;
+    let precision = args.dtype.precision()?;
+    let model = args.checkpoint.open_to_ask(precision)?;
     let name = args
         .name
         .clone()
@@ -105,9 +102,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
         grace: Duration::from_secs(args.grace),
         history: args.history,
         engine: engine::Settings {
-            slots: args.slots,
-            precision,
-            ..engine::Settings::default()
+            // A sound that is asked about again is often asked about soon.
+            keep: 4,
+            ..args.engine.settings(precision)
         },
         name: name.clone(),
     };

@@ -65,11 +65,23 @@ pub fn answers(
     cache: bool,
 ) -> Result<Vec<Answer>> {
     let ids = model.tokenizer.question(prompt)?;
+    answers_to(model, heard, &ids, decoding, item, cache)
+}
+
+/// [`answers`] to a question in token ids.
+pub(crate) fn answers_to(
+    model: &Loaded,
+    heard: &Heard,
+    prompt: &[i64],
+    decoding: &Decoding,
+    item: &str,
+    cache: bool,
+) -> Result<Vec<Answer>> {
     let stop = Stop::of(model, decoding);
     let job = Job {
         model: &model.model,
         heard,
-        prompt: &ids,
+        prompt,
         decoding,
         stop: &stop,
         cache,

@@ -5,7 +5,7 @@
 //! (as in transformers 5).
 
 use super::decoding::{Decoding, EarlyStopping};
-use super::Sequence;
+use super::sequence::Sequence;
 use crate::error::Result;
 use tch::Tensor;
 

@@ -34,8 +34,17 @@ pub struct Choice {
 /// # Errors
 /// Special tokens in a text, where the tokenizer refuses those.
 pub fn likelihood(model: &Loaded, heard: &Heard, prompt: &str, choices: &[String]) -> Result<Vec<Choice>> {
-    let prompt = model.tokenizer.question(prompt)?;
-    let (read, first) = no_grad(|| Texts::read(&model.model, heard, &[prompt]));
+    likelihood_of(model, heard, &model.tokenizer.question(prompt)?, choices)
+}
+
+/// [`likelihood`] after a question in token ids.
+pub(crate) fn likelihood_of(
+    model: &Loaded,
+    heard: &Heard,
+    prompt: &[i64],
+    choices: &[String],
+) -> Result<Vec<Choice>> {
+    let (read, first) = no_grad(|| Texts::read(&model.model, heard, &[prompt.to_vec()]));
     after(model, &read, &first, choices)
 }
 

@@ -6,21 +6,24 @@ pub mod decoding;
 pub mod engine;
 pub mod likelihood;
 pub mod sampling;
+mod sequence;
 pub mod stop;
 pub mod streaming;
 mod texts;
 pub mod thinking;
 pub mod warp;
 
-pub(crate) use ask::in_words;
 pub use ask::{answers, ask, hear, Answer};
+pub(crate) use ask::{answers_to, in_words};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::load::Loaded;
 use crate::model::flamingo::{Flamingo, Heard};
 use beam::Beams;
 use decoding::Decoding;
 use sampling::Sampler;
+pub use sequence::Sequence;
+use sequence::{lead, least, no_token};
 use stop::Stop;
 use tch::{no_grad, Kind, Tensor};
 use texts::Texts;
@@ -45,20 +48,6 @@ impl Options {
             cache: true,
         }
     }
-}
-
-/// What was generated.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Sequence {
-    /// The new ids, what ended it included.
-    pub tokens: Vec<i64>,
-    /// The model's log-probability of each token, before processors and warpers.
-    pub logprobs: Vec<f32>,
-    /// See [`Decoding::score`]. Of a beam search as in `transformers`: after the processors. Else of `logprobs`.
-    pub score: f64,
-    /// The least by which a token that was taken as the likeliest led the next one; none where tokens are drawn, and of beams. Where
-    /// it is next to nothing, another order of rounding may give another answer.
-    pub least_lead: Option<f32>,
 }
 
 /// Generates for one clip and one prompt.
@@ -208,27 +197,4 @@ impl Job<'_> {
         let scores = Tensor::stack(&scores, 0);
         beams.step(&logprobs, &scores, &mut |new| self.stop.ended(new))
     }
-}
-
-/// How far the largest of scores (V) leads the next one; none of a single one.
-fn lead(scores_v: &Tensor) -> Option<f32> {
-    if scores_v.numel() < 2 {
-        return None;
-    }
-    let (best, _) = scores_v.topk(2, -1, true, true);
-    Some((best.double_value(&[0]) - best.double_value(&[1])) as f32)
-}
-
-fn least(so_far: Option<f32>, lead: Option<f32>) -> Option<f32> {
-    match (so_far, lead) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
-}
-
-fn no_token() -> Error {
-    Error::recipe(
-        "answer",
-        "no token may follow: every one is forbidden, or the model's scores are no numbers",
-    )
 }

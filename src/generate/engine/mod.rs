@@ -779,7 +779,7 @@ impl<'a> Engine<'a> {
             Ok(None) => {
                 let found = self.searches.remove(at).beams.finish();
                 match found.is_empty() {
-                    true => self.ended(ticket, Err(super::no_token()), events),
+                    true => self.ended(ticket, Err(super::sequence::no_token()), events),
                     false => self.said(ticket, found, events),
                 }
                 return Ok(());
