@@ -49,7 +49,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "text",
         ],
     ),
-    ("generate", &["error", "shapes", "data", "text", "model", "load"]),
+    (
+        "generate",
+        &["error", "shapes", "proc", "ffi", "data", "text", "model", "load"],
+    ),
     ("trace", &["error", "checkpoint", "data", "load", "model"]),
     ("synth", &["error", "shapes", "fsutil", "data"]),
     (

@@ -2,7 +2,6 @@
 //!
 //! Reference: `GenerationConfig` of transformers 4.46.3, which the golden files were made with.
 
-use super::sampling::Sampling;
 use crate::model::bounds::Wrong;
 use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
@@ -62,6 +61,29 @@ impl From<EarlyStopping> for Written {
             EarlyStopping::Never => Written::Word("never".to_owned()),
         }
     }
+}
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the likeliest token.
+    pub temperature: f64,
+    /// Only the k likeliest; 0 for all.
+    pub top_k: usize,
+    /// Only the likeliest that together reach this probability.
+    pub top_p: f64,
+    /// Only such as have at least this share of the likeliest one's probability.
+    pub min_p: f64,
+}
+
+impl Sampling {
+    /// Temperature 0, which the paper's benchmarks are run with.
+    pub const GREEDY: Sampling = Sampling {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+    };
 }
 
 /// All of it. The default is greedy, up to 256 tokens.

@@ -1,32 +1,12 @@
 //! From scores to the next token: the likeliest, or one that is drawn.
 
+pub use super::decoding::Sampling;
 use super::warp::warp;
 use rand::Rng;
 use rand_chacha::{rand_core::SeedableRng, ChaCha8Rng};
 use tch::{Kind, Tensor};
 
-/// How the next token is chosen.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sampling {
-    /// 0 takes the likeliest token.
-    pub temperature: f64,
-    /// Only the k likeliest; 0 for all.
-    pub top_k: usize,
-    /// Only the likeliest that together reach this probability.
-    pub top_p: f64,
-    /// Only such as have at least this share of the likeliest one's probability.
-    pub min_p: f64,
-}
-
 impl Sampling {
-    /// Temperature 0, which the paper's benchmarks are run with.
-    pub const GREEDY: Sampling = Sampling {
-        temperature: 0.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-    };
-
     /// `scores` (V) → probabilities (V) on the CPU; what the rule excludes is 0.
     pub fn probabilities(&self, scores: &Tensor) -> Tensor {
         let warped = warp(self, scores);

@@ -3,8 +3,7 @@
 //! Reference: `generation/logits_process.py` of transformers 4.46.3, in the order of its `_get_logits_processor`: repetition
 //! penalty, n-grams, minimal length; then, where tokens are drawn, temperature, top-k, top-p, min-p.
 
-use super::decoding::Decoding;
-use super::sampling::Sampling;
+use super::decoding::{Decoding, Sampling};
 use std::collections::BTreeSet;
 use tch::{Kind, Tensor};
 
