@@ -65,7 +65,11 @@ fn fed(arguments: &[String], bytes: &[u8]) -> (i32, String, String) {
     let _ = child.stdin.take().unwrap().write_all(bytes);
     let out = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    (out.status.code().unwrap_or(-1), text(out.stdout), text(out.stderr))
+    (
+        out.status.code().unwrap_or(-1),
+        text(out.stdout),
+        text(out.stderr),
+    )
 }
 
 #[test]
@@ -79,7 +83,10 @@ fn several_files_a_folder_and_a_pattern_are_asked_in_order() {
     let asked = |audio: &[&str], more: &[&str]| {
         let named: Vec<&str> = audio.iter().flat_map(|a| ["--audio", a]).collect();
         let arguments = on_model("generate", &[&named[..], &["--prompt", EMOTION], more].concat());
-        af2_in(folder.path(), &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+        af2_in(
+            folder.path(),
+            &arguments.iter().map(String::as_str).collect::<Vec<_>>(),
+        )
     };
     let named = |out: &str| {
         let name = |l: &str| l.split('\t').next().unwrap().to_owned();
@@ -91,7 +98,10 @@ fn several_files_a_folder_and_a_pattern_are_asked_in_order() {
     // In a folder one that is no sound: the others are answered.
     let (code, out, err) = asked(&["."], &[]);
     assert_eq!((code, named(&out).as_str()), (5, "./a.flac ./b.wav"), "{err}");
-    assert!(err.contains("note: .: 3 files") && err.contains("1 of 3 questions"), "{err}");
+    assert!(
+        err.contains("note: .: 3 files") && err.contains("1 of 3 questions"),
+        "{err}"
+    );
     let (code, out, err) = asked(&["[ab].*"], &["--json", "--slots", "1"]);
     assert_eq!(code, 0, "{err}");
     let found: Vec<Value> = lines(&out).into_iter().map(|mut l| l["path"].take()).collect();
@@ -116,20 +126,38 @@ fn several_files_a_folder_and_a_pattern_are_asked_in_order() {
 fn answers_are_printed_in_the_order_of_the_questions() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("q.jsonl");
-    let names = [SPEECH, "tones_16k_mono_10s.wav", "gone.wav", "flac_16k_mono_12p5s.flac"];
-    let question = |i: usize| json!({"path": names[i % 4], "prompt": format!("what is it? {}", i % 3)}).to_string();
+    let names = [
+        SPEECH,
+        "tones_16k_mono_10s.wav",
+        "gone.wav",
+        "flac_16k_mono_12p5s.flac",
+    ];
+    let question =
+        |i: usize| json!({"path": names[i % 4], "prompt": format!("what is it? {}", i % 3)}).to_string();
     fs::write(&file, (0..16).map(|i| question(i) + "\n").collect::<String>()).unwrap();
     let (file, root) = (text(&file), text(&golden("wavs")));
     let asked = |more: &[&str]| {
-        let base = ["--input", &file, "--data-root", &root, "--max-new-tokens", "6", "--json"];
+        let base = [
+            "--input",
+            &file,
+            "--data-root",
+            &root,
+            "--max-new-tokens",
+            "6",
+            "--json",
+        ];
         let (code, out, err) = generate(&[&base[..], more].concat());
         assert_eq!(code, 3, "{err}");
         assert!(err.contains("4 of 16 questions could not be answered"), "{err}");
         let mut all = lines(&out);
-        all.iter_mut().for_each(|l| drop(l.as_object_mut().unwrap().remove("seconds")));
+        all.iter_mut()
+            .for_each(|l| drop(l.as_object_mut().unwrap().remove("seconds")));
         all
     };
-    let expected: Vec<String> = (0..16).filter(|i| i % 4 != 2).map(|i| format!("what is it? {}", i % 3)).collect();
+    let expected: Vec<String> = (0..16)
+        .filter(|i| i % 4 != 2)
+        .map(|i| format!("what is it? {}", i % 3))
+        .collect();
     let first = asked(&[]);
     let prompts: Vec<&str> = first.iter().map(|l| l["prompt"].as_str().unwrap()).collect();
     assert_eq!(prompts, expected);
@@ -148,15 +176,26 @@ fn answers_are_printed_in_the_order_of_the_questions() {
 
 #[test]
 fn a_sound_may_come_on_standard_input() {
-    let ask = |more: &[&str]| on_model("generate", &[&["--audio", "-", "--prompt", EMOTION][..], more].concat());
+    let ask = |more: &[&str]| {
+        on_model(
+            "generate",
+            &[&["--audio", "-", "--prompt", EMOTION][..], more].concat(),
+        )
+    };
     let sound = fs::read(golden("wavs").join(SPEECH)).unwrap();
     let (code, out, err) = fed(&ask(&[]), &sound);
     assert_eq!((code, out.as_str()), (0, "the speaker is angry.\n"), "{err}");
     let (code, out, err) = fed(&ask(&["--no-cache", "--json"]), &sound);
     assert_eq!(code, 0, "{err}");
-    assert_eq!((&lines(&out)[0]["text"], &lines(&out)[0]["path"]), (&json!(ANGRY), &json!("-")));
+    assert_eq!(
+        (&lines(&out)[0]["text"], &lines(&out)[0]["path"]),
+        (&json!(ANGRY), &json!("-"))
+    );
     for (bytes, pieces) in [
-        (&b""[..], &["standard input: expected a sound file, found 0 bytes"][..]),
+        (
+            &b""[..],
+            &["standard input: expected a sound file, found 0 bytes"][..],
+        ),
         (b"what is it?", &["standard input: expected"]),
         (&sound[..2000], &["standard input: expected", "found"]),
     ] {
@@ -189,7 +228,8 @@ fn a_piece_of_a_sound_is_a_sound() {
         lines(&out)[0].clone()
     };
     let same = |a: &Value, b: &Value| {
-        a["tokens"] == b["tokens"] && (a["score"].as_f64().unwrap() - b["score"].as_f64().unwrap()).abs() < 1e-5
+        a["tokens"] == b["tokens"]
+            && (a["score"].as_f64().unwrap() - b["score"].as_f64().unwrap()).abs() < 1e-5
     };
     for most in [13, 8] {
         let mut writer = hound::WavWriter::create(&cut, spec).unwrap();
@@ -203,7 +243,10 @@ fn a_piece_of_a_sound_is_a_sound() {
         assert_eq!(piece["duration"].as_f64(), Some(most as f64));
         assert!(!same(&piece, &scores(&long, &[])), "{most}");
         let later = scores(&long, &["--start", "0:07", "--seconds", &length]);
-        assert!(!same(&piece, &later) && later["start"].as_f64() == Some(7.0), "{later}");
+        assert!(
+            !same(&piece, &later) && later["start"].as_f64() == Some(7.0),
+            "{later}"
+        );
     }
     let whole = scores(&long, &["--windows", "1"]);
     assert!(same(&whole, &scores(&long, &["--seconds", "10"])) && whole.get("duration").is_none());
@@ -211,14 +254,21 @@ fn a_piece_of_a_sound_is_a_sound() {
     let speech = wav(SPEECH);
     let base = ["--audio", &speech, "--prompt", "what is it?"];
     let wrong = |more: &[&str], code: i32, pieces: &[&str]| fails(&[&base[..], more].concat(), code, pieces);
-    wrong(&["--start", "1:20"], 5, &[SPEECH, "from 80 s on", "the sound is 3.7 s long"]);
+    wrong(
+        &["--start", "1:20"],
+        5,
+        &[SPEECH, "from 80 s on", "the sound is 3.7 s long"],
+    );
     wrong(&["--start", "1:75"], 2, &["--start", "1:20 or 1:02:03.5"]);
     wrong(&["--start=-3"], 2, &["--start"]);
     wrong(&["--seconds", "0"], 2, &["--seconds", "above 0 s"]);
     wrong(
         &["--seconds", "31", "--windows", "3"],
         2,
-        &["--seconds: expected at most 30 s, 3 windows of 10 s, found 31", "--windows hears more"],
+        &[
+            "--seconds: expected at most 30 s, 3 windows of 10 s, found 31",
+            "--windows hears more",
+        ],
     );
     wrong(&["--slots", "0"], 2, &["--slots"]);
     wrong(&["--memory", "much"], 2, &["--memory", "40GiB"]);
@@ -227,12 +277,27 @@ fn a_piece_of_a_sound_is_a_sound() {
     // A line of its own says it in its own words.
     let file = folder.path().join("q.jsonl");
     let with = |more: &str| {
-        fs::write(&file, format!("{{\"path\": \"{long}\", \"prompt\": \"what is it?\"{more}}}\n")).unwrap();
-        generate(&["--input", &text(&file), "--max-new-tokens", "8", "--json", "--seconds", "10"])
+        fs::write(
+            &file,
+            format!("{{\"path\": \"{long}\", \"prompt\": \"what is it?\"{more}}}\n"),
+        )
+        .unwrap();
+        generate(&[
+            "--input",
+            &text(&file),
+            "--max-new-tokens",
+            "8",
+            "--json",
+            "--seconds",
+            "10",
+        ])
     };
     let (code, out, err) = with(r#", "start": "0:07", "seconds": 8"#);
     assert_eq!(code, 0, "{err}");
-    assert!(same(&lines(&out)[0], &scores(&long, &["--start", "7", "--seconds", "8"])));
+    assert!(same(
+        &lines(&out)[0],
+        &scores(&long, &["--start", "7", "--seconds", "8"])
+    ));
     assert!(same(&lines(&with("").1)[0], &scores(&long, &["--seconds", "10"])));
     for (more, piece) in [
         (r#", "start": "1:75""#, "line 1"),
@@ -283,7 +348,13 @@ fn weights_in_bf16_are_named_where_they_lose_something() {
     for dtype in ["bf16", "amp_bf16"] {
         let (code, out, err) = asked(&["--dtype", dtype]);
         assert_eq!((code, out.as_str()), (0, "the speaker is angry.\n"), "{err}");
-        for piece in ["rounded, as autocast rounds them", "of cross_attention", "of clap", "embeddings", "stay fp32"] {
+        for piece in [
+            "rounded, as autocast rounds them",
+            "of cross_attention",
+            "of clap",
+            "embeddings",
+            "stay fp32",
+        ] {
             assert!(err.contains(piece), "{piece}: {err}");
         }
     }
@@ -313,7 +384,10 @@ fn a_script_may_chat() {
          /set temperatur 1\n/set temperature hot\n/set top_p 7\n/set stop_token_ids [100000]\n{EMOTION}",
         text(&golden("F_tiny/config.yaml")),
     );
-    let (code, out, err) = chat(&["--no-stream"], &format!("{EMOTION}\n/audio {speech}\n{lines}\n"));
+    let (code, out, err) = chat(
+        &["--no-stream"],
+        &format!("{EMOTION}\n/audio {speech}\n{lines}\n"),
+    );
     assert_eq!((code, out), (0, format!("{ANGRY}\n").repeat(4)), "{err}");
     for piece in [
         "error: no sound is heard",
@@ -332,7 +406,10 @@ fn a_script_may_chat() {
     ] {
         assert!(err.contains(piece), "`{piece}` is not in: {err}");
     }
-    assert!(!err.contains("command line") && !err.contains("panicked"), "{err}");
+    assert!(
+        !err.contains("command line") && !err.contains("panicked"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -351,7 +428,13 @@ fn what_is_set_is_what_is_asked_with() {
     assert_eq!((out[1], out[2]), (ANGRY, "the speaker is "));
     assert!(ANGRY.starts_with(out[0]) && out[0].len() < ANGRY.len(), "{out:?}");
     assert_eq!((out.len(), out[3]), (5, ANGRY), "two beams: {out:?}");
-    for piece in ["do_sample true", "temperature 2", "do_sample false", ", at most 2 s: 1 window", "Each stands alone"] {
+    for piece in [
+        "do_sample true",
+        "temperature 2",
+        "do_sample false",
+        ", at most 2 s: 1 window",
+        "Each stands alone",
+    ] {
         assert!(err.contains(piece), "`{piece}` is not in: {err}");
     }
     let (code, _, err) = chat(&["--audio", "gone.wav"], "");
@@ -400,7 +483,11 @@ impl Terminal {
     fn wait(&self, text: &str, times: usize) {
         let since = Instant::now();
         while self.shows().matches(text).count() < times {
-            assert!(since.elapsed() < Duration::from_secs(60), "{text}: {}", self.shows());
+            assert!(
+                since.elapsed() < Duration::from_secs(60),
+                "{text}: {}",
+                self.shows()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -461,7 +548,10 @@ fn ctrl_c_stops_an_answer_and_ctrl_d_the_chat() {
     let history = state.path().join("af2/chat-history");
     let kept = fs::read_to_string(&history).unwrap();
     assert!(kept.contains(EMOTION) && !kept.contains("half a line"), "{kept}");
-    assert_eq!(fs::metadata(&history).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(&history).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
 
     let bare = tempfile::tempdir().unwrap();
     let mut terminal = Terminal::open(&on_model("chat", &["--no-history"]), bare.path());
@@ -477,7 +567,11 @@ fn ctrl_c_stops_an_answer_and_ctrl_d_the_chat() {
 fn ctrl_c_ends_what_is_generated() {
     let (speech, state) = (wav(SPEECH), tempfile::tempdir().unwrap());
     let endless = ["--min-new-tokens", "60000", "--max-new-tokens", "60000"];
-    let more = [&["--audio", &speech, "--prompt", EMOTION, "--dtype", "bf16"][..], &endless].concat();
+    let more = [
+        &["--audio", &speech, "--prompt", EMOTION, "--dtype", "bf16"][..],
+        &endless,
+    ]
+    .concat();
     let mut terminal = Terminal::open(&on_model("generate", &more), state.path());
     // What bf16 loses is noted when the model is open.
     terminal.wait("note: bf16", 1);

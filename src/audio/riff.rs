@@ -187,7 +187,10 @@ mod tests {
         std::fs::write(file.path(), bytes).unwrap();
         open(
             file.path(),
-            View::new(super::super::view::Body::OnDisk(file.reopen().unwrap()), 0..bytes.len() as u64),
+            View::new(
+                super::super::view::Body::OnDisk(file.reopen().unwrap()),
+                0..bytes.len() as u64,
+            ),
         )
     }
 

@@ -16,28 +16,16 @@ use std::io::IsTerminal;
 #[derive(Args)]
 pub(crate) struct DecodingArgs {
     /// 0 is greedy.
-    #[arg(
-        long,
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f64,
     /// With a temperature: only the k likeliest tokens; 0 for all.
     #[arg(long, default_value_t = 30)]
     top_k: usize,
     /// With a temperature: only the likeliest tokens that together reach this probability.
-    #[arg(
-        long,
-        default_value_t = 0.95,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 0.95, allow_negative_numbers = true)]
     top_p: f64,
     /// With a temperature: only tokens that have at least this share of the likeliest one's probability.
-    #[arg(
-        long,
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     min_p: f64,
     /// Seeds the sampling: each sample of each question has its own random numbers.
     #[arg(long, default_value_t = 0)]
@@ -46,11 +34,7 @@ pub(crate) struct DecodingArgs {
     #[arg(long, default_value_t = 1)]
     num_beams: usize,
     /// A sequence's score is its sum of log-probabilities divided by (number of tokens)^this: above 0 favours long ones.
-    #[arg(
-        long,
-        default_value_t = 1.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     length_penalty: f64,
     /// When a beam search is done, once enough sequences have ended: true at once, false when a better one is unlikely, never when
     /// none is possible. Default: false.
@@ -60,11 +44,7 @@ pub(crate) struct DecodingArgs {
     #[arg(long, default_value_t = 1)]
     num_return_sequences: usize,
     /// Above 1 makes tokens less likely that were there, in the question too.
-    #[arg(
-        long,
-        default_value_t = 1.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     repetition_penalty: f64,
     /// No n tokens in a row twice, the question's among them; 0 for no such rule.
     #[arg(long, default_value_t = 0)]
@@ -219,5 +199,7 @@ pub(crate) fn end_at_ctrl_c() -> Result<()> {
         }
     };
     let thread = std::thread::Builder::new().name("ctrl-c".into()).spawn(ends);
-    thread.map(|_| ()).map_err(|e| Error::io("a thread for SIGINT", e))
+    thread
+        .map(|_| ())
+        .map_err(|e| Error::io("a thread for SIGINT", e))
 }

@@ -102,7 +102,11 @@ fn history(args: &ChatArgs) -> Option<PathBuf> {
     if args.no_history {
         return None;
     }
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute())
+    };
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
     Some(state.join("af2/chat-history"))
 }
@@ -265,8 +269,12 @@ impl Chat<'_> {
             None => crate::say!("no sound is heard: /audio FILE"),
             Some(Heard { path, piece, sound }) => {
                 let Sound::Given(given) = sound else { return };
-                let from = piece.start.map_or(String::new(), |Seconds(s)| format!(" from {s} s on"));
-                let most = piece.seconds.map_or(String::new(), |Seconds(s)| format!(", at most {s} s"));
+                let from = piece
+                    .start
+                    .map_or(String::new(), |Seconds(s)| format!(" from {s} s on"));
+                let most = piece
+                    .seconds
+                    .map_or(String::new(), |Seconds(s)| format!(", at most {s} s"));
                 let windows = given.mel.shape()[0];
                 let s = if windows == 1 { "" } else { "s" };
                 crate::say!("{}{from}{most}: {windows} window{s} of 10 s", path.display());
@@ -284,7 +292,9 @@ impl Chat<'_> {
             return Ok(());
         };
         if name.is_empty() {
-            fields.iter().for_each(|(name, value)| crate::say!("{name} {value}"));
+            fields
+                .iter()
+                .for_each(|(name, value)| crate::say!("{name} {value}"));
             return Ok(());
         }
         if !fields.contains_key(&name) {
@@ -310,7 +320,10 @@ impl Chat<'_> {
             fields.insert(name, value);
         }
         let changed: Decoding = serde_json::from_value(all).map_err(json)?;
-        let wrongs = changed.check().into_iter().chain(changed.check_vocabulary(self.model.tokenizer.len()));
+        let wrongs = changed
+            .check()
+            .into_iter()
+            .chain(changed.check_vocabulary(self.model.tokenizer.len()));
         let wrongs = wrongs.map(|w| wrong(&format!("set {}", w.key), &w.expected, &w.found));
         crate::error::all(wrongs.collect())?;
         self.decoding = changed;
@@ -324,7 +337,12 @@ impl Chat<'_> {
             sound: heard.sound.clone(),
             prompt: self.model.tokenizer.question(question)?,
             wanted: Wanted::Answers(self.decoding.clone()),
-            item: format!("{}\n{question}{}\nquestion {}", heard.path.display(), heard.piece.item(), self.asked),
+            item: format!(
+                "{}\n{question}{}\nquestion {}",
+                heard.path.display(),
+                heard.piece.item(),
+                self.asked
+            ),
             stream: streams,
         };
         self.asked += 1;
@@ -385,13 +403,12 @@ impl Chat<'_> {
     }
 }
 
-fn optional(
-    text: &str,
-    parse: fn(&str) -> std::result::Result<Seconds, String>,
-) -> Result<Option<Seconds>> {
+fn optional(text: &str, parse: fn(&str) -> std::result::Result<Seconds, String>) -> Result<Option<Seconds>> {
     match text {
         "" => Ok(None),
-        text => parse(text).map(Some).map_err(|e| Error::usage(format!("{e}, found {text}"))),
+        text => parse(text)
+            .map(Some)
+            .map_err(|e| Error::usage(format!("{e}, found {text}"))),
     }
 }
 

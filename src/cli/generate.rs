@@ -153,7 +153,11 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let stdin = match questions.iter().find(|q| is_stdin(&q.path)) {
         Some(question) => {
             let bytes = sounds::of_stdin()?;
-            let first = Clip::new("standard input".into(), question.piece.start.unwrap_or_default(), 1);
+            let first = Clip::new(
+                "standard input".into(),
+                question.piece.start.unwrap_or_default(),
+                1,
+            );
             ears.mel_in_memory(&first, &bytes, false)?;
             Some(bytes)
         }
@@ -166,7 +170,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         return Err(usage(&wrong));
     }
     let windows = args.windows.unwrap_or(model.max_windows).max(1);
-    let sounds = questions.iter().map(|q| sound(q, windows, args, &ears, stdin.as_ref()));
+    let sounds = questions
+        .iter()
+        .map(|q| sound(q, windows, args, &ears, stdin.as_ref()));
     let sounds = sounds.collect::<Result<Vec<_>>>()?;
     let ears = Arc::new(ears);
     let settings = args.engine.settings(precision);
@@ -387,10 +393,17 @@ impl OneByOne<'_> {
             let audio = Audio::from_mels([&*mel], model.device);
             let heard = no_grad(|| model.model.hear(&audio, Mode::EVAL));
             Ok(match &ask.wanted {
-                Wanted::Answers(decoding) => {
-                    Found::Said(answers_to(model, &heard, &ask.prompt, decoding, &ask.item, false)?)
+                Wanted::Answers(decoding) => Found::Said(answers_to(
+                    model,
+                    &heard,
+                    &ask.prompt,
+                    decoding,
+                    &ask.item,
+                    false,
+                )?),
+                Wanted::Choices(choices) => {
+                    Found::Chosen(likelihood_of(model, &heard, &ask.prompt, choices)?)
                 }
-                Wanted::Choices(choices) => Found::Chosen(likelihood_of(model, &heard, &ask.prompt, choices)?),
             })
         })?
     }
@@ -686,7 +699,10 @@ impl Asked<'_> {
             None if self.alone => crate::out!("{}", line.text),
             None => crate::out!("{}\t{}\t{}", line.path, line.prompt, line.text),
         }
-        if let What::Said { thinking: Some(_), .. } = &line.what {
+        if let What::Said {
+            thinking: Some(_), ..
+        } = &line.what
+        {
             if line.text.is_empty() {
                 crate::say!(
                     "note: {}: thoughts without a conclusion; --thinking keep shows them, --retry-conclusion asks for one",
@@ -719,6 +735,106 @@ mod tests {
         assert_eq!(of("abacba"), [0, 2, 5, 1, 4, 3]);
         // The first is asked before all of the next thousand.
         let far = of(&format!("a{}a", "b".repeat(GROUPED)));
-        assert_eq!((far[0], far[1], far[GROUPED], far[GROUPED + 1]), (0, 1, GROUPED, GROUPED + 1));
+        assert_eq!(
+            (far[0], far[1], far[GROUPED], far[GROUPED + 1]),
+            (0, 1, GROUPED, GROUPED + 1)
+        );
+    }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: GenerateArgs,
+    }
+
+    /// No model of the tests reasons: its answer is put in the place of one that breaks off.
+    #[test]
+    fn a_chain_that_breaks_off_is_asked_for_its_conclusion_once() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let options = crate::load::Options::new(tch::Device::Cpu);
+        let model = crate::load::open(&golden.join("F_tiny"), &options).unwrap();
+        let wav = golden.join("wavs/speech_16k_mono_3p7s.wav").display().to_string();
+        let line = [
+            "af2",
+            "--checkpoint",
+            "x",
+            "--audio",
+            &wav,
+            "--prompt",
+            "what?",
+            "--retry-conclusion",
+        ];
+        let Line { args } =
+            clap::Parser::try_parse_from(line.iter().chain(&["--max-new-tokens", "6"])).unwrap();
+        let (decoding, (questions, _)) = (args.decoding.decoding().unwrap(), questions(&args).unwrap());
+        let ears = Arc::new(Ears::new(0));
+        let sound = sound(&questions[0], 1, &args, &ears, None).unwrap();
+        let mut all = Asked {
+            model: &model,
+            args: &args,
+            decoding: &decoding,
+            questions: &questions,
+            alone: true,
+            stream: None,
+            asker: Asker::Engine(Engine::new(
+                &model,
+                ears.clone(),
+                args.engine.settings(Precision::Fp32),
+            )),
+            tickets: HashMap::new(),
+            open: HashMap::new(),
+            done: vec![None],
+            printed: 0,
+            failed: Vec::new(),
+        };
+        all.submit(0, &sound);
+        let broken = Answer {
+            text: "<SUMMARY>S</SUMMARY>\n<REASONING>It rings. It is".to_owned(),
+            tokens: vec![1],
+            logprobs: vec![0.0],
+            score: 0.0,
+        };
+        let found = Ok(Found::Said(vec![broken]));
+        let (ticket, seconds) = (0, 1.0);
+        all.take(Event::Done {
+            ticket,
+            found,
+            seconds,
+        })
+        .unwrap();
+        while all.done[0].is_none() {
+            for event in all.asker.step().unwrap() {
+                all.take(event).unwrap();
+            }
+        }
+        let lines = all.done[0].take().unwrap().unwrap();
+        let What::Said {
+            thinking,
+            tokens,
+            retried,
+            ..
+        } = &lines[0].what
+        else {
+            unreachable!()
+        };
+        assert_eq!(
+            thinking.as_deref(),
+            Some("<summary>s</summary>\n<reasoning>it rings</REASONING>")
+        );
+        assert!(*retried && lines.len() == 1 && lines[0].seconds > 1.0);
+        // As if it had been asked so.
+        let Sound::Clip(clip) = &sound else { unreachable!() };
+        let heard = crate::generate::hear(&model, &ears, clip).unwrap();
+        let fed = "<summary>s</summary>\n<reasoning>it rings</REASONING>\n<CONCLUSION>";
+        let prompt = [
+            model.tokenizer.question("what?").unwrap(),
+            model.tokenizer.text(fed).unwrap(),
+        ]
+        .concat();
+        let said = answers_to(&model, &heard, &prompt, &decoding, "", true).unwrap();
+        assert_eq!(
+            (tokens, lines[0].text.as_str()),
+            (&said[0].tokens, said[0].text.trim())
+        );
     }
 }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 /// Names of sound files, in a folder.
 const EXTENSIONS: [&str; 21] = [
-    "wav", "wave", "flac", "mp3", "ogg", "oga", "m4a", "m4b", "mp4", "aac", "aif", "aiff", "aifc", "caf", "mka", "mkv",
-    "webm", "au", "snd", "sph", "nist",
+    "wav", "wave", "flac", "mp3", "ogg", "oga", "m4a", "m4b", "mp4", "aac", "aif", "aiff", "aifc", "caf",
+    "mka", "mkv", "webm", "au", "snd", "sph", "nist",
 ];
 /// Most bytes of a sound on standard input: half an hour of 48 kHz stereo in 24 bit.
 const MOST_BYTES: u64 = 512 << 20;
@@ -32,7 +32,9 @@ pub(super) fn time(text: &str) -> std::result::Result<Seconds, String> {
     }
     let mut seconds = 0.0;
     for (i, part) in parts.iter().enumerate() {
-        let digits = part.bytes().all(|b| b.is_ascii_digit() || (b == b'.' && i == last));
+        let digits = part
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b == b'.' && i == last));
         let value: f64 = part.parse().map_err(|_| wrong())?;
         if !digits || (i > 0 && value >= 60.0) {
             return Err(wrong());
@@ -82,13 +84,17 @@ impl Piece {
         match self.seconds {
             None => Ok(clip),
             Some(seconds) if seconds.0 <= most => Ok(clip.within(seconds)),
-            Some(Seconds(s)) => Err([format!("at most {most} s, {windows} windows of 10 s"), s.to_string()]),
+            Some(Seconds(s)) => Err([
+                format!("at most {most} s, {windows} windows of 10 s"),
+                s.to_string(),
+            ]),
         }
     }
 
     /// For the seed: nothing for a whole sound.
     pub(super) fn item(&self) -> String {
-        let say = |name: &str, s: Option<Seconds>| s.map(|Seconds(s)| format!("\n{name} {s}")).unwrap_or_default();
+        let say =
+            |name: &str, s: Option<Seconds>| s.map(|Seconds(s)| format!("\n{name} {s}")).unwrap_or_default();
         say("start", self.start) + &say("seconds", self.seconds)
     }
 }
@@ -103,7 +109,9 @@ fn json<'de, D: Deserializer<'de>>(
         serde_json::Value::String(text) => text,
         other => other.to_string(),
     };
-    parse(&text).map(Some).map_err(|e| serde::de::Error::custom(format!("{e}, found {text}")))
+    parse(&text)
+        .map(Some)
+        .map_err(|e| serde::de::Error::custom(format!("{e}, found {text}")))
 }
 
 fn time_of_json<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Option<Seconds>, D::Error> {
@@ -137,10 +145,14 @@ pub(super) fn find(names: &[PathBuf]) -> Result<Sounds> {
         many: false,
     };
     if names.iter().filter(|n| is_stdin(n)).count() > 1 {
-        return Err(Error::usage("--audio -: standard input is one sound, and is named twice"));
+        return Err(Error::usage(
+            "--audio -: standard input is one sound, and is named twice",
+        ));
     }
     for name in names {
-        let pattern = name.to_str().filter(|t| t.contains(['*', '?', '[', '{']) && !name.exists());
+        let pattern = name
+            .to_str()
+            .filter(|t| t.contains(['*', '?', '[', '{']) && !name.exists());
         let new = match pattern {
             Some(pattern) => fitting(pattern)?,
             None if name.is_dir() => in_folder(name)?,
@@ -162,7 +174,10 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut all = entries(folder)?;
     let there = all.len();
     all.retain(|path| {
-        let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+        let extension = path
+            .extension()
+            .and_then(|e| e.to_str())
+            .map(str::to_ascii_lowercase);
         extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str())) && path.is_file()
     });
     match all.is_empty() {
@@ -177,7 +192,12 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
 /// The files that fit a pattern, by name. `*` and `?` stop at `/`, `**` goes into folders.
 fn fitting(pattern: &str) -> Result<Vec<PathBuf>> {
     let glob = GlobBuilder::new(pattern).literal_separator(true).build();
-    let glob = glob.map_err(|e| Error::usage(format!("--audio {pattern}: expected a pattern, found {}", e.kind())))?;
+    let glob = glob.map_err(|e| {
+        Error::usage(format!(
+            "--audio {pattern}: expected a pattern, found {}",
+            e.kind()
+        ))
+    })?;
     // Up to the last `/` before the first sign.
     let signs = pattern.find(['*', '?', '[', '{', '\\']).unwrap_or(pattern.len());
     let base = pattern[..signs].rfind('/').map_or(0, |at| at + 1);
@@ -189,16 +209,31 @@ fn fitting(pattern: &str) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     let folder = Path::new(&pattern[..base]);
     if base == 0 || folder.is_dir() {
-        walk(folder, deep, rest.contains("**"), &glob.compile_matcher(), &mut all)?;
+        walk(
+            folder,
+            deep,
+            rest.contains("**"),
+            &glob.compile_matcher(),
+            &mut all,
+        )?;
     }
     all.sort_unstable();
     match all.is_empty() {
         false => Ok(all),
-        true => Err(not_found(Path::new(pattern), "no file fits this pattern".to_owned())),
+        true => Err(not_found(
+            Path::new(pattern),
+            "no file fits this pattern".to_owned(),
+        )),
     }
 }
 
-fn walk(folder: &Path, deep: usize, anywhere: bool, glob: &GlobMatcher, all: &mut Vec<PathBuf>) -> Result<()> {
+fn walk(
+    folder: &Path,
+    deep: usize,
+    anywhere: bool,
+    glob: &GlobMatcher,
+    all: &mut Vec<PathBuf>,
+) -> Result<()> {
     for path in entries(folder)? {
         if path.is_dir() {
             // A link may lead back up.
@@ -239,7 +274,9 @@ fn not_found(path: &Path, what: String) -> Error {
 pub(super) fn of_stdin() -> Result<Arc<[u8]>> {
     let stdin = io::stdin();
     if stdin.is_terminal() {
-        return Err(Error::usage("--audio -: expected a sound on standard input, found a terminal"));
+        return Err(Error::usage(
+            "--audio -: expected a sound on standard input, found a terminal",
+        ));
     }
     let mut bytes = Vec::new();
     let read = stdin.lock().take(MOST_BYTES + 1).read_to_end(&mut bytes);
@@ -269,7 +306,23 @@ mod tests {
         ] {
             assert_eq!(time(text), Ok(Seconds(seconds)), "{text}");
         }
-        let wrong = ["", "-1", "1:60", "1:2:3:4", "1:", ":5", "1.5:00", "1e3", "nan", "inf", "+5", "5s", "1:99:00", "99999999999", "."];
+        let wrong = [
+            "",
+            "-1",
+            "1:60",
+            "1:2:3:4",
+            "1:",
+            ":5",
+            "1.5:00",
+            "1e3",
+            "nan",
+            "inf",
+            "+5",
+            "5s",
+            "1:99:00",
+            "99999999999",
+            ".",
+        ];
         for text in wrong {
             assert!(time(text).is_err(), "{text}");
         }
@@ -281,13 +334,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::create_dir_all(at("deep/er")).unwrap();
-        for name in ["b.WAV", "a.flac", "notes.txt", ".hidden.wav", "deep/c.wav", "deep/er/d.wav", "odd[1].wav"] {
+        for name in [
+            "b.WAV",
+            "a.flac",
+            "notes.txt",
+            ".hidden.wav",
+            "deep/c.wav",
+            "deep/er/d.wav",
+            "odd[1].wav",
+        ] {
             std::fs::write(at(name), "").unwrap();
         }
         let found = |name: &str| {
             let sounds = find(&[at(name)]).unwrap();
             let strip = |p: &PathBuf| p.strip_prefix(folder.path()).unwrap().display().to_string();
-            (sounds.paths.iter().map(strip).collect::<Vec<_>>().join(" "), sounds.many)
+            (
+                sounds.paths.iter().map(strip).collect::<Vec<_>>().join(" "),
+                sounds.many,
+            )
         };
         let many = |text: &str| (text.to_owned(), true);
         assert_eq!(found(""), many("a.flac b.WAV odd[1].wav"));
@@ -299,9 +363,16 @@ mod tests {
         // A file is a file, whatever its name, and one that is not there as well.
         assert_eq!(found("odd[1].wav"), ("odd[1].wav".to_owned(), false));
         assert_eq!(found("gone.wav"), ("gone.wav".to_owned(), false));
-        for (name, says) in [("*.mp3", "no file fits"), ("gone/*.wav", "no file fits"), ("deep/er/../none*", "no file fits")] {
+        for (name, says) in [
+            ("*.mp3", "no file fits"),
+            ("gone/*.wav", "no file fits"),
+            ("deep/er/../none*", "no file fits"),
+        ] {
             let e = find(&[at(name)]).err().unwrap();
-            assert!(e.exit_code() == 3 && e.to_string().contains(says) && e.to_string().contains(name), "{e}");
+            assert!(
+                e.exit_code() == 3 && e.to_string().contains(says) && e.to_string().contains(name),
+                "{e}"
+            );
         }
         std::fs::remove_file(at("deep/er/d.wav")).unwrap();
         let e = find(&[at("deep/er")]).err().unwrap().to_string();

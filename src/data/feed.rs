@@ -81,7 +81,9 @@ impl Clip {
         let whole = Seconds(self.windows as f64 * WINDOW_SECONDS);
         Span {
             start: Seconds(self.start_us as f64 / 1e6),
-            duration: self.most_us.map_or(whole, |us| Seconds((us as f64 / 1e6).min(whole.0))),
+            duration: self
+                .most_us
+                .map_or(whole, |us| Seconds((us as f64 / 1e6).min(whole.0))),
         }
     }
 

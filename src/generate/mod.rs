@@ -8,8 +8,8 @@ pub mod likelihood;
 pub mod sampling;
 pub mod stop;
 pub mod streaming;
-pub mod thinking;
 mod texts;
+pub mod thinking;
 pub mod warp;
 
 pub(crate) use ask::answers_to;

@@ -56,7 +56,11 @@ pub fn split(answer: &str) -> Thought {
             text: answer.to_owned(),
         },
         Some(text) => {
-            let pieces: Vec<&str> = thinking.into_iter().map(str::trim).filter(|p| !p.is_empty()).collect();
+            let pieces: Vec<&str> = thinking
+                .into_iter()
+                .map(str::trim)
+                .filter(|p| !p.is_empty())
+                .collect();
             Thought {
                 thinking: Some(pieces.join("\n")),
                 text: text.trim().to_owned(),
@@ -91,7 +95,10 @@ fn between_tags<'a>(text: &'a str, small: &str) -> Vec<&'a str> {
     let mut pieces = Vec::new();
     let mut from = 0;
     loop {
-        let next = [THINK, THOUGHT].iter().filter_map(|tag| Some((small[from..].find(tag)?, tag.len()))).min();
+        let next = [THINK, THOUGHT]
+            .iter()
+            .filter_map(|tag| Some((small[from..].find(tag)?, tag.len())))
+            .min();
         let Some((at, len)) = next else {
             pieces.push(&text[from..]);
             return pieces;
@@ -116,7 +123,10 @@ fn conclusion(said: &str) -> Option<(Vec<&str>, &str)> {
             Some((vec![&said[..open], &said[end + CONCLUDED.len()..]], text))
         }
         (None, Some(open)) => Some((vec![&said[..*open]], &said[open + CONCLUSION.len()..])),
-        (None, None) => CHAIN.iter().any(|tag| small.contains(tag)).then(|| (vec![said], "")),
+        (None, None) => CHAIN
+            .iter()
+            .any(|tag| small.contains(tag))
+            .then(|| (vec![said], "")),
     }
 }
 
@@ -164,7 +174,10 @@ impl Said {
         let small = rest.to_ascii_lowercase();
         let tag = |at: usize| TAGS.iter().any(|tag| small[at..].starts_with(tag));
         let may_be = |at: usize| TAGS.iter().any(|tag| tag.starts_with(&small[at..]));
-        let opened = small.match_indices('<').map(|(at, _)| at).find(|at| tag(*at) || may_be(*at));
+        let opened = small
+            .match_indices('<')
+            .map(|(at, _)| at)
+            .find(|at| tag(*at) || may_be(*at));
         self.thinks = opened.is_some_and(tag);
         let shown = &rest[..opened.unwrap_or(rest.len())];
         // White space before a tag is none of the answer.
@@ -204,36 +217,69 @@ mod tests {
     #[test]
     fn a_chain_and_its_conclusion_are_kept_apart() {
         let chain = "<SUMMARY>s</SUMMARY>\n<CAPTION>c</CAPTION>\n<REASONING>r</REASONING>";
-        check(&format!("{chain}\n<CONCLUSION> (a) bell </CONCLUSION>\n"), Some(chain), "(a) bell");
+        check(
+            &format!("{chain}\n<CONCLUSION> (a) bell </CONCLUSION>\n"),
+            Some(chain),
+            "(a) bell",
+        );
         let small = chain.to_lowercase();
         check(&format!("{small}<conclusion>x</conclusion>"), Some(&small), "x");
         check(&format!("{chain}<Conclusion>x</CONCLUSION>"), Some(chain), "x");
         // What follows is none of the conclusion.
-        check("<reasoning>r</reasoning><conclusion>x</conclusion> and more", Some("<reasoning>r</reasoning>\nand more"), "x");
+        check(
+            "<reasoning>r</reasoning><conclusion>x</conclusion> and more",
+            Some("<reasoning>r</reasoning>\nand more"),
+            "x",
+        );
     }
 
     #[test]
     fn broken_chains_have_one_meaning_each() {
         // No tags, in whatever white space; a lone end; less than a tag.
-        for plain in [" a bell\n", "", "x</conclusion>", "1 < 2, <b>, <conclusions>, <thinking>"] {
+        for plain in [
+            " a bell\n",
+            "",
+            "x</conclusion>",
+            "1 < 2, <b>, <conclusions>, <thinking>",
+        ] {
             check(plain, None, plain);
         }
-        check("<reasoning>r</reasoning><conclusion>x", Some("<reasoning>r</reasoning>"), "x");
+        check(
+            "<reasoning>r</reasoning><conclusion>x",
+            Some("<reasoning>r</reasoning>"),
+            "x",
+        );
         check("<conclusion>x", Some(""), "x");
         check("<reasoning>r", Some("<reasoning>r"), "");
         check("<reasoning>r</conclusion>", Some("<reasoning>r</conclusion>"), "");
         check("<conclusion></conclusion>", Some(""), "");
         // Twice, and once more without an end.
-        check("<conclusion>a</conclusion><conclusion>b</conclusion>", Some("<conclusion>a</conclusion>"), "b");
-        check("<conclusion>a</conclusion> <conclusion>b", Some("<conclusion>b"), "a");
+        check(
+            "<conclusion>a</conclusion><conclusion>b</conclusion>",
+            Some("<conclusion>a</conclusion>"),
+            "b",
+        );
+        check(
+            "<conclusion>a</conclusion> <conclusion>b",
+            Some("<conclusion>b"),
+            "a",
+        );
         check("<conclusion>a<conclusion>b", Some("<conclusion>a"), "b");
         // Within another.
-        check("<conclusion>a<conclusion>b</conclusion></conclusion>", Some("<conclusion>a\n</conclusion>"), "b");
+        check(
+            "<conclusion>a<conclusion>b</conclusion></conclusion>",
+            Some("<conclusion>a\n</conclusion>"),
+            "b",
+        );
     }
 
     #[test]
     fn thoughts_and_the_answer_are_kept_apart() {
-        check("<think>\nit rings\n</think>\n\na bell", Some("it rings"), "a bell");
+        check(
+            "<think>\nit rings\n</think>\n\na bell",
+            Some("it rings"),
+            "a bell",
+        );
         check("<Think>it rings</THINK>a bell", Some("it rings"), "a bell");
         // Begun by the question, as chat templates do.
         check("it rings</think>a bell", Some("it rings"), "a bell");
@@ -253,18 +299,34 @@ mod tests {
     #[test]
     fn a_chain_without_a_conclusion_is_asked_for_one() {
         let ask = |answer: &str| to_conclude(answer);
-        for done in ["a bell", "<SUMMARY>s</SUMMARY>", "<REASONING>r</REASONING><CONCLUSION>x</CONCLUSION>"] {
+        for done in [
+            "a bell",
+            "<SUMMARY>s</SUMMARY>",
+            "<REASONING>r</REASONING><CONCLUSION>x</CONCLUSION>",
+        ] {
             assert_eq!(ask(done), None);
         }
         let end = "</REASONING>\n<CONCLUSION>";
-        assert_eq!(ask("<REASONING>It rings.</REASONING> so").unwrap(), format!("<reasoning>it rings.{end}"));
+        assert_eq!(
+            ask("<REASONING>It rings.</REASONING> so").unwrap(),
+            format!("<reasoning>it rings.{end}")
+        );
         // A conclusion that is not closed is none.
-        assert_eq!(ask("<reasoning>r</reasoning><conclusion>x").unwrap(), format!("<reasoning>r{end}"));
-        assert_eq!(ask("<reasoning>It rings. It is lou").unwrap(), format!("<reasoning>it rings{end}"));
+        assert_eq!(
+            ask("<reasoning>r</reasoning><conclusion>x").unwrap(),
+            format!("<reasoning>r{end}")
+        );
+        assert_eq!(
+            ask("<reasoning>It rings. It is lou").unwrap(),
+            format!("<reasoning>it rings{end}")
+        );
         assert_eq!(ask("<reasoning>é").unwrap(), format!("<reasoning>{end}"));
         let long = format!("<reasoning>{}. {}", "ä".repeat(480), "b. ".repeat(40));
         let fed = ask(&long).unwrap();
-        assert_eq!(fed, format!("<reasoning>{}. {}b{end}", "ä".repeat(480), "b. ".repeat(5)));
+        assert_eq!(
+            fed,
+            format!("<reasoning>{}. {}b{end}", "ä".repeat(480), "b. ".repeat(5))
+        );
         let long = format!("<reasoning>{}", "ä".repeat(600));
         assert_eq!(ask(&long).unwrap().chars().count(), end.chars().count() + 511);
     }
@@ -275,7 +337,10 @@ mod tests {
             (" a bell <b> <", " a bell <b> <"),
             ("\n<think>it rings</think>\na bell", "a bell"),
             ("<SUMMARY>s</SUMMARY> <CONCLUSION>x</CONCLUSION>", "x"),
-            ("well: <reasoning>r</reasoning><conclusion>x</conclusion>", "well: \nx"),
+            (
+                "well: <reasoning>r</reasoning><conclusion>x</conclusion>",
+                "well: \nx",
+            ),
             ("a bell<think>it ri", "a bell"),
             ("<reasoning>r", ""),
             ("it is <thin", "it is <thin"),
@@ -283,7 +348,10 @@ mod tests {
             for size in 1..8 {
                 let mut said = Said::default();
                 let chars: Vec<char> = answer.chars().collect();
-                let mut all: String = chars.chunks(size).map(|c| said.push(&c.iter().collect::<String>())).collect();
+                let mut all: String = chars
+                    .chunks(size)
+                    .map(|c| said.push(&c.iter().collect::<String>()))
+                    .collect();
                 all += &said.finish();
                 assert_eq!(all, shown, "{answer:?} by {size}");
             }

@@ -224,9 +224,14 @@ fn rounded(params: &Params) -> Option<String> {
 
 /// Embeddings that a model in bf16 holds in fp32.
 fn kept(params: &Params) -> Option<String> {
-    let mut all = params.iter().filter(|(name, _)| name.ends_with("embed_tokens.weight"));
+    let mut all = params
+        .iter()
+        .filter(|(name, _)| name.ends_with("embed_tokens.weight"));
     let fp32 = all.any(|(_, entry)| entry.tensor.kind() == Kind::Float);
-    fp32.then(|| "bf16: the embeddings hold more than bf16 does and stay fp32, as not only products read them".to_owned())
+    fp32.then(|| {
+        "bf16: the embeddings hold more than bf16 does and stay fp32, as not only products read them"
+            .to_owned()
+    })
 }
 
 /// How a run's model begins.
@@ -524,7 +529,9 @@ impl Source<'_> {
             }
             // What the file has in bf16, and the model will, is not widened in between.
             let kind = match (held_in, info.kind) {
-                (Precision::AmpBf16, Kind::BFloat16) if kind == Kind::Float && info.shape.len() >= 2 => Kind::BFloat16,
+                (Precision::AmpBf16, Kind::BFloat16) if kind == Kind::Float && info.shape.len() >= 2 => {
+                    Kind::BFloat16
+                }
                 _ => kind,
             };
             let tensor = self.tensors.get_as(name, kind, device)?;
