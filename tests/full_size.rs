@@ -17,6 +17,7 @@ use af2::load::convert::{convert, Choice, Layout};
 use af2::load::{self, Loaded};
 use af2::model::flamingo::Audio;
 use af2::model::mode::Mode;
+use af2::model::parts::Precision;
 use af2::shapes::Seconds;
 use af2::text::prompt;
 use std::path::Path;
@@ -26,8 +27,22 @@ const PARAMETERS: i64 = 1_074_680_455;
 
 /// Loads, and says the peak of memory above that of the empty process as a share of the tensors' bytes.
 fn open(parts: &Parts, before: usize) -> (Loaded, f64) {
+    open_in(parts, before, Precision::Fp32)
+}
+
+fn open_in(parts: &Parts, before: usize, held_in: Precision) -> (Loaded, f64) {
+    // What the model before has left to the allocator is none of this one's.
+    // SAFETY: it gives free pages back and takes nothing that is in use.
+    #[allow(unsafe_code)]
+    unsafe {
+        libc::malloc_trim(0);
+    }
     full_size::forget_peak();
-    let model = load::open_parts(parts, &load::Options::new(Device::Cpu)).unwrap();
+    let options = load::Options {
+        held_in,
+        ..load::Options::new(Device::Cpu)
+    };
+    let model = load::open_parts(parts, &options).unwrap();
     let peak = full_size::memory("VmHWM:") - before;
     let share = peak as f64 / model.report.bytes as f64;
     println!(
@@ -80,6 +95,40 @@ fn a_checkpoint_of_the_0_5b_size_loads_inside_its_memory_bounds_and_answers() {
         "{said:?}"
     );
     drop(model);
+
+    // Half of it, but for the embeddings (random ones lose something in bf16) and for one tensor that is being cast.
+    let (model, share) = open_in(&released.as_path().into(), before, Precision::AmpBf16);
+    assert!(
+        share <= 0.85,
+        "fp32 file, held in bf16: {share:.3} times the tensors' bytes"
+    );
+    assert!(
+        model.notes.iter().any(|n| n.contains("rounded")),
+        "{:?}",
+        model.notes
+    );
+    let half = folder.path().join("half");
+    load::save(&half, &model).unwrap();
+    drop(model);
+    // What is bf16 in the file is there once: as it is, or widened.
+    let (model, share) = open_in(&half.as_path().into(), before, Precision::AmpBf16);
+    assert!(
+        share <= 1.15,
+        "bf16 file, held so: {share:.3} times the tensors' bytes"
+    );
+    assert!(
+        !model.notes.iter().any(|n| n.contains("rounded")),
+        "{:?}",
+        model.notes
+    );
+    drop(model);
+    let (model, share) = open(&half.as_path().into(), before);
+    assert!(
+        share <= 2.15,
+        "bf16 file, held in fp32: {share:.3} times the tensors' bytes"
+    );
+    drop(model);
+    std::fs::remove_dir_all(&half).unwrap();
 
     let file = folder.path().join("checkpoint_0.pt");
     let whole = Choice {

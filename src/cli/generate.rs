@@ -740,4 +740,101 @@ mod tests {
             (0, 1, GROUPED, GROUPED + 1)
         );
     }
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: GenerateArgs,
+    }
+
+    /// No model of the tests reasons: its answer is put in the place of one that breaks off.
+    #[test]
+    fn a_chain_that_breaks_off_is_asked_for_its_conclusion_once() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let options = crate::load::Options::new(tch::Device::Cpu);
+        let model = crate::load::open(&golden.join("F_tiny"), &options).unwrap();
+        let wav = golden.join("wavs/speech_16k_mono_3p7s.wav").display().to_string();
+        let line = [
+            "af2",
+            "--checkpoint",
+            "x",
+            "--audio",
+            &wav,
+            "--prompt",
+            "what?",
+            "--retry-conclusion",
+        ];
+        let Line { args } =
+            clap::Parser::try_parse_from(line.iter().chain(&["--max-new-tokens", "6"])).unwrap();
+        let (decoding, (questions, _)) = (args.decoding.decoding().unwrap(), questions(&args).unwrap());
+        let ears = Arc::new(Ears::new(0));
+        let sound = sound(&questions[0], 1, &args, &ears, None).unwrap();
+        let mut all = Asked {
+            model: &model,
+            args: &args,
+            decoding: &decoding,
+            questions: &questions,
+            alone: true,
+            stream: None,
+            asker: Asker::Engine(Engine::new(
+                &model,
+                ears.clone(),
+                args.engine.settings(Precision::Fp32),
+            )),
+            tickets: HashMap::new(),
+            open: HashMap::new(),
+            done: vec![None],
+            printed: 0,
+            failed: Vec::new(),
+        };
+        all.submit(0, &sound);
+        let broken = Answer {
+            text: "<SUMMARY>S</SUMMARY>\n<REASONING>It rings. It is".to_owned(),
+            tokens: vec![1],
+            logprobs: vec![0.0],
+            score: 0.0,
+        };
+        let found = Ok(Found::Said(vec![broken]));
+        let (ticket, seconds) = (0, 1.0);
+        all.take(Event::Done {
+            ticket,
+            found,
+            seconds,
+        })
+        .unwrap();
+        while all.done[0].is_none() {
+            for event in all.asker.step().unwrap() {
+                all.take(event).unwrap();
+            }
+        }
+        let lines = all.done[0].take().unwrap().unwrap();
+        let What::Said {
+            thinking,
+            tokens,
+            retried,
+            ..
+        } = &lines[0].what
+        else {
+            unreachable!()
+        };
+        assert_eq!(
+            thinking.as_deref(),
+            Some("<summary>s</summary>\n<reasoning>it rings</REASONING>")
+        );
+        assert!(*retried && lines.len() == 1 && lines[0].seconds > 1.0);
+        // As if it had been asked so.
+        let Sound::Clip(clip) = &sound else { unreachable!() };
+        let heard = crate::generate::hear(&model, &ears, clip).unwrap();
+        let fed = "<summary>s</summary>\n<reasoning>it rings</REASONING>\n<CONCLUSION>";
+        let prompt = [
+            model.tokenizer.question("what?").unwrap(),
+            model.tokenizer.text(fed).unwrap(),
+        ]
+        .concat();
+        let said = answers_to(&model, &heard, &prompt, &decoding, "", true).unwrap();
+        assert_eq!(
+            (tokens, lines[0].text.as_str()),
+            (&said[0].tokens, said[0].text.trim())
+        );
+    }
 }
