@@ -793,6 +793,7 @@ mod tests {
             tokens: vec![1],
             logprobs: vec![0.0],
             score: 0.0,
+            least_lead: None,
         };
         let found = Ok(Found::Said(vec![broken]));
         let (ticket, seconds) = (0, 1.0);
