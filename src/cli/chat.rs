@@ -227,8 +227,14 @@ impl Chat<'_> {
             "help" => crate::say!("{HELP}"),
             "audio" if rest.is_empty() => self.say_what_is_heard(),
             "audio" => self.hear(PathBuf::from(rest), Piece::default())?,
-            "start" => self.piece(|piece| Ok(piece.start = optional(rest, sounds::time)?))?,
-            "seconds" => self.piece(|piece| Ok(piece.seconds = optional(rest, sounds::length)?))?,
+            "start" => self.piece(|piece| {
+                piece.start = optional(rest, sounds::time)?;
+                Ok(())
+            })?,
+            "seconds" => self.piece(|piece| {
+                piece.seconds = optional(rest, sounds::length)?;
+                Ok(())
+            })?,
             "set" => self.set(rest)?,
             "thinking" => {
                 self.thinking = clap::ValueEnum::from_str(rest, false)

@@ -185,7 +185,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
             waiting: VecDeque::new(),
             next: 0,
         }),
-        false => Asker::Engine(Engine::new(&model, ears, settings)),
+        false => Asker::Engine(Box::new(Engine::new(&model, ears, settings))),
     };
     let single = decoding.num_beams == 1 && decoding.num_return_sequences == 1;
     let whole = args.json || args.no_stream || args.retry_conclusion || args.no_cache;
@@ -338,7 +338,7 @@ fn clip_major(sounds: &[Sound]) -> Vec<usize> {
 
 /// Who answers: the engine, or for checking one question after another without caches.
 enum Asker<'a> {
-    Engine(Engine<'a>),
+    Engine(Box<Engine<'a>>),
     OneByOne(OneByOne<'a>),
 }
 
@@ -776,11 +776,11 @@ mod tests {
             questions: &questions,
             alone: true,
             stream: None,
-            asker: Asker::Engine(Engine::new(
+            asker: Asker::Engine(Box::new(Engine::new(
                 &model,
                 ears.clone(),
                 args.engine.settings(Precision::Fp32),
-            )),
+            ))),
             tickets: HashMap::new(),
             open: HashMap::new(),
             done: vec![None],
