@@ -414,8 +414,9 @@ fn the_precision_of_an_answer_is_named_and_fp32_is_what_it_was() {
             "generate" => ("--dtype", "bf16"),
             _ => ("--precision", "amp_bf16"),
         };
-        let pieces = ["bf61", option, &format!("a similar value exists: '{value}'")];
-        fails(&[verb, &[option, "bf61"]].concat(), 2, &pieces);
+        let wrong = value.replace("16", "61");
+        let pieces = [&wrong, option, &format!("a similar value exists: '{value}'")];
+        fails(&[verb, &[option, &wrong]].concat(), 2, &pieces);
     }
 }
 

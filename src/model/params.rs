@@ -7,9 +7,13 @@
 use super::bounds::LAYERS;
 use super::parts::Precision;
 use crate::error::{Error, Result};
+use crate::ffi::give_back_memory;
 use indexmap::IndexMap;
 use std::cell::RefCell;
 use tch::{no_grad, Device, Kind, Tensor};
+
+/// Bytes of a file's tensors that were cast, after which what they took is given back.
+const GIVE_BACK: usize = 256 << 20;
 
 /// How a tensor that no checkpoint holds begins.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +89,8 @@ pub struct Store<'a> {
 struct Inner {
     entries: IndexMap<String, Entry>,
     rounded: Vec<String>,
+    /// Bytes that were cast since memory was given back.
+    cast: usize,
     errors: Vec<Error>,
 }
 
@@ -120,6 +126,7 @@ impl<'a> Store<'a> {
             entries,
             rounded,
             errors,
+            ..
         } = self.inner.into_inner();
         crate::error::all(errors)?;
         Ok(Params { entries, rounded })
@@ -156,6 +163,7 @@ impl<'a> Store<'a> {
                                 if rounded {
                                     inner.rounded.push(name.clone());
                                 }
+                                inner.cast += tensor.numel() * 4;
                                 tensor
                             }
                             None => t.to_kind(kind),
@@ -186,6 +194,10 @@ impl<'a> Store<'a> {
                 }
             },
         };
+        if inner.cast > GIVE_BACK {
+            inner.cast = 0;
+            give_back_memory();
+        }
         let entry = Entry {
             tensor: tensor.shallow_clone(),
             role,

@@ -5,23 +5,24 @@
 //! submit ─► waiting ─► sounds.rs: decoded in the background, encoded, held ─► prompt read ─► rows.rs: a slot, token by token ─► events
 //! ```
 
+mod question;
 mod rows;
 mod sounds;
 
+pub use question::{Ask, Event, Found, Given, Sound, Ticket, Wanted};
+
 use super::beam::Beams;
-use super::decoding::Decoding;
-use super::likelihood::{self, Choice};
+use super::likelihood;
 use super::sampling::Sampler;
 use super::stop::Stop;
 use super::texts::Texts;
-use super::{in_words, Answer, Job, Sequence};
-use crate::data::feed::{Clip, Ears};
+use super::{in_words, Job, Sequence};
+use crate::data::feed::Ears;
 use crate::error::{Error, Result};
 use crate::load::Loaded;
 use crate::model::lm::{Cache, Slots, SLOT_STEP};
 use crate::model::parts::Precision;
 use crate::proc;
-use ndarray::Array3;
 use rows::{most, Question, Row, Rows, Stepped};
 use sounds::{mel_bytes, Held, Progress, Sounds, Turn, AHEAD};
 use std::collections::{HashMap, VecDeque};
@@ -36,99 +37,6 @@ const LOOK: usize = 64;
 const PATIENCE: u32 = 64;
 /// A chosen token that leads by less may be another with other neighbours, as sums are rounded in another order.
 pub const NEAR_TIE: f32 = 1e-4;
-
-/// What is heard.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Sound {
-    /// A file's, or a shard's.
-    Clip(Clip),
-    /// As many windows of silence as this clip has: the silence control.
-    Silence(Clip),
-    /// One that is in memory.
-    Given(Given),
-}
-
-/// A sound that is in memory.
-#[derive(Debug, Clone)]
-pub struct Given {
-    /// Of two with the same key one is heard.
-    pub key: String,
-    /// (W, 1001, 64) log-mel in dB, W at least 1.
-    pub mel: Arc<Array3<f32>>,
-}
-
-impl PartialEq for Given {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-
-impl Eq for Given {}
-
-impl std::hash::Hash for Given {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.key.hash(state);
-    }
-}
-
-/// What is wanted of a question.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Wanted {
-    /// Answers in the model's own words. [Checked](Decoding::check).
-    Answers(Decoding),
-    /// How likely each of these answers is.
-    Choices(Vec<String>),
-}
-
-/// One question about one sound.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    /// What is heard.
-    pub sound: Sound,
-    /// Token ids, of [`crate::text::tokenizer::Tokenizer::question`].
-    pub prompt: Vec<i64>,
-    /// What is wanted.
-    pub wanted: Wanted,
-    /// The question among others, for the seed: see [`Sampler::of`].
-    pub item: String,
-    /// Whether each token is told as it comes. Beams tell none: what they hold is not decided before the end.
-    pub stream: bool,
-}
-
-/// Names a question that was [submitted](Engine::submit).
-pub type Ticket = u64;
-
-/// What came of a question.
-#[derive(Debug)]
-pub enum Found {
-    /// The best first, or sample by sample.
-    Said(Vec<Answer>),
-    /// In the order in which they were given.
-    Chosen(Vec<Choice>),
-}
-
-/// What a [step](Engine::step) brought.
-#[derive(Debug)]
-pub enum Event {
-    /// A token of an answer that is still being written.
-    Token {
-        /// Whose.
-        ticket: Ticket,
-        /// Which of its samples.
-        sample: usize,
-        /// The token; the one that ends an answer is told, too.
-        token: i64,
-    },
-    /// The last that is told of a question.
-    Done {
-        /// Which.
-        ticket: Ticket,
-        /// An error is this question's alone: the others go on.
-        found: Result<Found>,
-        /// From its submission to now.
-        seconds: f64,
-    },
-}
 
 /// How the engine works. No setting changes an answer, but for near ties: see [`NEAR_TIE`].
 #[derive(Debug, Clone)]
@@ -252,7 +160,13 @@ impl<'a> Engine<'a> {
             sounds: Sounds::new(model, ears, settings.precision, settings.keep),
             reading: None,
             running: HashMap::new(),
-            rows: Rows::new(Slots::new(&lm, kind, model.device)),
+            rows: Rows::new(Slots::new(
+                lm.num_hidden_layers,
+                lm.num_key_value_heads,
+                lm.head_dim,
+                kind,
+                model.device,
+            )),
             searches: Vec::new(),
             next: 0,
             stats: Stats::default(),

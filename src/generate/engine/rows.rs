@@ -1,7 +1,7 @@
 //! Sequences that are written on together, one token a step.
 
+use super::question::Ticket;
 use super::sounds::Held;
-use super::Ticket;
 use crate::error::Result;
 use crate::generate::decoding::Decoding;
 use crate::generate::sampling::Sampler;

@@ -1,6 +1,6 @@
 //! What is heard: decoded in the background, encoded piece by piece, held as long as a question is about it.
 
-use super::Sound;
+use super::question::Sound;
 use crate::data::feed::{Clip, Ears};
 use crate::error::Result;
 use crate::load::Loaded;

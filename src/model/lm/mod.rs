@@ -7,6 +7,7 @@
 //! A family's file says what its `config.json` holds, what of it is refused, and which switches of the decoder it sets. A
 //! further one is that file and its lines here.
 
+mod cache;
 mod decoder;
 mod json;
 pub mod llama;
@@ -15,7 +16,8 @@ pub mod qwen3;
 pub mod rotary;
 mod slots;
 
-pub use decoder::{Cache, Config as DecoderConfig, Context, Decoder, DecoderLayer, Naming, Padding};
+pub use cache::Cache;
+pub use decoder::{Config as DecoderConfig, Context, Decoder, DecoderLayer, Naming, Padding};
 pub(crate) use slots::{Slots, STEP as SLOT_STEP};
 
 use super::bounds::{Sizes, Wrong};

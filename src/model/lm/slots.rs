@@ -1,6 +1,6 @@
 //! Keys and values of texts that are written on together, each as long as it is.
 
-use super::decoder::{Cache, Config};
+use super::cache::Cache;
 use tch::{Device, Kind, Tensor};
 
 /// Room for a text grows by so many tokens.
@@ -35,16 +35,16 @@ struct Step {
 }
 
 impl Slots {
-    /// Without a text. `kind`: in what attention is computed.
-    pub(crate) fn new(config: &Config, kind: Kind, device: Device) -> Self {
+    /// Without a text, for so many layers with keys and values of so many heads. `kind`: in what attention is computed.
+    pub(crate) fn new(depth: usize, kv_heads: i64, head_dim: i64, kind: Kind, device: Device) -> Self {
         Slots {
             layers: Vec::new(),
             lens: Vec::new(),
             rows: 0,
             capacity: 0,
-            kv_heads: config.num_key_value_heads,
-            head_dim: config.head_dim,
-            depth: config.num_hidden_layers,
+            kv_heads,
+            head_dim,
+            depth,
             kind,
             device,
             step: None,
