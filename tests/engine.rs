@@ -18,6 +18,8 @@ use std::sync::Arc;
 use tch::Device;
 
 fn model() -> Loaded {
+    // The tests run beside each other, and teams of threads that wait for a core hold each other up.
+    tch::set_num_threads(1);
     load::open(Path::new("tests/golden/F_tiny"), &load::Options::new(Device::Cpu)).unwrap()
 }
 
