@@ -168,7 +168,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
-            "error", "panics", "screen", "cores", "ffi", "dist", "data", "text", "load", "generate",
+            "error", "shapes", "panics", "screen", "cores", "ffi", "dist", "data", "text", "load", "generate",
         ],
     ),
     (

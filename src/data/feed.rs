@@ -204,35 +204,6 @@ impl Ears {
         caught(clip, || self.hear(clip))
     }
 
-    /// The mel of a sound in memory, which messages call `name`, from its beginning. `mp3`: it is read as a file whose name ends so.
-    ///
-    /// # Shapes and errors
-    /// Those of [`Ears::mel`].
-    pub(crate) fn mel_of_bytes(
-        &self,
-        name: &Path,
-        bytes: &Arc<[u8]>,
-        mp3: bool,
-        windows: usize,
-    ) -> Result<Array3<f32>> {
-        let hear = || {
-            let span = Span {
-                start: Seconds(0.0),
-                duration: Seconds(windows as f64 * WINDOW_SECONDS),
-            };
-            let samples = audio::load_bytes(name, bytes, mp3, span)?;
-            Ok(self.front_end.batch(&audio::windows(&samples, windows)))
-        };
-        let caught = std::panic::catch_unwind(AssertUnwindSafe(hear));
-        caught.unwrap_or_else(|_| {
-            Err(Error::audio(
-                name,
-                "a sound that decodes",
-                "a panic of its decoder",
-            ))
-        })
-    }
-
     fn hear(&self, clip: &Clip) -> Result<Arc<Array3<f32>>> {
         if let Some(mel) = self.lock().mels.get(clip) {
             return Ok(mel.clone());

@@ -1,13 +1,14 @@
 //! The sound of a request: from base64 to a mel.
 
 use super::refusal::Refusal;
-use crate::data::feed::Ears;
+use crate::data::feed::{Clip, Ears};
 use crate::error::Error;
 use crate::generate::engine::Given;
+use crate::shapes::Seconds;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::Engine;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Some clients leave the padding out.
@@ -101,8 +102,8 @@ impl Sound {
 
     /// What a model hears of it: at most `windows` of 10 s from its beginning.
     pub(super) fn heard(self, ears: &Ears, windows: usize) -> Result<Given, Refusal> {
-        let name = Path::new(&self.place);
-        let mel = ears.mel_of_bytes(name, &self.bytes, self.mp3, windows);
+        let clip = Clip::new(PathBuf::from(&self.place), Seconds(0.0), windows);
+        let mel = ears.mel_in_memory(&clip, &self.bytes, self.mp3);
         let mel = mel.map_err(|e| match e {
             Error::Audio { .. } => Refusal::of(&e, Some(&self.place)).code("invalid_audio"),
             e => Refusal::of(&e, None),
