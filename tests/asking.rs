@@ -457,8 +457,10 @@ impl Terminal {
         let program = assert_cmd::cargo::cargo_bin("af2");
         let child = Command::new("script")
             .args(["--quiet", "--flush", "--return", "--command"])
-            .arg(format!("'{}' {}", program.display(), quoted.join(" ")))
+            // `exec`: a plain shell between the two would end of the Ctrl-C itself, and its code be taken for ours.
+            .arg(format!("exec '{}' {}", program.display(), quoted.join(" ")))
             .arg("/dev/null")
+            .env("SHELL", "/bin/sh")
             .env("XDG_STATE_HOME", state)
             .env("TERM", "xterm")
             .stdin(Stdio::piped())
