@@ -3,7 +3,7 @@
 # The targets share one target/ folder, and cargo parallelises by itself.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build install uninstall demo test test-interop gpu-check bench bench-busy bench-data bench-train fuzz fmt lint clean distclean
+.PHONY: help setup build install uninstall demo test test-interop gpu-check bench bench-busy bench-data bench-generate bench-train fuzz fmt lint clean distclean
 
 # Recipes start where this file lies, also under `make -f` and where the path holds spaces.
 export AF2_ROOT := $(shell cd -P "$$(dirname "$$(echo '$(MAKEFILE_LIST)' | sed 's/^ *//')")" && pwd)
@@ -12,7 +12,7 @@ HERE := cd "$${AF2_ROOT:?}" &&
 CARGO := env -u MAKEFLAGS -u MFLAGS cargo
 
 help: ## this list
-	@$(HERE) sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | while read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+	@$(HERE) sed -n 's/^\([a-z-]*\):[^#]*## /\1 /p' Makefile | while read -r name what; do printf '  make %-14s %s\n' "$$name" "$$what"; done
 
 setup: ## check the tools, install libtorch into .venv (CUDA=1 or CUDA=0 to choose the set)
 	@$(HERE) scripts/setup.sh
@@ -47,7 +47,10 @@ bench-data: setup ## windows per second from disk to mel, beside the reference's
 	@$(HERE) bash benches/peers/run.sh
 
 bench-train: setup ## a training step's time and memory, beside PyTorch and transformers (5 GB, kept outside; ARGS='tiny', '--full-size')
-	@$(HERE) bash benches/peers/train.sh $(ARGS)
+	@$(HERE) bash benches/peers/beside.sh train $(ARGS)
+
+bench-generate: setup ## a token's time beside the bound and the reference's loop, and what sharing wins (5 GB, kept outside; ARGS='mid fp32')
+	@$(HERE) bash benches/peers/beside.sh generate $(ARGS)
 
 bench-busy: setup ## training and answers beside another program on the cores (ARGS='tiny train', 'af2-0.5b answer')
 	@$(HERE) $(CARGO) bench --locked --quiet --bench busy -- $(ARGS)

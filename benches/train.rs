@@ -14,7 +14,6 @@
 
 mod step;
 
-use af2::checkpoint::{items, write_safetensors};
 use af2::model::cost;
 use af2::model::input::matrix;
 use af2::plan;
@@ -24,8 +23,8 @@ use af2::train::jobs::curriculum::encoded::Encoded;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use step::{
-    environment, inputs, median, model, own_process, real_tokens, run, sizes, stage_of, Job, Measured,
-    LEARNING_RATE,
+    environment, hand_over_model, hand_over_tensors, inputs, median, model, own_process, real_tokens, run,
+    sizes, stage_of, Job, Measured, LEARNING_RATE,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -274,12 +273,7 @@ fn full_size() {
 /// Writes what the peer needs to compute the same: sizes, weights, batch.
 fn hand_over(job: &Job) {
     let loaded = model(job, Device::Cpu);
-    let at = |name: &str| job.folder.join(name);
-    let config = serde_json::to_vec(&loaded.model.config).expect("sizes");
-    std::fs::write(at("config.json"), config).expect("a disk with room");
-    let pt = [("format", "pt")];
-    write_safetensors(&at("model.safetensors"), &items(loaded.params.tensors()), &pt)
-        .expect("a disk with room");
+    hand_over_model(&loaded, &job.folder);
     let (mels, text) = inputs(job, &loaded.tokenizer);
     let batch = batch::of(&[], &mels, &text, &Encoded::default(), Device::Cpu);
     let rows = [loaded.tokenizer.audio, loaded.tokenizer.end_of_chunk];
@@ -292,7 +286,7 @@ fn hand_over(job: &Job) {
         ("rows", Tensor::from_slice(&rows)),
     ];
     let tensors = tensors.map(|(n, t)| (n.to_owned(), t));
-    write_safetensors(&at("batch.safetensors"), &items(tensors.into()), &pt).expect("a disk with room");
+    hand_over_tensors(&job.folder.join("batch.safetensors"), tensors.into());
 }
 
 fn peer() -> PathBuf {

@@ -6,7 +6,7 @@ mod common;
 
 use af2::data::feed::{Clip, Ears};
 use af2::generate::decoding::Decoding;
-use af2::generate::engine::{Ask, Engine, Event, Found, Given, Settings, Sound, Wanted, NEAR_TIE};
+use af2::generate::engine::{Ask, Engine, Event, Found, Given, Settings, Sound, Wanted};
 use af2::generate::{answers, hear, likelihood::likelihood, Answer};
 use af2::load::{self, Loaded};
 use af2::shapes::Seconds;
@@ -132,7 +132,7 @@ fn other_questions_change_no_answer() {
             let (found, alone) = (said(found), said(&alone[*i]));
             assert_eq!(found.len(), alone.len());
             for (a, b) in found.iter().zip(alone) {
-                let tie = [a, b].iter().any(|x| x.least_lead.is_some_and(|l| l < NEAR_TIE));
+                let tie = [a, b].iter().any(|x| x.near_tie());
                 ties += usize::from(tie);
                 if !tie {
                     assert_eq!(a.tokens, b.tokens, "{slots} slots, question {i}");

@@ -435,6 +435,8 @@ fn models_health_and_metrics_are_there() {
     server.ask(&question(SPEECH, EMOTION, &json!({}))).text();
     assert_eq!(server.metric("af2_new_tokens_total"), 9.0);
     assert_eq!(server.metric("af2_windows_total"), 1.0);
+    // Told when the engine's thread looks up again.
+    server.until("af2_windows_encoded_total", |n| n == 1.0);
     assert_eq!(server.metric("af2_answer_seconds_count"), 1.0);
     // The gauges follow the answer: they are set before the engine's next step.
     for gauge in ["af2_waiting", "af2_running"] {

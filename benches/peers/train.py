@@ -278,14 +278,9 @@ def memory(key):
     return math.nan
 
 
-def main(job):
-    global AGAIN
-    AGAIN = job["again"]
-    torch.set_num_threads(job["threads"])
-    empty = memory("VmRSS:")
-    folder = pathlib.Path(job["folder"])
-    model = Flamingo(json.loads((folder / "config.json").read_text()))
-    with safe_open(folder / "model.safetensors", "pt") as file, torch.no_grad():
+def load(model, path):
+    """Every weight, with nothing missing and nothing left."""
+    with safe_open(path, "pt") as file, torch.no_grad():
         own = model.state_dict()
         odd = set(own) ^ set(file.keys())
         if odd:
@@ -295,6 +290,16 @@ def main(job):
             if found.shape != tensor.shape:
                 raise SystemExit(f"{name}: {list(tensor.shape)} here, {list(found.shape)} in the file")
             tensor.copy_(found)
+
+
+def main(job):
+    global AGAIN
+    AGAIN = job["again"]
+    torch.set_num_threads(job["threads"])
+    empty = memory("VmRSS:")
+    folder = pathlib.Path(job["folder"])
+    model = Flamingo(json.loads((folder / "config.json").read_text()))
+    load(model, folder / "model.safetensors")
     batch = load_file(folder / "batch.safetensors")
 
     parts = ["audio_transformer_clap.", "gated_cross_attn_layer", "embed_tokens"] + ["clap.nvclap."] * job["clap"]

@@ -3,6 +3,7 @@
 // Each bench takes its part.
 #![allow(dead_code)]
 
+use af2::checkpoint::{items, write_safetensors};
 use af2::cores::Yielding;
 use af2::dist::Ranks;
 use af2::ffi::kernels;
@@ -33,7 +34,7 @@ use std::process::Command;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
-use tch::{no_grad, Device, Kind};
+use tch::{no_grad, Device, Kind, Tensor};
 
 pub const LEARNING_RATE: f64 = 1e-4;
 
@@ -341,7 +342,16 @@ pub fn own_process(job: &Job) -> Measured {
 }
 
 pub fn run(command: &mut Command, job: &Job) -> Measured {
-    let threads = job.threads.to_string();
+    run_with(command, job.threads, job)
+}
+
+/// Runs a program that is told its job as JSON and prints what it found as its last line.
+pub fn run_with<T: for<'a> Deserialize<'a>>(
+    command: &mut Command,
+    threads: usize,
+    job: &impl Serialize,
+) -> T {
+    let threads = threads.to_string();
     let out = command
         .arg(serde_json::to_string(job).expect("a job"))
         .envs(["OMP_NUM_THREADS", "MKL_NUM_THREADS"].map(|n| (n, &threads)))
@@ -350,6 +360,17 @@ pub fn run(command: &mut Command, job: &Job) -> Measured {
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     serde_json::from_str(text.lines().last().unwrap_or_default()).expect("measurements")
+}
+
+/// Writes what the peer needs to build the same model: sizes and weights.
+pub fn hand_over_model(loaded: &Loaded, folder: &Path) {
+    let config = serde_json::to_vec(&loaded.model.config).expect("sizes");
+    std::fs::write(folder.join("config.json"), config).expect("a disk with room");
+    hand_over_tensors(&folder.join("model.safetensors"), loaded.params.tensors());
+}
+
+pub fn hand_over_tensors(file: &Path, tensors: Vec<(String, Tensor)>) {
+    write_safetensors(file, &items(tensors), &[("format", "pt")]).expect("a disk with room");
 }
 
 pub fn median(of: impl Iterator<Item = f64>) -> f64 {

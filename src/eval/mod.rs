@@ -19,6 +19,7 @@ use crate::error::{self, Error, Result};
 use crate::fsutil::write_atomic;
 use crate::generate::decoding::Decoding;
 use crate::generate::engine::{Ask, Engine, Event, Found, Settings, Sound, Ticket, Wanted};
+use crate::generate::NEAR_TIE;
 use crate::load::Loaded;
 use crate::progress::Progress;
 use crate::recipe::{EvalRecipe, Recipe};
@@ -243,9 +244,7 @@ impl Job<'_> {
         Ok(Line {
             evaluation: self.evaluation.clone(),
             question: question.hash.clone(),
-            prediction: self
-                .questions
-                .prediction(question, &answer.text, answer.tokens, seconds),
+            prediction: self.questions.prediction(question, answer, seconds),
         })
     }
 
@@ -297,6 +296,19 @@ impl Job<'_> {
             let expected = format!("the answers to {} questions", all.len());
             let e = Error::data(&self.folder, "answers", expected, format!("{lacks} less"));
             return Err(e.hint("all ranks write into the run's folder: do their hosts share it?"));
+        }
+        let near = all
+            .iter()
+            .filter_map(|q| answers.get(q.hash.as_str()))
+            .filter(|p| p.near_tie);
+        let near = near.count();
+        if near > 0 {
+            crate::say!(
+                "note: {near} of {} answers hold a token that led the next one by less than {NEAR_TIE}: other slots or processes may \
+                 give another; `near_tie` in {} marks them",
+                all.len(),
+                to.display()
+            );
         }
         write_atomic(to, |out| {
             for question in all {

@@ -4,6 +4,7 @@ use crate::data::feed::{examples, Example};
 use crate::data::manifest::Manifest;
 use crate::error::{self, Error, Result};
 use crate::generate::decoding::Decoding;
+use crate::generate::Answer;
 use crate::load::Loaded;
 use crate::recipe::{EvalRecipe, Recipe};
 use crate::run::predictions::Prediction;
@@ -112,13 +113,7 @@ impl Questions {
     }
 
     /// An answer to one of them, as it is written.
-    pub(super) fn prediction(
-        &self,
-        question: &Question,
-        text: &str,
-        tokens: Vec<i64>,
-        seconds: f64,
-    ) -> Prediction {
+    pub(super) fn prediction(&self, question: &Question, answer: Answer, seconds: f64) -> Prediction {
         let (task, Example { item, .. }) = &self.items[question.item];
         Prediction {
             id: item.key.clone(),
@@ -126,8 +121,9 @@ impl Questions {
             path: item.name.clone(),
             prompt: item.prompt.clone(),
             reference: item.output.clone(),
-            prediction: text.trim().to_owned(),
-            tokens,
+            prediction: answer.text.trim().to_owned(),
+            near_tie: answer.near_tie(),
+            tokens: answer.tokens,
             labels: item.labels.clone(),
             chance: item.chance,
             control: question.control,

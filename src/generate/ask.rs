@@ -1,6 +1,6 @@
 //! A model with its tokenizer, asked in words: from a clip to what is heard, from a question to an answer.
 
-use super::{decoding::Decoding, sampling::Sampler, single, stop::Stop, Job, Options, Sequence};
+use super::{decoding::Decoding, sampling::Sampler, single, stop::Stop, Job, Options, Sequence, NEAR_TIE};
 use crate::data::feed::{Clip, Ears};
 use crate::error::Result;
 use crate::load::Loaded;
@@ -21,6 +21,13 @@ pub struct Answer {
     pub score: f64,
     /// See [`Sequence::least_lead`].
     pub least_lead: Option<f32>,
+}
+
+impl Answer {
+    /// Whether a token of it was as good as another one: see [`NEAR_TIE`].
+    pub fn near_tie(&self) -> bool {
+        self.least_lead.is_some_and(|lead| lead < NEAR_TIE)
+    }
 }
 
 /// Hears a clip, once for all questions about it: decodes, cuts into windows of 10 s, encodes and transforms.

@@ -3,6 +3,10 @@
 use crate::error::Error;
 use tch::Tensor;
 
+/// A token that was taken as the likeliest and leads the next one by less may be another with other neighbours, as sums are rounded
+/// in another order. In float32: bf16 rounds more.
+pub const NEAR_TIE: f32 = 1e-4;
+
 /// What was generated.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sequence {

@@ -43,6 +43,9 @@ pub struct Prediction {
     /// The audio was replaced by silence.
     #[serde(default)]
     pub control: bool,
+    /// A token of the answer led the next one by less than 1e-4: other neighbours in the engine may give another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub near_tie: bool,
     /// Time from when the question was handed to the decoding engine to its last token. The engine answers several questions at
     /// once and hears a clip once for all of them, so that these overlap: their sum is no run's time.
     #[serde(default)]
@@ -135,6 +138,7 @@ pub(crate) fn asked(id: usize, reference: &str, prediction: &str) -> Prediction 
         labels: vec!["dog".into(), "rain".into()],
         chance: Some(0.5),
         control: false,
+        near_tie: false,
         seconds: 0.25,
     }
 }

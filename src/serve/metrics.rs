@@ -25,6 +25,12 @@ pub(super) struct Metrics {
     pub prompt_tokens: AtomicU64,
     pub new_tokens: AtomicU64,
     pub windows: AtomicU64,
+    /// The engine's: see [`crate::generate::engine::Stats`].
+    pub windows_encoded: AtomicU64,
+    pub prompt_tokens_shared: AtomicU64,
+    pub steps: AtomicU64,
+    pub spoken: AtomicU64,
+    pub most_bytes: AtomicU64,
     /// From a sound's bytes to its mel.
     pub decoding: Histogram,
     /// From the engine's queue to the first token that is streamed.
@@ -95,6 +101,11 @@ impl Metrics {
             ),
             ("waiting", &self.waiting, "Questions that wait for a slot."),
             ("running", &self.running, "Questions that are being answered."),
+            (
+                "engine_most_bytes",
+                &self.most_bytes,
+                "The most bytes that the engine has held of what --memory bounds.",
+            ),
         ];
         let counters = [
             (
@@ -108,6 +119,22 @@ impl Metrics {
                 "windows_total",
                 &self.windows,
                 "Windows of 10 s in the sounds of questions.",
+            ),
+            (
+                "windows_encoded_total",
+                &self.windows_encoded,
+                "Windows that were encoded: a sound that stays heard is not encoded again.",
+            ),
+            (
+                "prompt_tokens_shared_total",
+                &self.prompt_tokens_shared,
+                "Tokens of questions that were not read, as another one about the same sound began with them.",
+            ),
+            ("steps_total", &self.steps, "Steps of all slots together."),
+            (
+                "step_tokens_total",
+                &self.spoken,
+                "Tokens that these steps wrote: over steps and slots, how busy the slots are.",
             ),
         ];
         let kinds = gauges.iter().map(|m| (m, "gauge"));

@@ -165,9 +165,15 @@ impl Worker<'_> {
     }
 
     fn show(&self) {
-        let set = |gauge: &AtomicU64, n: usize| gauge.store(n as u64, Relaxed);
-        set(&self.metrics.waiting, self.engine.waiting());
-        set(&self.metrics.running, self.engine.running());
+        let (metrics, stats) = (self.metrics, self.engine.stats());
+        let set = |value: &AtomicU64, n: u64| value.store(n, Relaxed);
+        set(&metrics.waiting, self.engine.waiting() as u64);
+        set(&metrics.running, self.engine.running() as u64);
+        set(&metrics.windows_encoded, stats.windows);
+        set(&metrics.prompt_tokens_shared, stats.shared);
+        set(&metrics.steps, stats.steps);
+        set(&metrics.spoken, stats.spoken);
+        set(&metrics.most_bytes, stats.most_bytes);
     }
 
     fn take(&mut self, job: Job) {

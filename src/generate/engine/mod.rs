@@ -5,40 +5,40 @@
 //! submit ─► waiting ─► sounds.rs: decoded in the background, encoded, held ─► prompt read ─► rows.rs: a slot, token by token ─► events
 //! ```
 
+mod beams;
+mod memory;
 mod question;
 mod rows;
 mod sounds;
 
 pub use question::{Ask, Event, Found, Given, Sound, Ticket, Wanted};
 
-use super::beam::Beams;
 use super::likelihood;
 use super::sampling::Sampler;
 use super::stop::Stop;
 use super::texts::Texts;
-use super::{in_words, Job, Sequence};
+use super::{in_words, Sequence};
 use crate::data::feed::Ears;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::load::Loaded;
-use crate::model::lm::{Cache, Slots, SLOT_STEP};
+use crate::model::lm::{Cache, Slots};
 use crate::model::parts::Precision;
-use crate::proc;
-use rows::{most, Question, Row, Rows, Stepped};
+use beams::{Search, State};
+use memory::{rows_of, share, too_large, TextSize};
+use rows::{Question, Row, Rows, Stepped};
 use sounds::{mel_bytes, Held, Progress, Sounds, Turn, AHEAD};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
-use tch::{no_grad, Device, Kind, Tensor};
+use tch::{no_grad, Kind, Tensor};
 
 /// Questions that are looked at for one whose sound is at hand.
 const LOOK: usize = 64;
 /// How often others may go before the first: then it is waited for.
 const PATIENCE: u32 = 64;
-/// A chosen token that leads by less may be another with other neighbours, as sums are rounded in another order.
-pub const NEAR_TIE: f32 = 1e-4;
 
-/// How the engine works. No setting changes an answer, but for near ties: see [`NEAR_TIE`].
+/// How the engine works. No setting changes an answer, but for near ties: see [`super::NEAR_TIE`].
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Most sequences that are written on together. A beam search takes as many as it has beams.
@@ -118,15 +118,6 @@ struct Running {
     said: Vec<Option<Sequence>>,
 }
 
-/// A beam search.
-struct Search {
-    question: Rc<Question>,
-    beams: Beams,
-    cache: Cache,
-    seen: Tensor,
-    logits: Tensor,
-}
-
 /// A model that answers many questions.
 ///
 /// Questions wait in the order in which they were [submitted](Engine::submit). Each [step](Engine::step) fills free slots, and writes
@@ -135,6 +126,7 @@ pub struct Engine<'a> {
     model: &'a Loaded,
     settings: Settings,
     memory: u64,
+    texts: TextSize,
     waiting: VecDeque<Waiting>,
     sounds: Sounds<'a>,
     reading: Option<Reading>,
@@ -156,6 +148,7 @@ impl<'a> Engine<'a> {
         Engine {
             model,
             memory: settings.memory.unwrap_or_else(|| share(model.device)),
+            texts: TextSize::of(&lm, kind),
             waiting: VecDeque::new(),
             sounds: Sounds::new(model, ears, settings.precision, settings.keep),
             reading: None,
@@ -199,7 +192,7 @@ impl<'a> Engine<'a> {
             self.sounds.leave(&reading.waiting.ask.sound);
         }
         self.rows.forget(ticket);
-        self.searches.retain(|s| s.question.ticket != ticket);
+        self.searches.retain(|s| s.ticket() != ticket);
         if let Some(running) = self.running.remove(&ticket) {
             self.sounds.leave(&running.ask.sound);
         }
@@ -246,7 +239,21 @@ impl<'a> Engine<'a> {
             }
         }
         for i in (0..self.searches.len()).rev() {
-            self.search(i, &mut events)?;
+            let search = &mut self.searches[i];
+            let state = search.step(self.model, self.settings.precision)?;
+            if matches!(state, State::Going) {
+                continue;
+            }
+            let search = self.searches.remove(i);
+            let ticket = search.ticket();
+            let found = match state {
+                State::Failed(e) => Err(e),
+                State::Going | State::Over => search.finish(),
+            };
+            match found {
+                Ok(said) => self.said(ticket, said, &mut events),
+                Err(e) => self.ended(ticket, Err(e), &mut events),
+            }
         }
         Ok(events)
     }
@@ -304,8 +311,8 @@ impl<'a> Engine<'a> {
     }
 
     fn free(&self) -> usize {
-        let beams = |s: &Search| s.question.decoding.num_beams.min(self.settings.slots);
-        let used = self.rows.len() + self.searches.iter().map(beams).sum::<usize>();
+        let beams = self.searches.iter().map(|s| s.slots(self.settings.slots));
+        let used = self.rows.len() + beams.sum::<usize>();
         self.settings.slots.max(1).saturating_sub(used)
     }
 
@@ -397,46 +404,32 @@ impl<'a> Engine<'a> {
     /// Bytes of a question that is alone; `to_hear`: windows of its sound, unless that was heard.
     fn bytes_alone(&self, ask: &Ask, to_hear: Option<usize>) -> u64 {
         let heard = match to_hear {
-            Some(windows) => self.sounds.bytes_to_hear(windows, self.element()),
+            Some(windows) => self.sounds.bytes_to_hear(windows, self.texts.element),
             None => self.sounds.bytes_now(&ask.sound),
         };
         let (rows, tokens) = rows_of(ask);
-        heard + self.text_bytes(1, ask.prompt.len() as i64) + self.text_bytes(rows, tokens)
+        heard + self.texts.bytes(1, ask.prompt.len() as i64) + self.texts.bytes(rows, tokens)
     }
 
     /// Bytes of all that is there, and of a question more.
     fn bytes_with(&self, at: usize, to_hear: Option<usize>) -> u64 {
         let ask = &self.waiting[at].ask;
         let now = self.sounds.bytes_now(&ask.sound);
-        let heard = to_hear.map_or(now, |windows| self.sounds.bytes_to_hear(windows, self.element()));
+        let heard = to_hear.map_or(now, |windows| {
+            self.sounds.bytes_to_hear(windows, self.texts.element)
+        });
         let (rows, tokens) = rows_of(ask);
         let text = match rows {
             1 => self.rows.bytes_with(tokens),
-            _ => self.rows.bytes() + self.text_bytes(rows, tokens),
+            _ => self.rows.bytes() + self.texts.bytes(rows, tokens),
         };
-        let prompt = self.text_bytes(1, ask.prompt.len() as i64);
+        let prompt = self.texts.bytes(1, ask.prompt.len() as i64);
         self.bytes() - now - self.rows.bytes() + heard + text + prompt
-    }
-
-    fn text_bytes(&self, rows: usize, tokens: i64) -> u64 {
-        let lm = self.model.model.config.lm.decoder();
-        let token = 2 * lm.num_hidden_layers as i64 * lm.num_key_value_heads * lm.head_dim;
-        rows as u64 * (tokens.div_euclid(SLOT_STEP) + 1) as u64 * (SLOT_STEP * token) as u64 * self.element()
-    }
-
-    fn element(&self) -> u64 {
-        match self.settings.precision {
-            Precision::Fp32 => 4,
-            Precision::AmpBf16 => 2,
-        }
     }
 
     /// What is held, or was promised to sequences that are being written.
     fn bytes(&self) -> u64 {
-        let searches = self.searches.iter().map(|s| {
-            let (beams, tokens) = (s.question.decoding.num_beams, most(&s.question));
-            s.cache.bytes().max(self.text_bytes(beams, tokens))
-        });
+        let searches = self.searches.iter().map(|s| s.bytes(&self.texts));
         let begun = self.running.values().filter_map(|r| r.to_begin.as_ref());
         self.sounds.bytes()
             + self.rows.bytes()
@@ -546,18 +539,12 @@ impl<'a> Engine<'a> {
             begun: 0,
             said: Vec::new(),
         };
-        let decoding = &question.decoding;
-        if decoding.num_beams > 1 {
-            let stop = Stop::of(self.model, decoding);
-            self.searches.push(Search {
-                beams: Beams::new(decoding, stop.tokens.len()),
-                question,
-                cache,
-                seen,
-                logits,
-            });
+        if question.decoding.num_beams > 1 {
+            let search = Search::new(self.model, question, cache, seen, logits);
+            self.searches.push(search);
         } else {
-            running.said.resize(decoding.num_return_sequences, None);
+            let samples = question.decoding.num_return_sequences;
+            running.said.resize(samples, None);
             running.to_begin = Some((question, cache, logits));
         }
         self.running.insert(ticket, running);
@@ -666,85 +653,4 @@ impl<'a> Engine<'a> {
             seconds,
         });
     }
-
-    /// One token more of a beam search.
-    fn search(&mut self, at: usize, events: &mut Vec<Event>) -> Result<()> {
-        let search = &mut self.searches[at];
-        let question = search.question.clone();
-        let Question {
-            ticket,
-            prompt,
-            decoding,
-            held,
-            ..
-        } = &*question;
-        let (ticket, stop) = (*ticket, Stop::of(self.model, decoding));
-        let job = Job {
-            model: &self.model.model,
-            heard: &held.heard,
-            prompt,
-            decoding,
-            stop: &stop,
-            cache: true,
-        };
-        let (beams, logits) = (&mut search.beams, &search.logits);
-        let step = match no_grad(|| job.beams_step(beams, logits)) {
-            Ok(Some(step)) => step,
-            Ok(None) => {
-                let found = self.searches.remove(at).beams.finish();
-                match found.is_empty() {
-                    true => self.ended(ticket, Err(super::sequence::no_token()), events),
-                    false => self.said(ticket, found, events),
-                }
-                return Ok(());
-            }
-            Err(e) => {
-                self.searches.remove(at);
-                self.ended(ticket, Err(e), events);
-                return Ok(());
-            }
-        };
-        let (cache, seen) = (std::mem::take(&mut search.cache), search.seen.shallow_clone());
-        let mut texts = Texts::of(job.model, job.heard, cache, seen);
-        let go_on = || {
-            no_grad(|| {
-                texts.select(&step.from);
-                texts.append(&step.tokens)
-            })
-        };
-        search.logits = self.model.compute(self.settings.precision, go_on)?;
-        (search.cache, search.seen) = texts.parts();
-        Ok(())
-    }
-}
-
-/// Sequences that a question writes at once, and the most tokens of each.
-fn rows_of(ask: &Ask) -> (usize, i64) {
-    let tokens = |new: usize| (ask.prompt.len() + new) as i64;
-    match &ask.wanted {
-        Wanted::Answers(d) => (d.num_beams.max(1), tokens(d.max_new_tokens)),
-        // An answer has no more tokens than bytes, and the two that end it.
-        Wanted::Choices(all) => {
-            let longest = all.iter().map(String::len).max().unwrap_or(0);
-            (all.len().min(likelihood::ROWS), tokens(longest + 2))
-        }
-    }
-}
-
-fn too_large(needs: u64, memory: u64) -> Error {
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    let (needs, memory) = (mib(needs), mib(memory));
-    Error::device(format!(
-        "a question about this sound takes {needs} MiB, and {memory} MiB may be used"
-    ))
-    .hint("allow more memory (--memory), hear fewer windows, or ask for fewer tokens or beams")
-}
-
-/// What may be used where nobody says: a quarter of what is free.
-fn share(device: Device) -> u64 {
-    let free = match crate::ffi::check::memory(device) {
-        Ok(Some(gpu)) => u64::try_from(gpu.free).ok(),
-        _ => proc::available_memory(),
-    };
-    free.map_or(1 << 30, |free| free / 4)
 }
