@@ -78,6 +78,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     let settings = Settings {
         // The sound stays heard between questions.
         keep: 1,
+        steady: true,
         ..args.engine.settings(precision)
     };
     let mut chat = Chat {

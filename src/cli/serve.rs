@@ -104,6 +104,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
         engine: engine::Settings {
             // A sound that is asked about again is often asked about soon.
             keep: 4,
+            steady: true,
             ..args.engine.settings(precision)
         },
         name: name.clone(),
