@@ -1,7 +1,8 @@
 //! A text in words, with what stands around each: enough to tell a letter that is meant as one from the article "a".
 
 use std::ops::Range;
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::canonical_combining_class;
+use unicode_normalization::{is_nfkc_quick, IsNormalized, UnicodeNormalization};
 
 /// Words that turn what they stand before, or what "is" follows, into its opposite.
 const NEGATIONS: [&str; 11] = [
@@ -208,6 +209,48 @@ pub(super) fn plain(text: &str) -> String {
         c => c,
     };
     text.nfkc().filter(|c| !invisible(c)).map(one).collect()
+}
+
+/// Where in a text a range of [`plain`] of it stands: whole characters, with what composes with them.
+pub(super) fn unplain(text: &str, plain_range: Range<usize>) -> Range<usize> {
+    let (mut done, mut start, mut end) = (0, None, text.len());
+    let mut pieces = text.char_indices().filter(|(_, c)| begins_piece(*c)).map(|(at, _)| at).peekable();
+    let mut from = 0;
+    loop {
+        // The first piece begins with the text, whatever its first character is.
+        while pieces.next_if(|at| *at <= from).is_some() {}
+        let to = pieces.peek().copied().unwrap_or(text.len());
+        let next = done + plain_length(&text[from..to]);
+        if start.is_none() && next > plain_range.start {
+            start = Some(from);
+        }
+        if next >= plain_range.end && start.is_some() {
+            end = to;
+            break;
+        }
+        if to == text.len() {
+            break;
+        }
+        (done, from) = (next, to);
+    }
+    let start = start.unwrap_or(text.len());
+    start..end.max(start)
+}
+
+/// Whether a character never composes with the one before it.
+fn begins_piece(c: char) -> bool {
+    c.is_ascii() || {
+        let first = std::iter::once(c).nfkd().next().unwrap_or(c);
+        canonical_combining_class(first) == 0 && is_nfkc_quick(std::iter::once(first)) == IsNormalized::Yes
+    }
+}
+
+fn plain_length(piece: &str) -> usize {
+    match piece {
+        "*" | "`" => 0,
+        ascii if ascii.len() == 1 => 1,
+        other => plain(other).len(),
+    }
 }
 
 /// Words of a plain text. Signs that tell names apart, as in C and C#, belong to the word, and so does what joins digits;

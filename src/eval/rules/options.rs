@@ -1,7 +1,10 @@
 //! A closed set of answers, and which of them a text names.
+//!
+//! [`Options::new`] takes a set as strictly as a manifest's labels are; [`Options::in_order`] any options of a benchmark, whose
+//! letters are their places where nothing says otherwise.
 
 use super::words::{fold, normalise, plain, Text};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 /// An item that no prediction could answer: its reference or options do not fit the rule.
@@ -62,6 +65,31 @@ struct Choice {
     words: Vec<String>,
     /// In lower case.
     letter: Option<char>,
+    /// The first option with the same text, often itself.
+    first: usize,
+}
+
+/// What a text names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Named {
+    /// The place of the option.
+    pub option: usize,
+    /// Where it stands, in bytes of the plain text (see [`unplain`](super::words::unplain)).
+    pub at: Range<usize>,
+    pub how: How,
+}
+
+/// How an option is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum How {
+    /// It is the whole text.
+    Whole,
+    /// By its words.
+    Words,
+    /// By its letter.
+    Letter,
+    /// Behind words that say that it is the answer.
+    Declared,
 }
 
 /// A closed set of answers.
@@ -86,45 +114,69 @@ impl Options {
         let mut seen = HashSet::new();
         let mut choices = Vec::with_capacity(labels.len());
         for label in labels {
-            let whole = canonical(label);
-            let words = folded(&without_article(&whole));
-            if words.is_empty() {
+            let choice = Choice::new(label, choices.len());
+            if choice.words.is_empty() && choice.letter.is_none() {
                 return Err(fault("labels with a letter or digit", format!("{label:?}")));
             }
-            if !seen.insert(without_article(&whole)) {
+            if !seen.insert(without_article(&choice.whole)) {
                 let found = format!("{label:?} again");
                 return Err(fault("labels that differ after normalisation", found));
             }
-            let letter = words
-                .iter()
-                .all(|w| words.len() == 1 && w.len() == 1)
-                .then(|| ascii(&words[0]));
-            let letter = letter.flatten();
-            choices.push(Choice {
-                text: whole.clone(),
-                whole,
-                words: letter.map_or(words, |_| Vec::new()),
-                letter,
-            });
+            choices.push(choice);
         }
-        if choices.iter().all(|c| c.letter.is_none()) && !own_letters(&mut choices) {
-            letters_of(prompt, &mut choices);
+        give_letters(&mut choices, prompt);
+        Ok(Options::of(choices))
+    }
+
+    /// Of any options. Those with the same text are one; one without a word ("...") is named by its letter, or as the whole text.
+    /// Where neither they nor `prompt` have letters, their places are A, B, C and so on.
+    pub(crate) fn in_order(labels: &[String], prompt: &str) -> Self {
+        let mut firsts: HashMap<String, usize> = HashMap::new();
+        let mut choices = Vec::with_capacity(labels.len());
+        for label in labels {
+            let mut choice = Choice::new(label, choices.len());
+            choice.first = *firsts.entry(choice.whole.clone()).or_insert(choices.len());
+            choices.push(choice);
         }
+        if !give_letters(&mut choices, prompt) && choices.len() <= 26 {
+            for (choice, letter) in choices.iter_mut().zip('a'..='z') {
+                choice.letter = Some(letter);
+            }
+        }
+        Options::of(choices)
+    }
+
+    fn of(choices: Vec<Choice>) -> Self {
         let letters: BTreeSet<char> = choices.iter().filter_map(|c| c.letter).collect();
-        Ok(Options {
+        Options {
             numbered: letters.len() == choices.len()
                 && letters.iter().copied().eq(('a'..='z').take(choices.len())),
             choices,
-        })
+        }
+    }
+
+    /// The first option with the same text as this one.
+    pub(crate) fn first(&self, option: usize) -> usize {
+        self.choices.get(option).map_or(option, |c| c.first)
     }
 
     /// The option that is the whole text, its letter or its words, after normalisation.
     pub(crate) fn position(&self, text: &str) -> Option<usize> {
         let whole = canonical(text);
-        let bare = without_article(&whole);
+        if whole.is_empty() {
+            let bare = bare(text);
+            let same = |c: &Choice| !bare.is_empty() && c.words.is_empty() && c.whole == bare;
+            return self.choices.iter().position(same);
+        }
+        let without = without_article(&whole);
         let with = |same: &dyn Fn(&Choice) -> bool| self.choices.iter().position(same);
-        with(&|c| c.whole == whole || c.text == whole)
-            .or_else(|| with(&|c| !c.words.is_empty() && without_article(&c.text) == bare))
+        if let Some(option) = with(&|c| c.whole == whole || c.text == whole) {
+            return Some(self.first(option));
+        }
+        let same = |c: &&Choice| !c.words.is_empty() && without_article(&c.text) == without;
+        let mut all = self.choices.iter().filter(same).map(|c| c.first);
+        let option = all.next()?;
+        all.all(|other| other == option).then_some(option)
     }
 
     /// The option that a reference is: its whole text, its words, or its letter alone.
@@ -136,57 +188,133 @@ impl Options {
         self.position(reference).or_else(letter)
     }
 
-    /// The one option that the text names, see [`judge`](super::rules::judge).
+    /// The one option that the text names, see [`judge`](super::judge).
     pub(crate) fn answer(&self, text: &str) -> Option<usize> {
-        if let Some(whole) = self.position(text) {
-            return Some(whole);
+        self.find(text).map(|named| named.option)
+    }
+
+    /// The same, and where.
+    pub(crate) fn find(&self, text: &str) -> Option<Named> {
+        if let Some(option) = self.position(text) {
+            let (at, how) = (0..0, How::Whole);
+            return Some(Named { option, at, how });
         }
         let text = Text::new(text);
-        let mut named = self.texts(&text);
-        let inside = |i: usize| named.iter().any(|(_, at)| at.contains(&i));
-        let letters: Vec<(usize, usize)> = (0..text.words.len())
-            .filter(|i| !inside(*i))
-            .filter_map(|i| Some((self.lettered(&text, i)?, i)))
-            .collect();
-        let (meant, seen): (Vec<_>, Vec<_>) = letters.into_iter().partition(|(_, i)| self.means(&text, *i));
-        named.extend(meant.into_iter().map(|(option, i)| (option, i..i + 1)));
-        let mut options: BTreeSet<usize> = named.iter().map(|(option, _)| *option).collect();
-        let part = |i: usize| named.iter().any(|(_, at)| at.contains(&i));
-        if options.len() != 1 || named.iter().any(|(_, at)| text.denied(at, part)) {
-            return None;
-        }
-        // A letter that may be meant names nothing, but another one beside it leaves the answer open.
-        let doubtful = seen.into_iter().filter(|(_, i)| self.may_mean(&text, *i));
-        options.extend(doubtful.map(|(option, _)| option));
-        match options.len() {
-            1 => options.pop_first(),
+        let names = self.names(&text);
+        match self.one(&text, &names, 0..text.words.len()) {
+            Reading::One(named) => Some(named),
             _ => None,
         }
+    }
+
+    /// The one option that the text says is the answer ("…, so the answer is B", "Answer: rain"), also where it names others
+    /// elsewhere. Where it says so of two, none.
+    pub(crate) fn declared(&self, text: &str) -> Option<Named> {
+        let text = Text::new(text);
+        let starts: Vec<(usize, usize)> = (0..text.words.len())
+            .filter_map(|i| Some((i, declares(&text, i)?)))
+            .collect();
+        if starts.is_empty() {
+            return None;
+        }
+        let names = self.names(&text);
+        let mut found: Option<Named> = None;
+        for (n, (cue, start)) in starts.iter().enumerate() {
+            if text.denied(&(*cue..cue + 1), |_| false) {
+                continue;
+            }
+            let limit = starts.get(n + 1).map_or(text.words.len(), |(cue, _)| *cue);
+            let ends = |i: &usize| text.gap(*i).contains(['.', '!', '?', ';', '\n']);
+            let end = (start + 1..limit).find(ends).unwrap_or(limit);
+            match self.one(&text, &names, *start..end) {
+                Reading::Nothing => {}
+                Reading::One(named) if found.as_ref().is_none_or(|f| f.option == named.option) => {
+                    found.get_or_insert(Named {
+                        how: How::Declared,
+                        ..named
+                    });
+                }
+                Reading::One(_) | Reading::Open => return None,
+            }
+        }
+        found
+    }
+
+    /// What of the text may name an option.
+    fn names(&self, text: &Text) -> Names {
+        let mut named = self.texts(text);
+        let mut part = vec![false; text.words.len()];
+        for (_, at) in &named {
+            part[at.clone()].fill(true);
+        }
+        let letters: Vec<(usize, usize)> = (0..text.words.len())
+            .filter(|i| !part[*i])
+            .filter_map(|i| Some((self.lettered(text, i)?, i)))
+            .collect();
+        let (meant, seen): (Vec<_>, Vec<_>) = letters.into_iter().partition(|(_, i)| self.means(text, *i));
+        let texts = named.len();
+        for (option, i) in meant {
+            part[i] = true;
+            named.push((option, i..i + 1));
+        }
+        let mut named: Vec<(usize, Range<usize>, How)> = named
+            .into_iter()
+            .enumerate()
+            .map(|(n, (option, at))| (option, at, if n < texts { How::Words } else { How::Letter }))
+            .collect();
+        named.sort_by_key(|(_, at, _)| at.start);
+        Names { named, seen, part }
+    }
+
+    /// The one option that is named by what begins within the words of `scope`.
+    fn one(&self, text: &Text, names: &Names, scope: Range<usize>) -> Reading {
+        let from = names.named.partition_point(|(_, at, _)| at.start < scope.start);
+        let to = names.named.partition_point(|(_, at, _)| at.start < scope.end);
+        let named = &names.named[from..to.max(from)];
+        let Some((option, _, _)) = named.first() else {
+            return Reading::Nothing;
+        };
+        let part = |i: usize| names.part[i];
+        if named.iter().any(|(o, at, _)| o != option || text.denied(at, part)) {
+            return Reading::Open;
+        }
+        // A letter that may be meant names nothing, but another one beside it leaves the answer open.
+        let from = names.seen.partition_point(|(_, i)| *i < scope.start);
+        let mut doubtful = names.seen[from..].iter().take_while(|(_, i)| *i < scope.end);
+        if doubtful.any(|(o, i)| o != option && self.may_mean(text, *i)) {
+            return Reading::Open;
+        }
+        let words = named.iter().find(|(_, _, how)| *how == How::Words);
+        let (option, at, how) = words.unwrap_or(&named[0]).clone();
+        let (first, last) = (&text.words[at.start].at, &text.words[at.end - 1].at);
+        let at = first.start..last.end;
+        Reading::One(Named { option, at, how })
     }
 
     /// Options whose words stand in the text, and where. One that occurs only inside a longer one is not named.
     fn texts(&self, text: &Text) -> Vec<(usize, Range<usize>)> {
         let mut spans = Vec::new();
-        for (option, choice) in self
-            .choices
-            .iter()
-            .enumerate()
-            .filter(|(_, c)| !c.words.is_empty())
-        {
-            spans.extend(text.find(&choice.words).into_iter().map(|at| (option, at)));
+        for choice in self.choices.iter().filter(|c| !c.words.is_empty()) {
+            spans.extend(text.find(&choice.words).into_iter().map(|at| (choice.first, at)));
         }
-        let covered = |at: &Range<usize>| {
-            let covers = |s: &Range<usize>| s.start <= at.start && at.end <= s.end && s.len() > at.len();
-            spans.iter().any(|(_, s)| covers(s))
-        };
-        spans.iter().filter(|(_, at)| !covered(at)).cloned().collect()
+        // How far the longest reaches that begins at a word, or before it.
+        let mut reach = vec![0; text.words.len() + 1];
+        for (_, at) in &spans {
+            reach[at.start] = reach[at.start].max(at.end);
+        }
+        let mut before = vec![0; text.words.len() + 1];
+        for i in 1..before.len() {
+            before[i] = before[i - 1].max(reach[i - 1]);
+        }
+        spans.retain(|(_, at)| before[at.start] < at.end && reach[at.start] == at.end);
+        spans
     }
 
     /// The option whose letter word `i` is.
     fn lettered(&self, text: &Text, i: usize) -> Option<usize> {
         let letter = ascii(text.written(i))?;
         let option = self.choices.iter().position(|c| c.letter == Some(letter))?;
-        text.stands_alone(i).then_some(option)
+        text.stands_alone(i).then_some(self.first(option))
     }
 
     /// Whether the letter that is word `i` is meant as an answer.
@@ -245,6 +373,71 @@ impl Options {
     }
 }
 
+/// Which words may name an option.
+struct Names {
+    /// By their start: option, words, and how.
+    named: Vec<(usize, Range<usize>, How)>,
+    /// Letters that are not meant as answers, but could be.
+    seen: Vec<(usize, usize)>,
+    /// Whether a word is part of a name.
+    part: Vec<bool>,
+}
+
+/// What a part of a text says.
+enum Reading {
+    Nothing,
+    One(Named),
+    /// Several options, or one that is denied or in doubt.
+    Open,
+}
+
+impl Choice {
+    fn new(label: &str, place: usize) -> Self {
+        let whole = canonical(label);
+        let words = folded(&without_article(&whole));
+        let whole = if words.is_empty() { bare(label) } else { whole };
+        let letter = (words.len() == 1).then(|| ascii(&words[0])).flatten();
+        Choice {
+            text: whole.clone(),
+            whole,
+            words: letter.map_or(words, |_| Vec::new()),
+            letter,
+            first: place,
+        }
+    }
+}
+
+/// Where the answer begins that word `i` announces: "answer is", "answer:", "<answer>", "\\boxed{".
+fn declares(text: &Text, i: usize) -> Option<usize> {
+    const NOUNS: [&str; 5] = ["answer", "choice", "option", "response", "solution"];
+    const VERBS: [&str; 4] = ["is", "was", "be", "s"];
+    const MOST_BETWEEN: usize = 2;
+    let word = text.words[i].folded.as_str();
+    let gap = |n: usize| if n <= text.words.len() { text.gap(n) } else { "" };
+    if word == "boxed" && gap(i + 1).contains('{') {
+        return Some(i + 1);
+    }
+    if !NOUNS.contains(&word) || gap(i).ends_with('/') {
+        return None;
+    }
+    if gap(i + 1).trim_start().starts_with([':', '>']) {
+        return Some(i + 1);
+    }
+    // "answer is", "answer must be", "option that fits is"
+    let verb = (i + 1..text.words.len().min(i + 2 + MOST_BETWEEN))
+        .take_while(|n| !gap(*n).contains(['.', '!', '?', ';', ',', ':', '\n']))
+        .find(|n| VERBS.contains(&text.words[*n].folded.as_str()))?;
+    (verb + 1 < text.words.len()).then_some(verb + 1)
+}
+
+/// Gives letters to options that have none. Whether any has one then.
+fn give_letters(choices: &mut [Choice], prompt: &str) -> bool {
+    if choices.iter().all(|c| c.letter.is_none()) && !own_letters(choices) {
+        letters_of(prompt, choices);
+    }
+    choices.iter().any(|c| c.letter.is_some())
+}
+
 /// Whether words lead to word `i` that say that it is the answer.
 fn cued(text: &Text, i: usize) -> bool {
     for back in 1..=MOST_FILLERS.min(i) {
@@ -277,6 +470,11 @@ fn ascii(word: &str) -> Option<char> {
 /// Plain, folded, without quotation marks around and punctuation behind.
 fn canonical(text: &str) -> String {
     normalise(&fold(&plain(text)))
+}
+
+/// Plain, without white space around.
+fn bare(text: &str) -> String {
+    plain(text).trim().to_owned()
 }
 
 /// Without a leading "a", "an" or "the", unless that is all there is.
