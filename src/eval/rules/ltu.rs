@@ -23,8 +23,10 @@ pub enum Parsing {
     /// `llm_task = 'cla'` of `eval_esc` and `eval_vs`: behind the last ":", up to the first ".", without the first character,
     /// parted at ";".
     Labels,
-    /// `llm_task = 'caption'` of these: behind the last ":", without the first character, whole.
+    /// `llm_task = 'caption'` of `eval_vs`: behind the last ":", without the first character, whole.
     Caption,
+    /// `llm_task = 'caption'` of `eval_esc`: behind the last ":", without the white space before it, whole.
+    CaptionStripped,
     /// `llm_task = 'cla'` of `eval_fsd50k`: behind the last ": ", parted at "; ".
     TagLabels,
     /// `llm_task = 'caption'` of that: without '"', behind the last "Audio caption", without two characters, whole.
@@ -49,6 +51,10 @@ pub fn phrases(prediction: &str, parsing: Parsing) -> Vec<String> {
             each(&tail[python::nth(tail, 1)..], ";")
         }
         Parsing::Caption => vec![sound(&python::lower(&behind(prediction, ":", 1)))],
+        Parsing::CaptionStripped => {
+            let tail = behind(prediction, ":", 0);
+            vec![sound(&python::lower(tail.trim_start_matches(python::is_space)))]
+        }
         Parsing::TagLabels => each(&behind(prediction, ": ", 0), "; "),
         Parsing::TagCaption => {
             let plain = prediction.replace('"', "");
@@ -87,7 +93,7 @@ pub fn scores(phrases: &[&[f64]], labels: &[&[f64]], mode: Mode) -> Vec<f64> {
 /// The labels that a reference names, cut as its script cuts it.
 pub fn truth(reference: &str, parsing: Parsing) -> Vec<&str> {
     match parsing {
-        Parsing::Labels | Parsing::Caption => vec![reference.rsplit(':').next().unwrap_or("")],
+        Parsing::Labels | Parsing::Caption | Parsing::CaptionStripped => vec![reference.rsplit(':').next().unwrap_or("")],
         Parsing::TagLabels | Parsing::TagCaption => {
             reference.rsplit(": ").next().unwrap_or("").split("; ").collect()
         }

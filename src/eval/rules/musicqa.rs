@@ -107,8 +107,8 @@ fn common_length(a: &[String], b: &[String]) -> usize {
 /// NLTK's `wordpunct_tokenize`: the matches of `\w+|[^\w\s]+`.
 pub fn wordpunct(text: &str) -> Vec<&str> {
     let kind = |c: char| match c {
-        c if python::is_word(c) => 1,
-        c if python::is_space(c) => 0,
+        c if python::is_regex_word(c) => 1,
+        c if c.is_whitespace() => 0,
         _ => 2,
     };
     let (mut tokens, mut start, mut last) = (Vec::new(), 0, 0);

@@ -9,6 +9,11 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::OnceLock;
 
+/// `\s` of the `regex` module, in which NLTK runs its patterns.
+fn is_space(c: char) -> bool {
+    c.is_whitespace()
+}
+
 /// Characters between which and the one before a sentence may end, and that no word holds.
 fn non_word(c: char) -> bool {
     matches!(c, ')' | '"' | ';' | '}' | ']' | '*' | ':' | '@' | '\'' | '(' | '{' | '[' | '?' | '!') || quote(c)
@@ -22,7 +27,7 @@ fn quote(c: char) -> bool {
 /// Whether a word may begin with it.
 fn begins_word(c: char) -> bool {
     !matches!(c, '(' | '"' | '`' | '{' | '[' | ':' | ';' | '&' | '#' | '*' | '@' | ')' | '}' | ']' | '-' | ',')
-        && !python::is_space(c)
+        && !is_space(c)
 }
 
 /// How a word was seen in lower case.
@@ -195,7 +200,7 @@ impl<'a> Token<'a> {
     /// A letter and a period.
     fn is_initial(&self) -> bool {
         let mut chars = self.text.chars();
-        chars.next().is_some_and(|c| python::is_word(c) && python::digit(c).is_none()) && chars.as_str() == "."
+        chars.next().is_some_and(|c| python::is_regex_word(c) && python::digit(c).is_none()) && chars.as_str() == "."
     }
 }
 
@@ -217,14 +222,14 @@ fn several(text: &str) -> Option<usize> {
     }
     let (mut at, mut spaced) = (0, 0);
     while let Some(rest) = text[at..].strip_prefix('.') {
-        let Some(space) = rest.chars().next().filter(|c| python::is_space(*c)) else {
+        let Some(space) = rest.chars().next().filter(|c| is_space(*c)) else {
             return (spaced > 1).then_some(at + 1);
         };
         at += 1 + space.len_utf8();
         spaced += 1;
     }
     // The last period of the run has no space behind it that another one follows.
-    (spaced > 2).then(|| python::strip(&text[..at]).len())
+    (spaced > 2).then(|| text[..at].trim_end().len())
 }
 
 /// Whether such a mark stands there: enough of [`several`] to see it.
@@ -232,9 +237,9 @@ fn is_several(text: &str) -> bool {
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
         (Some('-'), Some('-')) | (Some('.'), Some('.')) => true,
-        (Some('.'), Some(space)) if python::is_space(space) => {
+        (Some('.'), Some(space)) if is_space(space) => {
             let next = (chars.next(), chars.next(), chars.next());
-            matches!(next, (Some('.'), Some(space), Some('.')) if python::is_space(space))
+            matches!(next, (Some('.'), Some(space), Some('.')) if is_space(space))
         }
         _ => false,
     }
@@ -243,13 +248,13 @@ fn is_several(text: &str) -> bool {
 /// Words with their periods, and punctuation.
 fn tokens(text: &str) -> Vec<&str> {
     let mut tokens = Vec::new();
-    for line in text.split('\n') {
+    for line in text.split('\n').filter(|line| !python::strip(line).is_empty()) {
         let mut at = 0;
         while let Some(c) = line[at..].chars().next() {
             let rest = &line[at..];
             let length = if is_several(rest) {
                 several(rest).unwrap_or(1)
-            } else if python::is_space(c) {
+            } else if is_space(c) {
                 at += c.len_utf8();
                 continue;
             } else if begins_word(c) {
@@ -268,7 +273,7 @@ fn tokens(text: &str) -> Vec<&str> {
 fn word_length(text: &str) -> usize {
     let ends = |rest: &str| {
         let c = rest.chars().next();
-        c.is_none_or(|c| python::is_space(c) || non_word(c)) || is_several(rest)
+        c.is_none_or(|c| is_space(c) || non_word(c)) || is_several(rest)
     };
     let mut inside = text.char_indices().skip(1);
     let end = inside.find(|(at, c)| ends(&text[*at..]) || (*c == ',' && ends(&text[at + 1..])));
@@ -290,12 +295,12 @@ fn ends(text: &str) -> impl Iterator<Item = End> + '_ {
         if non_word(c) {
             return Some(End { at, context: at + 1 + c.len_utf8(), next: None });
         }
-        if !python::is_space(c) {
+        if !is_space(c) {
             return None;
         }
-        let token = behind.trim_start_matches(python::is_space);
+        let token = behind.trim_start_matches(is_space);
         let start = text.len() - token.len();
-        let length = token.find(python::is_space).unwrap_or(token.len());
+        let length = token.find(is_space).unwrap_or(token.len());
         (length > 0).then_some(End { at, context: start + length, next: Some(start) })
     })
 }
@@ -336,8 +341,8 @@ fn closing(text: &str) -> Option<usize> {
     for (at, c) in text.char_indices() {
         if at > 0 {
             let rest = &text[at..];
-            if python::is_space(c) {
-                return Some(text.len() - rest.trim_start_matches(python::is_space).len());
+            if is_space(c) {
+                return Some(text.len() - rest.trim_start_matches(is_space).len());
             }
             if rest.starts_with("--") {
                 return Some(at);

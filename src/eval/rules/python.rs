@@ -23,6 +23,14 @@ pub(super) fn is_word(c: char) -> bool {
     c.is_alphanumeric() && !framed && !is_combining_mark(c)
 }
 
+/// `\w` of the `regex` module, in which NLTK runs its patterns: Unicode's own definition, with marks and without fractions. Its
+/// `\s` is Rust's white space.
+pub(super) fn is_regex_word(c: char) -> bool {
+    let joins = matches!(c, '_' | '\u{203f}' | '\u{2040}' | '\u{2054}' | '\u{fe33}' | '\u{fe34}' | '\u{fe4d}'..='\u{fe4f}'
+        | '\u{ff3f}' | '\u{200c}' | '\u{200d}');
+    c.is_alphabetic() || joins || digit(c).is_some() || is_combining_mark(c)
+}
+
 /// The value of a decimal digit of any script, `\d` of `re`.
 pub(super) fn digit(c: char) -> Option<u32> {
     /// The zeros of Unicode 14; each has its nine others behind it.
