@@ -7,7 +7,6 @@ use af2::eval::rules::{
 };
 use serde_json::Value;
 use std::path::PathBuf;
-use std::time::Instant;
 
 fn golden(name: &str) -> String {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/M_metrics/rules");
@@ -569,4 +568,272 @@ fn mmau_pros_judge_and_total() {
     let total = mmau_pro::weighted_total(&categories);
     assert!(close(total, golden["weighted"]["overall"].as_f64().unwrap(), 1e-14), "{total}");
     assert_eq!(Value::from_iter(by_name), golden["weighted"]["by_category"]);
+}
+
+// All rules -------------------------------------------------------------------------------------------------------
+
+/// Items of every shape, with a prediction: options with articles, marks and other scripts, none, an instruction.
+fn with_items(prediction: &str, mut each: impl FnMut(RuleName, &Item)) {
+    let sets: [&[&str]; 5] = [
+        &["A gunshot", "A door slam", "a firework", "the man"],
+        &["(A) rain", "(B) bass guitar", "(C) guitar"],
+        &["yes", "no"],
+        &["...", "日本語", "İ", "Not happy"],
+        &[],
+    ];
+    for choices in sets {
+        let choices: Vec<String> = choices.iter().map(|c| c.to_string()).collect();
+        let answer = choices.last().map_or("3", String::as_str);
+        let kwargs = serde_json::json!({"N": 2, "keyword": "a", "section_splitter": "*", "keywords": "rain, a"});
+        for rule in RuleName::ALL {
+            let item = Item {
+                question: "What is heard?",
+                choices: &choices,
+                answer,
+                prediction: Some(prediction),
+                instruction: Some(Instruction {
+                    task: "Keyword Frequency",
+                    kwargs: &kwargs,
+                }),
+                ..Item::default()
+            };
+            each(rule, &item);
+        }
+    }
+}
+
+const INSTRUCTIONS: [&str; 27] = [
+    "Include Keywords",
+    "Keyword Frequency",
+    "Forbidden Words",
+    "Number Paragraphs",
+    "Number Words (at least)",
+    "Number Words (at most)",
+    "Number Words (range)",
+    "Number Sentences (at least)",
+    "Number Sentences (at most)",
+    "Number Sentences (range)",
+    "Postscript",
+    "Number Placeholder",
+    "Number Bullets",
+    "Title",
+    "Minimum Number Highlighted Section",
+    "Multiple Sections",
+    "Repeat Prompt",
+    "Two Responses",
+    "All Uppercase",
+    "All Lowercase",
+    "All-capital Words (at least)",
+    "All-capital Words (at most)",
+    "All-capital Words (range)",
+    "Start Checker",
+    "End Checker",
+    "Quotation",
+    "No Commas",
+];
+
+#[test]
+fn hostile_predictions_are_judged_like_any_other() {
+    use rand::{seq::SliceRandom, Rng};
+    use rand_chacha::{rand_core::SeedableRng, ChaCha8Rng};
+    let pieces = [
+        "a", "A", "B", "(b)", "rain", "guitar", "bass", "yes", "no", "not", "I cannot", "the answer is", "answer:", "\\boxed{",
+        "}", "<answer>", "</answer>", "<think>", "</think>", "<script>", "The correct answer is:", " ", " ", " ", "\n", ".",
+        ",", ":", "'", "’", "*", "**", "***", "******", "`", "_", "[", "]", "<<", ">>", "\"", "…", "...", ". . .", "--", "Dr.",
+        "p.m.", "U.S.", "5.", "4", "-3", "20-30", "1e999", "٣", "½", "日本", "हिन्दी", "é", "e\u{301}", "\u{301}", "İ", "ß",
+        "ǅ", "ﬁ", "（Ｂ）", "ｶﾞ", "\u{1100}\u{1161}", "👍", "👨\u{200d}👩", "\u{1f171}", "\0", "\u{1b}[31m", "\u{1c}", "\u{85}",
+        "\u{a0}", "\u{200b}", "\u{202e}", "\u{2028}", "\u{feff}", "\u{fffd}", "\u{10ffff}", "°", "C#", "4/4", "3.5",
+    ];
+    let mut rng = ChaCha8Rng::seed_from_u64(15);
+    let mut answered = 0;
+    for round in 0..3_000 {
+        let mut prediction = String::new();
+        for _ in 0..rng.gen_range(0..16) {
+            match rng.gen_bool(0.9) {
+                true => prediction += pieces.choose(&mut rng).unwrap(),
+                false => prediction.extend(char::from_u32(rng.gen_range(0..0x11_0000))),
+            }
+        }
+        with_items(&prediction, |rule, item| {
+            let judged = rule.judge(item);
+            check_shape(item.prediction, &judged);
+            answered += usize::from(judged.answer.is_some());
+            if prediction.trim().is_empty() && judged.state != State::Error {
+                assert_eq!(judged.state, State::Empty, "{rule} {prediction:?}");
+            }
+            // Truncation changes the state and no verdict.
+            let cut = rule.judge(&Item {
+                truncated: true,
+                ..*item
+            });
+            let told = matches!(judged.state, State::Error | State::Empty) || cut.state == State::Truncated;
+            assert!(told && (cut.correct, &cut.answer) == (judged.correct, &judged.answer), "{cut:?}");
+        });
+        let task = INSTRUCTIONS[round % INSTRUCTIONS.len()];
+        let first: String = prediction.chars().take(1).collect();
+        let kwargs = serde_json::json!({"N": 1, "keyword": &prediction, "section_splitter": first});
+        let follows = mmau_pro::follows(&prediction, Instruction { task, kwargs: &kwargs }, &prediction);
+        assert!(follows.is_ok(), "{task} {prediction:?}");
+        let _ = (mmau_pro::judge_scores(&prediction), ltu::age("x 42.", &prediction));
+        let value = musicqa::meteor(&prediction, "a rain", musicqa::Matching::Stem);
+        assert!((0.0..=1.0).contains(&value), "{value} {prediction:?}");
+    }
+    assert!(answered > 20_000, "{answered}");
+}
+
+/// A megabyte each: in more than linear time this test does not end.
+#[test]
+fn a_megabyte_takes_linear_time() {
+    const SIZE: usize = 1 << 20;
+    for piece in [
+        "a ", "rain ", "A", "B. ", "(", "*", "* ", "**a", "\n", "\n ", " ", ". ", ".", "! ", "!", "...", "-", "no ", "yes ", "not rain ",
+        "answer is ", "answer: rain ", "the answer is not ", "İ", "e\u{301}", "\u{301}", "ﾞ", "\u{1161}", "[", "<<", "<", ">", "'",
+        "i.e. ", "J. ", "5. ", "1", "1-", "_", "日", "👍", "</think>", "CORRECTNESS: ", "CORRECTNESS:4", "bass guitar ", "a.)", "\u{1c}",
+    ] {
+        let prediction = piece.repeat(SIZE / piece.len());
+        with_items(&prediction, |rule, item| check_shape(item.prediction, &rule.judge(item)));
+        for task in INSTRUCTIONS {
+            for word in ["a", " ", "*", piece] {
+                let kwargs = serde_json::json!({"N": 1, "keyword": word, "keywords": word, "section_splitter": word});
+                let follows = mmau_pro::follows(&prediction, Instruction { task, kwargs: &kwargs }, word);
+                assert!(follows.is_ok(), "{task}");
+            }
+        }
+        let _ = (mmau_pro::judge_scores(&prediction), ltu::age("x 42.", &prediction), ltu::gender(&prediction));
+        let _ = musicqa::bleu("a piano piece", &prediction, musicqa::BLEU);
+        let _ = musicqa::rouge_l("a piano piece", &prediction);
+        let _ = musicqa::meteor("a piano piece", &prediction, musicqa::Matching::Stem);
+    }
+    let random: String = (0..SIZE as u32 / 4).filter_map(|i| char::from_u32(i.wrapping_mul(2_654_435_761) % 0x11_0000)).collect();
+    with_items(&random, |rule, item| check_shape(item.prediction, &rule.judge(item)));
+}
+
+#[test]
+fn fair_rules_read_what_official_ones_miss() {
+    let choices = ["A gunshot", "A door slam", "A firework", "The man"].map(String::from);
+    let judge = |rule: RuleName, prediction: &str| {
+        rule.judge(&Item {
+            choices: &choices,
+            answer: "A door slam",
+            prediction: Some(prediction),
+            ..Item::default()
+        })
+    };
+    for (prediction, span, by) in [
+        ("(b) a door slam", "a door slam", "choice.text"),
+        ("B", "B", "choice.letter"),
+        ("The answer is: **b**.", "b", "choice.letter"),
+        (" a DOOR slam! ", "a DOOR slam!", "choice.whole"),
+        ("（Ｂ）", "Ｂ", "choice.letter"),
+        ("Not a gunshot, so the answer is a door\u{ad} slam.", "a door\u{ad} slam", "choice.declared"),
+        ("A gunshot? Rather B.\nFinal answer: \\boxed{B}", "B", "choice.declared"),
+        ("<think>a gunshot or the man</think> It is a door slam", "a door slam", "choice.text"),
+    ] {
+        let found = judge(RuleName::Choice, prediction);
+        assert!(found.correct, "{prediction:?}: {found:?}");
+        assert_eq!((&prediction[found.span.unwrap()], found.by), (span, by), "{prediction:?}");
+    }
+    for (prediction, state) in [
+        ("a gunshot or a door slam", State::Unparsed),
+        ("not a door slam", State::Unparsed),
+        ("The answer is A. The answer is B.", State::Unparsed),
+        ("I don't think the answer is B", State::Unparsed),
+        ("<think>a door slam", State::Unparsed),
+        ("a loud noise", State::Unparsed),
+        ("I'm sorry, but I cannot hear a door slam.", State::Refused),
+        ("", State::Empty),
+    ] {
+        let found = judge(RuleName::Choice, prediction);
+        assert_eq!((found.state, found.answer), (state, None), "{prediction:?}");
+    }
+    // Official rules know no refusal.
+    assert_eq!(judge(RuleName::Mmau, "I'm sorry, but I cannot.").state, State::Unparsed);
+    let letter = judge(RuleName::OptionLetter, "option b");
+    assert_eq!((letter.correct, letter.answer.as_deref()), (true, Some("A door slam")));
+    assert_eq!(judge(RuleName::OptionLetter, "a door slam").state, State::Unparsed);
+}
+
+#[test]
+fn duplicates_and_options_without_words_can_be_answered() {
+    let choices = ["thirteen", "...", "Thirteen.", "?!"].map(String::from);
+    let judge = |prediction: &str, answer: &str| {
+        RuleName::Choice.judge(&Item {
+            choices: &choices,
+            answer,
+            prediction: Some(prediction),
+            ..Item::default()
+        })
+    };
+    assert!(judge("C", "thirteen").correct && judge("thirteen", "Thirteen.").correct);
+    assert!(judge("...", "...").correct && judge("b", "...").correct && !judge("?!", "...").correct);
+    assert_eq!(judge("!!", "...").state, State::Unparsed);
+    assert!(judge("a", "nineteen").reason.unwrap().contains("none of the choices"));
+}
+
+#[test]
+fn yes_and_no_are_told_from_determiners() {
+    let judge = |prediction: &str| {
+        RuleName::YesNo.judge(&Item {
+            answer: "no",
+            prediction: Some(prediction),
+            ..Item::default()
+        })
+    };
+    for (prediction, answer) in [
+        ("No, there is no dog.", Some("no")),
+        ("no", Some("no")),
+        ("The answer is no because it is quiet", Some("no")),
+        ("Yes, there is no doubt.", Some("yes")),
+        ("**YES**", Some("yes")),
+        ("I hear no dog", None),
+        ("yes and no", None),
+        ("not yes", None),
+        ("Yes. No.", None),
+        ("I know", None),
+        ("I cannot tell", None),
+    ] {
+        let found = judge(prediction);
+        assert_eq!(found.answer.as_deref(), answer, "{prediction:?}");
+        assert_eq!(found.correct, answer == Some("no"), "{prediction:?}");
+        check_shape(Some(prediction), &found);
+    }
+    assert_eq!(judge("I cannot tell").state, State::Refused);
+}
+
+#[test]
+fn whole_texts_are_compared_three_ways() {
+    let judge = |rule: RuleName, prediction: &str| {
+        let item = Item {
+            answer: "It's a dog, then rain",
+            prediction: Some(prediction),
+            ..Item::default()
+        };
+        rule.judge(&item).correct
+    };
+    let rules = [RuleName::Verbatim, RuleName::Exact, RuleName::Normalised];
+    for (prediction, correct) in [
+        ("It's a dog, then rain", [true, true, true]),
+        ("it's a dog,  then rain.", [false, true, true]),
+        ("it’s: dog then the RAIN!", [false, false, true]),
+        ("it's a dog", [false, false, false]),
+    ] {
+        assert_eq!(rules.map(|rule| judge(rule, prediction)), correct, "{prediction}");
+    }
+}
+
+#[test]
+fn rules_have_stable_names_and_an_unknown_one_is_told_the_nearest() {
+    for rule in RuleName::ALL {
+        assert_eq!(rule.name().parse(), Ok(rule));
+        let written = serde_json::to_string(&rule).unwrap();
+        assert_eq!(written, format!("\"{rule}\""));
+        assert_eq!(serde_json::from_str::<RuleName>(&written).unwrap(), rule);
+        assert!(!rule.says().is_empty());
+        assert!(rule.beside().is_none_or(RuleName::is_fair) && !(rule.is_fair() && rule.beside().is_some()));
+    }
+    let error = serde_json::from_str::<RuleName>("\"muchomusik\"").unwrap_err().to_string();
+    assert!(error.contains("expected one of verbatim, exact") && error.contains("did you mean \"muchomusic\"?"), "{error}");
+    let states = serde_json::to_value([State::Answered, State::Error]).unwrap();
+    assert_eq!(states, serde_json::json!(["answered", "error"]));
+    assert_eq!(RuleName::Number.record(&Value::Null), None);
 }

@@ -6,7 +6,7 @@
 //!
 //! 1. The option that is the whole text.
 //! 2. The one option that is named, by the rules of [`label`](super::judge), and none other; not of a text that begins as a
-//!    [refusal](super::refusal).
+//!    [refusal](super::refusal), or that denies that an option is the answer.
 //! 3. The one option that the text says is the answer: "… so the answer is B", "Answer: rain", `\boxed{B}`. It may have named others
 //!    before.
 //! 4. Refused, where the text begins so; otherwise unparsed: none or several options, or one that is denied.
@@ -62,9 +62,8 @@ pub(super) fn said(prediction: &str) -> &str {
 
 fn read(options: &Options, said: &str) -> Result<Named, State> {
     let refused = refuses(said);
-    let found = options.find(said).filter(|named| !refused || named.how == How::Whole);
     let failed = if refused { State::Refused } else { State::Unparsed };
-    found.or_else(|| options.declared(said)).ok_or(failed)
+    options.read(said, refused).ok_or(failed)
 }
 
 /// Where in the prediction something stands that [`Options`] found in a part of it.

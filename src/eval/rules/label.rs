@@ -63,7 +63,7 @@ pub fn judge_letter(item: &Item) -> Judged {
     };
     let options = Options::in_order(&letters, "");
     let said = said(prediction);
-    match options.find(said).or_else(|| options.declared(said)) {
+    match options.read(said, refuses(said)) {
         Some(named) => {
             let span = span(prediction, said, &named);
             let correct = named.option == right;

@@ -46,10 +46,12 @@ fn letter(response: &str) -> Option<&'static str> {
     last_named(&candidates, |c| text.rfind(&format!(" {c} ")))
 }
 
-/// The span of the letter where it is not looked for: the first place where it stands.
+/// The first place where the letter stands; of an answer that was found by its text, all.
 fn span(prediction: &str, letter: &str) -> std::ops::Range<usize> {
-    let at = prediction.find(letter).unwrap_or(0);
-    at..(at + letter.len()).min(prediction.len())
+    match prediction.find(letter) {
+        Some(at) => at..at + letter.len(),
+        None => python::within(prediction, python::strip(prediction)),
+    }
 }
 
 /// MMAU: the choice of the letter is the answer, in lower case and stripped. It knows A to D alone.

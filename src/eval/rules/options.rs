@@ -46,6 +46,7 @@ const FILLERS: [&str; 20] = [
     "s",
     "it",
 ];
+const ARTICLES: [&str; 3] = ["a", "an", "the"];
 const MOST_FILLERS: usize = 5;
 /// Behind a letter they show that it is no article.
 const REASONS: [&str; 7] = ["because", "since", "as", "due", "given", "based", "is"];
@@ -67,6 +68,8 @@ struct Choice {
     letter: Option<char>,
     /// The first option with the same text, often itself.
     first: usize,
+    /// The article before `words`, where it counts as a part of them.
+    article: Option<&'static str>,
 }
 
 /// What a text names.
@@ -77,6 +80,16 @@ pub(super) struct Named {
     /// Where it stands, in bytes of the plain text (see [`unplain`](super::words::unplain)).
     pub at: Range<usize>,
     pub how: How,
+}
+
+impl Named {
+    fn whole(option: usize) -> Self {
+        Named {
+            option,
+            at: 0..0,
+            how: How::Whole,
+        }
+    }
 }
 
 /// How an option is named.
@@ -129,7 +142,8 @@ impl Options {
     }
 
     /// Of any options. Those with the same text are one; one without a word ("...") is named by its letter, or as the whole text.
-    /// Where neither they nor `prompt` have letters, their places are A, B, C and so on.
+    /// Where neither they nor `prompt` have letters, their places are A, B, C and so on. An article that an option begins with is its
+    /// own, so that "A man" and "the man" are two, and "A" before "cough" is no letter where "A cough" is an option.
     pub(crate) fn in_order(labels: &[String], prompt: &str) -> Self {
         let mut firsts: HashMap<String, usize> = HashMap::new();
         let mut choices = Vec::with_capacity(labels.len());
@@ -142,6 +156,10 @@ impl Options {
             for (choice, letter) in choices.iter_mut().zip('a'..='z') {
                 choice.letter = Some(letter);
             }
+        }
+        for choice in &mut choices {
+            let begins = |article: &&str| choice.text.strip_prefix(*article).is_some_and(|t| t.starts_with(' '));
+            choice.article = ARTICLES.into_iter().find(begins);
         }
         Options::of(choices)
     }
@@ -196,8 +214,7 @@ impl Options {
     /// The same, and where.
     pub(crate) fn find(&self, text: &str) -> Option<Named> {
         if let Some(option) = self.position(text) {
-            let (at, how) = (0..0, How::Whole);
-            return Some(Named { option, at, how });
+            return Some(Named::whole(option));
         }
         let text = Text::new(text);
         let names = self.names(&text);
@@ -207,37 +224,43 @@ impl Options {
         }
     }
 
-    /// The one option that the text says is the answer ("…, so the answer is B", "Answer: rain"), also where it names others
-    /// elsewhere. Where it says so of two, none.
-    pub(crate) fn declared(&self, text: &str) -> Option<Named> {
+    /// The option that is the whole text; or else, where the text is not `refused` and does not deny that an option is the answer
+    /// ("I don't think the answer is B"), the one that it names; or else the one that it says is the answer ("…, so the answer is
+    /// B", "Answer: rain"), also where it names others elsewhere. Where it says so of two, none.
+    pub(crate) fn read(&self, text: &str, refused: bool) -> Option<Named> {
+        if let Some(option) = self.position(text) {
+            return Some(Named::whole(option));
+        }
         let text = Text::new(text);
-        let starts: Vec<(usize, usize)> = (0..text.words.len())
+        let names = self.names(&text);
+        let cues: Vec<(usize, usize)> = (0..text.words.len())
             .filter_map(|i| Some((i, declares(&text, i)?)))
             .collect();
-        if starts.is_empty() {
-            return None;
-        }
-        let names = self.names(&text);
-        let mut found: Option<Named> = None;
-        for (n, (cue, start)) in starts.iter().enumerate() {
-            if text.denied(&(*cue..cue + 1), |_| false) {
-                continue;
-            }
-            let limit = starts.get(n + 1).map_or(text.words.len(), |(cue, _)| *cue);
+        let (mut declared, mut open, mut denied): (Option<Named>, _, _) = (None, false, false);
+        for (n, (cue, start)) in cues.iter().enumerate() {
+            let limit = cues.get(n + 1).map_or(text.words.len(), |(cue, _)| *cue);
             let ends = |i: &usize| text.gap(*i).contains(['.', '!', '?', ';', '\n']);
             let end = (start + 1..limit).find(ends).unwrap_or(limit);
-            match self.one(&text, &names, *start..end) {
+            let reading = self.one(&text, &names, *start..end);
+            if text.denied(&(*cue..cue + 1), |i| names.part[i]) {
+                denied |= !matches!(reading, Reading::Nothing);
+                continue;
+            }
+            match reading {
                 Reading::Nothing => {}
-                Reading::One(named) if found.as_ref().is_none_or(|f| f.option == named.option) => {
-                    found.get_or_insert(Named {
+                Reading::One(named) if declared.as_ref().is_none_or(|d| d.option == named.option) => {
+                    declared.get_or_insert(Named {
                         how: How::Declared,
                         ..named
                     });
                 }
-                Reading::One(_) | Reading::Open => return None,
+                Reading::One(_) | Reading::Open => open = true,
             }
         }
-        found
+        match self.one(&text, &names, 0..text.words.len()) {
+            Reading::One(named) if !refused && !denied => Some(named),
+            _ => declared.filter(|_| !open),
+        }
     }
 
     /// What of the text may name an option.
@@ -295,7 +318,15 @@ impl Options {
     fn texts(&self, text: &Text) -> Vec<(usize, Range<usize>)> {
         let mut spans = Vec::new();
         for choice in self.choices.iter().filter(|c| !c.words.is_empty()) {
-            spans.extend(text.find(&choice.words).into_iter().map(|at| (choice.first, at)));
+            let own = |at: &Range<usize>| {
+                let before = at.start.checked_sub(1)?;
+                let same = choice.article == Some(text.words[before].folded.as_str());
+                (same && text.goes_on(before, &[])).then_some(before)
+            };
+            spans.extend(text.find(&choice.words).into_iter().map(|at| {
+                let start = own(&at).unwrap_or(at.start);
+                (choice.first, start..at.end)
+            }));
         }
         // How far the longest reaches that begins at a word, or before it.
         let mut reach = vec![0; text.words.len() + 1];
@@ -403,6 +434,7 @@ impl Choice {
             words: letter.map_or(words, |_| Vec::new()),
             letter,
             first: place,
+            article: None,
         }
     }
 }
@@ -479,9 +511,9 @@ fn bare(text: &str) -> String {
 
 /// Without a leading "a", "an" or "the", unless that is all there is.
 fn without_article(canonical: &str) -> String {
-    let bare = ["a ", "an ", "the "]
+    let bare = ARTICLES
         .iter()
-        .find_map(|article| canonical.strip_prefix(article));
+        .find_map(|article| canonical.strip_prefix(article)?.strip_prefix(' '));
     bare.unwrap_or(canonical).to_owned()
 }
 
