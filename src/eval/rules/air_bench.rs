@@ -24,8 +24,17 @@ fn letter(response: &str) -> Found {
     let known = |(at, c): (usize, char)| {
         matches!(c, 'A'..='D').then(|| (c as u8 - b'A', offset + at..offset + at + 1))
     };
-    let first = written().next().and_then(known).map(|(i, at)| (i, at, "air_bench.first"));
-    first.or_else(|| written().rev().nth(1).and_then(known).map(|(i, at)| (i, at, "air_bench.second_last")))
+    let first = written()
+        .next()
+        .and_then(known)
+        .map(|(i, at)| (i, at, "air_bench.first"));
+    first.or_else(|| {
+        written()
+            .rev()
+            .nth(1)
+            .and_then(known)
+            .map(|(i, at)| (i, at, "air_bench.second_last"))
+    })
 }
 
 /// The rule on a response. `choices` are A to D, `None` where the record has none; `answer` is `None` where its `answer_gt` is
@@ -76,7 +85,10 @@ fn try_record(line: &Value) -> Result<Judged, String> {
     let answer = record::field(line, "answer_gt")?;
     let mut choices = [None; 4];
     let mut found = false;
-    for (key, place) in ["choice_a", "choice_b", "choice_c", "choice_d"].into_iter().zip(&mut choices) {
+    for (key, place) in ["choice_a", "choice_b", "choice_c", "choice_d"]
+        .into_iter()
+        .zip(&mut choices)
+    {
         let value = line.get(key);
         if value.is_none() && !found && matches!(key, "choice_a" | "choice_b") {
             return Err(format!("KeyError: '{key}'"));

@@ -25,9 +25,15 @@ pub fn judge(item: &Item) -> Judged {
     }
     let options = Options::in_order(item.choices, item.question);
     let given = || item.choices.iter().position(|c| c == item.answer);
-    let right = item.right.or_else(given).or_else(|| options.reference(item.answer));
+    let right = item
+        .right
+        .or_else(given)
+        .or_else(|| options.reference(item.answer));
     let Some(right) = right.filter(|right| *right < item.choices.len()) else {
-        let reason = format!("the answer {:?} is none of the choices {:?}", item.answer, item.choices);
+        let reason = format!(
+            "the answer {:?} is none of the choices {:?}",
+            item.answer, item.choices
+        );
         return Judged::error("choice", reason);
     };
     let Some(prediction) = item.prediction else {
@@ -43,7 +49,12 @@ pub fn judge(item: &Item) -> Judged {
                 How::Declared => "choice.declared",
             };
             let correct = named.option == options.first(right);
-            Judged::found(&item.choices[named.option], span(prediction, said, &named), correct, by)
+            Judged::found(
+                &item.choices[named.option],
+                span(prediction, said, &named),
+                correct,
+                by,
+            )
         }
         Err(State::Refused) => Judged::none(State::Refused, "choice.refusal"),
         Err(state) => Judged::none(state, "choice.unparsed"),

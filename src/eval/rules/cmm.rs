@@ -32,7 +32,10 @@ fn begins(text: &str) -> &str {
 
 /// PA and HR.
 pub fn shares(answer: &str, prediction: &str) -> Shares {
-    let (answer, prediction) = (python::lower(python::strip(answer)), python::lower(python::strip(prediction)));
+    let (answer, prediction) = (
+        python::lower(python::strip(answer)),
+        python::lower(python::strip(prediction)),
+    );
     let (answer, prediction) = (begins(&answer), begins(&prediction));
     let yes = answer.contains("yes");
     let no = !yes && answer.contains("no");

@@ -24,7 +24,8 @@ pub fn judge_exact(item: &Item) -> Judged {
 pub fn judge_normalised(item: &Item) -> Judged {
     let words = |text: &str| -> Vec<String> {
         let all = Text::new(text).words.into_iter().map(|w| w.folded);
-        all.filter(|w| !["a", "an", "the"].contains(&w.as_str())).collect()
+        all.filter(|w| !["a", "an", "the"].contains(&w.as_str()))
+            .collect()
     };
     whole(item, "normalised", |p| {
         let own = words(p);

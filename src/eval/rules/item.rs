@@ -70,7 +70,12 @@ pub struct Judged {
 }
 
 impl Judged {
-    pub(super) fn found(answer: impl Into<String>, span: Range<usize>, correct: bool, by: &'static str) -> Self {
+    pub(super) fn found(
+        answer: impl Into<String>,
+        span: Range<usize>,
+        correct: bool,
+        by: &'static str,
+    ) -> Self {
         Judged {
             state: State::Answered,
             answer: Some(answer.into()),

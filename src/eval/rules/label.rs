@@ -10,7 +10,10 @@ use super::refusal::refuses;
 pub fn judge(item: &Item) -> Judged {
     let found = try_judge(item);
     found.unwrap_or_else(|fault| {
-        let reason = format!("{}: expected {}, found {}", fault.key, fault.expected, fault.found);
+        let reason = format!(
+            "{}: expected {}, found {}",
+            fault.key, fault.expected, fault.found
+        );
         Judged::error("label", reason)
     })
 }
@@ -50,12 +53,27 @@ pub(super) fn right(options: &Options, reference: &str, labels: &[String]) -> Re
 pub fn judge_letter(item: &Item) -> Judged {
     let letters: Vec<String> = ('A'..='Z').map(String::from).take(item.choices.len()).collect();
     if letters.len() < item.choices.len() || letters.is_empty() {
-        return Judged::error("option_letter", format!("{} choices, expected 1 to 26", item.choices.len()));
+        return Judged::error(
+            "option_letter",
+            format!("{} choices, expected 1 to 26", item.choices.len()),
+        );
     }
     let text = || item.choices.iter().position(|c| c == item.answer);
-    let letter = || letters.iter().position(|l| l.eq_ignore_ascii_case(item.answer.trim()));
-    let Some(right) = item.right.or_else(text).or_else(letter).filter(|r| *r < letters.len()) else {
-        let reason = format!("the answer {:?} is none of the choices and no letter", item.answer);
+    let letter = || {
+        letters
+            .iter()
+            .position(|l| l.eq_ignore_ascii_case(item.answer.trim()))
+    };
+    let Some(right) = item
+        .right
+        .or_else(text)
+        .or_else(letter)
+        .filter(|r| *r < letters.len())
+    else {
+        let reason = format!(
+            "the answer {:?} is none of the choices and no letter",
+            item.answer
+        );
         return Judged::error("option_letter", reason);
     };
     let Some(prediction) = item.prediction else {

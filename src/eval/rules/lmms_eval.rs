@@ -61,11 +61,20 @@ pub fn judge_mmau(item: &Item) -> Judged {
     let Some(letter) = letter(prediction) else {
         return Judged::none(State::Unparsed, BY);
     };
-    let Some(choice) = LETTERS.iter().position(|l| *l == letter).and_then(|i| item.choices.get(i)) else {
+    let Some(choice) = LETTERS
+        .iter()
+        .position(|l| *l == letter)
+        .and_then(|i| item.choices.get(i))
+    else {
         return Judged::error(BY, "IndexError: list index out of range");
     };
     let plain = |text: &str| python::lower(python::strip(text)).into_owned();
-    Judged::found(choice, span(prediction, letter), plain(choice) == plain(item.answer), BY)
+    Judged::found(
+        choice,
+        span(prediction, letter),
+        plain(choice) == plain(item.answer),
+        BY,
+    )
 }
 
 /// MuChoMusic: the letter is the answer's second character ("(B) a piano").
@@ -95,7 +104,11 @@ pub fn judge_mmar(item: &Item) -> Judged {
         let first = chars.next();
         let own = first.map_or_else(|| "A".to_owned(), |c| c.to_uppercase().collect());
         let marked = matches!(chars.next(), Some('.' | ')' | ':'));
-        let content = if marked { python::strip(chars.as_str()) } else { choice };
+        let content = if marked {
+            python::strip(chars.as_str())
+        } else {
+            choice
+        };
         match contents.iter_mut().find(|(letter, _)| *letter == own) {
             Some(place) => place.1 = content.to_owned(),
             None => contents.push((own.clone(), content.to_owned())),
@@ -107,7 +120,9 @@ pub fn judge_mmar(item: &Item) -> Judged {
     let lowered = python::lower(&text);
     let content = |letter: &str| {
         let found = contents.iter().find(|(own, _)| own == letter);
-        found.map(|(_, content)| python::lower(content).into_owned()).unwrap_or_default()
+        found
+            .map(|(_, content)| python::lower(content).into_owned())
+            .unwrap_or_default()
     };
     let bracketed = matching(&letters, |c| text.contains(&format!("({c})")));
     let found = if !bracketed.is_empty() {

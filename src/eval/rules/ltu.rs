@@ -93,7 +93,9 @@ pub fn scores(phrases: &[&[f64]], labels: &[&[f64]], mode: Mode) -> Vec<f64> {
 /// The labels that a reference names, cut as its script cuts it.
 pub fn truth(reference: &str, parsing: Parsing) -> Vec<&str> {
     match parsing {
-        Parsing::Labels | Parsing::Caption | Parsing::CaptionStripped => vec![reference.rsplit(':').next().unwrap_or("")],
+        Parsing::Labels | Parsing::Caption | Parsing::CaptionStripped => {
+            vec![reference.rsplit(':').next().unwrap_or("")]
+        }
         Parsing::TagLabels | Parsing::TagCaption => {
             reference.rsplit(": ").next().unwrap_or("").split("; ").collect()
         }
@@ -116,7 +118,12 @@ pub fn judge_gender(item: &Item) -> Judged {
     let span = lowered.find("female").map_or(0..prediction.len(), |at| {
         python::unlowered(prediction, at..at + "female".len())
     });
-    Judged::found(["female", "male"][usize::from(own)], span, own == gender(item.answer), BY)
+    Judged::found(
+        ["female", "male"][usize::from(own)],
+        span,
+        own == gender(item.answer),
+        BY,
+    )
 }
 
 /// `age_reg`: the reference's age, which is its last word without its last character, and the first number of the prediction,
@@ -131,12 +138,20 @@ pub fn age(reference: &str, prediction: &str) -> Result<Option<(f64, f64)>, Stri
     let last = reference.rsplit(' ').next().unwrap_or("");
     let end = last.char_indices().next_back().map_or(0, |(at, _)| at);
     let own = whole(python::strip(&last[..end]));
-    let own = own.ok_or_else(|| format!("ValueError: invalid literal for int() with base 10: '{}'", &last[..end]))?;
+    let own = own.ok_or_else(|| {
+        format!(
+            "ValueError: invalid literal for int() with base 10: '{}'",
+            &last[..end]
+        )
+    })?;
     Ok(Some((own, found)))
 }
 
 fn whole(digits: &str) -> Option<f64> {
-    let digits: Option<String> = digits.chars().map(|c| char::from_digit(python::digit(c)?, 10)).collect();
+    let digits: Option<String> = digits
+        .chars()
+        .map(|c| char::from_digit(python::digit(c)?, 10))
+        .collect();
     digits?.parse().ok()
 }
 

@@ -94,16 +94,20 @@ fn tokens(prediction: &str, answer: &str, choices: &[String]) -> Judged {
     let accepts = |own: &[usize]| {
         let all = own.iter().all(|n| seen[*n].is_some());
         let foreign = |set: &Vec<usize>| {
-            set != own && set.iter().any(|n| seen[*n].is_some() && own.binary_search(n).is_err())
+            set != own
+                && set
+                    .iter()
+                    .any(|n| seen[*n].is_some() && own.binary_search(n).is_err())
         };
         all && !sets.iter().any(foreign)
     };
     let span = |own: &[usize]| -> Range<usize> {
         let spans = own.iter().filter_map(|n| seen[*n]);
         let joined = spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
-        joined.map_or(python::within(prediction, python::strip(prediction)), |(start, end)| {
-            python::unlowered(prediction, start..end)
-        })
+        joined.map_or(
+            python::within(prediction, python::strip(prediction)),
+            |(start, end)| python::unlowered(prediction, start..end),
+        )
     };
     if accepts(&gold) {
         return Judged::found(answer, span(&gold), true, BY);
@@ -150,7 +154,12 @@ pub const MMAR: Script = Script {
         ),
         (
             "category",
-            &["Signal Layer", "Perception Layer", "Semantic Layer", "Cultural Layer"],
+            &[
+                "Signal Layer",
+                "Perception Layer",
+                "Semantic Layer",
+                "Cultural Layer",
+            ],
         ),
     ],
 };
@@ -167,13 +176,15 @@ impl Script {
             return Ok(judge(&Item::default()));
         };
         let answer = record::field(record, "answer")?;
-        let [first, second] = [self.groups[0], self.groups[1]].map(|(key, known)| {
-            record::field(record, key).map(|value| (value, known))
-        });
+        let [first, second] = [self.groups[0], self.groups[1]]
+            .map(|(key, known)| record::field(record, key).map(|value| (value, known)));
         let (first, second) = (first?, second?);
         let choices = record::field(record, "choices")?;
         record.get("sub-category").map_or(Ok(()), record::hashable)?;
-        let (prediction, answer) = (record::string(prediction, "lower")?, record::string(answer, "lower")?);
+        let (prediction, answer) = (
+            record::string(prediction, "lower")?,
+            record::string(answer, "lower")?,
+        );
         // The script looks at the choices of a prediction with tokens alone.
         let choices = match python::words(&python::lower(prediction)).next() {
             Some(_) => record::walked(choices, "lower")?,

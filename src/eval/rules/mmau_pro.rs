@@ -54,15 +54,25 @@ pub fn follows(response: &str, instruction: Instruction, prompt: &str) -> Result
             let (text, words) = (lowered(), given.text("forbidden_words", "split")?);
             Ok(!words.split(", ").any(|word| text.contains(&*python::lower(word))))
         }
-        "Keyword Frequency" => exactly(occurrences(&lowered(), &python::lower(given.text("keyword", "lower")?))),
-        "Number Paragraphs" => exactly(response.split("***").filter(|p| !python::strip(p).is_empty()).count()),
+        "Keyword Frequency" => exactly(occurrences(
+            &lowered(),
+            &python::lower(given.text("keyword", "lower")?),
+        )),
+        "Number Paragraphs" => exactly(
+            response
+                .split("***")
+                .filter(|p| !python::strip(p).is_empty())
+                .count(),
+        ),
         "Number Words (at least)" => at_least(python::split(response).count()),
         "Number Words (at most)" => at_most(python::split(response).count()),
         "Number Words (range)" => within(python::split(response).count()),
         "Number Sentences (at least)" => at_least(punkt::sentences(response)),
         "Number Sentences (at most)" => at_most(punkt::sentences(response)),
         "Number Sentences (range)" => within(punkt::sentences(response)),
-        "Postscript" => Ok(letters(response, "").contains(&letters(given.text("postscript_marker", "re.sub")?, ""))),
+        "Postscript" => {
+            Ok(letters(response, "").contains(&letters(given.text("postscript_marker", "re.sub")?, "")))
+        }
         "Number Placeholder" => at_least(placeholders(response)),
         "Number Bullets" => exactly(bullets(response)),
         "Title" => Ok(has_title(response)),
@@ -85,7 +95,9 @@ pub fn follows(response: &str, instruction: Instruction, prompt: &str) -> Result
         "Start Checker" => {
             Ok(letters(response, " ").starts_with(&letters(given.text("start_phrase", "re.sub")?, " ")))
         }
-        "End Checker" => Ok(letters(response, " ").ends_with(&letters(given.text("end_phrase", "re.sub")?, " "))),
+        "End Checker" => {
+            Ok(letters(response, " ").ends_with(&letters(given.text("end_phrase", "re.sub")?, " ")))
+        }
         "Quotation" => {
             let text = python::strip(response);
             Ok(text.starts_with('"') && text.ends_with('"'))
@@ -100,14 +112,21 @@ struct Given<'a>(&'a Value);
 
 impl<'a> Given<'a> {
     fn text(&self, key: &str, method: &str) -> Result<&'a str, String> {
-        self.0.get(key).map_or(Ok(""), |value| record::string(value, method))
+        self.0
+            .get(key)
+            .map_or(Ok(""), |value| record::string(value, method))
     }
 
     fn number(&self, key: &str, default: f64) -> Result<f64, String> {
         let Some(value) = self.0.get(key) else {
             return Ok(default);
         };
-        number(value).ok_or_else(|| format!("TypeError: '<=' not supported between 'int' and {}", record::shown(value)))
+        number(value).ok_or_else(|| {
+            format!(
+                "TypeError: '<=' not supported between 'int' and {}",
+                record::shown(value)
+            )
+        })
     }
 
     /// Python's `==`, to which "2" is no 2 and 2.0 is.
@@ -117,12 +136,16 @@ impl<'a> Given<'a> {
 }
 
 fn number(value: &Value) -> Option<f64> {
-    value.as_f64().or_else(|| value.as_bool().map(|b| f64::from(u8::from(b))))
+    value
+        .as_f64()
+        .or_else(|| value.as_bool().map(|b| f64::from(u8::from(b))))
 }
 
 /// Without all that are neither ASCII letters nor `also`, in lower case.
 fn letters(text: &str, also: &str) -> String {
-    let kept = text.chars().filter(|c| c.is_ascii_alphabetic() || also.contains(*c));
+    let kept = text
+        .chars()
+        .filter(|c| c.is_ascii_alphabetic() || also.contains(*c));
     kept.map(|c| c.to_ascii_lowercase()).collect()
 }
 
@@ -133,7 +156,10 @@ fn capitals(text: &str) -> usize {
 /// The matches of `\bKEYWORD\b` in a text.
 fn occurrences(text: &str, keyword: &str) -> usize {
     if keyword.is_empty() {
-        let inside = text.char_indices().filter(|(at, _)| python::is_boundary(text, *at)).count();
+        let inside = text
+            .char_indices()
+            .filter(|(at, _)| python::is_boundary(text, *at))
+            .count();
         return inside + usize::from(!text.is_empty() && python::is_boundary(text, text.len()));
     }
     let (mut count, mut from) = (0, 0);
@@ -231,7 +257,11 @@ fn sections(text: &str, mark: &str) -> usize {
     while let Some(first) = text[from..].find(mark).map(|at| from + at) {
         // The white space before is taken first, so that of marks that begin with it the last fits.
         let mut at = first;
-        let step = mark.chars().next().filter(|c| python::is_space(*c)).map(char::len_utf8);
+        let step = mark
+            .chars()
+            .next()
+            .filter(|c| python::is_space(*c))
+            .map(char::len_utf8);
         while let Some(later) = step.and_then(|step| Some(at + step + text[at + step..].find(mark)?)) {
             if !blank(&text[at..later]) {
                 break;
@@ -294,7 +324,11 @@ fn first_score(text: &str, name: &str, decimals: bool) -> Option<f64> {
             return None;
         }
         let behind = rest.trim_start_matches(|c| python::digit(c).is_some());
-        if let Some(fraction) = behind.strip_prefix('.').map(digits).filter(|f| decimals && !f.is_empty()) {
+        if let Some(fraction) = behind
+            .strip_prefix('.')
+            .map(digits)
+            .filter(|f| decimals && !f.is_empty())
+        {
             number = format!("{number}.{fraction}");
         }
         number.parse().ok()
@@ -363,7 +397,10 @@ impl Category {
 /// `calculate_weighted_performance`: the categories' mean, weighted by their items; 0 without items.
 pub fn weighted_total(categories: &[(usize, Category)]) -> f64 {
     let items: usize = categories.iter().map(|(n, _)| n).sum();
-    let sum: f64 = categories.iter().map(|(n, category)| category.score() * *n as f64).sum();
+    let sum: f64 = categories
+        .iter()
+        .map(|(n, category)| category.score() * *n as f64)
+        .sum();
     if items == 0 {
         0.0
     } else {

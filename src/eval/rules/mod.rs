@@ -142,16 +142,41 @@ impl RuleName {
         };
         let (choice, yes_no) = (Some(RuleName::Choice), Some(RuleName::YesNo));
         match self {
-            RuleName::Verbatim => own("verbatim", "the answer, character for character", exact::judge_verbatim),
-            RuleName::Exact => own("exact", "the answer but for case, space and outer punctuation", exact::judge_exact),
-            RuleName::Normalised => own("normalised", "the answer's words without articles", exact::judge_normalised),
+            RuleName::Verbatim => own(
+                "verbatim",
+                "the answer, character for character",
+                exact::judge_verbatim,
+            ),
+            RuleName::Exact => own(
+                "exact",
+                "the answer but for case, space and outer punctuation",
+                exact::judge_exact,
+            ),
+            RuleName::Normalised => own(
+                "normalised",
+                "the answer's words without articles",
+                exact::judge_normalised,
+            ),
             RuleName::Label => own("label", "the one label that is named", label::judge),
-            RuleName::OptionLetter => own("option_letter", "the one letter that is given", label::judge_letter),
+            RuleName::OptionLetter => own(
+                "option_letter",
+                "the one letter that is given",
+                label::judge_letter,
+            ),
             RuleName::Number => own("number", "the one number", number::judge),
-            RuleName::Choice => own("choice", "the one option that is named, by text or letter", choice::judge),
+            RuleName::Choice => own(
+                "choice",
+                "the one option that is named, by text or letter",
+                choice::judge,
+            ),
             RuleName::YesNo => own("yes_no", "yes or no", yes_no::judge),
             RuleName::Mmau => recorded(
-                official("mmau", "the answer's tokens and none of only a wrong choice", mmau::judge, choice),
+                official(
+                    "mmau",
+                    "the answer's tokens and none of only a wrong choice",
+                    mmau::judge,
+                    choice,
+                ),
                 |record| mmau::MMAU.record(record),
             ),
             RuleName::Mmar => recorded(
@@ -159,15 +184,30 @@ impl RuleName {
                 |record| mmau::MMAR.record(record),
             ),
             RuleName::Muchomusic => recorded(
-                official("muchomusic", "one capital letter, or an option's text", muchomusic::judge, choice),
+                official(
+                    "muchomusic",
+                    "one capital letter, or an option's text",
+                    muchomusic::judge,
+                    choice,
+                ),
                 muchomusic::record,
             ),
             RuleName::Cmm => recorded(
-                official("cmm", "the answer in the first five characters", cmm::judge, yes_no),
+                official(
+                    "cmm",
+                    "the answer in the first five characters",
+                    cmm::judge,
+                    yes_no,
+                ),
                 cmm::record,
             ),
             RuleName::AirBenchFoundation => recorded(
-                official("air_bench_foundation", "a letter first or last but one", air_bench::judge, choice),
+                official(
+                    "air_bench_foundation",
+                    "a letter first or last but one",
+                    air_bench::judge,
+                    choice,
+                ),
                 air_bench::record,
             ),
             RuleName::ClothoAqa => official(
@@ -182,16 +222,30 @@ impl RuleName {
                 mmau_pro::judge,
                 None,
             ),
-            RuleName::LtuGender => official("ltu_gender", "female where it says so, else male", ltu::judge_gender, None),
-            RuleName::LmmsEvalMmau => {
-                official("lmms_eval_mmau", "lmms-eval's letter", lmms_eval::judge_mmau, choice)
-            }
-            RuleName::LmmsEvalMmar => {
-                official("lmms_eval_mmar", "lmms-eval's letter or text", lmms_eval::judge_mmar, choice)
-            }
-            RuleName::LmmsEvalMuchomusic => {
-                official("lmms_eval_muchomusic", "lmms-eval's letter", lmms_eval::judge_muchomusic, choice)
-            }
+            RuleName::LtuGender => official(
+                "ltu_gender",
+                "female where it says so, else male",
+                ltu::judge_gender,
+                None,
+            ),
+            RuleName::LmmsEvalMmau => official(
+                "lmms_eval_mmau",
+                "lmms-eval's letter",
+                lmms_eval::judge_mmau,
+                choice,
+            ),
+            RuleName::LmmsEvalMmar => official(
+                "lmms_eval_mmar",
+                "lmms-eval's letter or text",
+                lmms_eval::judge_mmar,
+                choice,
+            ),
+            RuleName::LmmsEvalMuchomusic => official(
+                "lmms_eval_muchomusic",
+                "lmms-eval's letter",
+                lmms_eval::judge_muchomusic,
+                choice,
+            ),
         }
     }
 

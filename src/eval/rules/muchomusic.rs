@@ -28,12 +28,18 @@ pub fn judge(item: &Item) -> Judged {
     let Some((index, span, by)) = extract(prediction, item.choices) else {
         return Judged::none(State::Unparsed, "muchomusic.unanswered");
     };
-    let answer = item.choices.get(index).map_or_else(|| LETTERS[index].to_string(), String::clone);
+    let answer = item
+        .choices
+        .get(index)
+        .map_or_else(|| LETTERS[index].to_string(), String::clone);
     Judged::found(answer, span, index == right, by)
 }
 
 /// Which choice the text is, where it says so, and how that was found; `None` is the script's -1.
-pub fn extract(prediction: &str, choices: &[String]) -> Option<(usize, std::ops::Range<usize>, &'static str)> {
+pub fn extract(
+    prediction: &str,
+    choices: &[String],
+) -> Option<(usize, std::ops::Range<usize>, &'static str)> {
     let behind = prediction.rfind(PREFIX).map_or(0, |at| at + PREFIX.len());
     let output = python::strip(&prediction[behind..]);
     let offset = python::within(prediction, output).start;
@@ -55,7 +61,11 @@ pub fn extract(prediction: &str, choices: &[String]) -> Option<(usize, std::ops:
         let choice = python::strip(&choice);
         let at = text.find(choice)? + start;
         let span = python::unlowered(output, at..at + choice.len());
-        Some((index, offset + span.start..offset + span.end, "muchomusic.substring"))
+        Some((
+            index,
+            offset + span.start..offset + span.end,
+            "muchomusic.substring",
+        ))
     })
 }
 
@@ -69,7 +79,9 @@ fn try_record(record: &Value) -> Result<Judged, String> {
     let prediction = record::string(record::field(record, "model_output")?, "split")?;
     let choices = record::walked(record::field(record, "answers")?, "lower")?;
     let orders = record::field(record, "answer_orders")?;
-    let right = orders.as_array().and_then(|all| all.iter().position(|v| v.as_f64() == Some(0.0)));
+    let right = orders
+        .as_array()
+        .and_then(|all| all.iter().position(|v| v.as_f64() == Some(0.0)));
     Ok(judge(&Item {
         prediction: Some(prediction),
         choices: &choices,

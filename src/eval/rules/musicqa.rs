@@ -19,7 +19,8 @@ pub const BLEU4: [f64; 4] = [0.0, 0.0, 0.0, 1.0];
 
 /// NLTK's `sentence_bleu([reference], candidate, weights)` on strings.
 pub fn bleu(reference: &str, candidate: &str, weights: [f64; 4]) -> f64 {
-    let (reference, candidate): (Vec<char>, Vec<char>) = (reference.chars().collect(), candidate.chars().collect());
+    let (reference, candidate): (Vec<char>, Vec<char>) =
+        (reference.chars().collect(), candidate.chars().collect());
     let (r, c) = (reference.len(), candidate.len());
     let mut logs = 0.0;
     for (i, weight) in weights.into_iter().enumerate() {
@@ -45,7 +46,11 @@ pub fn bleu(reference: &str, candidate: &str, weights: [f64; 4]) -> f64 {
         };
         logs += weight * precision.ln();
     }
-    let brevity = if c > r { 1.0 } else { (1.0 - r as f64 / c as f64).exp() };
+    let brevity = if c > r {
+        1.0
+    } else {
+        (1.0 - r as f64 / c as f64).exp()
+    };
     brevity * logs.exp()
 }
 
@@ -79,7 +84,9 @@ fn rouge_tokens(text: &str) -> Vec<String> {
     let lowered = python::lower(text);
     let parts = lowered.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit()));
     let tokens = parts.filter(|part| !part.is_empty());
-    tokens.map(|t| if t.len() > 3 { stem(t) } else { t.to_owned() }).collect()
+    tokens
+        .map(|t| if t.len() > 3 { stem(t) } else { t.to_owned() })
+        .collect()
 }
 
 /// Of the longest common subsequence, the length: one row of the table at a time.
@@ -97,7 +104,11 @@ fn common_length(a: &[String], b: &[String]) -> usize {
         let mut corner = 0;
         for (j, other) in y.iter().enumerate() {
             let above = row[j + 1];
-            row[j + 1] = if own == other { corner + 1 } else { above.max(row[j]) };
+            row[j + 1] = if own == other {
+                corner + 1
+            } else {
+                above.max(row[j])
+            };
             corner = above;
         }
     }
@@ -147,14 +158,20 @@ pub fn meteor(reference: &str, candidate: &str, matching: Matching) -> f64 {
         let stems = |all: &[String]| -> Vec<String> { all.iter().map(|t| stem(t)).collect() };
         align(&stems(&reference), &stems(&candidate), &mut pairs, &mut taken);
     }
-    let pairs: Vec<(usize, usize)> = pairs.iter().enumerate().filter_map(|(i, j)| Some((i, (*j)?))).collect();
+    let pairs: Vec<(usize, usize)> = pairs
+        .iter()
+        .enumerate()
+        .filter_map(|(i, j)| Some((i, (*j)?)))
+        .collect();
     if pairs.is_empty() {
         return 0.0;
     }
     let matched = pairs.len() as f64;
     let (precision, recall) = (matched / candidate.len() as f64, matched / reference.len() as f64);
     let mean = (precision * recall) / (0.9 * precision + (1.0 - 0.9) * recall);
-    let breaks = pairs.windows(2).filter(|p| p[1].0 != p[0].0 + 1 || p[1].1 != p[0].1 + 1);
+    let breaks = pairs
+        .windows(2)
+        .filter(|p| p[1].0 != p[0].0 + 1 || p[1].1 != p[0].1 + 1);
     let chunks = 1.0 + breaks.count() as f64;
     let penalty = 0.5 * (chunks / matched).powi(3);
     (1.0 - penalty) * mean

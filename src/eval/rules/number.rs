@@ -36,7 +36,10 @@ pub fn judge(item: &Item) -> Judged {
     let right = match reference(item.answer) {
         Ok(right) => right,
         Err(fault) => {
-            let reason = format!("{}: expected {}, found {}", fault.key, fault.expected, fault.found);
+            let reason = format!(
+                "{}: expected {}, found {}",
+                fault.key, fault.expected, fault.found
+            );
             return Judged::error("number", reason);
         }
     };

@@ -158,7 +158,12 @@ impl Options {
             }
         }
         for choice in &mut choices {
-            let begins = |article: &&str| choice.text.strip_prefix(*article).is_some_and(|t| t.starts_with(' '));
+            let begins = |article: &&str| {
+                choice
+                    .text
+                    .strip_prefix(*article)
+                    .is_some_and(|t| t.starts_with(' '))
+            };
             choice.article = ARTICLES.into_iter().find(begins);
         }
         Options::of(choices)
@@ -298,7 +303,10 @@ impl Options {
             return Reading::Nothing;
         };
         let part = |i: usize| names.part[i];
-        if named.iter().any(|(o, at, _)| o != option || text.denied(at, part)) {
+        if named
+            .iter()
+            .any(|(o, at, _)| o != option || text.denied(at, part))
+        {
             return Reading::Open;
         }
         // A letter that may be meant names nothing, but another one beside it leaves the answer open.

@@ -56,8 +56,8 @@ const STEP3: [Rule; 7] = [
     ("ness", ""),
 ];
 const STEP4: [&str; 19] = [
-    "al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion", "ou", "ism", "ate", "iti",
-    "ous", "ive", "ize",
+    "al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion", "ou", "ism",
+    "ate", "iti", "ous", "ive", "ize",
 ];
 
 /// The stem of a word in lower case.
@@ -171,7 +171,9 @@ fn step1b(word: &mut Vec<char>) {
         }
         return;
     }
-    let cut = ["ed", "ing"].into_iter().find(|s| ends(word, s) && has_vowel(without(word, s)));
+    let cut = ["ed", "ing"]
+        .into_iter()
+        .find(|s| ends(word, s) && has_vowel(without(word, s)));
     let Some(suffix) = cut else { return };
     swap(word, suffix, "");
     if replace_first(word, &[("at", "ate"), ("bl", "ble"), ("iz", "ize")], |_| true) {

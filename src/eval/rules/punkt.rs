@@ -16,7 +16,10 @@ fn is_space(c: char) -> bool {
 
 /// Characters between which and the one before a sentence may end, and that no word holds.
 fn non_word(c: char) -> bool {
-    matches!(c, ')' | '"' | ';' | '}' | ']' | '*' | ':' | '@' | '\'' | '(' | '{' | '[' | '?' | '!') || quote(c)
+    matches!(
+        c,
+        ')' | '"' | ';' | '}' | ']' | '*' | ':' | '@' | '\'' | '(' | '{' | '[' | '?' | '!'
+    ) || quote(c)
 }
 
 /// Typographic quotation marks.
@@ -26,8 +29,10 @@ fn quote(c: char) -> bool {
 
 /// Whether a word may begin with it.
 fn begins_word(c: char) -> bool {
-    !matches!(c, '(' | '"' | '`' | '{' | '[' | ':' | ';' | '&' | '#' | '*' | '@' | ')' | '}' | ']' | '-' | ',')
-        && !is_space(c)
+    !matches!(
+        c,
+        '(' | '"' | '`' | '{' | '[' | ':' | ';' | '&' | '#' | '*' | '@' | ')' | '}' | ']' | '-' | ','
+    ) && !is_space(c)
 }
 
 /// How a word was seen in lower case.
@@ -175,7 +180,11 @@ impl<'a> Token<'a> {
     fn new(text: &'a str) -> Self {
         Token {
             text,
-            kind: if is_number(text) { NUMBER.to_owned() } else { python::lower(text).into_owned() },
+            kind: if is_number(text) {
+                NUMBER.to_owned()
+            } else {
+                python::lower(text).into_owned()
+            },
             ends_sentence: false,
             abbreviation: false,
             ellipsis: false,
@@ -183,7 +192,10 @@ impl<'a> Token<'a> {
     }
 
     fn type_no_period(&self) -> &str {
-        self.kind.strip_suffix('.').filter(|k| !k.is_empty()).unwrap_or(&self.kind)
+        self.kind
+            .strip_suffix('.')
+            .filter(|k| !k.is_empty())
+            .unwrap_or(&self.kind)
     }
 
     fn type_no_sentence_period(&self) -> &str {
@@ -200,7 +212,10 @@ impl<'a> Token<'a> {
     /// A letter and a period.
     fn is_initial(&self) -> bool {
         let mut chars = self.text.chars();
-        chars.next().is_some_and(|c| python::is_regex_word(c) && python::digit(c).is_none()) && chars.as_str() == "."
+        chars
+            .next()
+            .is_some_and(|c| python::is_regex_word(c) && python::digit(c).is_none())
+            && chars.as_str() == "."
     }
 }
 
@@ -209,7 +224,9 @@ fn is_number(text: &str) -> bool {
     let text = text.strip_prefix('-').unwrap_or(text);
     let text = text.strip_prefix(['.', ',']).unwrap_or(text);
     text.starts_with(|c| python::digit(c).is_some())
-        && text.chars().all(|c| matches!(c, ',' | '.' | '-') || python::digit(c).is_some())
+        && text
+            .chars()
+            .all(|c| matches!(c, ',' | '.' | '-') || python::digit(c).is_some())
 }
 
 /// The length of "--", "..", or ". . ." at the start of a text.
@@ -289,20 +306,30 @@ struct End {
 }
 
 fn ends(text: &str) -> impl Iterator<Item = End> + '_ {
-    text.char_indices().filter(|(_, c)| matches!(c, '.' | '?' | '!')).filter_map(|(at, _)| {
-        let behind = &text[at + 1..];
-        let c = behind.chars().next()?;
-        if non_word(c) {
-            return Some(End { at, context: at + 1 + c.len_utf8(), next: None });
-        }
-        if !is_space(c) {
-            return None;
-        }
-        let token = behind.trim_start_matches(is_space);
-        let start = text.len() - token.len();
-        let length = token.find(is_space).unwrap_or(token.len());
-        (length > 0).then_some(End { at, context: start + length, next: Some(start) })
-    })
+    text.char_indices()
+        .filter(|(_, c)| matches!(c, '.' | '?' | '!'))
+        .filter_map(|(at, _)| {
+            let behind = &text[at + 1..];
+            let c = behind.chars().next()?;
+            if non_word(c) {
+                return Some(End {
+                    at,
+                    context: at + 1 + c.len_utf8(),
+                    next: None,
+                });
+            }
+            if !is_space(c) {
+                return None;
+            }
+            let token = behind.trim_start_matches(is_space);
+            let start = text.len() - token.len();
+            let length = token.find(is_space).unwrap_or(token.len());
+            (length > 0).then_some(End {
+                at,
+                context: start + length,
+                next: Some(start),
+            })
+        })
 }
 
 /// The sentences, before closing quotation marks and brackets are moved to the sentence that they close.
@@ -320,7 +347,9 @@ fn slices(text: &str) -> Vec<Range<usize>> {
     for end in ends(text) {
         // Of marks in one word the last decides.
         let between = &text[word.end..end.at];
-        let space = between.rfind([' ', '\t', '\n', '\r', '\x0b', '\x0c']).filter(|at| *at > 0);
+        let space = between
+            .rfind([' ', '\t', '\n', '\r', '\x0b', '\x0c'])
+            .filter(|at| *at > 0);
         let start = space.map_or(word.start, |at| word.end + at + 1);
         if let Some(before) = before.take().filter(|_| word.end <= start) {
             decide(word.start, &before);
@@ -383,7 +412,10 @@ mod tests {
     #[test]
     fn tokens_keep_their_periods() {
         let of = |text: &str| tokens(text).join("|");
-        assert_eq!(of("Mr. X, \"yes.\" (ok) a--b wait... x"), "Mr.|X|,|\"|yes.|\"|(|ok|)|a|--|b|wait|...|x");
+        assert_eq!(
+            of("Mr. X, \"yes.\" (ok) a--b wait... x"),
+            "Mr.|X|,|\"|yes.|\"|(|ok|)|a|--|b|wait|...|x"
+        );
         assert_eq!(of("a . . . b"), "a|. . .|b");
         assert_eq!(of("1,000.5"), "1,000.5");
     }

@@ -26,8 +26,11 @@ pub(super) fn is_word(c: char) -> bool {
 /// `\w` of the `regex` module, in which NLTK runs its patterns: Unicode's own definition, with marks and without fractions. Its
 /// `\s` is Rust's white space.
 pub(super) fn is_regex_word(c: char) -> bool {
-    let joins = matches!(c, '_' | '\u{203f}' | '\u{2040}' | '\u{2054}' | '\u{fe33}' | '\u{fe34}' | '\u{fe4d}'..='\u{fe4f}'
-        | '\u{ff3f}' | '\u{200c}' | '\u{200d}');
+    let joins = matches!(
+        c,
+        '_' | '\u{203f}' | '\u{2040}' | '\u{2054}' | '\u{fe33}' | '\u{fe34}' | '\u{fe4d}'
+            ..='\u{fe4f}' | '\u{ff3f}' | '\u{200c}' | '\u{200d}'
+    );
     c.is_alphabetic() || joins || digit(c).is_some() || is_combining_mark(c)
 }
 
@@ -96,7 +99,9 @@ pub(super) fn words(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut rest = text.char_indices();
     std::iter::from_fn(move || {
         let (start, _) = rest.find(|(_, c)| is_word(*c))?;
-        let end = rest.find(|(_, c)| !is_word(*c)).map_or(text.len(), |(end, _)| end);
+        let end = rest
+            .find(|(_, c)| !is_word(*c))
+            .map_or(text.len(), |(end, _)| end);
         Some(start..end)
     })
 }
@@ -130,7 +135,9 @@ pub(super) fn nth(text: &str, n: usize) -> usize {
 
 /// Where a part lies that was cut out of a text.
 pub(super) fn within(text: &str, part: &str) -> Range<usize> {
-    let start = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize).min(text.len());
+    let start = (part.as_ptr() as usize)
+        .saturating_sub(text.as_ptr() as usize)
+        .min(text.len());
     start..(start + part.len()).min(text.len())
 }
 
@@ -140,7 +147,12 @@ mod tests {
 
     #[test]
     fn words_are_those_of_the_re_module() {
-        let of = |text: &str| words(text).map(|at| text[at].to_owned()).collect::<Vec<_>>().join("|");
+        let of = |text: &str| {
+            words(text)
+                .map(|at| text[at].to_owned())
+                .collect::<Vec<_>>()
+                .join("|")
+        };
         assert_eq!(of("don't_stop 4/4, ½ x²"), "don|t_stop|4|4|½|x²");
         // Vowel signs, accents of their own and circled letters are no word characters.
         assert_eq!(of("हिन्दी e\u{301}t Ⓐb 日本"), "ह|न|द|e|t|b|日本");
@@ -153,7 +165,10 @@ mod tests {
         assert_eq!(strip("\u{a0}\x1c a\u{85}\n"), "a");
         assert_eq!(strip("\u{200b}a"), "\u{200b}a");
         assert_eq!(split("a\x1fb\u{2003}c").collect::<Vec<_>>(), ["a", "b", "c"]);
-        assert_eq!((digit('٣'), digit('7'), digit('²'), digit('x')), (Some(3), Some(7), None, None));
+        assert_eq!(
+            (digit('٣'), digit('7'), digit('²'), digit('x')),
+            (Some(3), Some(7), None, None)
+        );
         assert!(is_upper("ÉTÉ 1") && !is_upper("ÉTÉ ß") && !is_upper("1") && !is_upper("ǅ A"));
         assert!(is_lower("été") && !is_lower("") && is_lower("ª"));
     }
@@ -166,6 +181,9 @@ mod tests {
             let start = lowered.find(word).unwrap();
             assert_eq!(&text[unlowered(text, start..start + word.len())], raw);
         }
-        assert_eq!(unlowered(text, lowered.len()..lowered.len()), text.len()..text.len());
+        assert_eq!(
+            unlowered(text, lowered.len()..lowered.len()),
+            text.len()..text.len()
+        );
     }
 }

@@ -23,7 +23,10 @@ pub(super) fn field<'a>(record: &'a Value, key: &str) -> Result<&'a Value, Strin
 /// A string, or Python's `AttributeError` on the method that the script calls first.
 pub(super) fn string<'a>(value: &'a Value, method: &str) -> Result<&'a str, String> {
     value.as_str().ok_or_else(|| {
-        format!("AttributeError: '{}' object has no attribute '{method}'", python_type(value))
+        format!(
+            "AttributeError: '{}' object has no attribute '{method}'",
+            python_type(value)
+        )
     })
 }
 
@@ -33,14 +36,19 @@ pub(super) fn walked(value: &Value, method: &str) -> Result<Vec<String>, String>
         Value::Array(all) => all.iter().map(|v| Ok(string(v, method)?.to_owned())).collect(),
         Value::String(text) => Ok(text.chars().map(String::from).collect()),
         Value::Object(map) => Ok(map.keys().cloned().collect()),
-        other => Err(format!("TypeError: '{}' object is not iterable", python_type(other))),
+        other => Err(format!(
+            "TypeError: '{}' object is not iterable",
+            python_type(other)
+        )),
     }
 }
 
 /// Whether a dictionary could have it as a key.
 pub(super) fn hashable(value: &Value) -> Result<(), String> {
     match value {
-        Value::Array(_) | Value::Object(_) => Err(format!("TypeError: unhashable type: '{}'", python_type(value))),
+        Value::Array(_) | Value::Object(_) => {
+            Err(format!("TypeError: unhashable type: '{}'", python_type(value)))
+        }
         _ => Ok(()),
     }
 }

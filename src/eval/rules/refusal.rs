@@ -62,7 +62,13 @@ mod tests {
         ] {
             assert!(refuses(text), "{text}");
         }
-        for text in ["", "rain, I cannot say more", "I hear rain", "as an airplane", "Sorry seems the word"] {
+        for text in [
+            "",
+            "rain, I cannot say more",
+            "I hear rain",
+            "as an airplane",
+            "Sorry seems the word",
+        ] {
             assert!(!refuses(text), "{text}");
         }
     }

@@ -11,7 +11,9 @@
 pub fn fill(template: &str, label: &str) -> Result<String, String> {
     match template.contains("{}") {
         true => Ok(template.replace("{}", label)),
-        false => Err(format!("a template with {{}} where the label belongs, found {template:?}")),
+        false => Err(format!(
+            "a template with {{}} where the label belongs, found {template:?}"
+        )),
     }
 }
 
@@ -55,7 +57,10 @@ mod tests {
 
     #[test]
     fn a_template_has_a_place_for_its_label() {
-        assert_eq!(fill("this is a sound of {}", "rain").unwrap(), "this is a sound of rain");
+        assert_eq!(
+            fill("this is a sound of {}", "rain").unwrap(),
+            "this is a sound of rain"
+        );
         assert!(fill("a sound", "rain").is_err());
     }
 }

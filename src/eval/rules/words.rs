@@ -192,7 +192,10 @@ impl Text {
 
 /// As capital letters and back, so that "STRASSE" is "Straße".
 pub(super) fn fold(text: &str) -> String {
-    text.to_uppercase().to_lowercase()
+    match text.is_ascii() {
+        true => text.to_ascii_lowercase(),
+        false => text.to_uppercase().to_lowercase(),
+    }
 }
 
 /// Without emphasis and characters that take no room; one apostrophe; compatible characters made one: "（Ｂ）" is "(B)".
@@ -208,13 +211,20 @@ pub(super) fn plain(text: &str) -> String {
         '_' => ' ',
         c => c,
     };
-    text.nfkc().filter(|c| !invisible(c)).map(one).collect()
+    match text.is_ascii() {
+        true => text.chars().filter(|c| !invisible(c)).map(one).collect(),
+        false => text.nfkc().filter(|c| !invisible(c)).map(one).collect(),
+    }
 }
 
 /// Where in a text a range of [`plain`] of it stands: whole characters, with what composes with them.
 pub(super) fn unplain(text: &str, plain_range: Range<usize>) -> Range<usize> {
     let (mut done, mut start, mut end) = (0, None, text.len());
-    let mut pieces = text.char_indices().filter(|(_, c)| begins_piece(*c)).map(|(at, _)| at).peekable();
+    let mut pieces = text
+        .char_indices()
+        .filter(|(_, c)| begins_piece(*c))
+        .map(|(at, _)| at)
+        .peekable();
     let mut from = 0;
     loop {
         // The first piece begins with the text, whatever its first character is.
@@ -291,11 +301,18 @@ fn unspaced(c: char) -> bool {
 /// Lower case, single spaces, no punctuation at the end and no quotation marks around.
 pub(crate) fn normalise(text: &str) -> String {
     const QUOTES: [char; 7] = ['"', '\'', '`', '“', '”', '‘', '’'];
-    let spaced = text
-        .to_lowercase()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
+    let lowered = if text.is_ascii() {
+        text.to_ascii_lowercase()
+    } else {
+        text.to_lowercase()
+    };
+    let mut spaced = String::with_capacity(lowered.len());
+    for word in lowered.split_whitespace() {
+        if !spaced.is_empty() {
+            spaced.push(' ');
+        }
+        spaced += word;
+    }
     let ends = |c: char| {
         c.is_whitespace() || QUOTES.contains(&c) || ['.', ',', ';', ':', '!', '?', '…'].contains(&c)
     };

@@ -44,7 +44,10 @@ fn announced(words: &Text, i: usize) -> bool {
 /// The rule on an item whose answer is a yes or a no.
 pub fn judge(item: &Item) -> Judged {
     let Some((right, _)) = read(item.answer) else {
-        return Judged::error("yes_no", format!("the answer {:?} is neither yes nor no", item.answer));
+        return Judged::error(
+            "yes_no",
+            format!("the answer {:?} is neither yes nor no", item.answer),
+        );
     };
     let Some(prediction) = item.prediction else {
         return Judged::none(State::Empty, "yes_no.no_prediction");
