@@ -23,9 +23,9 @@ pub fn judge_exact(item: &Item) -> Judged {
 /// Word for word, without articles; no word is unparsed.
 pub fn judge_normalised(item: &Item) -> Judged {
     let words = |text: &str| -> Vec<String> {
-        let all = Text::new(text).words.into_iter().map(|w| w.folded);
-        all.filter(|w| !["a", "an", "the"].contains(&w.as_str()))
-            .collect()
+        let text = Text::new(text);
+        let kept = text.folded_words().filter(|w| !["a", "an", "the"].contains(w));
+        kept.map(str::to_owned).collect()
     };
     whole(item, "normalised", |p| {
         let own = words(p);

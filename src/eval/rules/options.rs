@@ -4,7 +4,7 @@
 //! letters are their places where nothing says otherwise.
 
 use super::words::{fold, normalise, plain, Text};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 /// An item that no prediction could answer: its reference or options do not fit the rule.
@@ -46,6 +46,8 @@ const FILLERS: [&str; 20] = [
     "s",
     "it",
 ];
+/// Up to so many options a look at each is faster than a table.
+const FEW: usize = 16;
 const ARTICLES: [&str; 3] = ["a", "an", "the"];
 const MOST_FILLERS: usize = 5;
 /// Behind a letter they show that it is no article.
@@ -60,10 +62,10 @@ const RIGHT: [&str; 5] = ["correct", "right", "answer", "best", "true"];
 struct Choice {
     /// The whole text, normalised.
     whole: String,
-    /// Without its letter.
-    text: String,
-    /// The words of `text`; none where the option is its letter alone.
-    words: Vec<String>,
+    /// Where what is behind its letter begins.
+    unlettered: usize,
+    /// The words of `text`; `None` where it has none, or is its letter alone.
+    words: Option<Text>,
     /// In lower case.
     letter: Option<char>,
     /// The first option with the same text, often itself.
@@ -125,13 +127,13 @@ impl Options {
             return Err(fault("a closed set of answers", "no labels".into()));
         }
         let mut seen = HashSet::new();
-        let mut choices = Vec::with_capacity(labels.len());
+        let mut choices: Vec<Choice> = Vec::with_capacity(labels.len());
         for label in labels {
             let choice = Choice::new(label, choices.len());
-            if choice.words.is_empty() && choice.letter.is_none() {
+            if choice.words.is_none() && choice.letter.is_none() {
                 return Err(fault("labels with a letter or digit", format!("{label:?}")));
             }
-            if !seen.insert(without_article(&choice.whole)) {
+            if !seen.insert(without_article(&choice.whole).to_owned()) {
                 let found = format!("{label:?} again");
                 return Err(fault("labels that differ after normalisation", found));
             }
@@ -146,10 +148,13 @@ impl Options {
     /// own, so that "A man" and "the man" are two, and "A" before "cough" is no letter where "A cough" is an option.
     pub(crate) fn in_order(labels: &[String], prompt: &str) -> Self {
         let mut firsts: HashMap<String, usize> = HashMap::new();
-        let mut choices = Vec::with_capacity(labels.len());
+        let mut choices: Vec<Choice> = Vec::with_capacity(labels.len());
         for label in labels {
             let mut choice = Choice::new(label, choices.len());
-            choice.first = *firsts.entry(choice.whole.clone()).or_insert(choices.len());
+            choice.first = match labels.len() <= FEW {
+                true => choices.iter().position(|c| c.whole == choice.whole).unwrap_or(choices.len()),
+                false => *firsts.entry(choice.whole.clone()).or_insert(choices.len()),
+            };
             choices.push(choice);
         }
         if !give_letters(&mut choices, prompt) && choices.len() <= 26 {
@@ -158,22 +163,15 @@ impl Options {
             }
         }
         for choice in &mut choices {
-            let begins = |article: &&str| {
-                choice
-                    .text
-                    .strip_prefix(*article)
-                    .is_some_and(|t| t.starts_with(' '))
-            };
+            let begins = |article: &&str| choice.text().strip_prefix(*article).is_some_and(|t| t.starts_with(' '));
             choice.article = ARTICLES.into_iter().find(begins);
         }
         Options::of(choices)
     }
 
     fn of(choices: Vec<Choice>) -> Self {
-        let letters: BTreeSet<char> = choices.iter().filter_map(|c| c.letter).collect();
         Options {
-            numbered: letters.len() == choices.len()
-                && letters.iter().copied().eq(('a'..='z').take(choices.len())),
+            numbered: in_sequence(choices.iter().filter_map(|c| c.letter), choices.len()),
             choices,
         }
     }
@@ -188,15 +186,15 @@ impl Options {
         let whole = canonical(text);
         if whole.is_empty() {
             let bare = bare(text);
-            let same = |c: &Choice| !bare.is_empty() && c.words.is_empty() && c.whole == bare;
+            let same = |c: &Choice| !bare.is_empty() && c.words.is_none() && c.whole == bare;
             return self.choices.iter().position(same);
         }
         let without = without_article(&whole);
         let with = |same: &dyn Fn(&Choice) -> bool| self.choices.iter().position(same);
-        if let Some(option) = with(&|c| c.whole == whole || c.text == whole) {
+        if let Some(option) = with(&|c| c.whole == whole || c.text() == whole) {
             return Some(self.first(option));
         }
-        let same = |c: &&Choice| !c.words.is_empty() && without_article(&c.text) == without;
+        let same = |c: &&Choice| c.words.is_some() && without_article(c.text()) == without;
         let mut all = self.choices.iter().filter(same).map(|c| c.first);
         let option = all.next()?;
         all.all(|other| other == option).then_some(option)
@@ -270,26 +268,25 @@ impl Options {
 
     /// What of the text may name an option.
     fn names(&self, text: &Text) -> Names {
-        let mut named = self.texts(text);
+        let texts = self.texts(text);
         let mut part = vec![false; text.words.len()];
-        for (_, at) in &named {
+        for (_, at) in &texts {
             part[at.clone()].fill(true);
         }
-        let letters: Vec<(usize, usize)> = (0..text.words.len())
-            .filter(|i| !part[*i])
-            .filter_map(|i| Some((self.lettered(text, i)?, i)))
-            .collect();
-        let (meant, seen): (Vec<_>, Vec<_>) = letters.into_iter().partition(|(_, i)| self.means(text, *i));
-        let texts = named.len();
-        for (option, i) in meant {
-            part[i] = true;
-            named.push((option, i..i + 1));
+        let named = |(option, at)| (option, at, How::Words);
+        let mut named: Vec<(usize, Range<usize>, How)> = texts.into_iter().map(named).collect();
+        let mut seen = Vec::new();
+        for i in 0..text.words.len() {
+            let letter = if part[i] { None } else { self.lettered(text, i) };
+            match letter {
+                Some(option) if self.means(text, i) => named.push((option, i..i + 1, How::Letter)),
+                Some(option) => seen.push((option, i)),
+                None => {}
+            }
         }
-        let mut named: Vec<(usize, Range<usize>, How)> = named
-            .into_iter()
-            .enumerate()
-            .map(|(n, (option, at))| (option, at, if n < texts { How::Words } else { How::Letter }))
-            .collect();
+        for (_, at, _) in &named {
+            part[at.start] = true;
+        }
         named.sort_by_key(|(_, at, _)| at.start);
         Names { named, seen, part }
     }
@@ -325,16 +322,20 @@ impl Options {
     /// Options whose words stand in the text, and where. One that occurs only inside a longer one is not named.
     fn texts(&self, text: &Text) -> Vec<(usize, Range<usize>)> {
         let mut spans = Vec::new();
-        for choice in self.choices.iter().filter(|c| !c.words.is_empty()) {
+        for choice in &self.choices {
+            let Some(words) = &choice.words else { continue };
             let own = |at: &Range<usize>| {
                 let before = at.start.checked_sub(1)?;
-                let same = choice.article == Some(text.words[before].folded.as_str());
+                let same = choice.article == Some(text.folded(before));
                 (same && text.goes_on(before, &[])).then_some(before)
             };
-            spans.extend(text.find(&choice.words).into_iter().map(|at| {
+            spans.extend(text.find(words).map(|at| {
                 let start = own(&at).unwrap_or(at.start);
                 (choice.first, start..at.end)
             }));
+        }
+        if spans.len() < 2 {
+            return spans;
         }
         // How far the longest reaches that begins at a word, or before it.
         let mut reach = vec![0; text.words.len() + 1];
@@ -367,7 +368,7 @@ impl Options {
             &[]
         };
         let goes_on = text.goes_on(i, before);
-        let next = text.words.get(i + 1).map_or("", |w| w.folded.as_str());
+        let next = text.folded(i + 1);
         let (begins, ends) = (text.begins_line(i), text.ends_line(i));
         if text.in_brackets(i) || (begins && ends) || (begins && text.is_marked(i)) {
             return true;
@@ -381,9 +382,7 @@ impl Options {
         }
         if next == "is"
             && (i + 2..i + 5).any(|n| {
-                text.words
-                    .get(n)
-                    .is_some_and(|w| RIGHT.contains(&w.folded.as_str()))
+                RIGHT.contains(&text.folded(n))
             })
         {
             return true;
@@ -397,7 +396,7 @@ impl Options {
 
     /// Whether the letter that is word `i` could be meant, which is enough to leave an answer open.
     fn may_mean(&self, text: &Text, i: usize) -> bool {
-        let next = text.words.get(i + 1).map_or("", |w| w.folded.as_str());
+        let next = text.folded(i + 1);
         let written = text.written(i);
         let goes_on = text.goes_on(i, &['"', '“', '«', '(', '\'']);
         match (goes_on, is_article(written)) {
@@ -433,17 +432,25 @@ enum Reading {
 impl Choice {
     fn new(label: &str, place: usize) -> Self {
         let whole = canonical(label);
-        let words = folded(&without_article(&whole));
-        let whole = if words.is_empty() { bare(label) } else { whole };
-        let letter = (words.len() == 1).then(|| ascii(&words[0])).flatten();
+        let words = Text::new(without_article(&whole));
+        let mut letter = None;
+        if let [_] = words.words[..] {
+            letter = ascii(words.folded(0));
+        }
+        let none = words.words.is_empty();
         Choice {
-            text: whole.clone(),
-            whole,
-            words: letter.map_or(words, |_| Vec::new()),
+            whole: if none { bare(label) } else { whole },
+            unlettered: 0,
+            words: (!none && letter.is_none()).then_some(words),
             letter,
             first: place,
             article: None,
         }
+    }
+
+    /// Without its letter.
+    fn text(&self) -> &str {
+        &self.whole[self.unlettered..]
     }
 }
 
@@ -452,7 +459,7 @@ fn declares(text: &Text, i: usize) -> Option<usize> {
     const NOUNS: [&str; 5] = ["answer", "choice", "option", "response", "solution"];
     const VERBS: [&str; 4] = ["is", "was", "be", "s"];
     const MOST_BETWEEN: usize = 2;
-    let word = text.words[i].folded.as_str();
+    let word = text.folded(i);
     let gap = |n: usize| if n <= text.words.len() { text.gap(n) } else { "" };
     if word == "boxed" && gap(i + 1).contains('{') {
         return Some(i + 1);
@@ -466,7 +473,7 @@ fn declares(text: &Text, i: usize) -> Option<usize> {
     // "answer is", "answer must be", "option that fits is"
     let verb = (i + 1..text.words.len().min(i + 2 + MOST_BETWEEN))
         .take_while(|n| !gap(*n).contains(['.', '!', '?', ';', ',', ':', '\n']))
-        .find(|n| VERBS.contains(&text.words[*n].folded.as_str()))?;
+        .find(|n| VERBS.contains(&text.folded(*n)))?;
     (verb + 1 < text.words.len()).then_some(verb + 1)
 }
 
@@ -485,7 +492,7 @@ fn cued(text: &Text, i: usize) -> bool {
         if text.gap(at + 1).contains(['.', '!', '?', ';', '\n']) {
             return false;
         }
-        let word = text.words[at].folded.as_str();
+        let word = text.folded(at);
         if CUES.contains(&word) {
             return true;
         }
@@ -518,67 +525,88 @@ fn bare(text: &str) -> String {
 }
 
 /// Without a leading "a", "an" or "the", unless that is all there is.
-fn without_article(canonical: &str) -> String {
+fn without_article(canonical: &str) -> &str {
     let bare = ARTICLES
         .iter()
         .find_map(|article| canonical.strip_prefix(article)?.strip_prefix(' '));
-    bare.unwrap_or(canonical).to_owned()
+    bare.unwrap_or(canonical)
 }
 
-fn folded(text: &str) -> Vec<String> {
-    Text::new(text).words.into_iter().map(|w| w.folded).collect()
+/// Whether letters are a, b, c … without a gap, in any order.
+fn in_sequence(letters: impl Iterator<Item = char>, n: usize) -> bool {
+    let mut all = 0_u32;
+    for letter in letters {
+        all |= 1 << (u32::from(letter) - u32::from('a')).min(31);
+    }
+    n <= 26 && all == (1_u32 << n) - 1
 }
 
 /// Takes the letters off options that all begin with one, as "(A) wind" and "b. rain" do: A, B, C … in any order.
 fn own_letters(choices: &mut [Choice]) -> bool {
-    let parted: Option<Vec<(char, String)>> = choices.iter().map(|c| part(&c.whole)).collect();
-    let Some(parted) = parted.filter(|p| p.len() > 1) else {
-        return false;
-    };
-    let letters: BTreeSet<char> = parted.iter().map(|(letter, _)| *letter).collect();
-    if letters.len() != choices.len() || !letters.into_iter().eq(('a'..='z').take(choices.len())) {
+    if choices.len() < 2 {
         return false;
     }
-    for (choice, (letter, text)) in choices.iter_mut().zip(parted) {
+    let Some(parted) = choices.iter().map(|c| part(&c.whole)).collect::<Option<Vec<_>>>() else {
+        return false;
+    };
+    if !in_sequence(parted.iter().map(|(letter, _)| *letter), choices.len()) {
+        return false;
+    }
+    let parted: Vec<(char, usize)> = parted;
+    for (choice, (letter, behind)) in choices.iter_mut().zip(parted) {
         choice.letter = Some(letter);
-        choice.words = folded(&without_article(&text));
-        choice.text = text;
+        choice.unlettered = behind;
+        choice.words = Some(Text::new(without_article(choice.text())));
     }
     true
 }
 
-/// "(a) wind", "a) wind", "a. wind" and "a: wind" in two.
-fn part(whole: &str) -> Option<(char, String)> {
+/// "(a) wind", "a) wind", "a. wind" and "a: wind": the letter, and where what is behind it begins.
+fn part(whole: &str) -> Option<(char, usize)> {
     let inner = whole.trim_start_matches(['(', '[', '{']);
     let letter = inner.chars().next().filter(char::is_ascii_lowercase)?;
     let rest = inner.get(1..)?;
     let text = rest.trim_start_matches([')', ']', '}', '.', ':']);
     let parted = text.len() < rest.len() && (text.starts_with(' ') || !rest.starts_with('.'));
-    let text = text.trim();
-    (parted && !folded(text).is_empty()).then(|| (letter, text.to_owned()))
+    let text = text.trim_start();
+    (parted && !Text::new(text).words.is_empty()).then_some((letter, whole.len() - text.len()))
+}
+
+/// Whether an "a" with its mark stands in a text, but for emphasis: enough to see that most prompts have no letters.
+fn has_marked_a(ascii: &str) -> bool {
+    let mut kept = ascii.bytes().filter(|b| !matches!(b, b'*' | b'`'));
+    let mut last = b' ';
+    kept.any(|b| {
+        let found = last.eq_ignore_ascii_case(&b'a') && matches!(b, b')' | b']' | b':' | b'.');
+        last = b;
+        found
+    })
 }
 
 /// Gives the options the letters that the prompt puts before them, where it does so for each and without a gap.
 fn letters_of(prompt: &str, choices: &mut [Choice]) {
+    if choices.len() < 2 || (prompt.is_ascii() && !has_marked_a(prompt)) {
+        return;
+    }
     let prompt = Text::new(prompt);
-    let letters = |choice: &Choice| -> BTreeSet<char> {
-        let marked = |at: &Range<usize>| {
-            let before = at.start.checked_sub(1)?;
-            let mark = prompt.is_marked(before) && !prompt.gap(at.start).contains('\n');
-            ascii(prompt.written(before)).filter(|_| mark && prompt.stands_alone(before))
-        };
-        prompt
-            .find(&folded(&choice.whole))
-            .iter()
-            .filter_map(marked)
-            .collect()
+    let marked = |at: Range<usize>| {
+        let before = at.start.checked_sub(1)?;
+        let mark = prompt.is_marked(before) && !prompt.gap(at.start).contains('\n');
+        ascii(prompt.written(before)).filter(|_| mark && prompt.stands_alone(before))
     };
-    let found: Vec<BTreeSet<char>> = choices.iter().map(letters).collect();
-    let all: BTreeSet<char> = found.iter().flatten().copied().collect();
-    let one_each = found.iter().all(|l| l.len() == 1) && all.len() == choices.len();
-    if one_each && choices.len() > 1 && all.into_iter().eq(('a'..='z').take(choices.len())) {
-        for (choice, letters) in choices.iter_mut().zip(found) {
-            choice.letter = letters.into_iter().next();
+    let mut found = Vec::with_capacity(choices.len());
+    for choice in choices.iter() {
+        let words = Text::new(&choice.whole);
+        let mut letters = prompt.find(&words).filter_map(marked);
+        let Some(letter) = letters.next() else { return };
+        if !letters.all(|other| other == letter) {
+            return;
+        }
+        found.push(letter);
+    }
+    if in_sequence(found.iter().copied(), choices.len()) {
+        for (choice, letter) in choices.iter_mut().zip(found) {
+            choice.letter = Some(letter);
         }
     }
 }

@@ -35,6 +35,11 @@ const LOOK: usize = 120;
 /// Whether a text begins as a refusal does.
 pub fn refuses(text: &str) -> bool {
     let text = text.trim_start();
+    // Their first letters; most texts begin with none of them.
+    let first = text.chars().find(|c| c.is_alphanumeric());
+    if !first.is_some_and(|c| !c.is_ascii() || matches!(c.to_ascii_lowercase(), 'i' | 's' | 'u' | 'a')) {
+        return false;
+    }
     let mut end = text.len().min(LOOK);
     while !text.is_char_boundary(end) {
         end -= 1;

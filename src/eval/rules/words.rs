@@ -41,48 +41,63 @@ const PAUSES: [char; 10] = ['.', ',', ';', ':', '!', '?', '\n', '。', '，', '�
 /// Between digits they belong to the number.
 const JOINTS: [char; 4] = ['.', ',', ':', '/'];
 
-/// A word as it is compared, and where it stands.
+/// A word: where it stands in the text, and in the folded text.
+#[derive(Clone)]
 pub(super) struct Word {
-    pub folded: String,
     pub at: Range<usize>,
+    folded: Range<usize>,
 }
 
 /// A text without markup and with compatible characters made one (NFKC).
 pub(super) struct Text {
     text: String,
+    /// The words as they are compared, and perhaps what stands between them.
+    folded: String,
     pub words: Vec<Word>,
 }
 
 impl Text {
     pub(crate) fn new(text: &str) -> Self {
         let text = plain(text);
-        let words = split(&text)
-            .into_iter()
-            .map(|at| Word {
-                folded: fold(&text[at.clone()]),
-                at,
-            })
-            .collect();
-        Text { text, words }
+        let ranges = split(&text);
+        if text.is_ascii() {
+            let folded = fold(&text);
+            let word = |at: Range<usize>| Word { folded: at.clone(), at };
+            let words = ranges.map(word).collect();
+            return Text { text, folded, words };
+        }
+        let mut folded = String::with_capacity(text.len());
+        let word = |at: Range<usize>| {
+            let start = folded.len();
+            folded += &fold(&text[at.clone()]);
+            let folded = start..folded.len();
+            Word { at, folded }
+        };
+        let words = ranges.map(word).collect();
+        Text { text, folded, words }
     }
 
     /// Where a run of words stands: ranges of word numbers.
-    pub(crate) fn find(&self, run: &[String]) -> Vec<Range<usize>> {
-        let starts = self.words.windows(run.len().max(1)).enumerate();
-        let same = |words: &[Word]| words.iter().zip(run).all(|(word, own)| word.folded == *own);
-        starts
-            .filter(|(_, words)| same(words))
-            .map(|(start, _)| start..start + run.len())
-            .collect()
+    pub(crate) fn find<'a>(&'a self, run: &'a Text) -> impl Iterator<Item = Range<usize>> + 'a {
+        let n = run.words.len();
+        let last = (self.words.len() + 1).saturating_sub(n.max(1));
+        let same = move |start: usize| (0..n).all(|i| self.folded(start + i) == run.folded(i));
+        (0..last).filter(move |start| same(*start)).map(move |start| start..start + n)
+    }
+
+    /// The words as they are compared.
+    pub(crate) fn folded_words(&self) -> impl Iterator<Item = &str> {
+        self.words.iter().map(|w| &self.folded[w.folded.clone()])
+    }
+
+    /// Word `i` as it is compared, if there is one.
+    pub(crate) fn folded(&self, i: usize) -> &str {
+        self.words.get(i).map_or("", |w| &self.folded[w.folded.clone()])
     }
 
     /// Word `i` as it was written, if there is one.
     pub(crate) fn written(&self, i: usize) -> &str {
         self.words.get(i).map_or("", |w| &self.text[w.at.clone()])
-    }
-
-    fn folded(&self, i: usize) -> &str {
-        self.words.get(i).map_or("", |w| &w.folded)
     }
 
     /// What stands between word `i - 1` and word `i`; at the ends, the rest.
@@ -265,29 +280,40 @@ fn plain_length(piece: &str) -> usize {
 
 /// Words of a plain text. Signs that tell names apart, as in C and C#, belong to the word, and so does what joins digits;
 /// characters of scripts that are written without spaces are words of their own.
-fn split(text: &str) -> Vec<Range<usize>> {
-    let mut words = Vec::new();
-    let mut open: Option<usize> = None;
-    let mut last = ' ';
+fn split(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut rest = text.char_indices().peekable();
-    while let Some((at, c)) = rest.next() {
-        let next = rest.peek().map_or(' ', |(_, c)| *c);
-        let joint = JOINTS.contains(&c) && last.is_ascii_digit() && next.is_ascii_digit();
-        let inside = joint || c.is_alphanumeric() || ['#', '♯', '♭', '+'].contains(&c);
-        let alone = unspaced(c);
-        if let Some(start) = open.filter(|_| !inside || alone) {
-            words.push(start..at);
-            open = None;
+    let mut open: Option<usize> = None;
+    let mut alone: Option<Range<usize>> = None;
+    let mut last = ' ';
+    std::iter::from_fn(move || {
+        if let Some(word) = alone.take() {
+            return Some(word);
         }
-        if alone && inside {
-            words.push(at..at + c.len_utf8());
-        } else if inside && open.is_none() {
-            open = Some(at);
+        while let Some((at, c)) = rest.next() {
+            let next = rest.peek().map_or(' ', |(_, c)| *c);
+            let joint = JOINTS.contains(&c) && last.is_ascii_digit() && next.is_ascii_digit();
+            let inside = joint || c.is_alphanumeric() || ['#', '♯', '♭', '+'].contains(&c);
+            last = c;
+            let single = unspaced(c);
+            let word = open.filter(|_| !inside || single).map(|start| start..at);
+            if word.is_some() {
+                open = None;
+            }
+            if single && inside {
+                let own = at..at + c.len_utf8();
+                match word {
+                    Some(_) => alone = Some(own),
+                    None => return Some(own),
+                }
+            } else if inside && open.is_none() {
+                open = Some(at);
+            }
+            if word.is_some() {
+                return word;
+            }
         }
-        last = c;
-    }
-    words.extend(open.map(|start| start..text.len()));
-    words
+        open.take().map(|start| start..text.len())
+    })
 }
 
 /// Whether a script is written without spaces between words: Thai to Khmer, kana, Han.
@@ -317,10 +343,10 @@ pub(crate) fn normalise(text: &str) -> String {
         c.is_whitespace() || QUOTES.contains(&c) || ['.', ',', ';', ':', '!', '?', '…'].contains(&c)
     };
     let starts = |c: char| c.is_whitespace() || QUOTES.contains(&c);
+    spaced.truncate(spaced.trim_end_matches(ends).len());
+    let from = spaced.len() - spaced.trim_start_matches(starts).len();
+    spaced.drain(..from);
     spaced
-        .trim_end_matches(ends)
-        .trim_start_matches(starts)
-        .to_owned()
 }
 
 #[cfg(test)]
@@ -337,8 +363,8 @@ mod tests {
             ("（Ｂ）STRASSE", "b|strasse"),
             (" … ", ""),
         ] {
-            let found: Vec<String> = Text::new(text).words.into_iter().map(|w| w.folded).collect();
-            assert_eq!(found.join("|"), words, "{text}");
+            let found = Text::new(text);
+            assert_eq!(found.folded_words().collect::<Vec<_>>().join("|"), words, "{text}");
         }
     }
 }

@@ -15,8 +15,8 @@ use std::ops::Range;
 fn read(text: &str) -> Option<(bool, Range<usize>)> {
     let words = Text::new(text);
     let mut found: Option<(bool, usize)> = None;
-    for (i, word) in words.words.iter().enumerate() {
-        let yes = match word.folded.as_str() {
+    for (i, word) in words.folded_words().enumerate() {
+        let yes = match word {
             "yes" => true,
             "no" if !words.goes_on(i, &[]) || announced(&words, i) => false,
             _ => continue,
@@ -31,13 +31,13 @@ fn read(text: &str) -> Option<(bool, Range<usize>)> {
 }
 
 fn is_answer(words: &Text, i: usize) -> bool {
-    let word = words.words.get(i).map_or("", |w| w.folded.as_str());
+    let word = words.folded(i);
     word == "yes" || (word == "no" && !words.goes_on(i, &[]))
 }
 
 /// "the answer is no because": a verb behind a noun that announces an answer.
 fn announced(words: &Text, i: usize) -> bool {
-    let word = |back: usize| i.checked_sub(back).map_or("", |n| words.words[n].folded.as_str());
+    let word = |back: usize| i.checked_sub(back).map_or("", |n| words.folded(n));
     matches!((word(2), word(1)), ("answer", "is") | ("response", "is")) || word(1) == "answer"
 }
 
