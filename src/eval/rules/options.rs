@@ -3,7 +3,7 @@
 //! [`Options::new`] takes a set as strictly as a manifest's labels are; [`Options::in_order`] any options of a benchmark, whose
 //! letters are their places where nothing says otherwise.
 
-use super::words::{fold, normalise, plain, Text};
+use super::words::{canonical, plain, Text};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -152,7 +152,10 @@ impl Options {
         for label in labels {
             let mut choice = Choice::new(label, choices.len());
             choice.first = match labels.len() <= FEW {
-                true => choices.iter().position(|c| c.whole == choice.whole).unwrap_or(choices.len()),
+                true => choices
+                    .iter()
+                    .position(|c| c.whole == choice.whole)
+                    .unwrap_or(choices.len()),
                 false => *firsts.entry(choice.whole.clone()).or_insert(choices.len()),
             };
             choices.push(choice);
@@ -163,7 +166,12 @@ impl Options {
             }
         }
         for choice in &mut choices {
-            let begins = |article: &&str| choice.text().strip_prefix(*article).is_some_and(|t| t.starts_with(' '));
+            let begins = |article: &&str| {
+                choice
+                    .text()
+                    .strip_prefix(*article)
+                    .is_some_and(|t| t.starts_with(' '))
+            };
             choice.article = ARTICLES.into_iter().find(begins);
         }
         Options::of(choices)
@@ -380,11 +388,7 @@ impl Options {
         if self.numbered && MUSIC.contains(&next) {
             return false;
         }
-        if next == "is"
-            && (i + 2..i + 5).any(|n| {
-                RIGHT.contains(&text.folded(n))
-            })
-        {
+        if next == "is" && (i + 2..i + 5).any(|n| RIGHT.contains(&text.folded(n))) {
             return true;
         }
         let reason = REASONS.contains(&next);
@@ -512,11 +516,6 @@ fn ascii(word: &str) -> Option<char> {
     let mut chars = word.chars();
     let letter = chars.next().filter(char::is_ascii_alphabetic)?;
     chars.next().is_none().then_some(letter.to_ascii_lowercase())
-}
-
-/// Plain, folded, without quotation marks around and punctuation behind.
-fn canonical(text: &str) -> String {
-    normalise(&fold(&plain(text)))
 }
 
 /// Plain, without white space around.

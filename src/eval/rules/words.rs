@@ -62,7 +62,10 @@ impl Text {
         let ranges = split(&text);
         if text.is_ascii() {
             let folded = fold(&text);
-            let word = |at: Range<usize>| Word { folded: at.clone(), at };
+            let word = |at: Range<usize>| Word {
+                folded: at.clone(),
+                at,
+            };
             let words = ranges.map(word).collect();
             return Text { text, folded, words };
         }
@@ -82,7 +85,9 @@ impl Text {
         let n = run.words.len();
         let last = (self.words.len() + 1).saturating_sub(n.max(1));
         let same = move |start: usize| (0..n).all(|i| self.folded(start + i) == run.folded(i));
-        (0..last).filter(move |start| same(*start)).map(move |start| start..start + n)
+        (0..last)
+            .filter(move |start| same(*start))
+            .map(move |start| start..start + n)
     }
 
     /// The words as they are compared.
@@ -326,7 +331,6 @@ fn unspaced(c: char) -> bool {
 
 /// Lower case, single spaces, no punctuation at the end and no quotation marks around.
 pub(crate) fn normalise(text: &str) -> String {
-    const QUOTES: [char; 7] = ['"', '\'', '`', '“', '”', '‘', '’'];
     let lowered = if text.is_ascii() {
         text.to_ascii_lowercase()
     } else {
@@ -339,14 +343,41 @@ pub(crate) fn normalise(text: &str) -> String {
         }
         spaced += word;
     }
+    unmarked(spaced)
+}
+
+/// Plain, folded and normalised.
+pub(super) fn canonical(text: &str) -> String {
+    if !text.is_ascii() {
+        return normalise(&fold(&plain(text)));
+    }
+    let mut spaced = String::with_capacity(text.len());
+    let mut space = false;
+    for c in text.chars().filter(|c| !matches!(c, '*' | '`')) {
+        if c.is_whitespace() || c == '_' {
+            space = true;
+            continue;
+        }
+        if space && !spaced.is_empty() {
+            spaced.push(' ');
+        }
+        space = false;
+        spaced.push(c.to_ascii_lowercase());
+    }
+    unmarked(spaced)
+}
+
+/// Without quotation marks around and punctuation behind.
+fn unmarked(mut text: String) -> String {
+    const QUOTES: [char; 7] = ['"', '\'', '`', '“', '”', '‘', '’'];
     let ends = |c: char| {
         c.is_whitespace() || QUOTES.contains(&c) || ['.', ',', ';', ':', '!', '?', '…'].contains(&c)
     };
     let starts = |c: char| c.is_whitespace() || QUOTES.contains(&c);
-    spaced.truncate(spaced.trim_end_matches(ends).len());
-    let from = spaced.len() - spaced.trim_start_matches(starts).len();
-    spaced.drain(..from);
-    spaced
+    text.truncate(text.trim_end_matches(ends).len());
+    let from = text.len() - text.trim_start_matches(starts).len();
+    text.drain(..from);
+    text
 }
 
 #[cfg(test)]
@@ -364,7 +395,11 @@ mod tests {
             (" … ", ""),
         ] {
             let found = Text::new(text);
-            assert_eq!(found.folded_words().collect::<Vec<_>>().join("|"), words, "{text}");
+            assert_eq!(
+                found.folded_words().collect::<Vec<_>>().join("|"),
+                words,
+                "{text}"
+            );
         }
     }
 }
