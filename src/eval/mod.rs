@@ -7,11 +7,9 @@
 //! Every answer is on the disk before the next is waited for; what is killed goes on with the questions that are left.
 
 mod deal;
-mod options;
 mod questions;
 pub mod rules;
 pub(crate) mod score;
-mod words;
 
 use crate::data::feed::Ears;
 use crate::dist::Ranks;

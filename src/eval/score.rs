@@ -1,7 +1,6 @@
 //! Predictions in, results out: no model, no audio; rerunnable on any machine from `predictions.jsonl`.
 
-use super::rules::{judge, Verdict};
-use super::words::normalise;
+use super::rules::{judge, normalise, Verdict};
 use crate::error::{all, Error, Result};
 use crate::metrics::accuracy::{balanced, Count};
 use crate::metrics::bootstrap::Bootstrap;

@@ -1,7 +1,8 @@
 //! A text in words, with what stands around each: enough to tell a letter that is meant as one from the article "a".
 
 use std::ops::Range;
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::canonical_combining_class;
+use unicode_normalization::{is_nfkc_quick, IsNormalized, UnicodeNormalization};
 
 /// Words that turn what they stand before, or what "is" follows, into its opposite.
 const NEGATIONS: [&str; 11] = [
@@ -40,48 +41,68 @@ const PAUSES: [char; 10] = ['.', ',', ';', ':', '!', '?', '\n', '。', '，', '�
 /// Between digits they belong to the number.
 const JOINTS: [char; 4] = ['.', ',', ':', '/'];
 
-/// A word as it is compared, and where it stands.
+/// A word: where it stands in the text, and in the folded text.
+#[derive(Clone)]
 pub(super) struct Word {
-    pub folded: String,
     pub at: Range<usize>,
+    folded: Range<usize>,
 }
 
 /// A text without markup and with compatible characters made one (NFKC).
 pub(super) struct Text {
     text: String,
+    /// The words as they are compared, and perhaps what stands between them.
+    folded: String,
     pub words: Vec<Word>,
 }
 
 impl Text {
     pub(crate) fn new(text: &str) -> Self {
         let text = plain(text);
-        let words = split(&text)
-            .into_iter()
-            .map(|at| Word {
-                folded: fold(&text[at.clone()]),
+        let ranges = split(&text);
+        if text.is_ascii() {
+            let folded = fold(&text);
+            let word = |at: Range<usize>| Word {
+                folded: at.clone(),
                 at,
-            })
-            .collect();
-        Text { text, words }
+            };
+            let words = ranges.map(word).collect();
+            return Text { text, folded, words };
+        }
+        let mut folded = String::with_capacity(text.len());
+        let word = |at: Range<usize>| {
+            let start = folded.len();
+            folded += &fold(&text[at.clone()]);
+            let folded = start..folded.len();
+            Word { at, folded }
+        };
+        let words = ranges.map(word).collect();
+        Text { text, folded, words }
     }
 
     /// Where a run of words stands: ranges of word numbers.
-    pub(crate) fn find(&self, run: &[String]) -> Vec<Range<usize>> {
-        let starts = self.words.windows(run.len().max(1)).enumerate();
-        let same = |words: &[Word]| words.iter().zip(run).all(|(word, own)| word.folded == *own);
-        starts
-            .filter(|(_, words)| same(words))
-            .map(|(start, _)| start..start + run.len())
-            .collect()
+    pub(crate) fn find<'a>(&'a self, run: &'a Text) -> impl Iterator<Item = Range<usize>> + 'a {
+        let n = run.words.len();
+        let last = (self.words.len() + 1).saturating_sub(n.max(1));
+        let same = move |start: usize| (0..n).all(|i| self.folded(start + i) == run.folded(i));
+        (0..last)
+            .filter(move |start| same(*start))
+            .map(move |start| start..start + n)
+    }
+
+    /// The words as they are compared.
+    pub(crate) fn folded_words(&self) -> impl Iterator<Item = &str> {
+        self.words.iter().map(|w| &self.folded[w.folded.clone()])
+    }
+
+    /// Word `i` as it is compared, if there is one.
+    pub(crate) fn folded(&self, i: usize) -> &str {
+        self.words.get(i).map_or("", |w| &self.folded[w.folded.clone()])
     }
 
     /// Word `i` as it was written, if there is one.
     pub(crate) fn written(&self, i: usize) -> &str {
         self.words.get(i).map_or("", |w| &self.text[w.at.clone()])
-    }
-
-    fn folded(&self, i: usize) -> &str {
-        self.words.get(i).map_or("", |w| &w.folded)
     }
 
     /// What stands between word `i - 1` and word `i`; at the ends, the rest.
@@ -191,7 +212,10 @@ impl Text {
 
 /// As capital letters and back, so that "STRASSE" is "Straße".
 pub(super) fn fold(text: &str) -> String {
-    text.to_uppercase().to_lowercase()
+    match text.is_ascii() {
+        true => text.to_ascii_lowercase(),
+        false => text.to_uppercase().to_lowercase(),
+    }
 }
 
 /// Without emphasis and characters that take no room; one apostrophe; compatible characters made one: "（Ｂ）" is "(B)".
@@ -207,34 +231,94 @@ pub(super) fn plain(text: &str) -> String {
         '_' => ' ',
         c => c,
     };
-    text.nfkc().filter(|c| !invisible(c)).map(one).collect()
+    match text.is_ascii() {
+        true => text.chars().filter(|c| !invisible(c)).map(one).collect(),
+        false => text.nfkc().filter(|c| !invisible(c)).map(one).collect(),
+    }
+}
+
+/// Where in a text a range of [`plain`] of it stands: whole characters, with what composes with them.
+pub(super) fn unplain(text: &str, plain_range: Range<usize>) -> Range<usize> {
+    let (mut done, mut start, mut end) = (0, None, text.len());
+    let mut pieces = text
+        .char_indices()
+        .filter(|(_, c)| begins_piece(*c))
+        .map(|(at, _)| at)
+        .peekable();
+    let mut from = 0;
+    loop {
+        // The first piece begins with the text, whatever its first character is.
+        while pieces.next_if(|at| *at <= from).is_some() {}
+        let to = pieces.peek().copied().unwrap_or(text.len());
+        let next = done + plain_length(&text[from..to]);
+        if start.is_none() && next > plain_range.start {
+            start = Some(from);
+        }
+        if next >= plain_range.end && start.is_some() {
+            end = to;
+            break;
+        }
+        if to == text.len() {
+            break;
+        }
+        (done, from) = (next, to);
+    }
+    let start = start.unwrap_or(text.len());
+    start..end.max(start)
+}
+
+/// Whether a character never composes with the one before it.
+fn begins_piece(c: char) -> bool {
+    c.is_ascii() || {
+        let first = std::iter::once(c).nfkd().next().unwrap_or(c);
+        canonical_combining_class(first) == 0 && is_nfkc_quick(std::iter::once(first)) == IsNormalized::Yes
+    }
+}
+
+fn plain_length(piece: &str) -> usize {
+    match piece {
+        "*" | "`" => 0,
+        ascii if ascii.len() == 1 => 1,
+        other => plain(other).len(),
+    }
 }
 
 /// Words of a plain text. Signs that tell names apart, as in C and C#, belong to the word, and so does what joins digits;
 /// characters of scripts that are written without spaces are words of their own.
-fn split(text: &str) -> Vec<Range<usize>> {
-    let mut words = Vec::new();
-    let mut open: Option<usize> = None;
-    let mut last = ' ';
+fn split(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut rest = text.char_indices().peekable();
-    while let Some((at, c)) = rest.next() {
-        let next = rest.peek().map_or(' ', |(_, c)| *c);
-        let joint = JOINTS.contains(&c) && last.is_ascii_digit() && next.is_ascii_digit();
-        let inside = joint || c.is_alphanumeric() || ['#', '♯', '♭', '+'].contains(&c);
-        let alone = unspaced(c);
-        if let Some(start) = open.filter(|_| !inside || alone) {
-            words.push(start..at);
-            open = None;
+    let mut open: Option<usize> = None;
+    let mut alone: Option<Range<usize>> = None;
+    let mut last = ' ';
+    std::iter::from_fn(move || {
+        if let Some(word) = alone.take() {
+            return Some(word);
         }
-        if alone && inside {
-            words.push(at..at + c.len_utf8());
-        } else if inside && open.is_none() {
-            open = Some(at);
+        while let Some((at, c)) = rest.next() {
+            let next = rest.peek().map_or(' ', |(_, c)| *c);
+            let joint = JOINTS.contains(&c) && last.is_ascii_digit() && next.is_ascii_digit();
+            let inside = joint || c.is_alphanumeric() || ['#', '♯', '♭', '+'].contains(&c);
+            last = c;
+            let single = unspaced(c);
+            let word = open.filter(|_| !inside || single).map(|start| start..at);
+            if word.is_some() {
+                open = None;
+            }
+            if single && inside {
+                let own = at..at + c.len_utf8();
+                match word {
+                    Some(_) => alone = Some(own),
+                    None => return Some(own),
+                }
+            } else if inside && open.is_none() {
+                open = Some(at);
+            }
+            if word.is_some() {
+                return word;
+            }
         }
-        last = c;
-    }
-    words.extend(open.map(|start| start..text.len()));
-    words
+        open.take().map(|start| start..text.len())
+    })
 }
 
 /// Whether a script is written without spaces between words: Thai to Khmer, kana, Han.
@@ -247,20 +331,53 @@ fn unspaced(c: char) -> bool {
 
 /// Lower case, single spaces, no punctuation at the end and no quotation marks around.
 pub(crate) fn normalise(text: &str) -> String {
+    let lowered = if text.is_ascii() {
+        text.to_ascii_lowercase()
+    } else {
+        text.to_lowercase()
+    };
+    let mut spaced = String::with_capacity(lowered.len());
+    for word in lowered.split_whitespace() {
+        if !spaced.is_empty() {
+            spaced.push(' ');
+        }
+        spaced += word;
+    }
+    unmarked(spaced)
+}
+
+/// Plain, folded and normalised.
+pub(super) fn canonical(text: &str) -> String {
+    if !text.is_ascii() {
+        return normalise(&fold(&plain(text)));
+    }
+    let mut spaced = String::with_capacity(text.len());
+    let mut space = false;
+    for c in text.chars().filter(|c| !matches!(c, '*' | '`')) {
+        if c.is_whitespace() || c == '_' {
+            space = true;
+            continue;
+        }
+        if space && !spaced.is_empty() {
+            spaced.push(' ');
+        }
+        space = false;
+        spaced.push(c.to_ascii_lowercase());
+    }
+    unmarked(spaced)
+}
+
+/// Without quotation marks around and punctuation behind.
+fn unmarked(mut text: String) -> String {
     const QUOTES: [char; 7] = ['"', '\'', '`', '“', '”', '‘', '’'];
-    let spaced = text
-        .to_lowercase()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
     let ends = |c: char| {
         c.is_whitespace() || QUOTES.contains(&c) || ['.', ',', ';', ':', '!', '?', '…'].contains(&c)
     };
     let starts = |c: char| c.is_whitespace() || QUOTES.contains(&c);
-    spaced
-        .trim_end_matches(ends)
-        .trim_start_matches(starts)
-        .to_owned()
+    text.truncate(text.trim_end_matches(ends).len());
+    let from = text.len() - text.trim_start_matches(starts).len();
+    text.drain(..from);
+    text
 }
 
 #[cfg(test)]
@@ -277,8 +394,12 @@ mod tests {
             ("（Ｂ）STRASSE", "b|strasse"),
             (" … ", ""),
         ] {
-            let found: Vec<String> = Text::new(text).words.into_iter().map(|w| w.folded).collect();
-            assert_eq!(found.join("|"), words, "{text}");
+            let found = Text::new(text);
+            assert_eq!(
+                found.folded_words().collect::<Vec<_>>().join("|"),
+                words,
+                "{text}"
+            );
         }
     }
 }

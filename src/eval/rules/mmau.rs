@@ -1,0 +1,206 @@
+//! The token rule of MMAU's and MMAR's `evaluation.py`.
+//!
+//! Tokens are the matches of `\b\w+\b` in lower case, as a set. A prediction is right where
+//! 1. it has tokens,
+//! 2. the answer's are among them, and
+//! 3. none is that only a wrong choice has: the union over all choices, but those with exactly the answer's tokens, of what
+//!    is left of them without the answer's tokens.
+//!
+//! What follows from that, and is kept: a letter is a token ("(a) rain" is wrong where a wrong choice has an article); so is
+//! the lead-in ("The answer is rain"); "not rain" is rain; an answer without tokens ("...") is matched by every prediction
+//! that has one which is no wrong choice's; choices of the same tokens in another order are all right.
+
+use super::item::{Item, Judged, State};
+use super::python;
+use super::record;
+use serde_json::Value;
+use std::collections::HashMap;
+use std::ops::Range;
+
+const BY: &str = "mmau.tokens";
+/// Above so many different tokens, all choices together, a table finds them faster than a look at each.
+const FEW: usize = 24;
+
+/// The rule on an item. Without a prediction the script skips it: it is not counted.
+///
+/// The answer is the choice that the rule would accept, where it is one.
+pub fn judge(item: &Item) -> Judged {
+    match item.prediction {
+        Some(prediction) => tokens(prediction, item.answer, item.choices),
+        None => Judged::none(State::Empty, "mmau.no_prediction").uncounted(),
+    }
+}
+
+/// A dictionary of tokens; of each token that stands in it, its number.
+struct Vocabulary<'a> {
+    tokens: Vec<&'a str>,
+    table: Option<HashMap<&'a str, usize>>,
+}
+
+impl<'a> Vocabulary<'a> {
+    fn number(&self, token: &str) -> Option<usize> {
+        match &self.table {
+            Some(table) => table.get(token).copied(),
+            None => self.tokens.iter().position(|own| *own == token),
+        }
+    }
+
+    /// The numbers of a text's tokens, each once, in ascending order.
+    fn add(&mut self, lowered: &'a str) -> Vec<usize> {
+        let mut set = Vec::new();
+        for at in python::words(lowered) {
+            let token = &lowered[at];
+            let number = self.number(token).unwrap_or_else(|| {
+                let number = self.tokens.len();
+                self.tokens.push(token);
+                if let Some(table) = &mut self.table {
+                    table.insert(token, number);
+                } else if self.tokens.len() > FEW {
+                    self.table = Some(self.tokens.iter().enumerate().map(|(i, t)| (*t, i)).collect());
+                }
+                number
+            });
+            if !set.contains(&number) {
+                set.push(number);
+            }
+        }
+        set.sort_unstable();
+        set
+    }
+}
+
+fn tokens(prediction: &str, answer: &str, choices: &[String]) -> Judged {
+    let lowered: Vec<_> = choices.iter().map(|c| python::lower(c)).collect();
+    let gold = python::lower(answer);
+    let mut vocabulary = Vocabulary {
+        tokens: Vec::with_capacity(FEW),
+        table: None,
+    };
+    let gold = vocabulary.add(&gold);
+    let sets: Vec<Vec<usize>> = lowered.iter().map(|c| vocabulary.add(c)).collect();
+    // Where each token stands first in the prediction.
+    let mut seen: Vec<Option<(usize, usize)>> = vec![None; vocabulary.tokens.len()];
+    let text = python::lower(prediction);
+    let mut any = false;
+    for at in python::words(&text) {
+        any = true;
+        if let Some(number) = vocabulary.number(&text[at.clone()]) {
+            seen[number].get_or_insert((at.start, at.end));
+        }
+    }
+    if !any {
+        return Judged::none(State::Unparsed, "mmau.no_tokens");
+    }
+    let accepts = |own: &[usize]| {
+        let all = own.iter().all(|n| seen[*n].is_some());
+        let foreign = |set: &Vec<usize>| {
+            set != own
+                && set
+                    .iter()
+                    .any(|n| seen[*n].is_some() && own.binary_search(n).is_err())
+        };
+        all && !sets.iter().any(foreign)
+    };
+    let span = |own: &[usize]| -> Range<usize> {
+        let spans = own.iter().filter_map(|n| seen[*n]);
+        let joined = spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        joined.map_or(
+            python::within(prediction, python::strip(prediction)),
+            |(start, end)| python::unlowered(prediction, start..end),
+        )
+    };
+    if accepts(&gold) {
+        return Judged::found(answer, span(&gold), true, BY);
+    }
+    let mut accepted = sets.iter().enumerate().filter(|(_, set)| accepts(set));
+    match (accepted.next(), accepted.next()) {
+        (Some((i, set)), None) => Judged::found(&choices[i], span(set), false, BY),
+        _ => Judged::none(State::Unparsed, BY),
+    }
+}
+
+/// One of the two scripts: where its predictions stand, and the groups that it knows.
+pub struct Script {
+    /// The key of the prediction.
+    pub prediction: &'static str,
+    /// Keys by which it counts, with the values that it has counters for; another value ends it.
+    pub groups: [(&'static str, &'static [&'static str]); 2],
+}
+
+/// MMAU's script. Its README calls the key `model_prediction`, which it does not read.
+pub const MMAU: Script = Script {
+    prediction: "model_output",
+    groups: [
+        ("task", &["sound", "music", "speech"]),
+        ("difficulty", &["easy", "hard", "medium"]),
+    ],
+};
+
+/// MMAR's script.
+pub const MMAR: Script = Script {
+    prediction: "answer_prediction",
+    groups: [
+        (
+            "modality",
+            &[
+                "sound",
+                "music",
+                "speech",
+                "mix-sound-music",
+                "mix-sound-speech",
+                "mix-music-speech",
+                "mix-sound-music-speech",
+            ],
+        ),
+        (
+            "category",
+            &[
+                "Signal Layer",
+                "Perception Layer",
+                "Semantic Layer",
+                "Cultural Layer",
+            ],
+        ),
+    ],
+};
+
+impl Script {
+    /// The rule on a record of the official prediction file. One on which the script would end is [`State::Error`].
+    pub fn record(&self, record: &Value) -> Judged {
+        let found = self.try_record(record);
+        found.unwrap_or_else(|reason| Judged::error("mmau.record", reason))
+    }
+
+    fn try_record(&self, record: &Value) -> Result<Judged, String> {
+        let Some(prediction) = record.get(self.prediction) else {
+            return Ok(judge(&Item::default()));
+        };
+        let answer = record::field(record, "answer")?;
+        let [first, second] = [self.groups[0], self.groups[1]]
+            .map(|(key, known)| record::field(record, key).map(|value| (value, known)));
+        let (first, second) = (first?, second?);
+        let choices = record::field(record, "choices")?;
+        record.get("sub-category").map_or(Ok(()), record::hashable)?;
+        let (prediction, answer) = (
+            record::string(prediction, "lower")?,
+            record::string(answer, "lower")?,
+        );
+        // The script looks at the choices of a prediction with tokens alone.
+        let choices = match python::words(&python::lower(prediction)).next() {
+            Some(_) => record::walked(choices, "lower")?,
+            None => Vec::new(),
+        };
+        for (value, known) in [first, second] {
+            record::hashable(value)?;
+            if !value.as_str().is_some_and(|v| known.contains(&v)) {
+                return Err(format!("KeyError: {}", record::shown(value)));
+            }
+        }
+        Ok(judge(&Item {
+            prediction: Some(prediction),
+            answer,
+            choices: &choices,
+            ..Item::default()
+        }))
+    }
+}
