@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("panics", &["error", "screen"]),
     ("yaml", &["error"]),
     ("fsutil", &["error", "yaml"]),
+    ("benchmark", &["error", "fsutil", "yaml"]),
     ("progress", &["screen"]),
     ("ffi", &["error", "panics"]),
     ("cores", &["ffi", "screen"]),
@@ -175,6 +176,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "error",
+            "benchmark",
             "shapes",
             "screen",
             "panics",
