@@ -3,7 +3,7 @@
 use super::card::{Card, Categories, Fact, Number};
 use super::names::{Aggregation, Mark, Metric, Rule, Task, Unit};
 use crate::error::{nearest, Error};
-use crate::yaml::{Node, Place};
+use crate::yaml::{Node, Place, Step};
 
 /// The names that a template may have in braces.
 const IN_TEMPLATES: &[&str] = &["prompt", "question", "options", "caption", "hypothesis", "label"];
@@ -48,10 +48,20 @@ impl Check<'_> {
     }
 
     fn fault(&mut self, path: &[&str], message: impl std::fmt::Display) -> &mut Error {
-        let error = self.place(path).error(format!("{}: {message}", path.join(".")));
+        let error = self.place(path).error(format!("{}: {message}", self.key(path)));
         self.faults.push(error);
         let last = self.faults.len() - 1;
         &mut self.faults[last]
+    }
+
+    /// The key as the reader's own faults are told apart by: elements of a list by their names.
+    fn key(&self, path: &[&str]) -> String {
+        let step = |part: &&str| match part.parse() {
+            Ok(index) => Step::Index(index),
+            Err(_) => Step::Key((*part).to_owned()),
+        };
+        let steps: Vec<Step> = path.iter().map(step).collect();
+        self.root.dotted(&steps)
     }
 
     fn hinted(&mut self, path: &[&str], message: impl std::fmt::Display, hint: impl Into<String>) {
@@ -414,8 +424,13 @@ impl Check<'_> {
         }
         let recall = all().any(|m| *m == Metric::RecallAtK);
         if recall == card.cutoffs.is_empty() || card.cutoffs.contains(&0) {
+            let key = if card.cutoffs.is_empty() {
+                "metric"
+            } else {
+                "cutoffs"
+            };
             let message = "`recall_at_k` has `cutoffs`, such as [1, 5, 10], and nothing else has";
-            self.fault(&["cutoffs"], message);
+            self.fault(&[key], message);
         }
         self.fact(&["chance"], &card.chance);
         let constant = &card.constant;
