@@ -272,9 +272,9 @@ fn chances_follow_from_the_counts_of_choices() {
 #[test]
 fn what_came_after_the_paper_is_there() {
     for name in [
-        "mmau-test-mini-original",
-        "mmau-test-mini-v05.15.25-first",
-        "mmau-test-mini-v05.15.25",
+        "mmau-mini-original",
+        "mmau-mini-v05.15.25-first",
+        "mmau-mini-v05.15.25",
         "mmau-v05.15.25",
         "mmau-pro",
         "mmar",
@@ -283,11 +283,11 @@ fn what_came_after_the_paper_is_there() {
         "muchomusic-rul",
         "af-reasoning-eval-mcq",
         "af-reasoning-eval-yes-no",
-        "af-reasoning-eval-classification",
+        "af-reasoning-eval-classes",
     ] {
         assert!(card(name).paper.is_empty(), "{name}");
     }
-    let newest = card("mmau-test-mini-v05.15.25");
+    let newest = card("mmau-mini-v05.15.25");
     assert_eq!(newest.files[0].sha256_begins.as_deref(), Some("9f18fda9"));
     let coinciding = newest.defects.iter().find(|d| d.class == "coinciding_options");
     assert_eq!(coinciding.unwrap().count.value, Some(24));
@@ -729,7 +729,7 @@ fn the_verbs_print_what_is_known() {
     let file = file.to_str().unwrap();
     assert_eq!(af2(&["check", file]).1, "1 card is sound\n");
     assert_eq!(af2(&["diff", "mmar", file]).1, "no difference\n");
-    let (code, text, _) = af2(&["diff", "mmau-test-mini-original", "mmau-test-mini-v05.15.25"]);
+    let (code, text, _) = af2(&["diff", "mmau-mini-original", "mmau-mini-v05.15.25"]);
     assert!(
         code == 0 && text.contains("files[mmau-test-mini.json].from\n  - "),
         "{text}"

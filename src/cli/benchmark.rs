@@ -113,7 +113,7 @@ fn ls(args: &LsArgs) -> Result<()> {
             card.task.name().to_owned(),
             items(card),
             card.metric.name().to_owned(),
-            own(&card.numbers.paper, card.unit),
+            value(&card.numbers.paper, card.unit),
             previous.map_or("–".into(), |n| format!("{} {}", value(n, card.unit), n.model)),
             tables(card),
         ]);
@@ -123,7 +123,8 @@ fn ls(args: &LsArgs) -> Result<()> {
         return Ok(());
     }
     out(&format!(
-        "{}\n{} benchmarks. `?`: not known, or not checked; `af2 benchmark show NAME` says why.\n",
+        "{}\n{} benchmarks. AF2: in Tables 7 and 10 AF-CLAP. `?`: not known, or not checked; `af2 benchmark show NAME` says \
+         more.\n",
         table.terminal(),
         cards.len()
     ))
@@ -158,20 +159,11 @@ fn items(card: &Card) -> String {
     }
 }
 
-/// AF2's number; of another model, with its name.
-fn own(number: &Number, unit: Unit) -> String {
-    match (number.value, number.model.starts_with("Audio Flamingo 2")) {
-        (None, _) => "–".into(),
-        (_, true) => value(number, unit),
-        (_, false) => format!("{} {}", value(number, unit), number.model),
-    }
-}
-
 fn value(number: &Number, unit: Unit) -> String {
     let sure = number.mark.is_some_and(|mark| mark.is_sure());
     let doubt = if sure { "" } else { "?" };
     match (number.value, unit) {
-        (None, _) => "?".into(),
+        (None, _) => "–".into(),
         (Some(v), Unit::Plain) => format!("{v:.2}{doubt}"),
         (Some(v), Unit::Percent) => format!("{v:.1}{doubt}"),
     }
