@@ -314,6 +314,53 @@ fn what_is_not_checked_says_so() {
     }
 }
 
+/// Every key of a card, those of lists and parts too.
+fn keys(value: &serde_json::Value, own: &mut BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                // Names of categories and of parts of a number are no keys.
+                let free = matches!(key.as_str(), "of" | "parts") && value.is_object();
+                own.insert(key.clone());
+                if !free {
+                    keys(value, own);
+                }
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| keys(value, own)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_manual_has_every_key_and_its_card_is_sound() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/benchmarks.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let example = page
+        .split("```yaml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let card = parse(example, "kitchen-sounds.yaml").unwrap();
+    assert_eq!(card.asked(), "What is the sound?");
+    let mut own = BTreeSet::new();
+    for card in cards() {
+        keys(&serde_json::to_value(card).unwrap(), &mut own);
+    }
+    assert!(own.len() > 60, "{}", own.len());
+    let unknown: Vec<&String> = own
+        .iter()
+        .filter(|key| !page.contains(&format!("`{key}`")))
+        .collect();
+    assert_eq!(unknown, [""; 0]);
+    let names = [Task::NAMES, Mark::NAMES, Unit::NAMES, Aggregation::NAMES].concat();
+    for name in names {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
 #[test]
 fn the_example_is_sound() {
     let card = parse(TEXT, "mine.yaml").unwrap();
