@@ -661,6 +661,53 @@ fn files_that_are_no_cards_are_named() {
     }
 }
 
+/// Each card with each of its lines taken out, and cut off behind each: read, or refused with a place.
+#[test]
+fn a_damaged_card_is_refused_with_a_place_or_is_sound() {
+    let (mut sound, mut refused) = (0, 0);
+    for entry in Registry::built_in().entries() {
+        let lines: Vec<&str> = entry.text.lines().collect();
+        for i in 0..lines.len() {
+            let without = [&lines[..i], &lines[i + 1..]].concat().join("\n");
+            for text in [without, lines[..i].join("\n")] {
+                match parse(&text, "damaged.yaml") {
+                    Ok(_) => sound += 1,
+                    Err(e) => {
+                        assert_eq!(e.exit_code(), 6);
+                        let e = e.to_string();
+                        assert!(e.starts_with("damaged.yaml:") && e.len() < 20_000, "{e}");
+                        refused += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(sound > 500 && refused > 3000, "{sound} {refused}");
+}
+
+/// A megabyte of faults is told as its first ones.
+#[test]
+fn faults_without_end_are_not_all_told() {
+    let labels = format!(
+        "labels: {{of: [{}], count: 1, mark: checked, source: here}}\n",
+        "a, ".repeat(100_000)
+    );
+    let e = fault(&(TEXT.to_owned() + &labels));
+    assert!(e.matches("stands there twice").count() > 20, "{e}");
+    assert!(e.len() < 30_000, "{} characters", e.len());
+    let parts = format!("also: [{}]\n", "cider, ".repeat(100_000));
+    assert!(fault(&(TEXT.to_owned() + &parts)).len() < 30_000);
+    let long = "m".repeat(900_000);
+    for (old, new) in [
+        ("name: mine", format!("name: {long}")),
+        ("scored: test", format!("scored: {long}")),
+        ("official: mmau,", format!("official: {long},")),
+    ] {
+        let found = fault(&broken(old, &new));
+        assert!(found.len() < 3000, "{} characters", found.len());
+    }
+}
+
 #[test]
 fn two_files_cannot_have_one_name() {
     let folder = tempfile::tempdir().unwrap();

@@ -163,7 +163,10 @@ pub struct Split {
     /// Reference texts an item.
     #[serde(default)]
     pub references: Option<u32>,
-    /// Which rows of the official files belong to it.
+    /// Which rows of the official files belong to it: a field's name to the values that it may have.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub filter: IndexMap<String, Vec<String>>,
+    /// The same in words, where no field says it.
     #[serde(default)]
     pub select: Option<String>,
 }
@@ -172,7 +175,7 @@ pub struct Split {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Categories {
-    /// By what: the field of an item.
+    /// By what: a field of the items, or `choices`, how many of them an item has.
     pub by: String,
     /// Category to items; `null` where they were not counted. All that are known add up to the split.
     pub of: IndexMap<String, Option<u64>>,

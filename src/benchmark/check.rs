@@ -4,9 +4,14 @@ use super::card::{Card, Categories, Fact, Number};
 use super::names::{Aggregation, Mark, Metric, Rule, Task, Unit};
 use crate::error::{nearest, Error};
 use crate::yaml::{Node, Place, Step};
+use std::collections::HashSet;
 
 /// The names that a template may have in braces.
 const IN_TEMPLATES: &[&str] = &["prompt", "question", "options", "caption", "hypothesis", "label"];
+/// So many faults of a card are told at once.
+const MOST_FAULTS: usize = 30;
+/// And so much of what is said about each.
+const MOST_CHARACTERS: usize = 800;
 /// The numbers of the paper's tables.
 const TABLES: std::ops::RangeInclusive<u32> = 1..=27;
 
@@ -47,11 +52,26 @@ impl Check<'_> {
         place
     }
 
-    fn fault(&mut self, path: &[&str], message: impl std::fmt::Display) -> &mut Error {
-        let error = self.place(path).error(format!("{}: {message}", self.key(path)));
-        self.faults.push(error);
-        let last = self.faults.len() - 1;
-        &mut self.faults[last]
+    fn fault(&mut self, path: &[&str], message: impl std::fmt::Display) {
+        self.told(path, message, None);
+    }
+
+    fn hinted(&mut self, path: &[&str], message: impl std::fmt::Display, hint: impl Into<String>) {
+        self.told(path, message, Some(hint.into()));
+    }
+
+    fn told(&mut self, path: &[&str], message: impl std::fmt::Display, hint: Option<String>) {
+        if self.faults.len() >= MOST_FAULTS {
+            return;
+        }
+        // A name may be a megabyte.
+        let message = format!("{}: {message}", self.key(path));
+        let message: String = message.chars().take(MOST_CHARACTERS).collect();
+        let error = self.place(path).error(message);
+        self.faults.push(match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        });
     }
 
     /// The key as the reader's own faults are told apart by: elements of a list by their names.
@@ -62,12 +82,6 @@ impl Check<'_> {
         };
         let steps: Vec<Step> = path.iter().map(step).collect();
         self.root.dotted(&steps)
-    }
-
-    fn hinted(&mut self, path: &[&str], message: impl std::fmt::Display, hint: impl Into<String>) {
-        let error = self.fault(path, message);
-        let whole = std::mem::replace(error, Error::Mismatch(String::new()));
-        *error = whole.hint(hint);
     }
 
     /// A name that should be one of others.
@@ -82,19 +96,16 @@ impl Check<'_> {
         let message = format!("`{word}` is unknown; {list}");
         match nearest(word, known.iter().copied()) {
             Some(near) => self.hinted(path, message, format!("did you mean `{near}`?")),
-            None => {
-                self.fault(path, message);
-            }
+            None => self.fault(path, message),
         }
     }
 
     fn once<'n>(&mut self, list: &str, names: impl Iterator<Item = &'n str>) {
-        let mut seen = Vec::new();
+        let mut seen = HashSet::new();
         for (i, name) in names.enumerate() {
-            if seen.contains(&name) {
+            if !seen.insert(name) {
                 self.fault(&[list, &i.to_string()], format!("`{name}` stands there twice"));
             }
-            seen.push(name);
         }
     }
 
@@ -382,14 +393,13 @@ impl Check<'_> {
                     let message = format!("{}, and `of` has {}", labels.count, of.len());
                     self.fault(&["labels", "count"], message);
                 }
-                let mut seen: Vec<String> = Vec::new();
+                let mut seen = HashSet::new();
                 for (i, label) in of.iter().enumerate() {
                     let small = label.trim().to_lowercase();
-                    if small.is_empty() || seen.contains(&small) {
+                    if small.is_empty() || !seen.insert(small) {
                         let message = format!("`{label}` is empty or stands there twice");
                         self.fault(&["labels", "of", &i.to_string()], message);
                     }
-                    seen.push(small);
                 }
             }
         }
@@ -405,9 +415,9 @@ impl Check<'_> {
     }
 
     fn scoring(&mut self, card: &Card) {
-        let all = || std::iter::once(&card.metric).chain(&card.also);
+        let mut seen = HashSet::from([card.metric]);
         for (i, metric) in card.also.iter().enumerate() {
-            if *metric == card.metric || card.also[..i].contains(metric) {
+            if !seen.insert(*metric) {
                 self.fault(
                     &["also", &i.to_string()],
                     format!("`{metric}` stands there twice"),
@@ -422,7 +432,7 @@ impl Check<'_> {
                 "recall_at_k and map_at_10 are of retrieval, and of nothing else",
             );
         }
-        let recall = all().any(|m| *m == Metric::RecallAtK);
+        let recall = seen.contains(&Metric::RecallAtK);
         if recall == card.cutoffs.is_empty() || card.cutoffs.contains(&0) {
             let key = if card.cutoffs.is_empty() {
                 "metric"

@@ -43,7 +43,7 @@ macro_rules! names {
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
                 let word = String::deserialize(from)?;
-                $name::of(&word).ok_or_else(|| serde::de::Error::unknown_variant(&word, Self::NAMES))
+                $name::of(&word).ok_or_else(|| serde::de::Error::unknown_variant(&crate::error::short(&word), Self::NAMES))
             }
         }
     };

@@ -37,7 +37,14 @@ pub fn page(card: &Card) -> String {
             text += &format!(", {references} references each");
         }
         page.row(&split.name, &format!("{text}{scored}"));
-        page.some("", split.select.as_deref());
+        let only = split
+            .filter
+            .iter()
+            .map(|(field, values)| format!("{field} {}", values.join(" or ")));
+        let only: Vec<String> = only.chain(split.select.clone()).collect();
+        if !only.is_empty() {
+            page.row("", &format!("rows: {}", only.join("; ")));
+        }
     }
     for way in &card.categories {
         let count = |n: &Option<u64>| n.map_or("?".to_owned(), |n| n.to_string());
