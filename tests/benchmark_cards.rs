@@ -319,8 +319,8 @@ fn keys(value: &serde_json::Value, own: &mut BTreeSet<String>) {
     match value {
         serde_json::Value::Object(map) => {
             for (key, value) in map {
-                // Names of categories and of parts of a number are no keys.
-                let free = matches!(key.as_str(), "of" | "parts") && value.is_object();
+                // Names of categories, of parts of a number and of others' fields are no keys.
+                let free = matches!(key.as_str(), "of" | "parts" | "filter") && value.is_object();
                 own.insert(key.clone());
                 if !free {
                     keys(value, own);
