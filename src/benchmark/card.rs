@@ -52,10 +52,12 @@ pub struct Card {
     /// The set of labels, where all items share one.
     #[serde(default)]
     pub labels: Option<Labels>,
-    /// How answers are made.
-    pub decoding: Decoding,
-    /// How they are read.
-    pub rules: Rules,
+    /// How answers are made; none where embeddings are compared.
+    #[serde(default)]
+    pub decoding: Option<Decoding>,
+    /// How they are read; none where embeddings are compared.
+    #[serde(default)]
+    pub rules: Option<Rules>,
     /// What is made of them.
     pub metric: Metric,
     /// What else is reported.
@@ -339,7 +341,7 @@ pub struct Judge {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Numbers {
-    /// The paper's own: AF2, or AF-CLAP.
+    /// AF2's, in Tables 7 and 10 AF-CLAP's, by its authors: the paper's, or where it has none what they said elsewhere.
     pub paper: Number,
     /// What the paper calls the state of the art before it, or the best that stood beside it.
     #[serde(deserialize_with = "said")]

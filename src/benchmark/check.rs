@@ -353,12 +353,29 @@ impl Check<'_> {
             };
             self.fault(&["options"], message);
         }
-        if card.decoding.temperature < 0.0 || !card.decoding.temperature.is_finite() {
+        for (key, there) in [
+            ("decoding", card.decoding.is_some()),
+            ("rules", card.rules.is_some()),
+        ] {
+            match (card.task.embeds(), there) {
+                (true, true) => {
+                    let message = format!("the task {} compares embeddings: no answer is written", card.task);
+                    self.fault(&[key], message);
+                }
+                (false, false) => {
+                    let message = format!("missing field `{key}`: the task {} has answers", card.task);
+                    self.fault(&["task"], message);
+                }
+                _ => {}
+            }
+        }
+        let Some(decoding) = &card.decoding else { return };
+        if decoding.temperature < 0.0 || !decoding.temperature.is_finite() {
             self.fault(&["decoding", "temperature"], "is below 0 or no number");
         }
         for (key, number) in [
-            ("max_new_tokens", card.decoding.max_new_tokens),
-            ("num_beams", card.decoding.num_beams),
+            ("max_new_tokens", decoding.max_new_tokens),
+            ("num_beams", decoding.num_beams),
         ] {
             if number == 0 {
                 self.fault(&["decoding", key], "is 0");
@@ -469,7 +486,8 @@ impl Check<'_> {
     }
 
     fn judge(&mut self, card: &Card) {
-        let judged = card.rules.official == Rule::Judge || card.metric == Metric::JudgeMean;
+        let rule = card.rules.as_ref().map(|rules| rules.official);
+        let judged = rule == Some(Rule::Judge) || card.metric == Metric::JudgeMean;
         if judged && card.judge.is_none() {
             self.hinted(
                 &["rules"],

@@ -207,6 +207,13 @@ impl Mark {
     }
 }
 
+impl Task {
+    /// Whether embeddings are compared: no answer is written and none is read.
+    pub(super) fn embeds(self) -> bool {
+        matches!(self, Task::Retrieval | Task::ZeroShot)
+    }
+}
+
 impl Metric {
     /// Whether it needs the ranks of a retrieval.
     pub(super) fn ranks(self) -> bool {

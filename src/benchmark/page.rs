@@ -63,7 +63,7 @@ pub fn page(card: &Card) -> String {
     }
     if let Some(labels) = &card.labels {
         let list = match &labels.of {
-            Some(of) => format!("{}: {}", labels.count, of.join(", ")),
+            Some(of) => format!("{}: {}", labels.count, of.join("; ")),
             None => labels.count.to_string(),
         };
         let known = known(
@@ -115,32 +115,31 @@ pub fn page(card: &Card) -> String {
         page.row("the paper's pool", &fact(size));
     }
     page.row("options", card.options.name());
-    let decoding = &card.decoding;
-    let how = match decoding.temperature == 0.0 {
-        true => "greedy".to_owned(),
-        false => format!("temperature {}", decoding.temperature),
-    };
-    let beams = match decoding.num_beams {
-        1 => String::new(),
-        n => format!(", {n} beams"),
-    };
-    let known_decoding = known(
-        Some(decoding.mark),
-        Some(&decoding.source),
-        decoding.note.as_deref(),
-        None,
-    );
-    page.row(
-        "decoding",
-        &format!(
-            "{how}{beams}, {} tokens at most{known_decoding}",
-            decoding.max_new_tokens
-        ),
-    );
-    let rules = &card.rules;
-    let known_rule = known(Some(rules.mark), Some(&rules.source), rules.note.as_deref(), None);
-    page.row("official rule", &format!("{}{known_rule}", rules.official));
-    page.row("fair rule", rules.fair.name());
+    if let Some(decoding) = &card.decoding {
+        let how = match decoding.temperature == 0.0 {
+            true => "greedy".to_owned(),
+            false => format!("temperature {}", decoding.temperature),
+        };
+        let beams = match decoding.num_beams {
+            1 => String::new(),
+            n => format!(", {n} beams"),
+        };
+        let known = known(
+            Some(decoding.mark),
+            Some(&decoding.source),
+            decoding.note.as_deref(),
+            None,
+        );
+        page.row(
+            "decoding",
+            &format!("{how}{beams}, {} tokens at most{known}", decoding.max_new_tokens),
+        );
+    }
+    if let Some(rules) = &card.rules {
+        let known = known(Some(rules.mark), Some(&rules.source), rules.note.as_deref(), None);
+        page.row("official rule", &format!("{}{known}", rules.official));
+        page.row("fair rule", rules.fair.name());
+    }
     let also: Vec<&str> = card.also.iter().map(|m| m.name()).collect();
     let also = match also.is_empty() {
         true => String::new(),
