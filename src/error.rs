@@ -48,6 +48,15 @@ pub enum Error {
         found: String,
         hint: Option<String>,
     },
+    /// A benchmark's card that does not say what it must.
+    #[error("{file}{}: {message}{}", place_text(.line), hint_text(.hint))]
+    Card {
+        file: String,
+        /// Line and column, from 1.
+        line: Option<(usize, usize)>,
+        message: String,
+        hint: Option<String>,
+    },
     /// A checkpoint or tokenizer file that does not hold what the model needs.
     #[error("{path}: {key}: expected {expected}, found {found}{}", hint_text(.hint))]
     Checkpoint {
@@ -194,6 +203,7 @@ impl Error {
             | Error::Recipe { hint, .. }
             | Error::Audio { hint, .. }
             | Error::Data { hint, .. }
+            | Error::Card { hint, .. }
             | Error::Checkpoint { hint, .. }
             | Error::Training { hint, .. }
             | Error::Ranks { hint, .. }
@@ -217,7 +227,7 @@ impl Error {
             Error::Io { .. } => 3,
             Error::Recipe { .. } => 4,
             Error::Audio { .. } => 5,
-            Error::Data { .. } => 6,
+            Error::Data { .. } | Error::Card { .. } => 6,
             Error::Checkpoint { .. } => 7,
             Error::Training { .. } => 8,
             Error::Mismatch(_) => 9,

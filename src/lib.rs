@@ -53,6 +53,8 @@ pub mod screen;
 pub mod shapes;
 pub mod yaml;
 
+pub mod benchmark;
+
 pub mod audio;
 pub mod text;
 

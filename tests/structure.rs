@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("panics", &["error", "screen"]),
     ("yaml", &["error"]),
     ("fsutil", &["error", "yaml"]),
+    ("benchmark", &["error", "fsutil", "yaml"]),
     ("progress", &["screen"]),
     ("ffi", &["error", "panics"]),
     ("cores", &["ffi", "screen"]),
@@ -175,6 +176,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "error",
+            "benchmark",
             "shapes",
             "screen",
             "panics",
@@ -479,9 +481,9 @@ fn groups_and_uses_over_several_lines_are_read() {
 }
 
 #[test]
-fn metrics_run_and_report_touch_no_tensor() {
+fn rooms_of_plain_values_touch_no_tensor() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for module in ["metrics", "report", "run"] {
+    for module in ["benchmark", "metrics", "report", "run"] {
         let mut files = Vec::new();
         sources(&src.join(module), &mut files);
         assert!(!files.is_empty());

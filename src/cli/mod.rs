@@ -1,6 +1,7 @@
 //! The command line: one file per verb, each a thin call into the library.
 
 mod asking;
+mod benchmark;
 mod chat;
 mod checkpoint;
 mod data;
@@ -87,6 +88,9 @@ enum Verb {
     /// Look at training data: what an epoch holds, in which order.
     #[command(subcommand)]
     Data(data::DataVerb),
+    /// Look at benchmarks: what is known about each, from its card.
+    #[command(subcommand)]
+    Benchmark(benchmark::BenchmarkVerb),
     /// Run manifest items as one batch and write every tensor between; compare with a dump.
     Trace(trace::TraceArgs),
     /// Print what a shell needs to complete af2's verbs and options; `make install` puts it in place.
@@ -103,7 +107,7 @@ impl Verb {
             Verb::Doctor(_) => true,
             Verb::GpuCheck(args) => args.computes(),
             Verb::Synth(_) | Verb::Launch(_) | Verb::Report(_) | Verb::Plan(_) | Verb::Recipe(_) => false,
-            Verb::Checkpoint(_) | Verb::Data(_) | Verb::Completions { .. } => false,
+            Verb::Checkpoint(_) | Verb::Data(_) | Verb::Benchmark(_) | Verb::Completions { .. } => false,
         }
     }
 }
@@ -165,6 +169,7 @@ fn run(verb: &Verb, threads: Option<usize>) -> Result<i32> {
         Verb::Recipe(verb) => recipe::run(verb),
         Verb::Checkpoint(verb) => checkpoint::run(verb),
         Verb::Data(verb) => data::run(verb),
+        Verb::Benchmark(verb) => benchmark::run(verb),
         Verb::Trace(args) => trace::run(args),
         Verb::Completions { shell } => completions(*shell),
     }

@@ -1,7 +1,10 @@
 //! Tables, for the terminal and as Markdown.
 
 use crate::run::results::{Results, Score};
-use comfy_table::{presets, CellAlignment, ContentArrangement};
+use comfy_table::{presets, CellAlignment, ColumnConstraint, ContentArrangement};
+
+/// Names of rows up to so many columns are never broken.
+const LONG_NAME: usize = 32;
 
 /// What a cell says when no run stands behind it.
 pub(crate) const NO_RUN: &str = "no run";
@@ -46,8 +49,19 @@ impl Table {
         for row in &self.rows {
             table.add_row(row.iter().map(|c| one_line(c)));
         }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
+        // A row's name is what one copies: other cells are broken first.
+        let widest = self.rows.iter().filter_map(|row| row.first());
+        let named = widest.map(|name| name.chars().count()).max().unwrap_or(0) <= LONG_NAME;
+        for (i, column) in table.column_iter_mut().enumerate() {
+            match i {
+                0 if named => {
+                    column.set_constraint(ColumnConstraint::ContentWidth);
+                }
+                0 => {}
+                _ => {
+                    column.set_cell_alignment(CellAlignment::Right);
+                }
+            }
         }
         table
     }
@@ -180,6 +194,17 @@ mod tests {
         for cell in table.rows.iter().flatten() {
             assert!(text.contains(cell.as_str()), "{cell} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_name_is_not_broken_where_the_terminal_is_narrow() {
+        let mut table = Table::new(["name", "what"]);
+        table.row(["audio-entailment-audiocaps", "one of a few words"]);
+        let text = table.drawn().set_width(40).to_string();
+        assert!(
+            text.contains("audio-entailment-audiocaps") && !text.contains("few words"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -9,13 +9,14 @@ mod node;
 mod parse;
 mod place;
 mod scalar;
+mod understand;
 
-pub(crate) use de::Failure;
 pub(crate) use fields::Fields;
 pub use node::Step;
 pub(crate) use node::{Content, Node};
 pub(crate) use parse::parse;
 pub(crate) use place::{Place, Source};
+pub(crate) use understand::{understand, Understood};
 
 use crate::error::{all, Result};
 use serde_yaml::Value;
