@@ -1,0 +1,1 @@
+#![allow(clippy::panic, clippy::unwrap_used)]
