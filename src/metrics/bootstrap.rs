@@ -46,6 +46,13 @@ impl Bootstrap {
         interval(values, self.level, self.resamples, self.seed)
     }
 
+    /// The middle `level` of sorted values: the interval, where they are a statistic's over resamples. `None` of no values, and
+    /// of a level that cannot be.
+    pub fn middle(&self, sorted: &[f64]) -> Option<Interval> {
+        self.check().ok()?;
+        (!sorted.is_empty()).then(|| self.within(sorted))
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         if !(self.level > 0.0 && self.level < 1.0) {
             return refuse("level", "a share between 0 and 1", self.level.to_string());
@@ -100,11 +107,7 @@ pub(crate) fn interval(values: &[f64], level: f64, resamples: usize, seed: u64) 
         _ => return refuse("values", format!("1 to {}", u32::MAX), values.len().to_string()),
     };
     if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-        return refuse(
-            &format!("values[{i}]"),
-            "a finite number",
-            values[i].to_string(),
-        );
+        return refuse(&format!("values[{i}]"), "a finite number", values[i].to_string());
     }
     // A resample may take the largest value every time.
     let largest = values.iter().fold(0.0f64, |m, v| m.max(v.abs()));

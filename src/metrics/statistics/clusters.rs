@@ -1,8 +1,8 @@
 //! The bootstrap over clusters: where a clip has several questions or captions, clips are drawn again, not questions, since
 //! what a model hears wrong it answers wrong each time.
 
-use crate::metrics::bootstrap::{one_of, refuse, Bootstrap, Interval};
 use crate::error::Result;
+use crate::metrics::bootstrap::{one_of, refuse, Bootstrap, Interval};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -55,7 +55,11 @@ impl Clusters {
         let fits = |v: &f64| (v * n as f64).is_finite();
         if let Some(i) = sums.iter().position(|v| !fits(v)) {
             let key = format!("cluster {}, sum {}", i / width, i % width);
-            return refuse(&key, "a finite number, also times the clusters", sums[i].to_string());
+            return refuse(
+                &key,
+                "a finite number, also times the clusters",
+                sums[i].to_string(),
+            );
         }
         Ok(Clusters { width, sums })
     }
@@ -120,7 +124,11 @@ impl Bootstrap {
     /// Clusters of other sums; a level or a number of resamples that cannot be.
     pub fn clustered_mean(&self, clusters: &Clusters) -> Result<Interval> {
         if clusters.width != 2 {
-            return refuse("clusters", "the sum and number of items", format!("{} sums", clusters.width));
+            return refuse(
+                "clusters",
+                "the sum and number of items",
+                format!("{} sums", clusters.width),
+            );
         }
         self.of_sums(clusters, |sums| sums[0] / sums[1])
     }
@@ -270,10 +278,14 @@ mod tests {
         assert_eq!(clusters.totals([0, 0, 1]), Some(vec![4.0, 5.0]));
         assert_eq!(clusters.totals([2]), None);
         // Where a resample leaves nothing to divide by.
-        let e = settings(100).of_sums(&clusters, |s| 1.0 / (s[0] - 4.0)).unwrap_err();
+        let e = settings(100)
+            .of_sums(&clusters, |s| 1.0 / (s[0] - 4.0))
+            .unwrap_err();
         assert!(e.to_string().contains("the statistic of resample"), "{e}");
         assert!(settings(0).clustered_mean(&clusters).is_err());
-        assert!(settings(9).clustered_mean(&Clusters::of_sums(1, vec![1.0]).unwrap()).is_err());
+        assert!(settings(9)
+            .clustered_mean(&Clusters::of_sums(1, vec![1.0]).unwrap())
+            .is_err());
         assert!(settings(9).of_counts(0, |_| Some(1.0)).is_err());
         assert_eq!(settings(9).of_counts(3, |_| None).unwrap(), None);
     }

@@ -194,7 +194,11 @@ mod tests {
             let expected = sum as f64 / (1u128 << n) as f64;
             let above = beta_below(0.5, f64::from(k) + 1.0, f64::from(n - k));
             assert!((1.0 - above - expected).abs() < 1e-14, "{above} {expected}");
-            close(beta_below(0.5, f64::from(n - k), f64::from(k) + 1.0), expected, 1e-13);
+            close(
+                beta_below(0.5, f64::from(n - k), f64::from(k) + 1.0),
+                expected,
+                1e-13,
+            );
         }
     }
 
@@ -216,7 +220,13 @@ mod tests {
 
     #[test]
     fn quantiles_undo_the_distribution() {
-        for (a, b) in [(0.5, 10.5), (6.0, 5.0), (206.0, 128.0), (2.0, 999.0), (40_000.5, 60_000.5)] {
+        for (a, b) in [
+            (0.5, 10.5),
+            (6.0, 5.0),
+            (206.0, 128.0),
+            (2.0, 999.0),
+            (40_000.5, 60_000.5),
+        ] {
             for p in [0.005, 0.025, 0.5, 0.975] {
                 close(beta_below(beta_quantile(p, a, b), a, b), p, 1e-9);
             }

@@ -99,7 +99,13 @@ mod tests {
 
     #[test]
     fn items_that_agree_do_not_count() {
-        let items = [(true, true), (true, false), (false, true), (true, false), (false, false)];
+        let items = [
+            (true, true),
+            (true, false),
+            (false, true),
+            (true, false),
+            (false, false),
+        ];
         let test = McNemar::of(items);
         assert_eq!((test.only_first, test.only_second), (2, 1));
         assert_eq!(test.exact(), 1.0);

@@ -48,6 +48,9 @@ mod tests {
         assert_eq!(deviation(&[3.0]), None);
         assert_eq!(standard_error(&[1.0, f64::INFINITY]), None);
         // 1, 2, 3, 4, 5: variance 10/4.
-        assert_eq!(standard_error(&[1.0, 2.0, 3.0, 4.0, 5.0]), Some((2.5f64 / 5.0).sqrt()));
+        assert_eq!(
+            standard_error(&[1.0, 2.0, 3.0, 4.0, 5.0]),
+            Some((2.5f64 / 5.0).sqrt())
+        );
     }
 }

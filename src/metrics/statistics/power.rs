@@ -132,10 +132,7 @@ mod tests {
         assert_eq!(power.unpaired(1.0, 20).unwrap(), None);
         assert!(power.paired(0.1, 0).is_err() && power.paired(1.1, 9).is_err());
         assert!(power.unpaired(f64::NAN, 9).is_err());
-        let none = Power {
-            power: 1.0,
-            ..power
-        };
+        let none = Power { power: 1.0, ..power };
         assert!(none.unpaired(0.5, 9).is_err());
     }
 }

@@ -150,7 +150,9 @@ mod tests {
     #[test]
     fn of_verdicts_it_is_the_exact_mcnemar_test() {
         for (only_first, only_second) in [(0, 0), (1, 0), (9, 1), (12, 12), (20, 12), (32, 0)] {
-            let first: Vec<f64> = (0..60).map(|i| f64::from(u8::from(i < only_first || i > 50))).collect();
+            let first: Vec<f64> = (0..60)
+                .map(|i| f64::from(u8::from(i < only_first || i > 50)))
+                .collect();
             let right = |i| i >= only_first && i < only_first + only_second || i > 50;
             let second: Vec<f64> = (0..60).map(|i| f64::from(u8::from(right(i)))).collect();
             let found = paired(&first, &second, 1, 1).unwrap();
@@ -159,7 +161,10 @@ mod tests {
                 only_second,
             };
             assert!(found.exact);
-            assert!((found.p - expected.exact()).abs() < 1e-12, "{only_first} {only_second}");
+            assert!(
+                (found.p - expected.exact()).abs() < 1e-12,
+                "{only_first} {only_second}"
+            );
         }
     }
 

@@ -1,10 +1,10 @@
 //! One score of several runs that differ by their seed, and of several samples of each answer. How far seeds lie apart and how
 //! far other test items would move the score are two things: more seeds do not narrow the second, nor more items the first.
 
-use crate::metrics::bootstrap::{Bootstrap, Interval};
 use super::clusters::Clusters;
 use super::deviation;
 use crate::error::{Error, Result};
+use crate::metrics::bootstrap::{Bootstrap, Interval};
 use std::hash::Hash;
 
 /// A score over seeds and samples.
@@ -89,7 +89,10 @@ mod tests {
         let runs = [vec![vec![0.25]; 40], vec![vec![0.75]; 40]];
         let clusters: Vec<usize> = (0..40).collect();
         let found = aggregate(&runs, &clusters, &settings).unwrap();
-        assert_eq!((found.score, found.seeds.as_slice()), (0.5, [0.25, 0.75].as_slice()));
+        assert_eq!(
+            (found.score, found.seeds.as_slice()),
+            (0.5, [0.25, 0.75].as_slice())
+        );
         assert_eq!(found.between_seeds, Some(0.125f64.sqrt()));
         assert_eq!(found.sampling, Interval { low: 0.5, high: 0.5 });
         assert_eq!(found.between_samples, None);
@@ -100,7 +103,10 @@ mod tests {
         assert_eq!(found.between_seeds, Some(0.0));
         let alone: Vec<f64> = run.concat();
         assert_eq!(found.sampling, settings.interval(&alone).unwrap());
-        assert_eq!(aggregate(&[run], &clusters, &settings).unwrap().between_seeds, None);
+        assert_eq!(
+            aggregate(&[run], &clusters, &settings).unwrap().between_seeds,
+            None
+        );
     }
 
     #[test]
