@@ -14,6 +14,7 @@ mod parts;
 mod plan;
 mod recipe;
 mod same;
+mod score;
 mod serve;
 mod sounds;
 mod steps;
@@ -66,6 +67,9 @@ enum Verb {
     Eval(steps::EvalArgs),
     /// Print the table and draw the curves of a run, from its files alone.
     Report(steps::ReportArgs),
+    /// Score predictions, embeddings or tags of any model, without one.
+    #[command(subcommand)]
+    Score(score::ScoreVerb),
     /// Answer a question about a sound file, or many of them.
     Generate(generate::GenerateArgs),
     /// Ask about sounds at a prompt, one question after another.
@@ -103,7 +107,7 @@ impl Verb {
             Verb::Doctor(_) => true,
             Verb::GpuCheck(args) => args.computes(),
             Verb::Synth(_) | Verb::Launch(_) | Verb::Report(_) | Verb::Plan(_) | Verb::Recipe(_) => false,
-            Verb::Checkpoint(_) | Verb::Data(_) | Verb::Completions { .. } => false,
+            Verb::Checkpoint(_) | Verb::Data(_) | Verb::Score(_) | Verb::Completions { .. } => false,
         }
     }
 }
@@ -156,6 +160,7 @@ fn run(verb: &Verb, threads: Option<usize>) -> Result<i32> {
         Verb::Launch(args) => return args.run(),
         Verb::Eval(args) => args.run(),
         Verb::Report(args) => args.run(),
+        Verb::Score(verb) => score::run(verb),
         Verb::Generate(args) => generate::run(args),
         Verb::Chat(args) => chat::run(args),
         Verb::Serve(args) => serve::run(args),

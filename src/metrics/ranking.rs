@@ -4,6 +4,7 @@
 use super::bootstrap::{Bootstrap, Interval};
 use super::classification;
 use super::mean;
+use super::statistics::clusters::Clusters;
 use crate::error::{Error, Result};
 use ndarray::{Array2, ArrayView1};
 use rayon::prelude::*;
@@ -55,13 +56,15 @@ impl Ranked {
         self
     }
 
-    /// The share of pairs of a positive and a negative item that stand in this order, of ties half. `None` without both.
-    fn roc_auc(&self) -> Option<f64> {
+    /// The share of pairs of a positive and a negative item that stand in this order, of ties half; each item counted `weight`
+    /// times. `None` without both.
+    fn roc_auc(&self, weight: impl Fn(usize) -> u32) -> Option<f64> {
         // Twice the sum, in whole numbers.
         let (mut above, mut twice, mut positives, mut negatives) = (0u64, 0u128, 0u64, 0u64);
         let mut tied = [0u64; 2];
         for packed in &self.0 {
-            tied[usize::from(packed & POSITIVE > 0)] += 1;
+            let n = u64::from(weight((packed >> 2) as usize));
+            tied[usize::from(packed & POSITIVE > 0)] += n;
             if packed & LAST_OF_TIE > 0 {
                 let [negative, positive] = std::mem::take(&mut tied);
                 twice += u128::from(negative) * u128::from(2 * above + positive);
@@ -90,7 +93,7 @@ pub fn average_precision(scores: &[f64], truth: &[bool]) -> Result<Option<f64>> 
 /// As [`average_precision`].
 pub fn roc_auc(scores: &[f64], truth: &[bool]) -> Result<Option<f64>> {
     checked(scores, truth)?;
-    Ok(Ranked::of(scores, truth).roc_auc())
+    Ok(Ranked::of(scores, truth).roc_auc(|_| 1))
 }
 
 fn checked(scores: &[f64], truth: &[bool]) -> Result<()> {
@@ -261,7 +264,7 @@ impl Tags {
     ///
     /// # Errors
     /// A level or a number of resamples that cannot be.
-    pub fn interval(&self, bootstrap: &Bootstrap) -> Result<Option<Interval>> {
+    pub fn average_precision_interval(&self, bootstrap: &Bootstrap) -> Result<Option<Interval>> {
         let ranked = self.ranked().into_iter().map(Ranked::up_to_last_positive);
         let ranked: Vec<Ranked> = ranked.filter(|r| !r.0.is_empty()).collect();
         let share = ranked.len() as f64 / self.classes() as f64;
@@ -271,9 +274,35 @@ impl Tags {
         })
     }
 
+    /// Interval of [`RocAuc::mean`]: clips are drawn again. A class that a resample has in all clips or in none is left out of
+    /// that resample's mean. `None` where that leaves none.
+    ///
+    /// # Errors
+    /// A level or a number of resamples that cannot be.
+    pub fn roc_auc_interval(&self, bootstrap: &Bootstrap) -> Result<Option<Interval>> {
+        let ranked = self.ranked();
+        bootstrap.of_counts(self.clips(), |counts| {
+            let drawn = ranked.iter().filter_map(|r| r.roc_auc(|i| counts[i]));
+            mean(&drawn.collect::<Vec<_>>())
+        })
+    }
+
+    /// Interval of [`F1::micro`]: clips are drawn again.
+    ///
+    /// # Errors
+    /// A level or a number of resamples that cannot be.
+    pub fn f1_micro_interval(&self, threshold: f64, bootstrap: &Bootstrap) -> Result<Interval> {
+        let of_clip = |i: usize| counts(self.scores.row(i), self.truth.row(i), threshold).map(|n| n as f64);
+        let sums = (0..self.clips()).flat_map(of_clip).collect();
+        bootstrap.of_sums(&Clusters::of_sums(3, sums)?, |sums| {
+            let [right, found, there] = [sums[0], sums[1], sums[2]].map(|n| n as u64);
+            classification::scores(right, found, there).f1
+        })
+    }
+
     /// Area under the ROC curve, class by class.
     pub fn roc_auc(&self) -> RocAuc {
-        let classes: Vec<Option<f64>> = self.ranked().iter().map(Ranked::roc_auc).collect();
+        let classes: Vec<Option<f64>> = self.ranked().iter().map(|r| r.roc_auc(|_| 1)).collect();
         RocAuc {
             mean: mean(&classes.iter().flatten().copied().collect::<Vec<_>>()),
             classes,
@@ -306,19 +335,9 @@ impl Tags {
 
     /// F1 where a class counts as found from `threshold` on.
     pub fn f1(&self, threshold: f64) -> F1 {
-        let counts = |scores: ArrayView1<f64>, truth: ArrayView1<bool>| {
-            let mut counts = [0u64; 3];
-            for (score, there) in scores.iter().zip(truth) {
-                let found = *score >= threshold;
-                counts[0] += u64::from(found && *there);
-                counts[1] += u64::from(found);
-                counts[2] += u64::from(*there);
-            }
-            counts
-        };
         let f1 = |[right, found, there]: [u64; 3]| classification::scores(right, found, there).f1;
         let per_class: Vec<[u64; 3]> = (0..self.classes())
-            .map(|c| counts(self.scores.column(c), self.truth.column(c)))
+            .map(|c| counts(self.scores.column(c), self.truth.column(c), threshold))
             .collect();
         let total = per_class
             .iter()
@@ -326,7 +345,7 @@ impl Tags {
         let classes: Vec<f64> = per_class.iter().map(|c| f1(*c)).collect();
         let weighted: f64 = per_class.iter().map(|c| f1(*c) * c[2] as f64).sum();
         let samples: f64 = (0..self.clips())
-            .map(|i| f1(counts(self.scores.row(i), self.truth.row(i))))
+            .map(|i| f1(counts(self.scores.row(i), self.truth.row(i), threshold)))
             .sum();
         F1 {
             mean: classes.iter().sum::<f64>() / classes.len() as f64,
@@ -340,6 +359,18 @@ impl Tags {
             classes,
         }
     }
+}
+
+/// Right findings, findings, and what is there.
+fn counts(scores: ArrayView1<f64>, truth: ArrayView1<bool>, threshold: f64) -> [u64; 3] {
+    let mut counts = [0; 3];
+    for (score, there) in scores.iter().zip(truth) {
+        let found = *score >= threshold;
+        counts[0] += u64::from(found && *there);
+        counts[1] += u64::from(found);
+        counts[2] += u64::from(*there);
+    }
+    counts
 }
 
 pub(super) fn shape(of: &Array2<f64>) -> String {
@@ -384,14 +415,18 @@ mod tests {
         let tags = tags(200, 5);
         let map = tags.average_precision();
         assert_eq!((map.absent, map.classes[0]), (1, None));
-        let found = tags.interval(&settings).unwrap().unwrap();
+        let found = tags.average_precision_interval(&settings).unwrap().unwrap();
         assert!(
             found.low < map.mean && map.mean < found.high,
             "{found:?} {}",
             map.mean
         );
+        let auc = tags.roc_auc_interval(&settings).unwrap().unwrap();
+        assert!(auc.low < tags.roc_auc().mean.unwrap() && tags.roc_auc().mean.unwrap() < auc.high);
+        let f1 = tags.f1_micro_interval(0.5, &settings).unwrap();
+        assert!(f1.low < tags.f1(0.5).micro && tags.f1(0.5).micro < f1.high);
         let none = Tags::new(arr2(&[[0.5], [0.1]]), &arr2(&[[0.0], [0.0]])).unwrap();
-        assert_eq!(none.interval(&settings).unwrap(), None);
+        assert_eq!(none.average_precision_interval(&settings).unwrap(), None);
         assert_eq!(
             (none.average_precision().mean, none.average_precision().micro),
             (0.0, None)
