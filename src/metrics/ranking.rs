@@ -9,73 +9,79 @@ use crate::error::{Error, Result};
 use ndarray::{Array2, ArrayView1};
 use rayon::prelude::*;
 
-/// Items by falling score, in 32 bits each: place, whether it is positive, whether the next one has a lower score.
-struct Ranked(Vec<u32>);
+/// Items of one class by falling score, up to the last positive one: nothing behind it changes a measure.
+struct Ranked {
+    /// Places of the items; those of positive ones are marked.
+    order: Vec<u32>,
+    /// From where to where a positive item and those of the same score stand in `order`. Between these are negative items only.
+    ties: Vec<(u32, u32)>,
+}
 
-const POSITIVE: u32 = 2;
-const LAST_OF_TIE: u32 = 1;
+const POSITIVE: u32 = 1 << 31;
 const MOST_ITEMS: usize = 1 << 30;
 
 impl Ranked {
     fn of(scores: &[f64], truth: &[bool]) -> Self {
         let mut order: Vec<u32> = (0..scores.len() as u32).collect();
-        order.sort_unstable_by(|a, b| scores[*b as usize].total_cmp(&scores[*a as usize]));
-        let score = |i: u32| scores[i as usize];
-        let packed = (0..order.len()).map(|at| {
-            let item = order[at];
-            let last = order.get(at + 1).is_none_or(|next| score(*next) != score(item));
-            item << 2 | u32::from(truth[item as usize]) * POSITIVE | u32::from(last) * LAST_OF_TIE
-        });
-        Ranked(packed.collect())
-    }
-
-    /// Σ (Rₙ − Rₙ₋₁) Pₙ over the thresholds, each item counted `weight` times. `None` without positives.
-    fn average_precision(&self, weight: impl Fn(usize) -> u32) -> Option<f64> {
-        let (mut seen, mut positives, mut before) = (0u64, 0u64, 0u64);
-        let mut sum = 0.0;
-        for packed in &self.0 {
-            let n = u64::from(weight((packed >> 2) as usize));
-            seen += n;
-            positives += if packed & POSITIVE > 0 { n } else { 0 };
-            if packed & LAST_OF_TIE > 0 && positives > before {
-                sum += (positives - before) as f64 * positives as f64 / seen as f64;
-                before = positives;
+        order.par_sort_unstable_by(|a, b| scores[*b as usize].total_cmp(&scores[*a as usize]));
+        let (mut ties, mut end) = (Vec::new(), 0);
+        for tie in order.chunk_by(|a, b| scores[*a as usize] == scores[*b as usize]) {
+            let begin = end;
+            end += tie.len() as u32;
+            if tie.iter().any(|i| truth[*i as usize]) {
+                ties.push((begin, end));
             }
         }
-        (positives > 0).then(|| sum / positives as f64)
+        order.truncate(ties.last().map_or(0, |(_, end)| *end as usize));
+        for item in &mut order {
+            *item |= u32::from(truth[*item as usize]) * POSITIVE;
+        }
+        Ranked { order, ties }
     }
 
-    /// Nothing behind the last positive tie changes the average precision.
-    fn up_to_last_positive(mut self) -> Self {
-        let last = self.0.iter().rposition(|p| p & POSITIVE > 0);
-        let end = last.map_or(0, |at| {
-            let tie = self.0[at..].iter().position(|p| p & LAST_OF_TIE > 0);
-            at + tie.map_or(0, |n| n + 1)
-        });
-        self.0.truncate(end);
-        self
+    /// Of each tie with positive items: the items above it, its items, and its positive ones, each counted `weights` times.
+    fn each_tie(&self, weights: &[u32], mut f: impl FnMut(u64, u64, u64)) {
+        let (mut above, mut done) = (0u64, 0);
+        for (begin, end) in &self.ties {
+            let (begin, end) = (*begin as usize, *end as usize);
+            let between = self.order[done..begin].iter();
+            above += between.map(|i| u64::from(weights[*i as usize])).sum::<u64>();
+            let (mut all, mut positive) = (0, 0);
+            for item in &self.order[begin..end] {
+                let n = u64::from(weights[(item & !POSITIVE) as usize]);
+                all += n;
+                positive += u64::from(item / POSITIVE) * n;
+            }
+            f(above, all, positive);
+            above += all;
+            done = end;
+        }
     }
 
-    /// The share of pairs of a positive and a negative item that stand in this order, of ties half; each item counted `weight`
-    /// times. `None` without both.
-    fn roc_auc(&self, weight: impl Fn(usize) -> u32) -> Option<f64> {
-        // Twice the sum, in whole numbers.
-        let (mut above, mut twice, mut positives, mut negatives) = (0u64, 0u128, 0u64, 0u64);
-        let mut tied = [0u64; 2];
-        for packed in &self.0 {
-            let n = u64::from(weight((packed >> 2) as usize));
-            tied[usize::from(packed & POSITIVE > 0)] += n;
-            if packed & LAST_OF_TIE > 0 {
-                let [negative, positive] = std::mem::take(&mut tied);
-                twice += u128::from(negative) * u128::from(2 * above + positive);
-                above += positive;
+    /// Average precision, Σ (Rₙ − Rₙ₋₁) Pₙ over the thresholds, and the area under the ROC curve, the share of pairs of a
+    /// positive and a negative item that stand in this order, of ties half. Items are counted `weights` times, `total` together.
+    /// The first is `None` without positives, the second also without negatives.
+    fn measure(&self, weights: &[u32], total: u64) -> (Option<f64>, Option<f64>) {
+        let (mut positives, mut precision) = (0u64, 0.0);
+        // Pairs in the wrong order, twice, in whole numbers.
+        let mut wrong = 0u128;
+        self.each_tie(weights, |above, all, positive| {
+            if positive > 0 {
+                let negatives = 2 * (above - positives) + (all - positive);
+                wrong += u128::from(positive) * u128::from(negatives);
                 positives += positive;
-                negatives += negative;
+                precision += positive as f64 * positives as f64 / (above + all) as f64;
             }
-        }
-        let pairs = u128::from(positives) * u128::from(negatives);
-        (pairs > 0).then(|| twice as f64 / 2.0 / pairs as f64)
+        });
+        let pairs = u128::from(positives) * u128::from(total - positives);
+        let auc = (pairs > 0).then(|| (2 * pairs - wrong) as f64 / 2.0 / pairs as f64);
+        ((positives > 0).then(|| precision / positives as f64), auc)
     }
+}
+
+/// Both measures of items that count once.
+fn measure(scores: &[f64], truth: &[bool]) -> (Option<f64>, Option<f64>) {
+    Ranked::of(scores, truth).measure(&vec![1; scores.len()], scores.len() as u64)
 }
 
 /// Average precision of one class over items. `None` without positives, where scikit-learn warns and says 0.
@@ -84,7 +90,7 @@ impl Ranked {
 /// Lists of unlike length, a score that is not finite, more than 2³⁰ items.
 pub fn average_precision(scores: &[f64], truth: &[bool]) -> Result<Option<f64>> {
     checked(scores, truth)?;
-    Ok(Ranked::of(scores, truth).average_precision(|_| 1))
+    Ok(measure(scores, truth).0)
 }
 
 /// Area under the ROC curve of one class. `None` where all items or none are positive (scikit-learn: NaN).
@@ -93,7 +99,7 @@ pub fn average_precision(scores: &[f64], truth: &[bool]) -> Result<Option<f64>> 
 /// As [`average_precision`].
 pub fn roc_auc(scores: &[f64], truth: &[bool]) -> Result<Option<f64>> {
     checked(scores, truth)?;
-    Ok(Ranked::of(scores, truth).roc_auc(|_| 1))
+    Ok(measure(scores, truth).1)
 }
 
 fn checked(scores: &[f64], truth: &[bool]) -> Result<()> {
@@ -215,76 +221,76 @@ impl Tags {
         self.truth.columns().into_iter().map(count).collect()
     }
 
-    /// Every class ranked.
-    fn ranked(&self) -> Vec<Ranked> {
+    /// Of each class.
+    fn per_class<T: Send>(&self, f: impl Fn(&[f64], &[bool]) -> T + Sync) -> Vec<T> {
         let of = |class: usize| {
-            let scores: Vec<f64> = self.scores.column(class).to_vec();
-            Ranked::of(&scores, &self.truth.column(class).to_vec())
+            f(
+                &self.scores.column(class).to_vec(),
+                &self.truth.column(class).to_vec(),
+            )
         };
         (0..self.classes()).into_par_iter().map(of).collect()
     }
 
     /// Average precision, class by class and over all.
     pub fn average_precision(&self) -> MeanAveragePrecision {
-        let classes: Vec<Option<f64>> = self.ranked().iter().map(|r| r.average_precision(|_| 1)).collect();
+        let classes = self.per_class(|scores, truth| measure(scores, truth).0);
         let present: Vec<f64> = classes.iter().flatten().copied().collect();
         let positives = self.positives();
         let weight = positives.iter().sum::<usize>() as f64;
         let weighted = classes.iter().zip(&positives);
         let weighted: f64 = weighted.map(|(ap, n)| ap.unwrap_or(0.0) * *n as f64).sum();
-        let flat = |i: usize| (self.scores.row(i).to_vec(), self.truth.row(i).to_vec());
-        let rows: Vec<f64> = (0..self.clips())
-            .into_par_iter()
-            .map(|i| {
-                let (scores, truth) = flat(i);
-                Ranked::of(&scores, &truth)
-                    .average_precision(|_| 1)
-                    .unwrap_or(0.0)
-            })
-            .collect();
-        let (scores, truth): (Vec<f64>, Vec<bool>) = (
-            self.scores.iter().copied().collect(),
-            self.truth.iter().copied().collect(),
-        );
+        let of_clip = |i: usize| measure(&self.scores.row(i).to_vec(), &self.truth.row(i).to_vec()).0;
+        let clips = (0..self.clips()).into_par_iter().map(of_clip);
+        let clips: Vec<f64> = clips.map(|ap| ap.unwrap_or(0.0)).collect();
+        let scores: Vec<f64> = self.scores.iter().copied().collect();
+        let truth: Vec<bool> = self.truth.iter().copied().collect();
         MeanAveragePrecision {
             mean: present.iter().sum::<f64>() / classes.len() as f64,
             mean_present: mean(&present),
             absent: classes.len() - present.len(),
             weighted: (weight > 0.0).then(|| weighted / weight),
-            micro: Ranked::of(&scores, &truth).average_precision(|_| 1),
-            samples: rows.iter().sum::<f64>() / rows.len() as f64,
+            micro: measure(&scores, &truth).0,
+            samples: clips.iter().sum::<f64>() / clips.len() as f64,
             classes,
         }
     }
 
-    /// Interval of [`MeanAveragePrecision::mean`]: clips are drawn again. A class that a resample happens to leave without
-    /// positives is left out of that resample's mean, since its average precision is unknown there and not 0; each mean over
-    /// present classes is then scaled by the share of classes that have positives. `None` where a resample has no positives at
-    /// all.
+    /// Intervals of [`MeanAveragePrecision::mean`] and [`RocAuc::mean`]: clips are drawn again. A class that a resample happens
+    /// to leave without positives (for the second also: without negatives) is left out of that resample's mean, since its value
+    /// is unknown there and not 0; what the absent classes of the whole take from the mean is kept. `None` where a resample
+    /// leaves no class.
+    ///
+    /// A positive clip that is drawn twice stands beside itself, which raises the average precision of a rare class, so that the
+    /// mean over resamples lies above the value. The first interval is moved by that much, back about the value.
     ///
     /// # Errors
     /// A level or a number of resamples that cannot be.
-    pub fn average_precision_interval(&self, bootstrap: &Bootstrap) -> Result<Option<Interval>> {
-        let ranked = self.ranked().into_iter().map(Ranked::up_to_last_positive);
-        let ranked: Vec<Ranked> = ranked.filter(|r| !r.0.is_empty()).collect();
-        let share = ranked.len() as f64 / self.classes() as f64;
-        bootstrap.of_counts(self.clips(), |counts| {
-            let drawn = ranked.iter().filter_map(|r| r.average_precision(|i| counts[i]));
-            mean(&drawn.collect::<Vec<_>>()).map(|m| m * share)
-        })
-    }
-
-    /// Interval of [`RocAuc::mean`]: clips are drawn again. A class that a resample has in all clips or in none is left out of
-    /// that resample's mean. `None` where that leaves none.
-    ///
-    /// # Errors
-    /// A level or a number of resamples that cannot be.
-    pub fn roc_auc_interval(&self, bootstrap: &Bootstrap) -> Result<Option<Interval>> {
-        let ranked = self.ranked();
-        bootstrap.of_counts(self.clips(), |counts| {
-            let drawn = ranked.iter().filter_map(|r| r.roc_auc(|i| counts[i]));
-            mean(&drawn.collect::<Vec<_>>())
-        })
+    pub fn intervals(&self, bootstrap: &Bootstrap) -> Result<[Option<Interval>; 2]> {
+        let ranked = self.per_class(Ranked::of);
+        let clips = self.clips() as u64;
+        let of = |counts: &[u32]| {
+            let (mut sums, mut n) = ([0.0; 2], [0u32; 2]);
+            for class in &ranked {
+                let (precision, auc) = class.measure(counts, clips);
+                for (i, value) in [precision, auc].into_iter().enumerate() {
+                    sums[i] += value.unwrap_or(0.0);
+                    n[i] += u32::from(value.is_some());
+                }
+            }
+            [0, 1].map(|i| (n[i] > 0).then(|| sums[i] / f64::from(n[i])))
+        };
+        let whole = of(&vec![1; self.clips()])[0];
+        let [precisions, aucs] = bootstrap.of_counts(self.clips(), of)?;
+        let present = ranked.iter().filter(|r| !r.ties.is_empty()).count();
+        let share = present as f64 / self.classes() as f64;
+        let moved = precisions.zip(whole).map(|(mut all, whole)| {
+            let above = all.iter().sum::<f64>() / all.len() as f64 - whole;
+            all.iter_mut()
+                .for_each(|v| *v = share * (*v - above).clamp(0.0, 1.0));
+            all
+        });
+        Ok([moved, aucs].map(|all| bootstrap.middle(&all?)))
     }
 
     /// Interval of [`F1::micro`]: clips are drawn again.
@@ -302,7 +308,7 @@ impl Tags {
 
     /// Area under the ROC curve, class by class.
     pub fn roc_auc(&self) -> RocAuc {
-        let classes: Vec<Option<f64>> = self.ranked().iter().map(|r| r.roc_auc(|_| 1)).collect();
+        let classes = self.per_class(|scores, truth| measure(scores, truth).1);
         RocAuc {
             mean: mean(&classes.iter().flatten().copied().collect::<Vec<_>>()),
             classes,
@@ -393,21 +399,21 @@ mod tests {
 
     #[test]
     fn an_item_that_is_drawn_twice_counts_as_two() {
-        let scores = [0.9, 0.4, 0.4, 0.3, 0.8, 0.1];
-        let truth = [true, false, true, false, false, true];
-        let weights = [2u32, 0, 1, 3, 1, 1];
+        let scores = [0.9, 0.4, 0.4, 0.3, 0.8, 0.1, 0.05];
+        let truth = [true, false, true, false, false, true, false];
+        let weights = [2u32, 0, 1, 3, 1, 1, 2];
         let ranked = Ranked::of(&scores, &truth);
-        let found = ranked.average_precision(|i| weights[i]);
+        assert_eq!((ranked.order.len(), ranked.ties.len()), (6, 3));
+        let found = ranked.measure(&weights, weights.iter().map(|w| u64::from(*w)).sum());
         let repeated = |i: usize| std::iter::repeat_n(i, weights[i] as usize);
-        let (s, t): (Vec<f64>, Vec<bool>) = (0..6).flat_map(repeated).map(|i| (scores[i], truth[i])).unzip();
-        assert_eq!(found, average_precision(&s, &t).unwrap());
-        let short = Ranked::of(&[0.9, 0.4, 0.4, 0.3], &truth[..4]).up_to_last_positive();
-        assert_eq!(short.0.len(), 3);
-        assert_eq!(Ranked::of(&[0.9], &[false]).up_to_last_positive().0.len(), 0);
+        let drawn = (0..7).flat_map(repeated).map(|i| (scores[i], truth[i]));
+        let (s, t): (Vec<f64>, Vec<bool>) = drawn.unzip();
+        assert_eq!(found.0, average_precision(&s, &t).unwrap());
+        assert_eq!(found.1, roc_auc(&s, &t).unwrap());
     }
 
     #[test]
-    fn the_interval_holds_the_mean_and_scales_with_absent_classes() {
+    fn intervals_hold_their_values() {
         let settings = Bootstrap {
             resamples: 300,
             ..Bootstrap::default()
@@ -415,18 +421,16 @@ mod tests {
         let tags = tags(200, 5);
         let map = tags.average_precision();
         assert_eq!((map.absent, map.classes[0]), (1, None));
-        let found = tags.average_precision_interval(&settings).unwrap().unwrap();
-        assert!(
-            found.low < map.mean && map.mean < found.high,
-            "{found:?} {}",
-            map.mean
+        let holds = |i: Interval, v: f64| assert!(i.low < v && v < i.high, "{i:?} {v}");
+        let [precision, auc] = tags.intervals(&settings).unwrap();
+        holds(precision.unwrap(), map.mean);
+        holds(auc.unwrap(), tags.roc_auc().mean.unwrap());
+        holds(
+            tags.f1_micro_interval(0.5, &settings).unwrap(),
+            tags.f1(0.5).micro,
         );
-        let auc = tags.roc_auc_interval(&settings).unwrap().unwrap();
-        assert!(auc.low < tags.roc_auc().mean.unwrap() && tags.roc_auc().mean.unwrap() < auc.high);
-        let f1 = tags.f1_micro_interval(0.5, &settings).unwrap();
-        assert!(f1.low < tags.f1(0.5).micro && tags.f1(0.5).micro < f1.high);
         let none = Tags::new(arr2(&[[0.5], [0.1]]), &arr2(&[[0.0], [0.0]])).unwrap();
-        assert_eq!(none.average_precision_interval(&settings).unwrap(), None);
+        assert_eq!(none.intervals(&settings).unwrap(), [None, None]);
         assert_eq!(
             (none.average_precision().mean, none.average_precision().micro),
             (0.0, None)

@@ -82,7 +82,7 @@ impl Ranks {
             let error = Error::data("text", "shape", expected, shape(text));
             let whole = text.nrows() > 0 && text.nrows() % clips == 0 && text.ncols() == width;
             return Err(match whole {
-                true => error.hint(format!("{} captions a clip would fit", text.nrows() / clips)),
+                true => error.hint(format!("captions per clip: {} would fit", text.nrows() / clips)),
                 false => error.hint("captions of a clip lie together, in the order of the clips"),
             });
         }
@@ -230,7 +230,7 @@ fn intervals(ranks: &[u32], precisions: Vec<f64>, group: usize, bootstrap: &Boot
     let [one, five, ten, fifty] = CUTS.map(|k| recall(k).map(|i| (k, i)));
     let mut sorted: Vec<(u32, usize)> = ranks.iter().enumerate().map(|(i, r)| (*r, i / group)).collect();
     sorted.sort_unstable();
-    let median = |counts: &[u32]| {
+    let median = |counts: &[u32]| -> Option<f64> {
         let queries = ranks.len() as u64;
         // Ranks at the two middle places of as many as were drawn: every clip has as many queries.
         let (mut seen, mut lower) = (0u64, None);
@@ -245,7 +245,8 @@ fn intervals(ranks: &[u32], precisions: Vec<f64>, group: usize, bootstrap: &Boot
         }
         None
     };
-    let Some(median_rank) = bootstrap.of_counts(ranks.len() / group, median)? else {
+    let [medians] = bootstrap.of_counts(ranks.len() / group, |counts| [median(counts)])?;
+    let Some(median_rank) = medians.and_then(|all| bootstrap.middle(&all)) else {
         return refuse("median rank", "a query in every resample", "none");
     };
     Ok(Intervals {
@@ -419,7 +420,7 @@ mod tests {
         let ones = |n| Array2::<f64>::ones((n, 2));
         let e = |a: Array2<f64>, t: Array2<f64>, k| Ranks::of(&a, &t, k).unwrap_err().to_string();
         assert!(e(ones(2), ones(4), 5).contains("text: shape: expected (10, 2)"));
-        assert!(e(ones(2), ones(4), 5).contains("2 captions a clip would fit"));
+        assert!(e(ones(2), ones(4), 5).contains("captions per clip: 2 would fit"));
         assert!(e(ones(2), ones(5), 5).contains("lie together"));
         assert!(e(ones(2), ones(4), 0).contains("captions per clip"));
         assert!(e(ones(2), ones(4), usize::MAX).contains("captions per clip"));

@@ -50,6 +50,7 @@ pub(crate) fn run(args: &TaggingArgs) -> Result<()> {
         ..Bootstrap::default()
     };
     let (map, auc, f1) = (tags.average_precision(), tags.roc_auc(), tags.f1(args.threshold));
+    let [of_map, of_auc] = tags.intervals(&bootstrap)?;
     let ranking = tags.label_ranking();
     let line = |name: &str, key, value, interval| Line {
         name: name.to_owned(),
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &TaggingArgs) -> Result<()> {
             "mAP (a class that is nowhere counts 0)",
             "mAP",
             Some(map.mean),
-            tags.average_precision_interval(&bootstrap)?,
+            of_map,
         ),
         line("mAP of the other classes", "mAP_present", map.mean_present, None),
         line("mAP by positives", "mAP_weighted", map.weighted, None),
@@ -79,7 +80,7 @@ pub(crate) fn run(args: &TaggingArgs) -> Result<()> {
             Some(map.samples),
             None,
         ),
-        line("ROC AUC", "roc_auc", auc.mean, tags.roc_auc_interval(&bootstrap)?),
+        line("ROC AUC", "roc_auc", auc.mean, of_auc),
         line(
             "label ranking",
             "label_ranking_average_precision",

@@ -174,22 +174,22 @@ impl Bootstrap {
         Ok(all)
     }
 
-    /// Interval of any statistic: of how often each of `clusters` clusters was drawn. `None` where the statistic is, in some
-    /// resample.
+    /// Any statistics: of how often each of `clusters` clusters was drawn. Their values over the resamples, sorted, for
+    /// [`Bootstrap::middle`]; of one that is `None` in some resample, `None`.
     ///
     /// # Errors
     /// No clusters, more than 2³² − 1; otherwise as [`Bootstrap::resampled`].
-    pub fn of_counts(
+    pub fn of_counts<const M: usize>(
         &self,
         clusters: usize,
-        statistic: impl Fn(&[u32]) -> Option<f64> + Sync,
-    ) -> Result<Option<Interval>> {
+        statistics: impl Fn(&[u32]) -> [Option<f64>; M] + Sync,
+    ) -> Result<[Option<Vec<f64>>; M]> {
         self.check()?;
         let n = match u32::try_from(clusters) {
             Ok(n) if n > 0 => u64::from(n),
             _ => return refuse("clusters", format!("1 to {}", u32::MAX), clusters.to_string()),
         };
-        let all: Option<Vec<f64>> = (0..self.resamples as u64)
+        let rows: Vec<[Option<f64>; M]> = (0..self.resamples as u64)
             .into_par_iter()
             .map_init(
                 || vec![0u32; clusters],
@@ -197,16 +197,21 @@ impl Bootstrap {
                     let mut rng = self.stream(resample);
                     counts.fill(0);
                     (0..n).for_each(|_| counts[one_of(n, &mut rng)] += 1);
-                    statistic(counts)
+                    statistics(counts)
                 },
             )
             .collect();
-        let Some(mut all) = all else { return Ok(None) };
-        if let Some(odd) = all.iter().find(|v| !v.is_finite()) {
+        let mut values = rows.iter().flatten().flatten();
+        if let Some(odd) = values.find(|v| !v.is_finite()) {
             return refuse("the statistic of a resample", "a finite number", odd.to_string());
         }
-        all.sort_unstable_by(f64::total_cmp);
-        Ok(Some(self.within(&all)))
+        Ok(std::array::from_fn(|i| {
+            let all: Option<Vec<f64>> = rows.iter().map(|row| row[i]).collect();
+            all.map(|mut all| {
+                all.sort_unstable_by(f64::total_cmp);
+                all
+            })
+        }))
     }
 }
 
@@ -257,13 +262,12 @@ mod tests {
             let last = settings(50).resampled(&clusters, |s| s[width - 1]).unwrap();
             let column = (0..13).map(|c| value(c, width - 1)).collect();
             let alone = Clusters::of_sums(1, column).unwrap();
-            assert_eq!(last, settings(50).resampled(&alone, |s| s[0]).unwrap());
-            let counted = settings(50).of_counts(13, |counts| {
+            assert_eq!(&last, &settings(50).resampled(&alone, |s| s[0]).unwrap());
+            let counted = |counts: &[u32]| {
                 let of = |(c, n): (usize, &u32)| value(c, width - 1) * f64::from(*n);
-                Some(counts.iter().enumerate().map(of).sum())
-            });
-            let interval = settings(50).of_sums(&alone, |s| s[0]).unwrap();
-            assert_eq!(counted.unwrap(), Some(interval));
+                [Some(counts.iter().enumerate().map(of).sum())]
+            };
+            assert_eq!(settings(50).of_counts(13, counted).unwrap(), [Some(last)]);
         }
     }
 
@@ -286,7 +290,8 @@ mod tests {
         assert!(settings(9)
             .clustered_mean(&Clusters::of_sums(1, vec![1.0]).unwrap())
             .is_err());
-        assert!(settings(9).of_counts(0, |_| Some(1.0)).is_err());
-        assert_eq!(settings(9).of_counts(3, |_| None).unwrap(), None);
+        assert!(settings(9).of_counts(0, |_| [Some(1.0)]).is_err());
+        assert_eq!(settings(9).of_counts(3, |_| [None]).unwrap(), [None]);
+        assert!(settings(9).of_counts(3, |_| [Some(f64::NAN)]).is_err());
     }
 }
