@@ -15,6 +15,8 @@ use af2::metrics::statistics::proportion::{self, Method};
 use af2::metrics::statistics::{randomisation, standard_error};
 use ndarray::Array2;
 use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Other orders of the same sums.
 const EXACT: f64 = 1e-12;
@@ -22,7 +24,7 @@ const EXACT: f64 = 1e-12;
 const BOUND: f64 = 1e-9;
 
 fn golden(name: &str) -> Value {
-    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden/M_metrics")
         .join(name);
     serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
@@ -535,4 +537,275 @@ fn agreement_and_adjusted_p_values_are_those_of_scipy_and_statsmodels() {
             }
         }
     }
+}
+
+/// Runs the program in a folder: exit code, standard output, standard error.
+fn af2(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let out = Command::new(env!("CARGO_BIN_EXE_af2"))
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (out.status.code().unwrap(), text(out.stdout), text(out.stderr))
+}
+
+fn golden_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/M_metrics/classification")
+}
+
+const RETRIEVAL: [&str; 6] = [
+    "score",
+    "retrieval",
+    "--audio",
+    "retrieval_audio.npy",
+    "--text",
+    "retrieval_text.npy",
+];
+const TAGGING: [&str; 6] = [
+    "score",
+    "tagging",
+    "--scores",
+    "tags_scores.npy",
+    "--truth",
+    "tags_truth.npy",
+];
+
+#[test]
+fn af2_score_retrieval_prints_the_official_numbers() {
+    let folder = golden_folder();
+    let (code, out, err) = af2(&folder, &[&RETRIEVAL[..], &["--json"]].concat());
+    assert_eq!((code, err.as_str()), (0, ""));
+    let found: Value = serde_json::from_str(&out).unwrap();
+    let case = &golden("classification/retrieval.json")[0];
+    let (definition, official) = (
+        &case["sorted_definition"],
+        &case["laion_evaluate_clotho_audiocaps"],
+    );
+    let corpus = &found["corpus"];
+    for way in ["text_to_audio", "audio_to_text"] {
+        for measure in ["R@1", "R@5", "R@10", "mAP@10"] {
+            let key = format!("{way}_{measure}");
+            close(&key, number(&corpus[&key]), number(&definition[&key]), BOUND);
+        }
+    }
+    for key in ["text_to_audio_median_rank", "text_to_audio_mean_rank"] {
+        close(key, number(&corpus[key]), number(&official[key]), BOUND);
+    }
+    let key = "audio_to_text_mAP@10";
+    close(
+        key,
+        number(&corpus[format!("{key}_laion_clap")]),
+        number(&official[key]),
+        BOUND,
+    );
+    let expected = numbers(&case["xinhaomei_tools_utils"]["a2t"]);
+    close(
+        "median",
+        number(&corpus["audio_to_text_median_rank"]),
+        expected[4],
+        EXACT,
+    );
+    close(
+        "mean",
+        number(&corpus["audio_to_text_mean_rank"]),
+        expected[5],
+        BOUND,
+    );
+
+    let items = list(&found["items"]);
+    let ranks: Vec<Value> = items.iter().map(|i| i["audio_to_text_ranks"].clone()).collect();
+    assert_eq!(Value::from(ranks), case["audio_to_text_ranks_in_caption_order"]);
+    let ranks: Vec<Value> = items
+        .iter()
+        .flat_map(|i| list(&i["text_to_audio_ranks"]).clone())
+        .collect();
+    assert_eq!(Value::from(ranks), case["text_to_audio_ranks"]);
+
+    // Every number has its interval, which holds it.
+    let intervals = found["intervals"].as_object().unwrap();
+    assert_eq!(intervals.len(), corpus.as_object().unwrap().len());
+    for (key, value) in corpus.as_object().unwrap() {
+        let ends = numbers(&intervals[key]);
+        let value = number(value);
+        assert!(ends[0] <= value && value <= ends[1], "{key}: {ends:?} {value}");
+    }
+    let (code, table, _) = af2(&folder, &RETRIEVAL);
+    assert_eq!(code, 0);
+    for shown in ["71.7 [", "69.7 [", "101.2 [", "60", "12"] {
+        assert!(table.contains(shown), "{shown}:\n{table}");
+    }
+    let one = [&RETRIEVAL[..], &["--captions-per-clip", "1"]].concat();
+    let (code, _, err) = af2(&folder, &one);
+    assert_eq!(code, 6);
+    assert!(err.contains("captions per clip: 5 would fit"), "{err}");
+}
+
+#[test]
+fn af2_score_tagging_prints_scikit_learns_numbers() {
+    let folder = golden_folder();
+    let (code, out, err) = af2(&folder, &[&TAGGING[..], &["--json"]].concat());
+    assert_eq!((code, err.as_str()), (0, ""));
+    let found: Value = serde_json::from_str(&out).unwrap();
+    let case = &golden("classification/average_precision.json")["multilabel"][0];
+    let corpus = &found["corpus"];
+    for (key, expected) in [
+        ("mAP", &case["macro_sklearn"]),
+        ("mAP_present", &case["mean_over_classes_with_positives"]),
+        ("mAP_weighted", &case["weighted"]),
+        ("mAP_micro", &case["micro"]),
+        ("mAP_samples", &case["samples"]),
+        (
+            "label_ranking_average_precision",
+            &case["label_ranking_average_precision"],
+        ),
+        ("f1_macro", &case["f1_at_0_5"]["macro"]),
+        ("f1_micro", &case["f1_at_0_5"]["micro"]),
+        ("f1_weighted", &case["f1_at_0_5"]["weighted"]),
+        ("f1_samples", &case["f1_at_0_5"]["samples"]),
+    ] {
+        close(key, number(&corpus[key]), number(expected), BOUND);
+    }
+    assert_eq!((&found["n"], &found["absent_classes"]), (&30.into(), &1.into()));
+    let classes = list(&found["classes"]);
+    for (class, positives) in list(&case["positives_per_class"]).iter().enumerate() {
+        assert_eq!(&classes[class]["positives"], positives);
+    }
+    // Of a class that is nowhere.
+    assert!(classes[1]["average_precision"].is_null() && classes[1]["roc_auc"].is_null());
+    for (key, ends) in found["intervals"].as_object().unwrap() {
+        let (ends, value) = (numbers(ends), number(&corpus[key]));
+        assert!(ends[0] < value && value < ends[1], "{key}: {ends:?} {value}");
+    }
+    assert_eq!(list(&found["items"]).len(), 30);
+    // Nothing is found from 2 on.
+    let (_, out, _) = af2(&folder, &[&TAGGING[..], &["--threshold", "2", "--json"]].concat());
+    let found: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(number(&found["corpus"]["f1_micro"]), 0.0);
+    assert_eq!(found["corpus"]["mAP"], corpus["mAP"]);
+    let (code, table, _) = af2(&folder, &TAGGING);
+    assert_eq!(code, 0);
+    assert!(table.contains("51.2 ["), "{table}");
+}
+
+/// A matrix of float64 as numpy writes it.
+fn npy(rows: &[Vec<f64>]) -> Vec<u8> {
+    let header = format!(
+        "{{'descr': '<f8', 'fortran_order': False, 'shape': ({}, {}), }}\n",
+        rows.len(),
+        rows[0].len()
+    );
+    let mut all = b"\x93NUMPY\x01\x00".to_vec();
+    all.extend((header.len() as u16).to_le_bytes());
+    all.extend(header.as_bytes());
+    all.extend(rows.iter().flatten().flat_map(|v| v.to_le_bytes()));
+    all
+}
+
+#[test]
+fn arrays_that_cannot_be_scored_are_named_by_file_and_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.join(name), bytes).unwrap();
+    let (x, y) = (vec![1.0, 2.0], vec![-1.0, 0.5]);
+    write("audio.npy", &npy(&[x.clone(), y.clone()]));
+    write("text.npy", &npy(&[x.clone(), y.clone(), x.clone(), y.clone()]));
+    write("nan.npy", &npy(&[x.clone(), vec![f64::NAN, 1.0]]));
+    write("zero.npy", &npy(&[vec![0.0, 0.0], x.clone()]));
+    write("wide.npy", &npy(&[vec![1.0; 3], vec![1.0; 3]]));
+    write("ones.npy", &npy(&[vec![1.0, 0.0], vec![0.0, 1.0]]));
+    write("half.npy", &npy(&[vec![1.0, 0.0], vec![0.5, 1.0]]));
+    write("short.npy", &npy(&[x, y])[..90]);
+    write(
+        "objects.npy",
+        b"\x93NUMPY\x01\x00\x3b\x00{'descr': '|O', 'fortran_order': False, 'shape': (1, 1), }\n.",
+    );
+    write("archive.npz", b"PK\x03\x04and so on");
+    let refused = |arguments: &[&str], code: i32, says: &[&str]| {
+        let (found, out, err) = af2(folder, &[&["score"], arguments].concat());
+        assert_eq!((found, out.as_str()), (code, ""), "{err}");
+        for says in says {
+            assert!(err.contains(says), "{says}: {err}");
+        }
+        assert!(!err.contains("panicked"), "{err}");
+    };
+    let retrieval = |audio: &str, text: &str, k: &str, code: i32, says: &[&str]| {
+        let arguments = [
+            "retrieval",
+            "--audio",
+            audio,
+            "--text",
+            text,
+            "--captions-per-clip",
+            k,
+        ];
+        refused(&arguments, code, says);
+    };
+    let fits = ["score", "retrieval", "--audio", "audio.npy", "--text", "text.npy"];
+    let (code, out, err) = af2(
+        folder,
+        &[&fits[..], &["--captions-per-clip", "2", "--json"]].concat(),
+    );
+    assert_eq!(code, 0, "{err}");
+    // Captions of both clips are alike: each clip's first stands before the other's.
+    assert!(err.contains("note: ") && err.contains("equally near"), "{err}");
+    assert!(serde_json::from_str::<Value>(&out).is_ok());
+    retrieval(
+        "audio.npy",
+        "text.npy",
+        "5",
+        6,
+        &["text.npy: shape: expected (10, 2)", "found (4, 2)", "2 would fit"],
+    );
+    retrieval("audio.npy", "wide.npy", "1", 6, &["wide.npy: shape", "(2, 3)"]);
+    retrieval(
+        "audio.npy",
+        "nan.npy",
+        "1",
+        6,
+        &["nan.npy: row 1, column 0", "NaN"],
+    );
+    retrieval(
+        "zero.npy",
+        "audio.npy",
+        "1",
+        6,
+        &["zero.npy: row 0", "zeros alone", "hint"],
+    );
+    retrieval(
+        "audio.npy",
+        "objects.npy",
+        "1",
+        6,
+        &["objects.npy: descr", "could run code"],
+    );
+    retrieval("archive.npz", "text.npy", "1", 6, &["archive.npz", ".npz"]);
+    retrieval("short.npy", "text.npy", "1", 6, &["short.npy: size", "cut short"]);
+    retrieval("gone.npy", "text.npy", "1", 3, &["gone.npy"]);
+    retrieval(".", "text.npy", "1", 3, &["a folder"]);
+    retrieval("audio.npy", "text.npy", "0", 2, &["captions-per-clip"]);
+    let tagging = |scores: &str, truth: &str, says: &[&str]| {
+        refused(&["tagging", "--scores", scores, "--truth", truth], 6, says);
+    };
+    tagging(
+        "audio.npy",
+        "half.npy",
+        &["half.npy: row 1, column 0: expected 0 or 1, found 0.5"],
+    );
+    tagging("nan.npy", "ones.npy", &["nan.npy: row 1, column 0"]);
+    tagging(
+        "audio.npy",
+        "wide.npy",
+        &["wide.npy: shape: expected (2, 2)", "found (2, 3)"],
+    );
+    let bad = [
+        "tagging",
+        "--scores",
+        "audio.npy",
+        "--truth",
+        "ones.npy",
+        "--threshold",
+        "nan",
+    ];
+    refused(&bad, 2, &["--threshold"]);
 }

@@ -65,11 +65,11 @@ enum Verb {
     Launch(steps::LaunchArgs),
     /// Ask a trained model the questions of a recipe's evaluation sets, and score the answers.
     Eval(steps::EvalArgs),
-    /// Print the table and draw the curves of a run, from its files alone.
-    Report(steps::ReportArgs),
-    /// Score predictions, embeddings or tags of any model, without one.
+    /// Score predictions of any model by official metrics.
     #[command(subcommand)]
     Score(score::ScoreVerb),
+    /// Print the table and draw the curves of a run, from its files alone.
+    Report(steps::ReportArgs),
     /// Answer a question about a sound file, or many of them.
     Generate(generate::GenerateArgs),
     /// Ask about sounds at a prompt, one question after another.
@@ -159,8 +159,8 @@ fn run(verb: &Verb, threads: Option<usize>) -> Result<i32> {
         Verb::Train(args) => args.run(),
         Verb::Launch(args) => return args.run(),
         Verb::Eval(args) => args.run(),
-        Verb::Report(args) => args.run(),
         Verb::Score(verb) => score::run(verb),
+        Verb::Report(args) => args.run(),
         Verb::Generate(args) => generate::run(args),
         Verb::Chat(args) => chat::run(args),
         Verb::Serve(args) => serve::run(args),

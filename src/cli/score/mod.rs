@@ -1,4 +1,4 @@
-//! `af2 score`: what predictions, embeddings and tags of any model are worth, from files alone.
+//! `af2 score`
 
 mod arrays;
 mod retrieval;

@@ -3,7 +3,7 @@
 use super::arrays::{ends, in_file, measure, number, percent, print};
 use crate::cli::parts;
 use crate::error::Result;
-use crate::metrics::bootstrap::Bootstrap;
+use crate::metrics::bootstrap::{Bootstrap, Interval};
 use crate::metrics::retrieval::{AudioToText, Intervals, Ranks, Scores};
 use crate::npy;
 use crate::report::table::Table;
@@ -19,9 +19,9 @@ pub(crate) struct RetrievalArgs {
     /// Embeddings of their captions, (N·K, D): those of a clip together, in the order of the clips.
     #[arg(long, value_name = "FILE.npy")]
     text: PathBuf,
-    /// K
-    #[arg(long, value_name = "K", default_value_t = 5)]
-    captions_per_clip: usize,
+    /// How many captions each clip has.
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    captions_per_clip: u32,
     /// One object with every number, and the ranks of each clip.
     #[arg(long)]
     json: bool,
@@ -37,7 +37,7 @@ struct Way {
 pub(crate) fn run(args: &RetrievalArgs) -> Result<()> {
     let (audio, text) = (npy::matrix(&args.audio)?, npy::matrix(&args.text)?);
     let files = [("audio", args.audio.as_path()), ("text", args.text.as_path())];
-    let ranks = Ranks::of(&audio, &text, args.captions_per_clip).map_err(|e| in_file(e, &files))?;
+    let ranks = Ranks::of(&audio, &text, args.captions_per_clip as usize).map_err(|e| in_file(e, &files))?;
     let bootstrap = Bootstrap::default();
     let ways = [
         Way {
@@ -100,12 +100,7 @@ pub(crate) fn run(args: &RetrievalArgs) -> Result<()> {
     }))
 }
 
-fn table(
-    ranks: &Ranks,
-    ways: &[Way; 2],
-    laion: (f64, crate::metrics::bootstrap::Interval),
-    bootstrap: &Bootstrap,
-) -> String {
+fn table(ranks: &Ranks, ways: &[Way; 2], laion: (f64, Interval), bootstrap: &Bootstrap) -> String {
     let mut table = Table::new([
         measure(bootstrap),
         "text to audio".to_owned(),
