@@ -46,6 +46,7 @@
 
 pub mod error;
 mod fsutil;
+mod npy;
 pub mod panics;
 mod proc;
 mod progress;

@@ -45,6 +45,42 @@ impl Bootstrap {
     pub fn interval(&self, values: &[f64]) -> Result<Interval> {
         interval(values, self.level, self.resamples, self.seed)
     }
+
+    /// The middle `level` of sorted values: the interval, where they are a statistic's over resamples. `None` of no values, and
+    /// of a level that cannot be.
+    pub fn middle(&self, sorted: &[f64]) -> Option<Interval> {
+        self.check().ok()?;
+        (!sorted.is_empty()).then(|| self.within(sorted))
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        if !(self.level > 0.0 && self.level < 1.0) {
+            return refuse("level", "a share between 0 and 1", self.level.to_string());
+        }
+        if !(1..=MOST_RESAMPLES).contains(&self.resamples) {
+            return refuse(
+                "resamples",
+                format!("1 to {MOST_RESAMPLES}"),
+                self.resamples.to_string(),
+            );
+        }
+        Ok(())
+    }
+
+    /// The random numbers of one resample, whoever draws it.
+    pub(super) fn stream(&self, resample: u64) -> ChaCha8Rng {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(resample);
+        rng
+    }
+
+    /// The middle `level` of sorted, non-empty values.
+    pub(super) fn within(&self, sorted: &[f64]) -> Interval {
+        Interval {
+            low: quantile(sorted, (1.0 - self.level) / 2.0),
+            high: quantile(sorted, (1.0 + self.level) / 2.0),
+        }
+    }
 }
 
 /// Interval of the mean of `values`: the quantiles (1 − level)/2 and (1 + level)/2, linearly interpolated, of the
@@ -60,55 +96,48 @@ impl Bootstrap {
 /// No values, more than 2³² − 1, one that is not finite, a level not inside (0, 1), no resamples or more than ten
 /// million.
 pub(crate) fn interval(values: &[f64], level: f64, resamples: usize, seed: u64) -> Result<Interval> {
-    let refuse =
-        |key: &str, expected: String, found: String| Err(Error::data("bootstrap", key, expected, found));
-    if !(level > 0.0 && level < 1.0) {
-        return refuse("level", "a share between 0 and 1".into(), level.to_string());
-    }
-    if !(1..=MOST_RESAMPLES).contains(&resamples) {
-        return refuse(
-            "resamples",
-            format!("1 to {MOST_RESAMPLES}"),
-            resamples.to_string(),
-        );
-    }
+    let settings = Bootstrap {
+        level,
+        resamples,
+        seed,
+    };
+    settings.check()?;
     let n = match u32::try_from(values.len()) {
         Ok(n) if n > 0 => u64::from(n),
         _ => return refuse("values", format!("1 to {}", u32::MAX), values.len().to_string()),
     };
     if let Some(i) = values.iter().position(|v| !v.is_finite()) {
-        return refuse(
-            &format!("values[{i}]"),
-            "a finite number".into(),
-            values[i].to_string(),
-        );
+        return refuse(&format!("values[{i}]"), "a finite number", values[i].to_string());
     }
     // A resample may take the largest value every time.
     let largest = values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
     if !(largest * n as f64).is_finite() {
-        return refuse("values", "values whose sum is finite".into(), largest.to_string());
+        return refuse("values", "values whose sum is finite", largest.to_string());
     }
     let mut means: Vec<f64> = (0..resamples as u64)
         .into_par_iter()
         .map(|stream| {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(stream);
-            // The high half of word × n is uniform over 0..n up to n / 2³², and costs no division.
-            let sum: f64 = (0..n)
-                .map(|_| values[((u64::from(rng.next_u32()) * n) >> 32) as usize])
-                .sum();
+            let mut rng = settings.stream(stream);
+            let sum: f64 = (0..n).map(|_| values[one_of(n, &mut rng)]).sum();
             sum / n as f64
         })
         .collect();
     means.sort_unstable_by(f64::total_cmp);
-    Ok(Interval {
-        low: quantile(&means, (1.0 - level) / 2.0),
-        high: quantile(&means, (1.0 + level) / 2.0),
-    })
+    Ok(settings.within(&means))
+}
+
+/// Refuses one argument of the bootstrap.
+pub(super) fn refuse<T>(key: &str, expected: impl Into<String>, found: impl Into<String>) -> Result<T> {
+    Err(Error::data("bootstrap", key, expected, found))
+}
+
+/// Uniform over 0..n for n below 2³², up to n / 2³²: the high half of word × n costs no division.
+pub(super) fn one_of(n: u64, rng: &mut ChaCha8Rng) -> usize {
+    ((u64::from(rng.next_u32()) * n) >> 32) as usize
 }
 
 /// Quantile `q` of sorted, non-empty values, linear between neighbours (numpy's default).
-fn quantile(sorted: &[f64], q: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], q: f64) -> f64 {
     let place = q * (sorted.len() - 1) as f64;
     let below = sorted[place.floor() as usize];
     let above = sorted[place.ceil() as usize];

@@ -20,6 +20,11 @@
 
 pub mod accuracy;
 pub mod bootstrap;
+pub mod calibration;
+pub mod classification;
+pub mod ranking;
+pub mod retrieval;
+pub mod statistics;
 
 /// Arithmetic mean; `None` of nothing, and where a value or their sum is not finite.
 pub(crate) fn mean(values: &[f64]) -> Option<f64> {
