@@ -1,8 +1,11 @@
 //! Words that keep the period behind them.
 
+use super::classes::{DIGIT, NEWLINE, SPACE, UPPER};
+use super::cursor::{Cursor, How};
+
 /// When a period is part of the word before it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keeps {
+enum Keeps {
     /// Always; at the end of a sentence another period is put behind it.
     Final,
     /// Always, and never at a sentence's end.
@@ -33,7 +36,7 @@ const TITLE: &[&str] = &[
 const NUMBER: &[&str] = &["art", "ca", "fig", "figs", "no", "nos", "op", "pp", "prop"];
 
 /// Of a word of ASCII letters, as it is written.
-pub(super) fn keeps(word: &[char]) -> Option<Keeps> {
+fn keeps(word: &[char]) -> Option<Keeps> {
     let mut lower = [0; 8];
     let lower = lower.get_mut(..word.len())?;
     for (to, from) in lower.iter_mut().zip(word) {
@@ -42,12 +45,12 @@ pub(super) fn keeps(word: &[char]) -> Option<Keeps> {
     let lower = std::str::from_utf8(lower).ok()?;
     let among = |list: &[&str]| list.binary_search(&lower).is_ok();
     let capital = word.first().is_some_and(char::is_ascii_uppercase);
-    let rest_lower = |from: usize| word.iter().skip(from).all(char::is_ascii_lowercase);
-    // Of two kinds of company and of two words more, all letters behind the first are small.
-    let company = |w: &str| matches!(w, "pte" | "pty" | "ptes" | "ptys" | "ppte" | "ppty" | "pptes" | "pptys");
-    if among(FINAL) || (capital && among(FINAL_CAPITAL)) || (company(lower) && small_vowel(word)) {
+    let small = |letters: &[char]| word.iter().any(|c| letters.contains(c));
+    let company = ["pte", "pty", "ptes", "ptys", "ppte", "ppty", "pptes", "pptys"].contains(&lower) && small(&['e', 'y']);
+    let other = ["mfg", "mtg"].contains(&lower) && word.get(1).is_some_and(char::is_ascii_lowercase);
+    if among(FINAL) || (capital && among(FINAL_CAPITAL)) || company {
         Some(Keeps::Final)
-    } else if among(TITLE) || (matches!(lower, "mfg" | "mtg") && rest_lower(1) ) {
+    } else if among(TITLE) || other {
         Some(Keeps::Title)
     } else if among(NUMBER) {
         Some(Keeps::Number)
@@ -56,9 +59,101 @@ pub(super) fn keeps(word: &[char]) -> Option<Keeps> {
     }
 }
 
-/// Whether what stands for the vowel of `Pty` and `Pte` is a small letter.
-fn small_vowel(word: &[char]) -> bool {
-    word.iter().any(|c| matches!(c, 'y' | 'e'))
+/// What begins a sentence behind an abbreviation of letters: with this capital, the rest in any.
+const BEGINNINGS: &[&str] = &[
+    "A", "About", "According", "Additionally", "After", "An", "As", "At", "But", "Earlier", "He", "Her", "Here", "However", "If", "In", "It",
+    "Last", "Many", "More", "Mr.", "Ms.", "Now", "Once", "One", "Other", "Our", "She", "Since", "So", "Some", "Such", "That", "The",
+    "Their", "Then", "There", "These", "They", "This", "We", "What", "When", "While", "Yet", "You",
+];
+
+impl Cursor<'_> {
+    pub(super) fn abbreviations(&mut self) {
+        let at = self.at;
+        let letters = self.past(at, |c| c.is_ascii_alphabetic());
+        let degree = self.any_at(at, &["ed.d.", "ph.d."]).map(|end| (Keeps::Final, end));
+        let word = keeps(&self.text[at..letters]).filter(|_| self.get(letters) == '.');
+        match degree.or(word.map(|keeps| (keeps, letters + 1))) {
+            Some((Keeps::Final, end)) => {
+                if let Some(total) = self.sentence_ends(end) {
+                    self.offer_twice(total, end);
+                }
+                if self.has(end + 1) {
+                    self.offer(end + 2, end, How::Same);
+                }
+                self.offer_twice(end, end);
+            }
+            Some((Keeps::Title, end)) => self.offer_same(end),
+            Some((Keeps::Number, end)) => {
+                let blank = usize::from(self.is(end, SPACE | NEWLINE));
+                if self.is(end + blank, DIGIT) {
+                    self.offer(end + blank + 1, end, How::Same);
+                }
+            }
+            None => {}
+        }
+        self.initials();
+        let company = self.any_at(at, &["pty.", "pte.", "co."]);
+        if let Some(end) = company.filter(|end| self.is(*end, SPACE)) {
+            if let Some(total) = self.any_at(end + 1, &["ltd", "lim"]) {
+                self.offer(total, end, How::Same);
+            }
+        }
+    }
+
+    /// Behind a blank at `i` and what may begin a sentence there.
+    fn sentence_ends(&mut self, i: usize) -> Option<usize> {
+        if !self.is(i, SPACE | NEWLINE) {
+            return None;
+        }
+        let crlf = |s: &Self, i: usize| s.get(i) == '\r' && s.get(i + 1) == '\n';
+        let mut longest = None;
+        for begins in [i + 1, i + 1 + usize::from(crlf(self, i))] {
+            if self.is(begins, SPACE | NEWLINE | UPPER) {
+                longest = longest.max(Some(begins + 1 + usize::from(crlf(self, begins))));
+            }
+            longest = longest.max(self.far.tags.end(self.text, begins));
+        }
+        longest
+    }
+
+    /// `U.S.`: letters with periods.
+    fn initials(&mut self) {
+        let at = self.at;
+        let mut last = at;
+        while self.get(last + 1) == '.' && self.get(last + 2).is_ascii_alphabetic() {
+            last += 2;
+        }
+        let countries = ["canada-u.s", "sino-u.s", "korean-u.s", "eu-u.s", "japan-u.s", "non-u.s", "u.s.-u.k", "u.s.-u.s.s.r"];
+        // Where the last letter is that of a longer word, the one before it may end here.
+        let before = last.checked_sub(1).filter(|end| *end > at);
+        let ends = [Some(last + 1), before, self.any_at(at, &countries)];
+        for end in ends.into_iter().flatten() {
+            if self.get(end) == '.' {
+                match self.sentence_begins(end + 1) {
+                    Some(total) if end == at + 1 => self.offer(total, end, How::Same),
+                    Some(total) => self.offer_twice(total, end + 1),
+                    None => {}
+                }
+                self.offer_same(end + 1);
+            }
+            if self.is(end, SPACE | NEWLINE) {
+                self.offer(end + 1, end, How::Same);
+            }
+        }
+    }
+
+    /// Behind blanks at `i`, one of [`BEGINNINGS`] or a tag, and a blank.
+    fn sentence_begins(&mut self, i: usize) -> Option<usize> {
+        let begins = self.past_class(i, SPACE | NEWLINE);
+        if begins == i {
+            return None;
+        }
+        let tag = self.far.tags.end(self.text, begins);
+        let words = BEGINNINGS.iter().filter(|w| w.starts_with(self.get(begins)));
+        let words = words.filter_map(|w| self.word_at(begins, w));
+        let ends = words.chain(tag).filter(|end| self.is(*end, SPACE | NEWLINE));
+        ends.max().map(|end| end + 1)
+    }
 }
 
 #[cfg(test)]
