@@ -20,6 +20,7 @@
 
 pub mod accuracy;
 pub mod bootstrap;
+pub mod captions;
 
 /// Arithmetic mean; `None` of nothing, and where a value or their sum is not finite.
 pub(crate) fn mean(values: &[f64]) -> Option<f64> {

@@ -101,7 +101,7 @@ impl Cursor<'_> {
             '(' => (at + 1, 1, How::Fixed("-lrb-")),
             ')' => (at + 1, 1, How::Fixed("-rrb-")),
             '\u{85}' | '\u{2026}' => (at + 1, 1, How::Fixed("...")),
-            '<' | '>' => (self.past(at, |other| other == c).min(at + 2), 2, How::Same),
+            '<' | '>' => (at + 1 + usize::from(self.get(at + 1) == c), 2, How::Same),
             '-' => match run(1, How::Same) {
                 (end, ..) if matches!(end - at, 3 | 4) => (end, 1, How::Fixed("--")),
                 other => other,
