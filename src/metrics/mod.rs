@@ -20,6 +20,7 @@
 
 pub mod accuracy;
 pub mod bootstrap;
+pub mod captions;
 pub mod calibration;
 pub mod classification;
 pub mod ranking;
