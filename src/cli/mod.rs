@@ -66,9 +66,8 @@ enum Verb {
     Launch(steps::LaunchArgs),
     /// Ask a trained model the questions of a recipe's evaluation sets, and score the answers.
     Eval(steps::EvalArgs),
-    /// Score predictions of any model by official metrics.
-    #[command(subcommand)]
-    Score(score::ScoreVerb),
+    /// Score predictions of any model by a benchmark's own rule, and embeddings, tags and captions by official metrics.
+    Score(score::ScoreArgs),
     /// Print the table and draw the curves of a run, from its files alone.
     Report(steps::ReportArgs),
     /// Answer a question about a sound file, or many of them.
@@ -164,7 +163,7 @@ fn run(verb: &Verb, threads: Option<usize>) -> Result<i32> {
         Verb::Train(args) => args.run(),
         Verb::Launch(args) => return args.run(),
         Verb::Eval(args) => args.run(),
-        Verb::Score(verb) => score::run(verb),
+        Verb::Score(args) => score::run(args),
         Verb::Report(args) => args.run(),
         Verb::Generate(args) => generate::run(args),
         Verb::Chat(args) => chat::run(args),

@@ -10,6 +10,7 @@ mod deal;
 mod questions;
 pub mod rules;
 pub(crate) mod score;
+pub mod scoring;
 
 use crate::data::feed::Ears;
 use crate::dist::Ranks;

@@ -20,8 +20,8 @@
 
 pub mod accuracy;
 pub mod bootstrap;
-pub mod captions;
 pub mod calibration;
+pub mod captions;
 pub mod classification;
 pub mod ranking;
 pub mod retrieval;

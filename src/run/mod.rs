@@ -27,6 +27,7 @@ pub(crate) mod lock;
 pub(crate) mod nonfinite;
 pub mod predictions;
 pub mod results;
+pub mod scored;
 pub(crate) mod skipped;
 mod version;
 

@@ -1,23 +1,34 @@
 //! `af2 score`
 
 mod arrays;
+mod benchmark;
 mod retrieval;
 mod tagging;
 
 use crate::error::Result;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct ScoreArgs {
+    #[command(subcommand)]
+    verb: Option<ScoreVerb>,
+    #[command(flatten)]
+    benchmark: benchmark::BenchmarkArgs,
+}
 
 #[derive(Subcommand)]
-pub(crate) enum ScoreVerb {
+enum ScoreVerb {
     /// Embeddings of clips and captions: R@1, 5, 10 and 50, mAP@10, median and mean rank, both ways.
     Retrieval(retrieval::RetrievalArgs),
     /// Scores of classes: mAP, area under the ROC curve, label ranking, F1.
     Tagging(tagging::TaggingArgs),
 }
 
-pub(crate) fn run(verb: &ScoreVerb) -> Result<()> {
-    match verb {
-        ScoreVerb::Retrieval(args) => retrieval::run(args),
-        ScoreVerb::Tagging(args) => tagging::run(args),
+pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
+    match &args.verb {
+        None => benchmark::run(&args.benchmark),
+        Some(ScoreVerb::Retrieval(args)) => retrieval::run(args),
+        Some(ScoreVerb::Tagging(args)) => tagging::run(args),
     }
 }

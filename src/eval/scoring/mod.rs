@@ -1,0 +1,447 @@
+//! Predictions of any model, scored by a benchmark's card: no model, no sound.
+//!
+//! ```text
+//! files.rs: any file to records ─► samples.rs: items with predictions ─► a rule's verdicts ─► the card's metric ─► run/scored.rs
+//! ```
+
+mod files;
+mod samples;
+
+pub use files::{read, Records};
+pub use samples::{samples, Form, Sample};
+
+use super::rules::{cmm, Judged, RuleName, Tally};
+use crate::benchmark::names::{Aggregation, Metric};
+use crate::benchmark::Card;
+use crate::error::{Error, Result};
+use crate::metrics::bootstrap::{Bootstrap, Interval};
+use crate::metrics::classification::{Average, Confusion};
+use crate::metrics::statistics::clusters::Clusters;
+use crate::metrics::statistics::proportion::{self, Method};
+use crate::run::scored::{CardFacts, Data, Group, OtherRule, Scored, ScoredItem};
+use indexmap::IndexMap;
+use rayon::prelude::*;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// Which of a card's two rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// The benchmark's own script, to the letter.
+    Official,
+    /// What an attentive reader would count.
+    Fair,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Official => "official",
+            Kind::Fair => "fair",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Kind::Official => Kind::Fair,
+            Kind::Fair => Kind::Official,
+        }
+    }
+
+    /// The card's rule of this kind.
+    ///
+    /// # Errors
+    /// One that cannot be applied to texts alone.
+    fn rule(self, card: &Card) -> Result<RuleName> {
+        let named = match self {
+            Kind::Official => card.rules.as_ref().map(|r| r.official),
+            Kind::Fair => card.rules.as_ref().map(|r| r.fair),
+        };
+        let Some(named) = named else {
+            return Err(no_text(card, "no rule: embeddings are compared"));
+        };
+        named.name().parse().map_err(|_| {
+            let needs = match named.name() {
+                "judge" => "a judge's marks",
+                "clap_label" => "the embeddings of AF-CLAP's text tower",
+                other => other,
+            };
+            no_text(card, needs)
+        })
+    }
+}
+
+fn no_text(card: &Card, needs: &str) -> Error {
+    let expected = "a benchmark whose answers are scored as texts";
+    let e = Error::data(&card.name, "rules", expected, needs.to_owned());
+    e.hint("`af2 benchmark ls` shows rules and metrics; `af2 score --help` what else is scored")
+}
+
+/// Where the items come from.
+pub struct Source {
+    /// The sha256 of a file of items; none where the predictions carry them.
+    pub items: Option<(String, String)>,
+    /// Whose predictions.
+    pub model: Option<String>,
+    /// Of the card's file.
+    pub card_sha256: String,
+}
+
+/// Scores samples by a card.
+///
+/// # Errors
+/// A rule or a metric that texts alone do not give; no items in the card's split.
+pub fn score(
+    card: &Card,
+    samples: &[Sample],
+    kind: Kind,
+    source: Source,
+    bootstrap: Bootstrap,
+) -> Result<Scored> {
+    let rule = kind.rule(card)?;
+    let within: Vec<bool> = samples.iter().map(|s| in_split(card, s)).collect();
+    let judged = verdicts(rule, samples, &within);
+    let counted = || samples.iter().zip(&judged).filter(|(_, j)| j.counted);
+    let tally = Tally::of(&judged);
+    if tally.counted == 0 {
+        let found = format!("{} of others, or that the rule leaves out", samples.len());
+        let split = card
+            .scored_split()
+            .map_or(card.scored.as_str(), |s| s.name.as_str());
+        return Err(Error::data(
+            &card.name,
+            split,
+            "at least one item of this split",
+            found,
+        ));
+    }
+    let measured = measure(card, samples, &judged, bootstrap)?;
+    // What the fair rule says is worth knowing beside every official score, and the other way round.
+    let other = match kind.other().rule(card) {
+        Ok(other) if other != rule => {
+            let judged = verdicts(other, samples, &within);
+            let tally = Tally::of(&judged);
+            let score = measure(
+                card,
+                samples,
+                &judged,
+                Bootstrap {
+                    resamples: 1,
+                    ..bootstrap
+                },
+            )?
+            .score;
+            Some(OtherRule {
+                rule: other.name().to_owned(),
+                difference: score.zip(measured.score).map(|(a, b)| a - b),
+                score,
+                unread: tally.unread_share(),
+            })
+        }
+        _ => None,
+    };
+    let mut states = IndexMap::new();
+    for (_, j) in counted() {
+        *states.entry(state(j)).or_insert(0) += 1;
+    }
+    states.sort_unstable_keys();
+    let expected = card.items();
+    let name = match expected {
+        Some(all) if all != tally.counted as u64 => {
+            format!("{} ({} of {all} items)", card.name, tally.counted)
+        }
+        _ => card.name.clone(),
+    };
+    Ok(Scored {
+        benchmark: card.name.clone(),
+        name,
+        card: CardFacts {
+            version: card.version,
+            sha256: source.card_sha256.clone(),
+        },
+        model: source.model.clone(),
+        rule: rule.name().to_owned(),
+        kind: kind.name().to_owned(),
+        other,
+        metric: card.metric.name().to_owned(),
+        data: data(card, samples, source),
+        n: tally.counted,
+        score: measured.score,
+        interval: measured.interval,
+        parts: measured.parts,
+        bootstrap,
+        states,
+        unread: tally.unread_share(),
+        left_out: tally.left_out,
+        categories: categories(samples, &judged, bootstrap.level)?,
+        items: samples.iter().zip(&judged).map(|(s, j)| item(s, j)).collect(),
+    })
+}
+
+/// Whether the item is one of the card's scored split; what the file does not say of an item speaks for it.
+fn in_split(card: &Card, sample: &Sample) -> bool {
+    let Some(split) = card.scored_split() else {
+        return true;
+    };
+    split.filter.iter().all(|(key, wanted)| {
+        let own = sample.groups.iter().find(|(k, _)| k == key);
+        own.is_none_or(|(_, values)| values.iter().any(|v| wanted.contains(v)))
+    })
+}
+
+fn verdicts(rule: RuleName, samples: &[Sample], within: &[bool]) -> Vec<Judged> {
+    let judge = |sample: &Sample| -> Judged {
+        let record = sample.record.as_ref();
+        let official = record.and_then(|record| rule.record(record));
+        official.unwrap_or_else(|| rule.judge(&sample.item()))
+    };
+    let all = samples.par_iter().zip(within).map(|(sample, within)| {
+        let judged = judge(sample);
+        Judged {
+            counted: judged.counted && *within,
+            ..judged
+        }
+    });
+    all.collect()
+}
+
+struct Measured {
+    score: Option<f64>,
+    interval: Option<Interval>,
+    parts: IndexMap<String, f64>,
+}
+
+fn measure(card: &Card, samples: &[Sample], judged: &[Judged], bootstrap: Bootstrap) -> Result<Measured> {
+    let counted: Vec<(usize, &Sample, &Judged)> = samples
+        .iter()
+        .zip(judged)
+        .enumerate()
+        .filter(|(_, (_, j))| j.counted)
+        .map(|(i, (s, j))| (i, s, j))
+        .collect();
+    let right = |j: &Judged| f64::from(u8::from(j.correct));
+    let cluster = |i: usize, s: &Sample| match &s.clip {
+        Some(clip) => clip.clone(),
+        None => format!("\u{0}{i}"),
+    };
+    let mut parts = IndexMap::new();
+    let accuracy = || -> Result<Measured> {
+        let clusters = Clusters::of(counted.iter().map(|(i, s, j)| (cluster(*i, s), right(j))))?;
+        Ok(Measured {
+            score: Tally::of(judged).score(),
+            interval: Some(bootstrap.clustered_mean(&clusters)?),
+            parts: IndexMap::new(),
+        })
+    };
+    match card.metric {
+        Metric::Accuracy if card.aggregation == Aggregation::Micro => accuracy(),
+        Metric::Accuracy => {
+            let over = card.over.as_deref().unwrap_or_default();
+            let mut of: IndexMap<&str, (f64, f64)> = IndexMap::new();
+            for (_, s, j) in &counted {
+                let values = s.groups.iter().find(|(k, _)| *k == over);
+                for value in values.map_or(&[][..], |(_, v)| v) {
+                    let sums = of.entry(value).or_default();
+                    *sums = (sums.0 + right(j), sums.1 + 1.0);
+                }
+            }
+            if of.is_empty() {
+                let expected = format!("items with `{over}`, over whose values the mean goes");
+                return Err(Error::data(&card.name, "over", expected, "none"));
+            }
+            parts.extend(of.iter().map(|(k, (r, n))| ((*k).to_owned(), r / n)));
+            let score = parts.values().sum::<f64>() / parts.len() as f64;
+            Ok(Measured {
+                score: Some(score),
+                interval: None,
+                parts,
+            })
+        }
+        Metric::PaHrMean => {
+            let (mut pa, mut hr) = ((0, 0), (0, 0));
+            let mut sums: IndexMap<String, [f64; 4]> = IndexMap::new();
+            for (i, s, _) in &counted {
+                let shares = cmm::shares(&s.answer, s.prediction.as_deref().unwrap_or_default());
+                pa = (
+                    pa.0 + usize::from(shares.pa_hit),
+                    pa.1 + usize::from(shares.counts_in_pa),
+                );
+                hr = (
+                    hr.0 + usize::from(shares.hr_hit),
+                    hr.1 + usize::from(shares.counts_in_hr),
+                );
+                let own = sums.entry(cluster(*i, s)).or_default();
+                let flags = [
+                    shares.pa_hit,
+                    shares.counts_in_pa,
+                    shares.hr_hit,
+                    shares.counts_in_hr,
+                ];
+                own.iter_mut()
+                    .zip(flags)
+                    .for_each(|(sum, flag)| *sum += f64::from(u8::from(flag)));
+            }
+            let share = |(hits, all): (usize, usize)| (all > 0).then(|| hits as f64 / all as f64);
+            let (pa, hr) = (share(pa), share(hr));
+            if let Some(accuracy) = Tally::of(judged).score() {
+                parts.insert("accuracy".to_owned(), accuracy);
+            }
+            parts.extend(pa.map(|v| ("pa".to_owned(), v)));
+            parts.extend(hr.map(|v| ("hr".to_owned(), v)));
+            let clusters = Clusters::of_sums(4, sums.into_values().flatten().collect())?;
+            // A resample without one kind of items is the other kind's share alone.
+            let mean = |s: &[f64]| match (s[1] > 0.0, s[3] > 0.0) {
+                (true, true) => (s[0] / s[1] + s[2] / s[3]) / 2.0,
+                (true, false) => s[0] / s[1],
+                _ => s[2] / s[3],
+            };
+            Ok(Measured {
+                score: pa.zip(hr).map(|(a, b)| (a + b) / 2.0),
+                interval: pa
+                    .and(hr)
+                    .map(|_| bootstrap.of_sums(&clusters, mean))
+                    .transpose()?,
+                parts,
+            })
+        }
+        Metric::BalancedAccuracy | Metric::MacroF1 | Metric::MicroF1 | Metric::WeightedF1 => {
+            let mut labels: Vec<String> = card
+                .labels
+                .as_ref()
+                .and_then(|l| l.of.clone())
+                .unwrap_or_default();
+            if labels.is_empty() {
+                labels = counted.iter().map(|(_, s, _)| s.answer.clone()).collect();
+                labels.sort();
+                labels.dedup();
+            }
+            let pairs = counted.iter().map(|(_, s, j)| {
+                let said = if j.correct {
+                    Some(s.answer.as_str())
+                } else {
+                    j.answer.as_deref()
+                };
+                (s.answer.as_str(), said)
+            });
+            let confusion = Confusion::of(&labels, pairs)?;
+            let average = |of| confusion.average(of).map(|s| s.f1);
+            let score = match card.metric {
+                Metric::BalancedAccuracy => confusion.balanced_accuracy(),
+                Metric::MacroF1 => average(Average::Macro),
+                Metric::MicroF1 => average(Average::Micro),
+                _ => average(Average::Weighted),
+            };
+            parts.extend(confusion.accuracy().map(|a| ("accuracy".to_owned(), a)));
+            Ok(Measured {
+                score,
+                interval: None,
+                parts,
+            })
+        }
+        metric => Err(no_text(card, &format!("the metric {metric}"))),
+    }
+}
+
+fn categories(
+    samples: &[Sample],
+    judged: &[Judged],
+    level: f64,
+) -> Result<IndexMap<String, IndexMap<String, Group>>> {
+    let mut all: IndexMap<String, IndexMap<String, Group>> = IndexMap::new();
+    for (s, j) in samples.iter().zip(judged).filter(|(_, j)| j.counted) {
+        for (key, values) in &s.groups {
+            // A key that nothing is grouped by, such as an id, is none of them: those are known by format.
+            let of = all.entry((*key).to_owned()).or_default();
+            for value in values {
+                let group = of.entry(value.clone()).or_insert(Group {
+                    n: 0,
+                    correct: 0,
+                    score: None,
+                    interval: None,
+                });
+                group.n += 1;
+                group.correct += usize::from(j.correct);
+            }
+        }
+    }
+    for group in all.values_mut().flat_map(IndexMap::values_mut) {
+        group.score = Some(group.correct as f64 / group.n as f64);
+        let interval = proportion::interval(Method::Wilson, group.correct as u64, group.n as u64, level);
+        group.interval = Some(interval?);
+    }
+    Ok(all)
+}
+
+fn data(card: &Card, samples: &[Sample], source: Source) -> Data {
+    let expected = card.items();
+    if let Some((sha256, name)) = source.items {
+        let known = card.files.iter().any(|f| f.sha256.as_deref() == Some(&sha256));
+        return Data {
+            sha256,
+            known,
+            of: name,
+            expected,
+        };
+    }
+    // Predictions stand in the same file as the items, which have no hash of their own.
+    let mut hasher = Sha256::new();
+    for s in samples {
+        let item = match &s.record {
+            Some(Value::Object(record)) => {
+                let own = record.iter().filter(|(k, _)| !SAID.contains(&k.as_str()));
+                Value::Object(own.map(|(k, v)| (k.clone(), v.clone())).collect()).to_string()
+            }
+            _ => serde_json::json!([s.id, s.clip, s.question, s.choices, s.answer]).to_string(),
+        };
+        hasher.update(item.as_bytes());
+        hasher.update(b"\n");
+    }
+    Data {
+        sha256: hex(&hasher.finalize()),
+        known: false,
+        of: "the items within the predictions, without the keys that models write".to_owned(),
+        expected,
+    }
+}
+
+/// Keys of official records that are the model's.
+const SAID: [&str; 6] = [
+    "model_output",
+    "model_prediction",
+    "answer_prediction",
+    "thinking_prediction",
+    "pred",
+    "response",
+];
+
+/// In small letters.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn state(judged: &Judged) -> String {
+    let name = serde_json::to_value(judged.state).ok();
+    name.as_ref()
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
+}
+
+fn item(sample: &Sample, judged: &Judged) -> ScoredItem {
+    let text = sample.prediction.as_deref().unwrap_or_default();
+    let characters = |bytes: usize| text.get(..bytes).map(|t| t.chars().count());
+    let span = judged.span.as_ref().and_then(|s| {
+        let start = characters(s.start)?;
+        Some([start, start + text.get(s.clone())?.chars().count()])
+    });
+    ScoredItem {
+        id: sample.id.clone(),
+        state: state(judged),
+        answer: judged.answer.clone(),
+        span,
+        correct: judged.correct,
+        counted: judged.counted,
+        by: judged.by.to_owned(),
+        reason: judged.reason.clone(),
+    }
+}
