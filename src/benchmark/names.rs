@@ -2,7 +2,7 @@
 
 /// An enum whose variants have names in files, in this order; an unknown one is told with those that are known.
 macro_rules! names {
-    ($(#[$about:meta])* $name:ident { $($(#[$what:meta])* $variant:ident = $word:literal,)+ }) => {
+    ($(#[$about:meta])* pub enum $name:ident { $($(#[$what:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name {
@@ -51,7 +51,7 @@ macro_rules! names {
 
 names! {
     /// What a model is asked to do.
-    Task {
+    pub enum Task {
         /// One of an item's own options.
         Mcq = "mcq",
         /// One of a set of labels that all items share.
@@ -75,7 +75,7 @@ names! {
 
 names! {
     /// How an answer is read.
-    Rule {
+    pub enum Rule {
         Exact = "exact",
         Normalised = "normalised",
         Label = "label",
@@ -98,7 +98,7 @@ names! {
 
 names! {
     /// What is made of the answers.
-    Metric {
+    pub enum Metric {
         Accuracy = "accuracy",
         BalancedAccuracy = "balanced_accuracy",
         MacroF1 = "macro_f1",
@@ -125,7 +125,7 @@ names! {
 
 names! {
     /// How the items' values become one.
-    Aggregation {
+    pub enum Aggregation {
         /// Over all items alike.
         Micro = "micro",
         /// Over the means of the categories.
@@ -135,7 +135,7 @@ names! {
 
 names! {
     /// The form of the official files, by which an importer is chosen.
-    Format {
+    pub enum Format {
         Af2Manifest = "af2_manifest",
         AirBench = "air_bench",
         AudioCapsCsv = "audiocaps_csv",
@@ -163,7 +163,7 @@ names! {
 
 names! {
     /// How options stand in a prompt.
-    Options {
+    pub enum Options {
         NoOptions = "none",
         /// `Question? (A) x. (B) y.`
         LetteredInline = "lettered_inline",
@@ -176,7 +176,7 @@ names! {
 
 names! {
     /// How well a fact is known.
-    Mark {
+    pub enum Mark {
         /// Read in the owner's own paper, code, data or page.
         Checked = "checked",
         /// Counted or calculated from the owner's files.
@@ -192,7 +192,7 @@ names! {
 
 names! {
     /// In what a benchmark's numbers are written.
-    Unit {
+    pub enum Unit {
         /// The metric, or a judge's mark over the highest one, times 100.
         Percent = "percent",
         /// The metric as it is.
