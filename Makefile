@@ -3,7 +3,7 @@
 # The targets share one target/ folder, and cargo parallelises by itself.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build install uninstall demo test test-interop gpu-check bench bench-busy bench-data bench-generate bench-train fuzz fmt lint clean distclean
+.PHONY: help setup build install uninstall demo paper-tables test test-interop gpu-check bench bench-busy bench-data bench-generate bench-train fuzz fmt lint clean distclean
 
 # Recipes start where this file lies, also under `make -f` and where the path holds spaces.
 export AF2_ROOT := $(shell cd -P "$$(dirname "$$(echo '$(MAKEFILE_LIST)' | sed 's/^ *//')")" && pwd)
@@ -28,6 +28,9 @@ uninstall: ## take it away again
 
 demo: build ## the main job on a small corpus made on the spot (ARGS='...' goes to af2 demo)
 	@$(HERE) $(CARGO) run --release --locked --quiet -- demo $(ARGS)
+
+paper-tables: build ## the paper's tables of results with what was measured here (experiments/paper-tables.md)
+	@$(HERE) $(CARGO) run --release --locked --quiet -- tables --markdown experiments/paper-tables.md $(ARGS)
 
 # One profile for everything, so that torch's C++ half is compiled once.
 test: setup ## all tests (ARGS='...' goes to cargo test)

@@ -66,7 +66,7 @@ prompt:
   source: here
 options: lettered_inline
 decoding: {temperature: 0.0, max_new_tokens: 256, num_beams: 1, mark: checked, source: here}
-rules: {official: mmau, fair: fair_choice, mark: checked, source: here}
+rules: {official: mmau, fair: choice, mark: checked, source: here}
 metric: accuracy
 aggregation: macro
 over: kind
@@ -521,7 +521,7 @@ fn a_fault_has_its_line_its_key_and_what_was_meant() {
             "missing field `judge`",
         ),
         (
-            "rules: {official: mmau, fair: fair_choice, mark: checked, source: here}\n",
+            "rules: {official: mmau, fair: choice, mark: checked, source: here}\n",
             "",
             "mine.yaml:5:1: task: ",
             "missing field `rules`",

@@ -10,6 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct Card {
     /// In small letters, digits, `-` and `.`; the file is called so.
     pub name: String,
+    /// Other names that it is asked for by.
+    #[serde(default)]
+    pub aliases: Vec<String>,
     /// Of the card, from 1: another one says other things.
     pub version: u32,
     /// For people.

@@ -54,6 +54,7 @@ pub(super) const CARDS: &[(&str, &str)] = cards![
     "mmar",
     "mmar-rubrics",
     "mmsu",
+    "air-bench-foundation",
     "muchomusic-rul",
     "af-reasoning-eval-mcq",
     "af-reasoning-eval-yes-no",

@@ -87,11 +87,11 @@ names! {
         AirBenchFoundation = "air_bench_foundation",
         ClothoAqa = "clotho_aqa",
         YesNo = "yes_no",
-        Letter = "letter",
+        OptionLetter = "option_letter",
         Number = "number",
-        FairChoice = "fair_choice",
+        Choice = "choice",
         MusicQa = "musicqa",
-        MmauPro = "mmau_pro",
+        MmauProInstructions = "mmau_pro_instructions",
         Judge = "judge",
     }
 }

@@ -102,12 +102,17 @@ impl Registry {
         &self.entries
     }
 
-    /// One by its name.
+    /// One by its name, or by one of its other names.
     ///
     /// # Errors
     /// A name that none has; near ones are named.
     pub fn entry(&self, name: &str) -> Result<&Entry> {
-        if let Some(entry) = self.entries.iter().find(|e| e.name == name) {
+        let plain = name.to_lowercase().replace('_', "-");
+        if let Some(entry) = self.entries.iter().find(|e| e.name == name || e.name == plain) {
+            return Ok(entry);
+        }
+        let called = |e: &&Entry| e.card().is_ok_and(|card| card.aliases.contains(&plain));
+        if let Some(entry) = self.entries.iter().find(called) {
             return Ok(entry);
         }
         let e = Error::usage(format!("no benchmark is called `{name}`"));

@@ -19,6 +19,7 @@ mod score;
 mod serve;
 mod sounds;
 mod steps;
+mod tables;
 mod trace;
 
 use crate::cores;
@@ -94,6 +95,8 @@ enum Verb {
     /// Look at benchmarks: what is known about each, from its card.
     #[command(subcommand)]
     Benchmark(benchmark::BenchmarkVerb),
+    /// The paper's tables of results with what was measured here, from files alone.
+    Tables(tables::TablesArgs),
     /// Run manifest items as one batch and write every tensor between; compare with a dump.
     Trace(trace::TraceArgs),
     /// Print what a shell needs to complete af2's verbs and options; `make install` puts it in place.
@@ -111,7 +114,7 @@ impl Verb {
             Verb::GpuCheck(args) => args.computes(),
             Verb::Synth(_) | Verb::Launch(_) | Verb::Report(_) | Verb::Plan(_) | Verb::Recipe(_) => false,
             Verb::Checkpoint(_) | Verb::Data(_) | Verb::Benchmark(_) | Verb::Score(_) => false,
-            Verb::Completions { .. } => false,
+            Verb::Tables(_) | Verb::Completions { .. } => false,
         }
     }
 }
@@ -175,6 +178,7 @@ fn run(verb: &Verb, threads: Option<usize>) -> Result<i32> {
         Verb::Checkpoint(verb) => checkpoint::run(verb),
         Verb::Data(verb) => data::run(verb),
         Verb::Benchmark(verb) => benchmark::run(verb),
+        Verb::Tables(args) => tables::run(args),
         Verb::Trace(args) => trace::run(args),
         Verb::Completions { shell } => completions(*shell),
     }

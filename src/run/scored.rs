@@ -53,6 +53,9 @@ pub struct Scored {
     pub unread: Option<f64>,
     /// Items that the official script leaves out, or that are no part of the card's split.
     pub left_out: usize,
+    /// The same over all items of the file, where some are no part of the card's split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<Whole>,
     /// By key and value of the items.
     pub categories: IndexMap<String, IndexMap<String, Group>>,
     /// In the file's order.
@@ -79,6 +82,18 @@ pub struct OtherRule {
     pub difference: Option<f64>,
     /// The share of the items that it could not read.
     pub unread: Option<f64>,
+}
+
+/// The score over a whole file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Whole {
+    /// Items in it.
+    pub n: usize,
+    /// The metric.
+    pub score: Option<f64>,
+    /// As [`Scored::parts`].
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub parts: IndexMap<String, f64>,
 }
 
 /// Which items.

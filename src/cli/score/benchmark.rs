@@ -143,6 +143,9 @@ fn show(scored: &Scored, form: &str) {
             scored.left_out
         );
     }
+    if let Some(whole) = &scored.whole {
+        crate::out!("over all {} items of the file: {}", whole.n, share(whole.score));
+    }
     let mut groups = Table::new(["category", "value", "n", "right", "share", "95% (Wilson)"]);
     for (key, of) in &scored.categories {
         for (value, group) in of {

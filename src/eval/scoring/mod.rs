@@ -18,7 +18,7 @@ use crate::metrics::bootstrap::{Bootstrap, Interval};
 use crate::metrics::classification::{Average, Confusion};
 use crate::metrics::statistics::clusters::Clusters;
 use crate::metrics::statistics::proportion::{self, Method};
-use crate::run::scored::{CardFacts, Data, Group, OtherRule, Scored, ScoredItem};
+use crate::run::scored::{CardFacts, Data, Group, OtherRule, Scored, ScoredItem, Whole};
 use indexmap::IndexMap;
 use rayon::prelude::*;
 use serde_json::Value;
@@ -116,21 +116,24 @@ pub fn score(
         ));
     }
     let measured = measure(card, samples, &judged, bootstrap)?;
+    let whole = match within.iter().all(|w| *w) {
+        true => None,
+        false => {
+            let judged = verdicts(rule, samples, &vec![true; samples.len()]);
+            let measured = measure(card, samples, &judged, once(bootstrap))?;
+            Some(Whole {
+                n: Tally::of(&judged).counted,
+                score: measured.score,
+                parts: measured.parts,
+            })
+        }
+    };
     // What the fair rule says is worth knowing beside every official score, and the other way round.
     let other = match kind.other().rule(card) {
         Ok(other) if other != rule => {
             let judged = verdicts(other, samples, &within);
             let tally = Tally::of(&judged);
-            let score = measure(
-                card,
-                samples,
-                &judged,
-                Bootstrap {
-                    resamples: 1,
-                    ..bootstrap
-                },
-            )?
-            .score;
+            let score = measure(card, samples, &judged, once(bootstrap))?.score;
             Some(OtherRule {
                 rule: other.name().to_owned(),
                 difference: score.zip(measured.score).map(|(a, b)| a - b),
@@ -173,9 +176,18 @@ pub fn score(
         states,
         unread: tally.unread_share(),
         left_out: tally.left_out,
+        whole,
         categories: categories(samples, &judged, bootstrap.level)?,
         items: samples.iter().zip(&judged).map(|(s, j)| item(s, j)).collect(),
     })
+}
+
+/// For a score whose interval nobody asks for.
+fn once(bootstrap: Bootstrap) -> Bootstrap {
+    Bootstrap {
+        resamples: 1,
+        ..bootstrap
+    }
 }
 
 /// Whether the item is one of the card's scored split; what the file does not say of an item speaks for it.
@@ -260,8 +272,13 @@ fn measure(card: &Card, samples: &[Sample], judged: &[Judged], bootstrap: Bootst
         Metric::PaHrMean => {
             let (mut pa, mut hr) = ((0, 0), (0, 0));
             let mut sums: IndexMap<String, [f64; 4]> = IndexMap::new();
-            for (i, s, _) in &counted {
-                let shares = cmm::shares(&s.answer, s.prediction.as_deref().unwrap_or_default());
+            for (i, s, j) in &counted {
+                let mut shares = cmm::shares(&s.answer, s.prediction.as_deref().unwrap_or_default());
+                if !j.by.starts_with("cmm") {
+                    // Another rule has its own hits.
+                    shares.pa_hit = shares.counts_in_pa && j.correct;
+                    shares.hr_hit = shares.counts_in_hr && j.correct;
+                }
                 pa = (
                     pa.0 + usize::from(shares.pa_hit),
                     pa.1 + usize::from(shares.counts_in_pa),
