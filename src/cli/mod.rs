@@ -14,6 +14,7 @@ mod parts;
 mod plan;
 mod recipe;
 mod same;
+mod score;
 mod serve;
 mod sounds;
 mod steps;
@@ -64,6 +65,9 @@ enum Verb {
     Launch(steps::LaunchArgs),
     /// Ask a trained model the questions of a recipe's evaluation sets, and score the answers.
     Eval(steps::EvalArgs),
+    /// Score predictions of any model by official metrics.
+    #[command(subcommand)]
+    Score(score::ScoreVerb),
     /// Print the table and draw the curves of a run, from its files alone.
     Report(steps::ReportArgs),
     /// Answer a question about a sound file, or many of them.
@@ -103,7 +107,7 @@ impl Verb {
             Verb::Doctor(_) => true,
             Verb::GpuCheck(args) => args.computes(),
             Verb::Synth(_) | Verb::Launch(_) | Verb::Report(_) | Verb::Plan(_) | Verb::Recipe(_) => false,
-            Verb::Checkpoint(_) | Verb::Data(_) | Verb::Completions { .. } => false,
+            Verb::Checkpoint(_) | Verb::Data(_) | Verb::Score(_) | Verb::Completions { .. } => false,
         }
     }
 }
@@ -155,6 +159,7 @@ fn run(verb: &Verb, threads: Option<usize>) -> Result<i32> {
         Verb::Train(args) => args.run(),
         Verb::Launch(args) => return args.run(),
         Verb::Eval(args) => args.run(),
+        Verb::Score(verb) => score::run(verb),
         Verb::Report(args) => args.run(),
         Verb::Generate(args) => generate::run(args),
         Verb::Chat(args) => chat::run(args),

@@ -35,7 +35,9 @@ impl Counts {
         };
         let right = |n: usize| {
             let grams = clip.prediction.grams[n].iter();
-            grams.map(|&(gram, count)| u64::from(count.min(most(n, gram)))).sum()
+            grams
+                .map(|&(gram, count)| u64::from(count.min(most(n, gram))))
+                .sum()
         };
         Counts {
             words: words as u64,
@@ -48,7 +50,11 @@ impl Counts {
     /// BLEU-1 to BLEU-4.
     pub(super) fn score(&self) -> [f64; N] {
         let ratio = (self.words as f64 + TINY) / (self.reference as f64 + SMALL);
-        let penalty = if ratio < 1.0 { (1.0 - 1.0 / ratio).exp() } else { 1.0 };
+        let penalty = if ratio < 1.0 {
+            (1.0 - 1.0 / ratio).exp()
+        } else {
+            1.0
+        };
         let mut product = 1.0;
         std::array::from_fn(|n| {
             product *= (self.right[n] as f64 + TINY) / (self.grams[n] as f64 + SMALL);

@@ -19,7 +19,11 @@ struct Weighed {
 /// Of each clip.
 pub(super) fn score(corpus: &Corpus) -> Vec<f64> {
     let clips = (corpus.clips.len() as f64).ln();
-    let logs: Vec<f64> = corpus.clips_with.iter().map(|n| clips - f64::from((*n).max(1)).ln()).collect();
+    let logs: Vec<f64> = corpus
+        .clips_with
+        .iter()
+        .map(|n| clips - f64::from((*n).max(1)).ln())
+        .collect();
     let of_clip = |clip: &super::grams::Clip| {
         let prediction = weigh(&clip.prediction, &logs);
         let mut sums = [0.0; N];
@@ -34,7 +38,8 @@ pub(super) fn score(corpus: &Corpus) -> Vec<f64> {
 
 fn weigh(caption: &Caption, logs: &[f64]) -> Weighed {
     let weight = |&(gram, count): &(u32, u32)| (gram, f64::from(count) * logs[gram as usize]);
-    let weights: [Vec<(u32, f64)>; N] = std::array::from_fn(|n| caption.grams[n].iter().map(weight).collect());
+    let weights: [Vec<(u32, f64)>; N] =
+        std::array::from_fn(|n| caption.grams[n].iter().map(weight).collect());
     let norm = |n: usize| weights[n].iter().map(|(_, w)| w * w).sum::<f64>().sqrt();
     Weighed {
         norms: std::array::from_fn(norm),
@@ -54,7 +59,9 @@ fn similar(prediction: &Weighed, reference: &Weighed) -> [f64; N] {
             let skipped = rest.partition_point(|(other, _)| other < gram);
             rest = &rest[skipped..];
             match rest.first() {
-                Some((other, of_reference)) if other == gram => value += weight.min(*of_reference) * of_reference,
+                Some((other, of_reference)) if other == gram => {
+                    value += weight.min(*of_reference) * of_reference
+                }
                 Some(_) => {}
                 None => break,
             }

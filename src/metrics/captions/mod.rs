@@ -68,7 +68,8 @@ pub struct ScoredCorpus {
 /// Cuts and scores a corpus. The order counts, but hardly: all references are cut as one text and all predictions as another, see
 /// [`ptb`]. An error where there is no item, or one without references.
 pub fn score(items: &[Item]) -> Result<ScoredCorpus> {
-    let refused = |place: String, expected: &str, found: &str| Err(Error::data("captions", place, expected, found));
+    let refused =
+        |place: String, expected: &str, found: &str| Err(Error::data("captions", place, expected, found));
     if items.is_empty() {
         return refused("items".into(), "at least one", "none");
     }
@@ -77,10 +78,19 @@ pub fn score(items: &[Item]) -> Result<ScoredCorpus> {
     }
     let (predictions, references) = rayon::join(
         || ptb::tokenize_corpus(&items.iter().map(|i| i.prediction).collect::<Vec<_>>()),
-        || ptb::tokenize_corpus(&items.iter().flat_map(|i| i.references.iter().copied()).collect::<Vec<_>>()),
+        || {
+            ptb::tokenize_corpus(
+                &items
+                    .iter()
+                    .flat_map(|i| i.references.iter().copied())
+                    .collect::<Vec<_>>(),
+            )
+        },
     );
     let mut rest = references.into_iter();
-    let references = items.iter().map(|i| rest.by_ref().take(i.references.len()).collect());
+    let references = items
+        .iter()
+        .map(|i| rest.by_ref().take(i.references.len()).collect());
     Ok(score_tokens(predictions, references.collect()))
 }
 

@@ -65,7 +65,13 @@ fn common(a: &[u32], b: &[u32]) -> usize {
     let zeros: usize = rows.iter().map(|row| row.count_zeros() as usize).sum();
     // Bits behind the last token may be zero by a carry.
     let behind = rows.len() * 64 - short.len();
-    let last = rows.last().map_or(0, |row| if behind == 0 { 0 } else { (row >> (64 - behind)).count_zeros() as usize - (64 - behind) });
+    let last = rows.last().map_or(0, |row| {
+        if behind == 0 {
+            0
+        } else {
+            (row >> (64 - behind)).count_zeros() as usize - (64 - behind)
+        }
+    });
     zeros - last
 }
 
@@ -77,7 +83,11 @@ fn common_64(short: &[u32], long: &[u32]) -> usize {
         let met = row & places;
         row = row.wrapping_add(met) | (row & !met);
     }
-    let counted = if short.len() == 64 { u64::MAX } else { (1 << short.len()) - 1 };
+    let counted = if short.len() == 64 {
+        u64::MAX
+    } else {
+        (1 << short.len()) - 1
+    };
     (!row & counted).count_ones() as usize
 }
 

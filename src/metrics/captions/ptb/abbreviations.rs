@@ -16,21 +16,25 @@ enum Keeps {
 
 /// Any capitals.
 const FINAL: &[&str] = &[
-    "al", "ala", "apr", "ariz", "assn", "aug", "bancorp", "bhd", "bldg", "blvd", "bros", "calif", "co", "colo", "conn", "corp", "cos",
-    "ct", "dak", "dec", "dept", "esq", "est", "etc", "ext", "feb", "fla", "fri", "ga", "inc", "ind", "intl", "jan", "jr", "jul", "jun",
-    "kan", "kans", "ky", "ltd", "mar", "md", "mich", "minn", "mo", "mon", "mont", "neb", "nev", "nov", "oct", "okla", "penn", "plc", "rd",
-    "rt", "sep", "sept", "seq", "sq", "sr", "sys", "tel", "tenn", "thu", "thurs", "tue", "tues", "univ", "va", "vt", "wed", "wis", "wisc",
-    "wyo",
+    "al", "ala", "apr", "ariz", "assn", "aug", "bancorp", "bhd", "bldg", "blvd", "bros", "calif", "co",
+    "colo", "conn", "corp", "cos", "ct", "dak", "dec", "dept", "esq", "est", "etc", "ext", "feb", "fla",
+    "fri", "ga", "inc", "ind", "intl", "jan", "jr", "jul", "jun", "kan", "kans", "ky", "ltd", "mar", "md",
+    "mich", "minn", "mo", "mon", "mont", "neb", "nev", "nov", "oct", "okla", "penn", "plc", "rd", "rt",
+    "sep", "sept", "seq", "sq", "sr", "sys", "tel", "tenn", "thu", "thurs", "tue", "tues", "univ", "va",
+    "vt", "wed", "wis", "wisc", "wyo",
 ];
 
 /// With a capital first letter.
-const FINAL_CAPITAL: &[&str] = &["ark", "az", "del", "ill", "la", "mass", "miss", "ore", "pa", "tex", "wash"];
+const FINAL_CAPITAL: &[&str] = &[
+    "ark", "az", "del", "ill", "la", "mass", "miss", "ore", "pa", "tex", "wash",
+];
 
 const TITLE: &[&str] = &[
-    "adj", "adm", "adv", "alex", "assoc", "asst", "atty", "attys", "ave", "brig", "capt", "cf", "cie", "cmdr", "col", "comdr", "cpl",
-    "det", "dr", "drs", "elec", "ens", "ft", "gen", "gov", "govs", "hon", "insp", "invt", "jos", "lieut", "lt", "maj", "messrs", "mlle",
-    "mme", "mr", "mrs", "ms", "msgr", "mt", "natl", "pfc", "ph", "pres", "prof", "profs", "pvt", "rep", "reps", "rev", "sen", "sens",
-    "sfc", "sgt", "spc", "st", "ste", "supt", "supts", "treas", "vs", "wm",
+    "adj", "adm", "adv", "alex", "assoc", "asst", "atty", "attys", "ave", "brig", "capt", "cf", "cie",
+    "cmdr", "col", "comdr", "cpl", "det", "dr", "drs", "elec", "ens", "ft", "gen", "gov", "govs", "hon",
+    "insp", "invt", "jos", "lieut", "lt", "maj", "messrs", "mlle", "mme", "mr", "mrs", "ms", "msgr", "mt",
+    "natl", "pfc", "ph", "pres", "prof", "profs", "pvt", "rep", "reps", "rev", "sen", "sens", "sfc", "sgt",
+    "spc", "st", "ste", "supt", "supts", "treas", "vs", "wm",
 ];
 
 const NUMBER: &[&str] = &["art", "ca", "fig", "figs", "no", "nos", "op", "pp", "prop"];
@@ -46,7 +50,8 @@ fn keeps(word: &[char]) -> Option<Keeps> {
     let among = |list: &[&str]| list.binary_search(&lower).is_ok();
     let capital = word.first().is_some_and(char::is_ascii_uppercase);
     let small = |letters: &[char]| word.iter().any(|c| letters.contains(c));
-    let company = ["pte", "pty", "ptes", "ptys", "ppte", "ppty", "pptes", "pptys"].contains(&lower) && small(&['e', 'y']);
+    let company = ["pte", "pty", "ptes", "ptys", "ppte", "ppty", "pptes", "pptys"].contains(&lower)
+        && small(&['e', 'y']);
     let other = ["mfg", "mtg"].contains(&lower) && word.get(1).is_some_and(char::is_ascii_lowercase);
     if among(FINAL) || (capital && among(FINAL_CAPITAL)) || company {
         Some(Keeps::Final)
@@ -61,16 +66,61 @@ fn keeps(word: &[char]) -> Option<Keeps> {
 
 /// What begins a sentence behind an abbreviation of letters: with this capital, the rest in any.
 const BEGINNINGS: &[&str] = &[
-    "A", "About", "According", "Additionally", "After", "An", "As", "At", "But", "Earlier", "He", "Her", "Here", "However", "If", "In", "It",
-    "Last", "Many", "More", "Mr.", "Ms.", "Now", "Once", "One", "Other", "Our", "She", "Since", "So", "Some", "Such", "That", "The",
-    "Their", "Then", "There", "These", "They", "This", "We", "What", "When", "While", "Yet", "You",
+    "A",
+    "About",
+    "According",
+    "Additionally",
+    "After",
+    "An",
+    "As",
+    "At",
+    "But",
+    "Earlier",
+    "He",
+    "Her",
+    "Here",
+    "However",
+    "If",
+    "In",
+    "It",
+    "Last",
+    "Many",
+    "More",
+    "Mr.",
+    "Ms.",
+    "Now",
+    "Once",
+    "One",
+    "Other",
+    "Our",
+    "She",
+    "Since",
+    "So",
+    "Some",
+    "Such",
+    "That",
+    "The",
+    "Their",
+    "Then",
+    "There",
+    "These",
+    "They",
+    "This",
+    "We",
+    "What",
+    "When",
+    "While",
+    "Yet",
+    "You",
 ];
 
 impl Cursor<'_> {
     pub(super) fn abbreviations(&mut self) {
         let at = self.at;
         let letters = self.past(at, |c| c.is_ascii_alphabetic());
-        let degree = self.any_at(at, &["ed.d.", "ph.d."]).map(|end| (Keeps::Final, end));
+        let degree = self
+            .any_at(at, &["ed.d.", "ph.d."])
+            .map(|end| (Keeps::Final, end));
         let word = keeps(&self.text[at..letters]).filter(|_| self.get(letters) == '.');
         match degree.or(word.map(|keeps| (keeps, letters + 1))) {
             Some((Keeps::Final, end)) => {
@@ -123,7 +173,16 @@ impl Cursor<'_> {
         while self.get(last + 1) == '.' && self.get(last + 2).is_ascii_alphabetic() {
             last += 2;
         }
-        let countries = ["canada-u.s", "sino-u.s", "korean-u.s", "eu-u.s", "japan-u.s", "non-u.s", "u.s.-u.k", "u.s.-u.s.s.r"];
+        let countries = [
+            "canada-u.s",
+            "sino-u.s",
+            "korean-u.s",
+            "eu-u.s",
+            "japan-u.s",
+            "non-u.s",
+            "u.s.-u.k",
+            "u.s.-u.s.s.r",
+        ];
         // Where the last letter is that of a longer word, the one before it may end here.
         let before = last.checked_sub(1).filter(|end| *end > at);
         let ends = [Some(last + 1), before, self.any_at(at, &countries)];

@@ -4,8 +4,9 @@ use super::classes::{DIGIT, NEWLINE, SPACE};
 use super::cursor::{Cursor, How};
 
 const FILES: &[&str] = &[
-    "bat", "bmp", "c", "class", "cgi", "cpp", "dll", "doc", "docx", "exe", "gif", "gz", "h", "htm", "html", "jar", "java", "jpeg", "jpg",
-    "mov", "mp3", "pdf", "php", "pl", "png", "ppt", "ps", "py", "sql", "tar", "txt", "wav", "x", "xml", "zip",
+    "bat", "bmp", "c", "class", "cgi", "cpp", "dll", "doc", "docx", "exe", "gif", "gz", "h", "htm", "html",
+    "jar", "java", "jpeg", "jpg", "mov", "mp3", "pdf", "php", "pl", "png", "ppt", "ps", "py", "sql", "tar",
+    "txt", "wav", "x", "xml", "zip",
 ];
 
 impl Cursor<'_> {
@@ -121,7 +122,9 @@ impl Cursor<'_> {
             let domain = |i: usize| self.has(i) && in_mail(self.get(i)) && self.get(i) != '.';
             let more = |i: usize| domain(i) || (self.get(i) == '.' && domain(i + 1));
             // The name before the last `@` may hold others.
-            let sign = (at + 1..end).rev().find(|i| self.get(*i) == '@' && domain(*i + 1));
+            let sign = (at + 1..end)
+                .rev()
+                .find(|i| self.get(*i) == '@' && domain(*i + 1));
             let domain_end = |sign: usize| (sign + 1..).find(|i| !more(*i)).unwrap_or(end);
             (end, sign.map(|sign| (sign, domain_end(sign))))
         });
@@ -147,8 +150,13 @@ impl Cursor<'_> {
                     break (end, last);
                 }
                 here = end + 1;
-                let ends = |i: &usize| self.is(*i, SPACE | NEWLINE) || matches!(self.get(*i), '.' | '?' | '!' | ',');
-                let end = FILES.iter().filter_map(|w| self.word_at(here, w)).filter(ends).max();
+                let ends =
+                    |i: &usize| self.is(*i, SPACE | NEWLINE) || matches!(self.get(*i), '.' | '?' | '!' | ',');
+                let end = FILES
+                    .iter()
+                    .filter_map(|w| self.word_at(here, w))
+                    .filter(ends)
+                    .max();
                 last = end.map(|end| (here, end)).or(last);
             }
         });
@@ -162,7 +170,10 @@ impl Cursor<'_> {
 
 /// What may stand in an address behind its name.
 fn in_path(c: char) -> bool {
-    !matches!(c, ' ' | '\t' | '\n' | '\u{c}' | '\r' | '"' | '<' | '>' | '|' | '(' | ')')
+    !matches!(
+        c,
+        ' ' | '\t' | '\n' | '\u{c}' | '\r' | '"' | '<' | '>' | '|' | '(' | ')'
+    )
 }
 
 fn ends_path(c: char) -> bool {

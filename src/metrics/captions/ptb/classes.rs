@@ -49,5 +49,7 @@ static CLASSES: LazyLock<Box<[u8]>> = LazyLock::new(|| {
 /// The classes of a character, as bits. Those outside the Basic Multilingual Plane are of none: the program sees two surrogates.
 pub(super) fn of(text: &[char]) -> Vec<u8> {
     let classes = &**CLASSES;
-    text.iter().map(|&c| classes.get(c as usize).copied().unwrap_or(0)).collect()
+    text.iter()
+        .map(|&c| classes.get(c as usize).copied().unwrap_or(0))
+        .collect()
 }

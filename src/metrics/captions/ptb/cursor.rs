@@ -43,7 +43,12 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn new(total: usize, end: usize, how: How) -> Self {
         let next = end;
-        Found { total, end, next, how }
+        Found {
+            total,
+            end,
+            next,
+            how,
+        }
     }
 }
 

@@ -20,7 +20,12 @@ impl Cursor<'_> {
         let named: [(&[&str], How); 6] = [
             (&["&md;", "&mdash;", "&ndash;"], How::Fixed("--")),
             (&["&amp;"], How::Fixed("&")),
-            (&["&ht;", "&tl;", "&ur;", "&lr;", "&qc;", "&ql;", "&qr;", "&odq;", "&cdq;"], How::Same),
+            (
+                &[
+                    "&ht;", "&tl;", "&ur;", "&lr;", "&qc;", "&ql;", "&qr;", "&odq;", "&cdq;",
+                ],
+                How::Same,
+            ),
             (&["&nbsp;"], How::Nothing),
             (&["&lt;"], How::Fixed("<")),
             (&["&gt;"], How::Fixed(">")),
@@ -44,7 +49,12 @@ impl Cursor<'_> {
         let eyes = at + usize::from(matches!(self.get(at), '<' | '>'));
         if matches!(self.get(eyes), ':' | ';' | '=') {
             let nose = matches!(self.get(eyes + 1), '-' | 'o' | '*' | '\'');
-            let mouth = |c: char| matches!(c, '(' | ')' | 'D' | 'P' | 'd' | 'p' | 'O' | '\\' | '{' | '@' | '|' | '[' | ']');
+            let mouth = |c: char| {
+                matches!(
+                    c,
+                    '(' | ')' | 'D' | 'P' | 'd' | 'p' | 'O' | '\\' | '{' | '@' | '|' | '[' | ']'
+                )
+            };
             for end in [eyes + 2, eyes + 2 + usize::from(nose)] {
                 let ends = self.has(end) && !self.get(end).is_ascii_alphanumeric();
                 if ends && mouth(self.get(end - 1)) {
@@ -110,7 +120,8 @@ impl Cursor<'_> {
             '?' | '!' => (self.past(at, |c| matches!(c, '?' | '!')), 1, How::Same),
             '.' => (self.ellipsis().unwrap_or(at), 1, How::Fixed("...")),
             '\\' => {
-                let stars = (0..3).take_while(|n| self.get(at + 2 * n) == '\\' && self.get(at + 2 * n + 1) == '*');
+                let stars =
+                    (0..3).take_while(|n| self.get(at + 2 * n) == '\\' && self.get(at + 2 * n + 1) == '*');
                 (at + 2 * stars.count(), 1, How::Same)
             }
             _ => return,
@@ -124,7 +135,9 @@ impl Cursor<'_> {
     fn ellipsis(&self) -> Option<usize> {
         let at = self.at;
         let close = (at..at + 5).take_while(|i| self.get(*i) == '.').count();
-        let apart = (0..4).take_while(|n| self.get(at + 2 * n) == '.' && matches!(self.get(at + 2 * n + 1), ' ' | '\u{a0}'));
+        let apart = (0..4).take_while(|n| {
+            self.get(at + 2 * n) == '.' && matches!(self.get(at + 2 * n + 1), ' ' | '\u{a0}')
+        });
         // Of the last one no blank is part.
         let apart = (0..=apart.count()).rev().find(|n| self.get(at + 2 * n) == '.');
         let apart = apart.filter(|n| *n >= 2).map(|n| at + 2 * n + 1);
@@ -168,7 +181,10 @@ impl Cursor<'_> {
         let at = self.at;
         let c = self.get(at);
         let alone = matches!(c, '+' | '<' | '>' | ',' | ';' | ':' | '/' | '.' | '=')
-            || matches!(c, '\u{3001}' | '\u{2044}' | '\u{207a}' | '\u{207b}' | '\u{208a}' | '\u{208b}');
+            || matches!(
+                c,
+                '\u{3001}' | '\u{2044}' | '\u{207a}' | '\u{207b}' | '\u{208a}' | '\u{208b}'
+            );
         if alone || self.is(at, SYMBOL) {
             self.offer_same(at + 1);
         }

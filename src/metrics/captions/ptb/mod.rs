@@ -48,7 +48,10 @@ pub fn tokenize_raw<T: AsRef<str>>(captions: &[T]) -> Vec<String> {
     }
     let printed = printed(&text);
     let mut lines = printed.split('\n').map(|line| line.trim_end_matches(blank));
-    captions.iter().map(|_| lines.next().unwrap_or_default().to_owned()).collect()
+    captions
+        .iter()
+        .map(|_| lines.next().unwrap_or_default().to_owned())
+        .collect()
 }
 
 /// What Python's `str.rstrip` and `str.split` take for a blank.

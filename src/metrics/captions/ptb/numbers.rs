@@ -34,7 +34,12 @@ impl Cursor<'_> {
         }
         // Superscripts, subscripts and fractions of one character.
         let begins = at + usize::from(matches!(c, '\u{207a}' | '\u{207b}' | '\u{208a}' | '\u{208b}'));
-        let up = |c: char| matches!(c, '\u{2070}' | '\u{b9}' | '\u{b2}' | '\u{b3}' | '\u{2074}'..='\u{2079}');
+        let up = |c: char| {
+            matches!(
+                c,
+                '\u{2070}' | '\u{b9}' | '\u{b2}' | '\u{b3}' | '\u{2074}'..='\u{2079}'
+            )
+        };
         let down = |c: char| matches!(c, '\u{2080}'..='\u{2089}');
         let end = self.past(begins, up).max(self.past(begins, down));
         if end > begins {
@@ -107,7 +112,9 @@ impl Cursor<'_> {
         let digits = |set: u64, least: usize, most: usize| {
             bits(set).fold(0, |out: u64, from| {
                 let n = (0..most).take_while(|n| digit(at + from + n)).count();
-                (least..=n).filter(|n| from + n < 64).fold(out, |out, n| out | 1 << (from + n))
+                (least..=n)
+                    .filter(|n| from + n < 64)
+                    .fold(out, |out, n| out | 1 << (from + n))
             })
         };
         let one = |set: u64, chars: &[char]| {

@@ -63,7 +63,9 @@ impl Tags {
             '!' | '?' => {
                 get(at + 2).filter(|c| c.is_ascii_alphabetic() || *c == '-')?;
                 let stop = |i: &usize| matches!(text.get(*i), None | Some('>' | '\r' | '\n'));
-                let (end, ()) = self.close.of(at + 2, || ((at + 2..).find(stop).unwrap_or(at), ()));
+                let (end, ()) = self
+                    .close
+                    .of(at + 2, || ((at + 2..).find(stop).unwrap_or(at), ()));
                 return (get(end) == Some('>')).then_some(end + 1);
             }
             '/' => {
@@ -76,7 +78,11 @@ impl Tags {
         let mut passed = Vec::new();
         let end = loop {
             let behind = blanks(here);
-            let close = if get(behind) == Some('/') { blanks(behind + 1) } else { behind };
+            let close = if get(behind) == Some('/') {
+                blanks(behind + 1)
+            } else {
+                behind
+            };
             if get(close) == Some('>') {
                 break Some(close + 1);
             }

@@ -98,7 +98,14 @@ impl Cursor<'_> {
             let behind = self.apostrophe(self.word_at(at, parts[0])?)?;
             self.word_at(behind, parts[1])
         };
-        let ends = [["l", ""], ["d", ""], ["j", ""], ["dunkin", ""], ["somethin", ""], ["ol", ""]];
+        let ends = [
+            ["l", ""],
+            ["d", ""],
+            ["j", ""],
+            ["dunkin", ""],
+            ["somethin", ""],
+            ["ol", ""],
+        ];
         let mut end = ends.into_iter().filter_map(end_of).max();
         // An initial, `O'Brien`; a vowel before and a vowel or a capital behind, `ma'am`.
         let letters = self.past_class(at, PLAIN);
@@ -107,7 +114,9 @@ impl Cursor<'_> {
             let last = self.get(letters - 1).to_ascii_lowercase();
             let next = self.get(behind);
             let initial = letters == at + 1 && matches!(c, 'A'..='H' | 'J'..='X' | 'Z' | 'n');
-            let inner = letters > at + 1 && (vowel(last) || last == 'y') && (vowel(next) || next.is_ascii_uppercase());
+            let inner = letters > at + 1
+                && (vowel(last) || last == 'y')
+                && (vowel(next) || next.is_ascii_uppercase());
             let rest = self.past_class(behind, PLAIN);
             if inner || (initial && rest >= behind + 2) {
                 end = end.max(Some(rest));
@@ -116,7 +125,17 @@ impl Cursor<'_> {
                 end = end.max(self.word_at(behind, "o"));
             }
         }
-        let whole = ["cont'd", "cont'd.", "nor'easter", "c'mon", "e'er", "s'mores", "ev'ry", "li'l", "nat'l"];
+        let whole = [
+            "cont'd",
+            "cont'd.",
+            "nor'easter",
+            "c'mon",
+            "e'er",
+            "s'mores",
+            "ev'ry",
+            "li'l",
+            "nat'l",
+        ];
         end = end.max(self.any_at(at, &whole));
         if let Some(end) = end {
             self.offer_same(end);
@@ -132,7 +151,15 @@ impl Cursor<'_> {
     pub(super) fn shapes(&mut self) {
         let at = self.at;
         let brackets = ["-lrb-", "-rrb-", "-lcb-", "-rcb-", "-lsb-", "-rsb-"];
-        let others = ["c.d.s", "pro-", "anti-", "s&p-500", "s&amp;p-500", "s&ls", "s&amp;ls"];
+        let others = [
+            "c.d.s",
+            "pro-",
+            "anti-",
+            "s&p-500",
+            "s&amp;p-500",
+            "s&ls",
+            "s&amp;ls",
+        ];
         if let Some(end) = self.any_at(at, &brackets).max(self.any_at(at, &others)) {
             self.offer(end, end, How::Ampersands);
         }
