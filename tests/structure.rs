@@ -184,6 +184,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "device",
             "ffi",
             "dist",
+            "metrics",
             "run",
             "report",
             "lock",

@@ -27,12 +27,6 @@ struct Other {
 
 pub(crate) fn run(args: &CaptionsArgs) -> Result<()> {
     let captions = read(&args.predictions)?;
-    let item = |c: &'_ Captioned| -> Item<'_> {
-        Item {
-            prediction: &c.prediction,
-            references: c.references.iter().map(String::as_str).collect(),
-        }
-    };
     let items: Vec<Item> = captions.iter().map(item).collect();
     let scored = score(&items)?;
     let others = others(&scored.items, scored.corpus.cider)?;
@@ -99,6 +93,13 @@ pub(crate) fn run(args: &CaptionsArgs) -> Result<()> {
         }
     }
     parts::out(&text)
+}
+
+fn item(captioned: &Captioned) -> Item<'_> {
+    Item {
+        prediction: &captioned.prediction,
+        references: captioned.references.iter().map(String::as_str).collect(),
+    }
 }
 
 /// METEOR, SPICE and SPIDEr.

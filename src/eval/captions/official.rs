@@ -26,6 +26,7 @@ pub struct Found {
     pub java: PathBuf,
     /// The program.
     pub jar: PathBuf,
+    variable: &'static str,
 }
 
 impl Tool {
@@ -50,7 +51,7 @@ impl Tool {
         let java = std::env::split_paths(&folders).map(|folder| folder.join("java"));
         let java = java.into_iter().find(|java| java.is_file());
         let java = java.ok_or("no `java` in the folders of PATH")?;
-        Ok(Found { java, jar })
+        Ok(Found { java, jar, variable })
     }
 }
 
@@ -67,10 +68,10 @@ impl Found {
     }
 
     fn fault(&self, expected: &str, found: impl Into<String>) -> Error {
-        let jar = self.jar.display();
+        let (java, jar) = (self.java.display(), self.jar.display());
+        let Found { variable, .. } = self;
         let hint = format!(
-            "`{} -jar {jar}` is what was run; its own messages stand above",
-            self.java.display()
+            "`{java} -jar {jar}` was run, and wrote its own messages; without {variable} it is not asked"
         );
         Error::data(&self.jar, "output", expected, found).hint(hint)
     }
