@@ -270,7 +270,7 @@ fn exists(place: &str, words: &[String]) {
         .any(|l| l.split_whitespace().next() == Some(verb));
     assert!(named, "{place}: af2 has no verb `{verb}`");
     let mut rest: Vec<&String> = rest.collect();
-    if ["recipe", "checkpoint", "data"].contains(&verb.as_str()) && !rest.is_empty() {
+    if ["recipe", "checkpoint", "data", "score"].contains(&verb.as_str()) && !rest.is_empty() {
         let group = help(&verbs);
         // `af2 recipe ls | show` names several.
         let sub = rest.remove(0);
@@ -348,6 +348,9 @@ fn scratch() -> tempfile::TempDir {
     wav(&to.join("dog.wav"), 20_000);
     let question = "{\"path\": \"dog.wav\", \"prompt\": \"what is the sound?\"}\n";
     fs::write(to.join("questions.jsonl"), question).unwrap();
+    let caption =
+        "{\"id\": \"1\", \"prediction\": \"A dog barks.\", \"references\": [\"A dog is barking.\"]}\n";
+    fs::write(to.join("captions.jsonl"), caption).unwrap();
     // The recipes that the pages show, where they say.
     for (page, text) in pages() {
         for block in blocks(&page, &text).iter().filter(|b| b.kind == "yaml") {

@@ -6,6 +6,7 @@
 //!
 //! Every answer is on the disk before the next is waited for; what is killed goes on with the questions that are left.
 
+pub mod captions;
 mod deal;
 mod questions;
 pub mod rules;

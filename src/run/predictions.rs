@@ -101,7 +101,7 @@ pub fn read(path: &Path) -> Result<Vec<Prediction>> {
 ///
 /// # Errors
 /// One that is too long; those of `each`.
-pub(super) fn lines(path: &Path, mut each: impl FnMut(&str, &[u8]) -> Result<()>) -> Result<()> {
+pub(crate) fn lines(path: &Path, mut each: impl FnMut(&str, &[u8]) -> Result<()>) -> Result<()> {
     let mut reader = BufReader::new(open_regular(path)?);
     let mut line = Vec::new();
     for number in 1.. {

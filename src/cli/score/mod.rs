@@ -2,6 +2,7 @@
 
 mod arrays;
 mod benchmark;
+mod captions;
 mod retrieval;
 mod tagging;
 
@@ -19,6 +20,9 @@ pub(crate) struct ScoreArgs {
 
 #[derive(Subcommand)]
 enum ScoreVerb {
+    /// Captions beside reference captions, as pycocoevalcap scores them: BLEU, ROUGE-L and CIDEr-D, and METEOR and SPICE where
+    /// their Java programs are.
+    Captions(captions::CaptionsArgs),
     /// Embeddings of clips and captions: R@1, 5, 10 and 50, mAP@10, median and mean rank, both ways.
     Retrieval(retrieval::RetrievalArgs),
     /// Scores of classes: mAP, area under the ROC curve, label ranking, F1.
@@ -28,6 +32,7 @@ enum ScoreVerb {
 pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     match &args.verb {
         None => benchmark::run(&args.benchmark),
+        Some(ScoreVerb::Captions(args)) => captions::run(args),
         Some(ScoreVerb::Retrieval(args)) => retrieval::run(args),
         Some(ScoreVerb::Tagging(args)) => tagging::run(args),
     }

@@ -65,54 +65,10 @@ fn keeps(word: &[char]) -> Option<Keeps> {
 }
 
 /// What begins a sentence behind an abbreviation of letters: with this capital, the rest in any.
-const BEGINNINGS: &[&str] = &[
-    "A",
-    "About",
-    "According",
-    "Additionally",
-    "After",
-    "An",
-    "As",
-    "At",
-    "But",
-    "Earlier",
-    "He",
-    "Her",
-    "Here",
-    "However",
-    "If",
-    "In",
-    "It",
-    "Last",
-    "Many",
-    "More",
-    "Mr.",
-    "Ms.",
-    "Now",
-    "Once",
-    "One",
-    "Other",
-    "Our",
-    "She",
-    "Since",
-    "So",
-    "Some",
-    "Such",
-    "That",
-    "The",
-    "Their",
-    "Then",
-    "There",
-    "These",
-    "They",
-    "This",
-    "We",
-    "What",
-    "When",
-    "While",
-    "Yet",
-    "You",
-];
+const BEGINNINGS: &str =
+    "A About According Additionally After An As At But Earlier He Her Here However If In It Last Many \
+    More Mr. Ms. Now Once One Other Our She Since So Some Such That The Their Then There These They This \
+    We What When While Yet You";
 
 impl Cursor<'_> {
     pub(super) fn abbreviations(&mut self) {
@@ -208,7 +164,7 @@ impl Cursor<'_> {
             return None;
         }
         let tag = self.far.tags.end(self.text, begins);
-        let words = BEGINNINGS.iter().filter(|w| w.starts_with(self.get(begins)));
+        let words = BEGINNINGS.split(' ').filter(|w| w.starts_with(self.get(begins)));
         let words = words.filter_map(|w| self.word_at(begins, w));
         let ends = words.chain(tag).filter(|end| self.is(*end, SPACE | NEWLINE));
         ends.max().map(|end| end + 1)

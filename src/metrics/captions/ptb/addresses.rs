@@ -14,7 +14,7 @@ impl Cursor<'_> {
         if let Some(begins) = self.any_at(self.at, &["http://", "https://"]) {
             let end = self.past(begins, |c| in_path(c) && !matches!(c, '{' | '}'));
             let last = (begins..end).rev().find(|i| ends_path(self.get(*i)));
-            if let Some(end) = last.and_then(|last| self.from_two_units(begins, last)) {
+            if let Some(end) = last.and_then(|last| self.behind_two_units(begins, last)) {
                 self.offer_same(end);
             }
         }
@@ -31,7 +31,7 @@ impl Cursor<'_> {
     }
 
     /// Behind `last`, where there are two UTF-16 code units from `begins` on.
-    fn from_two_units(&self, begins: usize, last: usize) -> Option<usize> {
+    fn behind_two_units(&self, begins: usize, last: usize) -> Option<usize> {
         let two = last > begins || (last == begins && self.get(last).len_utf16() == 2);
         two.then_some(last + 1)
     }
@@ -47,7 +47,7 @@ impl Cursor<'_> {
             let end = self.past(begins, in_path);
             (end, (begins..end).rev().find(|i| ends_path(self.get(*i))))
         });
-        let with = last.and_then(|last| self.from_two_units(begins, last));
+        let with = last.and_then(|last| self.behind_two_units(begins, last));
         self.far.path = reach;
         with.unwrap_or(end)
     }

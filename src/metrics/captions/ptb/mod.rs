@@ -1,16 +1,18 @@
 //! The Penn Treebank tokenizer of Stanford CoreNLP 3.4.1, as `pycocoevalcap` calls it:
 //! `edu.stanford.nlp.process.PTBTokenizer -preserveLines -lowerCase` on all captions of a corpus, one a line.
 //!
-//! That program reads the corpus as one text, and so does this: how a caption is cut can depend on the next one. Behind "etc.",
-//! "Inc." or "U.S." at a caption's end a second period is a token where the next caption begins with a capital, or with one of some
-//! fifty words, and "A." at the end keeps its period or loses it by the same words; "no.", "op." and "fig." keep theirs where the
-//! next caption begins with a digit. A quoted value in a tag goes on over lines.
-//! A carriage return, vertical tab, form feed, U+2028 or U+2029 within a caption makes two lines of it, and the caption after it gets
-//! the second, the one after that the line of the caption before it, and so on to the end.
+//! That program reads the corpus as one text, and so does this: how a caption is cut can depend on the next one.
+//!
+//! * Behind "etc." or "Inc." at a caption's end a second period is a token where the next caption begins with a capital; behind "U.S."
+//!   and "5 p.m." where it begins with one of some fifty words, "The" among them. By the same words "A." keeps its period or loses it.
+//!   "no.", "op." and "fig." keep theirs before a digit.
+//! * A quoted value in a tag, `<a b="…">`, goes on into the next caption.
+//! * A carriage return, vertical tab, form feed, U+2028 or U+2029 within a caption makes two lines of it. The next caption gets the
+//!   second of them, and each one behind it the line of the caption before.
 //!
 //! The rules are written from what the program does: each is a recogniser by hand, and at each place the one that reads furthest wins.
-//! Of text in bounded pieces none is read more than a few times, so time is linear in the text's length. Small letters are Java's,
-//! but of scripts whose capitals came into Unicode after Java 17.
+//! What reads far for nothing remembers how far it came, so that time is linear in the text's length. Small letters are Java's, but for
+//! scripts whose capitals came into Unicode after Java 17, and Σ beside an ideograph.
 
 mod abbreviations;
 mod addresses;

@@ -1,0 +1,7 @@
+//! Predicted captions beside those that people wrote: reading them, and the metrics that the official Java tools alone have.
+
+mod official;
+mod read;
+
+pub use official::{meteor, spice, Found, Tool};
+pub use read::{read, Captioned};
