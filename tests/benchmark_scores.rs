@@ -153,7 +153,7 @@ fn muchomusic_cmm_and_air_bench() {
     );
     assert_eq!(found["n"], wanted["total_sum"]);
     for (task, counts) in wanted["by_task"].as_object().unwrap() {
-        let group = &found["categories"]["task_name"][task];
+        let group = &found["categories"]["task"][task];
         assert_eq!(
             (&group["correct"], &group["n"]),
             (&counts["correct"], &counts["total"]),
@@ -195,7 +195,7 @@ fn other_tools_predictions_are_read() {
     let bare = lines(&|item, said| json!({"id": item["id"], "prediction": said}));
     let samples = items.as_array().unwrap().iter().zip(said).map(|(item, said)| {
         let right = item["choices"].as_array().unwrap().iter().position(|c| *c == item["answer"]);
-        json!({"id": item["id"], "epoch": 1, "input": item["question"], "choices": item["choices"], "target": ["A", "B"][right.unwrap()],
+        json!({"id": item["id"], "epoch": 1, "input": item["question"], "choices": item["choices"], "target": (["A", "B"][right.unwrap()]),
                "output": {"completion": said, "choices": [{"stop_reason": "stop"}]}})
     });
     let inspect = json!({"version": 2, "eval": {}, "samples": samples.collect::<Vec<_>>()}).to_string();

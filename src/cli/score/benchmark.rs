@@ -50,6 +50,8 @@ pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
     let registry = Registry::with(args.cards.as_deref())?;
     let entry = registry.entry(name)?;
     let card = entry.card()?;
+    // Before anything is read: what cannot be scored so.
+    args.rule.rule(&card)?;
     let records = scoring::read(path)?;
     if records.mended > 0 {
         crate::say!(

@@ -52,7 +52,7 @@ impl Kind {
     ///
     /// # Errors
     /// One that cannot be applied to texts alone.
-    fn rule(self, card: &Card) -> Result<RuleName> {
+    pub fn rule(self, card: &Card) -> Result<RuleName> {
         let named = match self {
             Kind::Official => card.rules.as_ref().map(|r| r.official),
             Kind::Fair => card.rules.as_ref().map(|r| r.fair),

@@ -304,7 +304,13 @@ fn official(format: Format, i: usize, record: Value) -> Sample {
         Some(at) => choices.get(at).cloned().unwrap_or_default(),
         None => one(&[keys.answer]).unwrap_or_default(),
     };
-    let groups = keys.groups.iter().map(|key| (*key, strings(key)));
+    let mut groups: Vec<(&'static str, Vec<String>)> =
+        keys.groups.iter().map(|key| (*key, strings(key))).collect();
+    if let (Format::AirBench, Some(task), Some(set)) = (format, one(&["task_name"]), one(&["dataset_name"])) {
+        // What the official script counts by.
+        groups.push(("task", vec![format!("{task}_{set}")]));
+    }
+    groups.retain(|(_, values)| !values.is_empty());
     Sample {
         id: one(keys.ids).unwrap_or_else(|| i.to_string()),
         clip: one(keys.clips),
@@ -314,7 +320,7 @@ fn official(format: Format, i: usize, record: Value) -> Sample {
             .iter()
             .find_map(|k| record.get(*k)?.as_str().map(str::to_owned)),
         truncated: false,
-        groups: groups.filter(|(_, values)| !values.is_empty()).collect(),
+        groups,
         choices,
         answer,
         right,
