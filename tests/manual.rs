@@ -270,7 +270,8 @@ fn exists(place: &str, words: &[String]) {
         .any(|l| l.split_whitespace().next() == Some(verb));
     assert!(named, "{place}: af2 has no verb `{verb}`");
     let mut rest: Vec<&String> = rest.collect();
-    if ["recipe", "checkpoint", "data", "score"].contains(&verb.as_str()) && !rest.is_empty() {
+    let of_its_own = rest.first().is_some_and(|word| !word.starts_with('-'));
+    if ["recipe", "checkpoint", "data", "benchmark", "score"].contains(&verb.as_str()) && of_its_own {
         let group = help(&verbs);
         // `af2 recipe ls | show` names several.
         let sub = rest.remove(0);
