@@ -618,8 +618,9 @@ fn mmau_pro_checks_every_instruction_as_its_script_does() {
             }),
             ..Item::default()
         };
-        let judged = RuleName::MmauProInstructions.judge(&item);
-        check_shape(Some(response), &judged);
+        let mut record = row.clone();
+        record["model_output"] = row["response"].clone();
+        let judged = judged(RuleName::MmauProInstructions, &record, &item);
         if row["success"] != judged.correct || judged.state == State::Error {
             wrong.push(format!(
                 "{row}: {judged:?}, {} sentences",

@@ -8,7 +8,7 @@
 use super::item::{Instruction, Item, Judged, State};
 use super::punkt;
 use super::python;
-use super::record;
+use super::record::{shown, string};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -29,6 +29,26 @@ pub fn judge(item: &Item) -> Judged {
         },
         Err(reason) => Judged::error(BY, reason),
     }
+}
+
+/// The rule on a row of the official file: `task_identifier`, `kwargs`, `question`, `model_output`.
+pub fn record(record: &Value) -> Judged {
+    let text = |key: &str| match record.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => string(value, "lower").map(Some),
+    };
+    let read = || -> Result<Judged, String> {
+        Ok(judge(&Item {
+            question: text("question")?.unwrap_or(""),
+            prediction: text("model_output")?,
+            instruction: Some(Instruction {
+                task: text("task_identifier")?.unwrap_or(""),
+                kwargs: record.get("kwargs").unwrap_or(&Value::Null),
+            }),
+            ..Item::default()
+        }))
+    };
+    read().unwrap_or_else(|reason| Judged::error("mmau_pro_instructions.record", reason))
 }
 
 /// Whether a response follows an instruction.
@@ -112,21 +132,15 @@ struct Given<'a>(&'a Value);
 
 impl<'a> Given<'a> {
     fn text(&self, key: &str, method: &str) -> Result<&'a str, String> {
-        self.0
-            .get(key)
-            .map_or(Ok(""), |value| record::string(value, method))
+        self.0.get(key).map_or(Ok(""), |value| string(value, method))
     }
 
     fn number(&self, key: &str, default: f64) -> Result<f64, String> {
         let Some(value) = self.0.get(key) else {
             return Ok(default);
         };
-        number(value).ok_or_else(|| {
-            format!(
-                "TypeError: '<=' not supported between 'int' and {}",
-                record::shown(value)
-            )
-        })
+        number(value)
+            .ok_or_else(|| format!("TypeError: '<=' not supported between 'int' and {}", shown(value)))
     }
 
     /// Python's `==`, to which "2" is no 2 and 2.0 is.
@@ -354,23 +368,30 @@ pub fn open_ended(all: &[JudgeScores]) -> Option<OpenEnded> {
     if all.is_empty() {
         return None;
     }
-    let mean = |of: &dyn Fn(&JudgeScores) -> f64| all.iter().map(of).sum::<f64>() / n;
-    let of_each = |what: &dyn Fn(&dyn Fn(&JudgeScores) -> f64) -> f64| JudgeScores {
-        correctness: what(&|s| s.correctness),
-        relevance: what(&|s| s.relevance),
-        completeness: what(&|s| s.completeness),
-        clarity: what(&|s| s.clarity),
-        overall: what(&|s| s.overall),
+    let of_each = |what: fn(&[f64]) -> f64| {
+        let of = |score: fn(&JudgeScores) -> f64| what(&all.iter().map(score).collect::<Vec<f64>>());
+        JudgeScores {
+            correctness: of(|s| s.correctness),
+            relevance: of(|s| s.relevance),
+            completeness: of(|s| s.completeness),
+            clarity: of(|s| s.clarity),
+            overall: of(|s| s.overall),
+        }
     };
+    let share = |holds: fn(&JudgeScores) -> bool| all.iter().filter(|s| holds(s)).count() as f64 / n;
     Some(OpenEnded {
-        mean: of_each(&|score| mean(score)),
-        deviation: of_each(&|score| {
-            let centre = mean(score);
-            mean(&|s| (score(s) - centre).powi(2)).sqrt()
+        mean: of_each(mean_of),
+        deviation: of_each(|values| {
+            let centre = mean_of(values);
+            mean_of(&values.iter().map(|v| (v - centre).powi(2)).collect::<Vec<f64>>()).sqrt()
         }),
-        good_response_rate: mean(&|s| f64::from(u8::from(s.overall >= 4.0))),
-        poor_response_rate: mean(&|s| f64::from(u8::from(s.overall <= 2.0))),
+        good_response_rate: share(|s| s.overall >= 4.0),
+        poor_response_rate: share(|s| s.overall <= 2.0),
     })
+}
+
+fn mean_of(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// What a category brings into the total: its score from 0 to 1.

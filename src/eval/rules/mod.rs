@@ -91,12 +91,15 @@ struct Facts {
     name: &'static str,
     says: &'static str,
     judge: fn(&Item) -> Judged,
-    /// On a record of the official prediction file.
-    record: Option<fn(&Value) -> Judged>,
+    /// Of a rule that takes records of the official file.
+    record: Option<Record>,
     /// The fair rule that belongs beside an official one.
     beside: Option<RuleName>,
     fair: bool,
 }
+
+/// The key of the prediction in a record, and the rule on a record.
+type Record = (&'static str, fn(&Value) -> Judged);
 
 impl RuleName {
     /// All rules.
@@ -136,8 +139,8 @@ impl RuleName {
             fair: false,
             ..own(name, says, judge)
         };
-        let recorded = |facts: Facts, record: fn(&Value) -> Judged| Facts {
-            record: Some(record),
+        let recorded = |facts: Facts, key, record: fn(&Value) -> Judged| Facts {
+            record: Some((key, record)),
             ..facts
         };
         let (choice, yes_no) = (Some(RuleName::Choice), Some(RuleName::YesNo));
@@ -177,10 +180,12 @@ impl RuleName {
                     mmau::judge,
                     choice,
                 ),
+                "model_output",
                 |record| mmau::MMAU.record(record),
             ),
             RuleName::Mmar => recorded(
                 official("mmar", "MMAU's rule on MMAR's keys", mmau::judge, choice),
+                "answer_prediction",
                 |record| mmau::MMAR.record(record),
             ),
             RuleName::Muchomusic => recorded(
@@ -190,6 +195,7 @@ impl RuleName {
                     muchomusic::judge,
                     choice,
                 ),
+                "model_output",
                 muchomusic::record,
             ),
             RuleName::Cmm => recorded(
@@ -199,6 +205,7 @@ impl RuleName {
                     cmm::judge,
                     yes_no,
                 ),
+                "pred",
                 cmm::record,
             ),
             RuleName::AirBenchFoundation => recorded(
@@ -208,6 +215,7 @@ impl RuleName {
                     air_bench::judge,
                     choice,
                 ),
+                "response",
                 air_bench::record,
             ),
             RuleName::ClothoAqa => official(
@@ -216,11 +224,15 @@ impl RuleName {
                 clotho_aqa::judge,
                 Some(RuleName::Normalised),
             ),
-            RuleName::MmauProInstructions => official(
-                "mmau_pro_instructions",
-                "whether the instruction was followed",
-                mmau_pro::judge,
-                None,
+            RuleName::MmauProInstructions => recorded(
+                official(
+                    "mmau_pro_instructions",
+                    "whether the instruction was followed",
+                    mmau_pro::judge,
+                    None,
+                ),
+                "model_output",
+                mmau_pro::record,
             ),
             RuleName::LtuGender => official(
                 "ltu_gender",
@@ -287,10 +299,9 @@ impl RuleName {
     /// The rule's verdict on a record of its benchmark's own prediction file, read with the keys and the errors of the official
     /// script; `None` of a rule that has no such file.
     pub fn record(self, record: &Value) -> Option<Judged> {
-        const PREDICTIONS: [&str; 4] = ["model_output", "answer_prediction", "pred", "response"];
-        let judged = self.facts().record?(record);
-        let text = PREDICTIONS.iter().find_map(|key| record.get(key)?.as_str());
-        Some(seen(text, false, judged))
+        let (key, judge) = self.facts().record?;
+        let prediction = record.get(key).and_then(Value::as_str);
+        Some(seen(prediction, false, judge(record)))
     }
 }
 

@@ -284,8 +284,8 @@ impl Options {
         let named = |(option, at)| (option, at, How::Words);
         let mut named: Vec<(usize, Range<usize>, How)> = texts.into_iter().map(named).collect();
         let mut seen = Vec::new();
-        for i in 0..text.words.len() {
-            let letter = if part[i] { None } else { self.lettered(text, i) };
+        for (i, taken) in part.iter().enumerate() {
+            let letter = if *taken { None } else { self.lettered(text, i) };
             match letter {
                 Some(option) if self.means(text, i) => named.push((option, i..i + 1, How::Letter)),
                 Some(option) => seen.push((option, i)),
