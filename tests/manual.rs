@@ -270,7 +270,7 @@ fn exists(place: &str, words: &[String]) {
         .any(|l| l.split_whitespace().next() == Some(verb));
     assert!(named, "{place}: af2 has no verb `{verb}`");
     let mut rest: Vec<&String> = rest.collect();
-    if ["recipe", "checkpoint", "data"].contains(&verb.as_str()) && !rest.is_empty() {
+    if ["recipe", "checkpoint", "data", "score"].contains(&verb.as_str()) && !rest.is_empty() {
         let group = help(&verbs);
         // `af2 recipe ls | show` names several.
         let sub = rest.remove(0);
