@@ -329,7 +329,7 @@ impl Tags {
                 falling(scores.to_vec()),
                 falling(there.map(|(s, _)| *s).collect()),
             );
-            if own.is_empty() || own.len() == all.len() {
+            if own.is_empty() {
                 return 1.0;
             }
             let at_least = |list: &[f64], score: f64| list.partition_point(|s| *s >= score) as f64;

@@ -80,7 +80,7 @@ impl Ranks {
         if text.dim() != (rows, width) {
             let expected = format!("({rows}, {width}): {captions} captions for each of {clips} clips");
             let error = Error::data("text", "shape", expected, shape(text));
-            let whole = text.nrows() > 0 && text.nrows() % clips == 0 && text.ncols() == width;
+            let whole = text.nrows() > 0 && text.nrows().is_multiple_of(clips) && text.ncols() == width;
             return Err(match whole {
                 true => error.hint(format!("captions per clip: {} would fit", text.nrows() / clips)),
                 false => error.hint("captions of a clip lie together, in the order of the clips"),

@@ -113,19 +113,12 @@ fn table(ranks: &Ranks, ways: &[Way; 2], laion: (f64, Interval), bootstrap: &Boo
         let name = format!("R@{}, %", ways[0].scores.recall[i].0);
         table.row([name, cell(&ways[0]), cell(&ways[1])]);
     }
-    let rows: [(&str, fn(&Way) -> String); 3] = [
-        ("mAP@10, %", |w| {
-            percent(w.scores.map_10, Some(w.intervals.map_10))
-        }),
-        ("median rank", |w| {
-            number(w.scores.median_rank, Some(w.intervals.median_rank))
-        }),
-        ("mean rank", |w| {
-            number(w.scores.mean_rank, Some(w.intervals.mean_rank))
-        }),
-    ];
-    for (name, cell) in rows {
-        table.row([name.to_owned(), cell(&ways[0]), cell(&ways[1])]);
+    let both = |cell: &dyn Fn(&Way) -> String| ways.each_ref().map(cell);
+    let map = both(&|w| percent(w.scores.map_10, Some(w.intervals.map_10)));
+    let median = both(&|w| number(w.scores.median_rank, Some(w.intervals.median_rank)));
+    let mean = both(&|w| number(w.scores.mean_rank, Some(w.intervals.mean_rank)));
+    for (name, [text, audio]) in [("mAP@10, %", map), ("median rank", median), ("mean rank", mean)] {
+        table.row([name.to_owned(), text, audio]);
     }
     table.row([
         "mAP@10 as LAION-CLAP's script, %".to_owned(),

@@ -101,6 +101,13 @@ mod tests {
         assert!((strict.unpaired(0.6, 806).unwrap().unwrap() - 0.1).abs() < 0.0005);
     }
 
+    /// (1.96 √0.3 + 0.8416 √(0.3 − 0.04))² / 0.04 = 56.5 items for δ = 0.2.
+    #[test]
+    fn paired_undoes_the_sample_size() {
+        let of = |n| Power::default().paired(0.3, n).unwrap().unwrap();
+        assert!(of(56) > 0.2 && of(57) < 0.2, "{} {}", of(56), of(57));
+    }
+
     /// The exact power of the uncorrected test, over every table that can come up.
     #[test]
     fn the_paired_difference_is_found_four_times_in_five() {

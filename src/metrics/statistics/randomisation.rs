@@ -190,6 +190,13 @@ mod tests {
         assert_ne!(found, paired(&difference, &zeros, flips, 6).unwrap());
     }
 
+    /// The signs as they are count among those that were drawn.
+    #[test]
+    fn no_p_of_drawn_signs_is_zero() {
+        let found = paired(&[1.0; 40], &[0.0; 40], 9, 1).unwrap();
+        assert_eq!((found.p, found.p_greater, found.p_less), (0.1, 0.1, 1.0));
+    }
+
     #[test]
     fn what_cannot_be_compared_is_an_error() {
         assert!(paired(&[], &[], 9, 1).is_err());
