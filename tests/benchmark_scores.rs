@@ -347,3 +347,14 @@ fn tables_show_what_was_measured_and_what_is_missing() {
     );
     assert!(text.contains("run/muchomusic, tiny, rule muchomusic (official)"));
 }
+
+/// What a card may name is a rule on texts, or needs what is said here.
+#[test]
+fn the_cards_rules_are_there() {
+    use af2::benchmark::names::Rule;
+    use af2::eval::rules::RuleName;
+    for rule in Rule::ALL {
+        let needs_more = ["clap_label", "musicqa", "judge"].contains(&rule.name());
+        assert_eq!(rule.name().parse::<RuleName>().is_err(), needs_more, "{rule}");
+    }
+}
