@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn items_that_go_together_widen_the_interval() {
-        let item = |i: usize| (i / 5, f64::from(u8::from(i / 5 % 2 == 0)));
+        let item = |i: usize| (i / 5, f64::from(u8::from((i / 5).is_multiple_of(2))));
         let clustered = Clusters::of((0..500).map(item)).unwrap();
         assert_eq!(clustered.len(), 100);
         let alone = Clusters::of((0..500).map(|i| (i, item(i).1))).unwrap();
