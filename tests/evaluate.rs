@@ -207,9 +207,10 @@ fn what_is_killed_again_and_again_answers_each_question_once() {
             let child = run.command(ranks, &[]).spawn().unwrap();
             let more = match i % 5 {
                 0 => 0,
-                _ => random.gen_range(1..14),
+                _ => random.gen_range(1..10),
             };
-            let most = if more == 0 { 300_000 } else { 20_000 };
+            // So short that 300 questions outlast twenty of them, a thousand answers a second taken.
+            let most = if more == 0 { 300_000 } else { 6_000 };
             let moment = Duration::from_micros(random.gen_range(0..most));
             kills += usize::from(run.kill_after(child, ranks, more, moment));
             let answered = run.answered();
@@ -223,7 +224,11 @@ fn what_is_killed_again_and_again_answers_each_question_once() {
             run.journals().len()
         );
         let said = run.whole(ranks, &[]);
-        assert!(said.contains(&there(answered, 300)), "{answered}: {said}");
+        // One that was too quick for its kill has ended, and the next began.
+        match answered {
+            0 => assert!(!said.contains("are there"), "{said}"),
+            _ => assert!(said.contains(&there(answered, 300)), "{answered}: {said}"),
+        }
         assert!(run.predictions() == expected, "{ranks} ranks");
     }
 }
