@@ -100,7 +100,8 @@ pub fn score(
 ) -> Result<Scored> {
     let rule = kind.rule(card)?;
     let within: Vec<bool> = samples.iter().map(|s| in_split(card, s)).collect();
-    let judged = verdicts(rule, samples, &within);
+    let of_file = verdicts(rule, samples);
+    let judged = within_split(&of_file, &within);
     let counted = || samples.iter().zip(&judged).filter(|(_, j)| j.counted);
     let tally = Tally::of(&judged);
     if tally.counted == 0 {
@@ -119,10 +120,9 @@ pub fn score(
     let whole = match within.iter().all(|w| *w) {
         true => None,
         false => {
-            let judged = verdicts(rule, samples, &vec![true; samples.len()]);
-            let measured = measure(card, samples, &judged, once(bootstrap))?;
+            let measured = measure(card, samples, &of_file, once(bootstrap))?;
             Some(Whole {
-                n: Tally::of(&judged).counted,
+                n: Tally::of(&of_file).counted,
                 score: measured.score,
                 parts: measured.parts,
             })
@@ -131,7 +131,7 @@ pub fn score(
     // What the fair rule says is worth knowing beside every official score, and the other way round.
     let other = match kind.other().rule(card) {
         Ok(other) if other != rule => {
-            let judged = verdicts(other, samples, &within);
+            let judged = within_split(&verdicts(other, samples), &within);
             let tally = Tally::of(&judged);
             let score = measure(card, samples, &judged, once(bootstrap))?.score;
             Some(OtherRule {
@@ -201,18 +201,19 @@ fn in_split(card: &Card, sample: &Sample) -> bool {
     })
 }
 
-fn verdicts(rule: RuleName, samples: &[Sample], within: &[bool]) -> Vec<Judged> {
-    let judge = |sample: &Sample| -> Judged {
-        let record = sample.record.as_ref();
-        let official = record.and_then(|record| rule.record(record));
+fn verdicts(rule: RuleName, samples: &[Sample]) -> Vec<Judged> {
+    let judge = |sample: &Sample| {
+        let official = sample.record.as_ref().and_then(|record| rule.record(record));
         official.unwrap_or_else(|| rule.judge(&sample.item()))
     };
-    let all = samples.par_iter().zip(within).map(|(sample, within)| {
-        let judged = judge(sample);
-        Judged {
-            counted: judged.counted && *within,
-            ..judged
-        }
+    samples.par_iter().map(judge).collect()
+}
+
+/// The same, items of other splits not counted.
+fn within_split(judged: &[Judged], within: &[bool]) -> Vec<Judged> {
+    let all = judged.iter().zip(within).map(|(judged, within)| Judged {
+        counted: judged.counted && *within,
+        ..judged.clone()
     });
     all.collect()
 }
@@ -367,7 +368,6 @@ fn categories(
     let mut all: IndexMap<String, IndexMap<String, Group>> = IndexMap::new();
     for (s, j) in samples.iter().zip(judged).filter(|(_, j)| j.counted) {
         for (key, values) in &s.groups {
-            // A key that nothing is grouped by, such as an id, is none of them: those are known by format.
             let of = all.entry((*key).to_owned()).or_default();
             for value in values {
                 let group = of.entry(value.clone()).or_insert(Group {
