@@ -36,6 +36,9 @@ pub struct Scored {
     pub metric: String,
     /// Of which items.
     pub data: Data,
+    /// The files that were scored; none in results of before they were written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predictions: Option<PredictionsFile>,
     /// Items in the score.
     pub n: usize,
     /// The metric.
@@ -107,6 +110,20 @@ pub struct Data {
     pub of: String,
     /// Items that the card counts.
     pub expected: Option<u64>,
+}
+
+/// What was scored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PredictionsFile {
+    /// As it was named; one that lies in or below the folder of the results, from there.
+    pub path: PathBuf,
+    /// Of its bytes.
+    pub sha256: String,
+    /// Who has written it, in words.
+    pub form: String,
+    /// The file of the items, named in the same way, where the predictions carry none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items: Option<PathBuf>,
 }
 
 /// One value of a category.

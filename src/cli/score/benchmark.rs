@@ -6,7 +6,7 @@ use crate::eval::scoring::{self, Kind, Source};
 use crate::fsutil::open_regular;
 use crate::metrics::bootstrap::Bootstrap;
 use crate::report::table::Table;
-use crate::run::scored::{self, Scored};
+use crate::run::scored::{self, PredictionsFile, Scored};
 use clap::Args;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -72,6 +72,15 @@ pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
         },
         model: args.model.clone(),
         card_sha256: scoring::hex(&Sha256::digest(entry.text.as_bytes())),
+        predictions: Some(PredictionsFile {
+            path: named_from(args.out.as_deref(), path)?,
+            sha256: sha256(path)?,
+            form: form.name().to_owned(),
+            items: match &args.items {
+                Some(of) => Some(named_from(args.out.as_deref(), of)?),
+                None => None,
+            },
+        }),
     };
     let scored = scoring::score(&card, &samples, args.rule, source, Bootstrap::default())?;
     if let Some(folder) = &args.out {
@@ -85,6 +94,16 @@ pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
     }
     show(&scored, form.name());
     Ok(())
+}
+
+/// A file as results in `folder` name it: from there where it lies within, so that the folder may be moved.
+fn named_from(folder: Option<&Path>, path: &Path) -> Result<PathBuf> {
+    let whole = |p: &Path| std::path::absolute(p).map_err(|e| Error::io(p, e));
+    let Some(folder) = folder else {
+        return Ok(path.to_owned());
+    };
+    let (folder, file) = (whole(folder)?, whole(path)?);
+    Ok(file.strip_prefix(&folder).map_or(file.clone(), Path::to_owned))
 }
 
 fn sha256(path: &Path) -> Result<String> {

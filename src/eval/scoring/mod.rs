@@ -18,7 +18,7 @@ use crate::metrics::bootstrap::{Bootstrap, Interval};
 use crate::metrics::classification::{Average, Confusion};
 use crate::metrics::statistics::clusters::Clusters;
 use crate::metrics::statistics::proportion::{self, Method};
-use crate::run::scored::{CardFacts, Data, Group, OtherRule, Scored, ScoredItem, Whole};
+use crate::run::scored::{CardFacts, Data, Group, OtherRule, PredictionsFile, Scored, ScoredItem, Whole};
 use indexmap::IndexMap;
 use rayon::prelude::*;
 use serde_json::Value;
@@ -85,6 +85,8 @@ pub struct Source {
     pub model: Option<String>,
     /// Of the card's file.
     pub card_sha256: String,
+    /// The files, to be found again.
+    pub predictions: Option<PredictionsFile>,
 }
 
 /// Scores samples by a card.
@@ -167,6 +169,7 @@ pub fn score(
         kind: kind.name().to_owned(),
         other,
         metric: card.metric.name().to_owned(),
+        predictions: source.predictions.clone(),
         data: data(card, samples, source),
         n: tally.counted,
         score: measured.score,
