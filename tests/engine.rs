@@ -190,7 +190,7 @@ fn answers_choices_and_beams_are_those_of_one_question_at_a_time() {
             expected.insert(ticket, (clip, wanted, prompt));
         }
     }
-    let mut told: HashMap<(u64, usize), Vec<i64>> = HashMap::new();
+    let mut told: HashMap<(u64, usize), Vec<(i64, f32)>> = HashMap::new();
     while !engine.idle() {
         for event in engine.step().unwrap() {
             let (ticket, found) = match event {
@@ -198,8 +198,9 @@ fn answers_choices_and_beams_are_those_of_one_question_at_a_time() {
                     ticket,
                     sample,
                     token,
+                    logprob,
                 } => {
-                    told.entry((ticket, sample)).or_default().push(token);
+                    told.entry((ticket, sample)).or_default().push((token, logprob));
                     continue;
                 }
                 Event::Done { ticket, found, .. } => (ticket, found.unwrap()),
@@ -214,7 +215,8 @@ fn answers_choices_and_beams_are_those_of_one_question_at_a_time() {
                         assert_eq!((&a.tokens, &a.text), (&b.tokens, &b.text), "{prompt}");
                         assert!((a.score - b.score).abs() < 1e-4);
                         if decoding.num_beams == 1 {
-                            assert_eq!(told[&(ticket, sample)], a.tokens);
+                            let whole = a.tokens.iter().copied().zip(a.logprobs.iter().copied());
+                            assert!(told[&(ticket, sample)].iter().copied().eq(whole), "{prompt}");
                         }
                     }
                 }

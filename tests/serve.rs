@@ -372,8 +372,22 @@ fn answers_are_those_of_generate() {
                 expected["text"].as_str().unwrap(),
                 "{file} {more}"
             );
+            // Each token's log-probability comes with the text that it is a part of.
+            let logprobs: Vec<&Vec<Value>> = own()
+                .filter_map(|e| e["choices"][0]["logprobs"]["content"].as_array())
+                .collect();
+            assert_eq!(
+                logprobs.iter().copied().flatten().collect::<Vec<_>>(),
+                choices[i]["logprobs"]["content"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .collect::<Vec<_>>(),
+                "{file} {more}"
+            );
             if expected.get("score").is_some() && more == json!({}) {
                 assert!(pieces.len() > 3, "{pieces:?}: in one piece");
+                assert!(logprobs.len() > 3, "{logprobs:?}: in one piece");
             }
             assert_eq!(
                 own()

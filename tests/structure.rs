@@ -60,7 +60,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "recipe",
         &[
-            "error", "shapes", "run", "model", "optim", "synth", "data", "text",
+            "error", "shapes", "run", "model", "generate", "optim", "synth", "data", "text",
         ],
     ),
     ("curriculum", &["error", "data", "recipe"]),

@@ -49,10 +49,11 @@ const LOOKS: usize = 20;
 /// whose answers are kept for the next time. A score over fewer questions than the benchmark has is another score.
 pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, ranks: &Ranks, afresh: bool) -> Result<()> {
     let questions = Questions::read(recipe, eval, model)?;
-    let decoding = Decoding {
-        max_new_tokens: eval.max_new_tokens,
-        ..Decoding::default()
-    };
+    let decoding = eval.decoding();
+    if let Some(wrong) = decoding.check_vocabulary(model.model.config.vocab as usize) {
+        let expected = format!("eval.decoding.{}: expected {}", wrong.key, wrong.expected);
+        return Err(Error::recipe(&recipe.name, format!("{expected}, found {}", wrong.found)));
+    }
     let evaluation = questions::evaluation(model, eval, &decoding)?;
     let mut facts = questions.sets.clone();
     facts.push(("the model's weights and tokenizer".into(), evaluation.clone()));
@@ -124,14 +125,21 @@ impl Job<'_> {
         Ok(answered.into_iter().map(|a| a > 0.0).collect())
     }
 
-    /// The answers in the folder by the hashes of their questions. Where two are there, the first.
-    fn answers(&self) -> Result<HashMap<String, Prediction>> {
-        let mut all = HashMap::new();
+    /// The answers in the folder by the hashes of their questions, all samples of each. Where a sample is there twice, the first; a
+    /// question that lacks some is asked again.
+    fn answers(&self) -> Result<HashMap<String, Vec<Prediction>>> {
+        let mut all: HashMap<String, Vec<Prediction>> = HashMap::new();
         for line in journal::read(&self.folder)? {
-            if line.evaluation == self.evaluation {
-                all.entry(line.question).or_insert(line.prediction);
+            if line.evaluation != self.evaluation {
+                continue;
+            }
+            let samples = all.entry(line.question).or_default();
+            if samples.iter().all(|p| p.sample != line.prediction.sample) {
+                samples.push(line.prediction);
             }
         }
+        all.retain(|_, samples| samples.len() == self.decoding.num_return_sequences);
+        all.values_mut().for_each(|samples| samples.sort_by_key(|p| p.sample));
         Ok(all)
     }
 
@@ -200,7 +208,11 @@ impl Job<'_> {
                     continue;
                 };
                 match found {
-                    Ok(found) => journal.add(&self.line(question, found, seconds)?)?,
+                    Ok(found) => {
+                        for line in self.lines(question, found, seconds)? {
+                            journal.add(&line)?;
+                        }
+                    }
                     Err(e) => failed.add(e),
                 }
                 done += 1;
@@ -231,21 +243,28 @@ impl Job<'_> {
         })
     }
 
-    fn line(&self, question: &Question, found: Found, seconds: f64) -> Result<Line> {
+    /// The samples of an answer, one a line.
+    fn lines(&self, question: &Question, found: Found, seconds: f64) -> Result<Vec<Line>> {
         let Found::Said(said) = found else {
             return Err(Error::recipe(
                 "eval",
                 "the engine weighed choices where an answer was asked for",
             ));
         };
-        let Some(answer) = said.into_iter().next() else {
-            return Err(Error::recipe("eval", "the engine returned no answer"));
-        };
-        Ok(Line {
+        let wanted = self.decoding.num_return_sequences;
+        if said.len() != wanted {
+            let message = format!("the engine returned {} answers of {wanted}", said.len());
+            return Err(Error::recipe("eval", message));
+        }
+        let line = |(sample, answer)| Line {
             evaluation: self.evaluation.clone(),
             question: question.hash.clone(),
-            prediction: self.questions.prediction(question, answer, seconds),
-        })
+            prediction: Prediction {
+                sample,
+                ..self.questions.prediction(question, answer, seconds)
+            },
+        };
+        Ok(said.into_iter().enumerate().map(line).collect())
     }
 
     /// Ends all ranks where any of them has questions without an answer: each tells its own.
@@ -278,7 +297,7 @@ impl Job<'_> {
     fn merge(&self, to: &Path) -> Result<()> {
         let all = &self.questions.all;
         let mut answers = self.answers()?;
-        let missing = |answers: &HashMap<String, Prediction>| {
+        let missing = |answers: &HashMap<String, Vec<Prediction>>| {
             all.iter()
                 .filter(|q| !answers.contains_key(q.hash.as_str()))
                 .count()
@@ -297,24 +316,18 @@ impl Job<'_> {
             let e = Error::data(&self.folder, "answers", expected, format!("{lacks} less"));
             return Err(e.hint("all ranks write into the run's folder: do their hosts share it?"));
         }
-        let near = all
-            .iter()
-            .filter_map(|q| answers.get(q.hash.as_str()))
-            .filter(|p| p.near_tie);
-        let near = near.count();
+        let of = |q: &Question| answers.get(q.hash.as_str()).map_or(&[][..], Vec::as_slice);
+        let near = all.iter().flat_map(of).filter(|p| p.near_tie).count();
         if near > 0 {
             crate::say!(
                 "note: {near} of {} answers hold a token that led the next one by less than {NEAR_TIE}: other slots or processes may \
                  give another; `near_tie` in {} marks them",
-                all.len(),
+                all.len() * self.decoding.num_return_sequences,
                 to.display()
             );
         }
         write_atomic(to, |out| {
-            for question in all {
-                let Some(prediction) = answers.get(question.hash.as_str()) else {
-                    continue;
-                };
+            for prediction in all.iter().flat_map(of) {
                 let line = prediction
                     .line()
                     .map_err(|e| Error::data(to, "prediction", "JSON", e.to_string()))?;

@@ -127,6 +127,7 @@ impl Questions {
             labels: item.labels.clone(),
             chance: item.chance,
             control: question.control,
+            sample: 0,
             seconds,
         }
     }

@@ -72,7 +72,7 @@ fn repeated(predictions: &[Prediction]) -> Vec<Error> {
     predictions
         .iter()
         // Two manifests of one task may use the same keys: the file and question tell them apart.
-        .filter(|p| !seen.insert((&p.task, &p.id, &p.path, &p.prompt, p.control)))
+        .filter(|p| !seen.insert((&p.task, &p.id, &p.path, &p.prompt, p.control, p.sample)))
         .map(|p| Error::data("predictions", place(p), "each item once", "it again"))
         .collect()
 }

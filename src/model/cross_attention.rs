@@ -161,13 +161,18 @@ impl KeyValue {
     }
 }
 
-/// Texts about one clip among others that are written on together.
+/// Texts about one clip, next to each other among others that are written on together.
 pub(crate) struct Listener<'a> {
     pub kv: &'a KeyValue,
-    /// Which of all texts, (n) int64.
-    pub rows: &'a Tensor,
+    pub texts: i64,
     /// Of these texts, see [`frame_mask`].
     pub mask: Option<&'a Tensor>,
+}
+
+/// From the texts' own order to clip by clip, and back: (n) int64 each.
+pub(crate) struct ByClip {
+    pub order: Tensor,
+    pub back: Tensor,
 }
 
 /// The block.
@@ -223,24 +228,29 @@ impl GatedCrossAttention {
         self.gated(x_btd, &self.attend(x_btd, kv, mask))
     }
 
-    /// One new token of each of n texts about several clips; `back` (n) puts the clips' texts, one after another, into their places.
+    /// One new token of each of n texts; `sort` where those about one clip are not next to each other.
     ///
     /// # Shapes
     /// (n, 1, dim) → (n, 1, dim)
-    pub(crate) fn speak(&self, x_n1d: &Tensor, listeners: &[Listener], back: Option<&Tensor>) -> Tensor {
-        let Some(back) = back else {
-            // All about one clip: nothing to sort.
-            return match listeners {
-                [one] => self.forward(x_n1d, one.kv, one.mask),
-                _ => x_n1d.shallow_clone(),
-            };
-        };
-        let q_n1i = self.queries(x_n1d);
+    pub(crate) fn speak(&self, x_n1d: &Tensor, listeners: &[Listener], sort: Option<&ByClip>) -> Tensor {
+        let place = |t: Tensor, to: Option<&Tensor>| to.map_or(t.shallow_clone(), |to| t.index_select(0, to));
+        let q_n1i = place(self.queries(x_n1d), sort.map(|s| &s.order));
+        let n = q_n1i.size()[0];
+        let q_1hnd = q_n1i.reshape([1, n, self.heads, -1]).transpose(1, 2);
+        let mut from = 0;
         let outs: Vec<Tensor> = listeners
             .iter()
-            .map(|l| self.look(&q_n1i.index_select(0, l.rows), l.kv, l.mask))
+            .map(|l| {
+                let own = q_1hnd.narrow(2, from, l.texts);
+                from += l.texts;
+                look(&own, l.kv, l.mask)
+            })
             .collect();
-        let attended = self.to_out.forward(&Tensor::cat(&outs, 0).index_select(0, back));
+        if outs.is_empty() {
+            return x_n1d.shallow_clone();
+        }
+        let out_n1i = Tensor::cat(&outs, 2).transpose(1, 2).reshape([n, 1, -1]);
+        let attended = self.to_out.forward(&place(out_n1i, sort.map(|s| &s.back)));
         self.gated(x_n1d, &attended)
     }
 
@@ -252,30 +262,30 @@ impl GatedCrossAttention {
 
     /// The attention branch before its gate.
     pub fn attend(&self, x_btd: &Tensor, kv: &KeyValue, mask: Option<&Tensor>) -> Tensor {
-        self.to_out.forward(&self.look(&self.queries(x_btd), kv, mask))
-    }
-
-    fn queries(&self, x_btd: &Tensor) -> Tensor {
-        self.to_q.forward(&self.norm.forward(x_btd))
-    }
-
-    /// (B, T, inner) → (B, T, inner)
-    fn look(&self, q_bti: &Tensor, kv: &KeyValue, mask: Option<&Tensor>) -> Tensor {
-        let (b, t, _) = q_bti.size3().unwrap_or((0, 0, 0));
+        let (b, t, _) = x_btd.size3().unwrap_or((0, 0, 0));
         // Texts about one clip are so many more queries of its keys, which are neither copied nor read once a text.
         let clips = kv.k_bhld.size()[0];
         let queries = b / clips.max(1) * t;
+        let q_bti = self.queries(x_btd);
         let q_bhtd = q_bti.reshape([clips, queries, self.heads, -1]).transpose(1, 2);
         let mask = mask.map(|m| match m.size()[0] > clips {
             true => m.reshape([clips, 1, queries, -1]),
             false => m.shallow_clone(),
         });
-        let mask = mask.as_ref();
-        let out = Tensor::scaled_dot_product_attention(
-            &q_bhtd, &kv.k_bhld, &kv.v_bhld, mask, 0.0, false, None, false,
-        );
-        out.transpose(1, 2).reshape([b, t, -1])
+        let out_bhtd = look(&q_bhtd, kv, mask.as_ref());
+        self.to_out
+            .forward(&out_bhtd.transpose(1, 2).reshape([b, t, -1]))
     }
+
+    fn queries(&self, x_btd: &Tensor) -> Tensor {
+        self.to_q.forward(&self.norm.forward(x_btd))
+    }
+}
+
+/// (B, H, T, head_dim) → the same.
+fn look(q_bhtd: &Tensor, kv: &KeyValue, mask: Option<&Tensor>) -> Tensor {
+    let (k, v) = (&kv.k_bhld, &kv.v_bhld);
+    Tensor::scaled_dot_product_attention(q_bhtd, k, v, mask, 0.0, false, None, false)
 }
 
 /// The additive mask of every block of one forward pass, or none when every text token may see every frame.

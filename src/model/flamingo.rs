@@ -5,7 +5,7 @@
 use super::audio::{self, Encoder};
 use super::audio_transformer::{self, AudioTransformer};
 use super::bounds::{Sizes, Wrong, VOCABULARY};
-use super::cross_attention::{self, frame_mask, GatedCrossAttention, KeyValue, Listener};
+use super::cross_attention::{self, frame_mask, ByClip, GatedCrossAttention, KeyValue, Listener};
 use super::lm::{self, Cache, Context, Decoder, DecoderLayer, Naming, Padding, Slots};
 use super::mode::Mode;
 use super::params::Scope;
@@ -291,7 +291,6 @@ impl Flamingo {
         let onto = |values: &[i64]| Tensor::from_slice(values).to_device(device);
         let context = lm.context_at(&slots.begin());
         let few_shot = self.config.cross_attention.frames == cross_attention::Frames::FewShotMask;
-        let rows: Vec<Tensor> = about.iter().map(|a| onto(&a.rows)).collect();
         let masks: Vec<Option<Tensor>> = about
             .iter()
             .map(|a| {
@@ -302,19 +301,27 @@ impl Flamingo {
             })
             .collect();
         let order: Vec<i64> = about.iter().flat_map(|a| a.rows.iter().copied()).collect();
-        let sorted = about.len() == 1 && order.iter().copied().eq(0..order.len() as i64);
-        let back = (!sorted).then(|| onto(&order).argsort(0, false));
+        let sorted = order.iter().copied().eq(0..order.len() as i64);
+        let sort = (!sorted).then(|| {
+            let order = onto(&order);
+            let back = order.argsort(0, false);
+            ByClip { order, back }
+        });
         let mut x = lm.embed(&onto(tokens).unsqueeze(1));
         for (i, layer) in lm.layers.iter().enumerate() {
             if let Some(cross) = &self.cross[i] {
-                let listens = about.iter().zip(&rows).zip(&masks);
-                let listeners: Vec<Listener> = listens
-                    .filter_map(|((a, rows), mask)| {
-                        let (kv, mask) = (a.heard.kv[i].as_ref()?, mask.as_ref());
-                        Some(Listener { kv, rows, mask })
+                let listeners: Vec<Listener> = about
+                    .iter()
+                    .zip(&masks)
+                    .filter_map(|(a, mask)| {
+                        Some(Listener {
+                            kv: a.heard.kv[i].as_ref()?,
+                            texts: a.rows.len() as i64,
+                            mask: mask.as_ref(),
+                        })
                     })
                     .collect();
-                x = cross.get().speak(&x, &listeners, back.as_ref());
+                x = cross.get().speak(&x, &listeners, sort.as_ref());
             }
             x = layer.get().speak(&x, &context, slots, i);
         }

@@ -2,6 +2,7 @@
 
 use super::{ranges, sizes, texts, ClapMode, ClipAt, Held, LossMean, Part, Precision, Recipe, StageRecipe};
 use crate::error::{all, nearest, Error, Result};
+use crate::generate::decoding::Decoding;
 use crate::shapes::WINDOW_SECONDS;
 use std::path::Path;
 
@@ -52,6 +53,7 @@ impl Recipe {
         wrong.extend(sizes::wrong(self).into_iter().map(|message| (message, None)));
         self.sets(&mut wrong);
         self.windows(&mut wrong);
+        self.answers(&mut wrong);
         if self.train.frozen == Held::Bf16 && self.train.precision != Precision::AmpBf16 {
             let message = "train.frozen: must be fp32 where train.precision is not amp_bf16";
             wrong.push((message.into(), None));
@@ -138,6 +140,34 @@ impl Recipe {
                     Some("raise model.max_windows, or lower the stage's windows".into()),
                 ));
             }
+        }
+    }
+
+    /// How an evaluation's answers cannot be chosen.
+    fn answers(&self, wrong: &mut Vec<Wrong>) {
+        let Some(eval) = &self.eval else { return };
+        let decoding = eval.decoding();
+        for one in decoding.check() {
+            wrong.push((
+                format!("eval.decoding.{}: expected {}, found {}", one.key, one.expected, one.found),
+                None,
+            ));
+        }
+        if decoding.num_beams > 1 && decoding.num_return_sequences > 1 {
+            wrong.push((
+                "eval.decoding.num_return_sequences: expected 1 with beams, as only the best of them is the answer".into(),
+                Some("samples are drawn: do_sample: true, num_beams: 1".into()),
+            ));
+        }
+        let (own, default) = (eval.decoding.max_new_tokens, Decoding::default().max_new_tokens);
+        if own != default && own != decoding.max_new_tokens {
+            wrong.push((
+                format!(
+                    "eval.decoding.max_new_tokens: {own}, but eval.max_new_tokens says {}",
+                    decoding.max_new_tokens
+                ),
+                Some("leave one of them out".into()),
+            ));
         }
     }
 

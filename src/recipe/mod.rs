@@ -12,6 +12,7 @@ pub use stage::*;
 
 use crate::data::loader::BadItems;
 use crate::data::order::Mixing;
+use crate::generate::decoding::Decoding;
 use crate::model::{audio, audio_transformer, cross_attention, lm, t5};
 use crate::run;
 use crate::synth::CorpusSpec;
@@ -242,9 +243,12 @@ pub struct EvalRecipe {
     pub sets: Vec<String>,
     /// Most windows of 10 s per item.
     pub windows: usize,
-    /// Most tokens of an answer.
-    #[serde(default = "max_new_tokens")]
-    pub max_new_tokens: usize,
+    /// Most tokens of an answer; without it those of `decoding`.
+    pub max_new_tokens: Option<usize>,
+    /// How answers are chosen; greedy where nothing is said. With `num_return_sequences` above 1 so many samples of each answer, and
+    /// the score is over all of them.
+    #[serde(default)]
+    pub decoding: Decoding,
     /// Ask the same with the audio replaced by silence.
     #[serde(default = "yes")]
     pub silence_control: bool,
@@ -288,14 +292,21 @@ fn skip_budget() -> f64 {
 fn cache_mib() -> usize {
     2048
 }
-fn max_new_tokens() -> usize {
-    256
-}
 fn slots() -> usize {
     8
 }
 fn yes() -> bool {
     true
+}
+
+impl EvalRecipe {
+    /// How answers are chosen, all of it.
+    pub fn decoding(&self) -> Decoding {
+        Decoding {
+            max_new_tokens: self.max_new_tokens.unwrap_or(self.decoding.max_new_tokens),
+            ..self.decoding.clone()
+        }
+    }
 }
 
 impl Recipe {

@@ -43,6 +43,9 @@ pub struct Prediction {
     /// The audio was replaced by silence.
     #[serde(default)]
     pub control: bool,
+    /// Which of several samples of the answer, from 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sample: usize,
     /// A token of the answer led the next one by less than 1e-4: other neighbours in the engine may give another.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub near_tie: bool,
@@ -50,6 +53,10 @@ pub struct Prediction {
     /// once and hears a clip once for all of them, so that these overlap: their sum is no run's time.
     #[serde(default)]
     pub seconds: f64,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 impl Prediction {
@@ -138,6 +145,7 @@ pub(crate) fn asked(id: usize, reference: &str, prediction: &str) -> Prediction 
         labels: vec!["dog".into(), "rain".into()],
         chance: Some(0.5),
         control: false,
+        sample: 0,
         near_tie: false,
         seconds: 0.25,
     }

@@ -97,9 +97,14 @@ pub(super) fn events(
             State::Going { mut replies, form } => match timeout(SILENCE, replies.next()).await {
                 Err(_) => (": still here\n\n".to_owned(), State::Going { replies, form }),
                 Ok(Reply::Taken) => (String::new(), State::Going { replies, form }),
-                Ok(Reply::Piece { sample, text }) => {
-                    (form.piece(sample, &text), State::Going { replies, form })
-                }
+                Ok(Reply::Piece {
+                    sample,
+                    text,
+                    logprobs,
+                }) => (
+                    form.piece(sample, &text, logprobs.as_deref()),
+                    State::Going { replies, form },
+                ),
                 Ok(Reply::Said { said, usage }) => {
                     let ends = said.iter().enumerate().map(|(i, s)| form.ended(i, s));
                     (ends.collect::<String>() + &form.done(usage), State::Over)

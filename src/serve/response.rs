@@ -54,12 +54,12 @@ impl Form {
 
     /// The first event of an answer.
     pub(super) fn begun(&self, index: usize) -> String {
-        self.event(index, &json!({"role": "assistant", "content": ""}), None)
+        self.event(index, &json!({"role": "assistant", "content": ""}), None, None)
     }
 
-    /// Text as it comes.
-    pub(super) fn piece(&self, index: usize, text: &str) -> String {
-        self.event(index, &json!({"content": text}), None)
+    /// Text as it comes, and the tokens that it came of.
+    pub(super) fn piece(&self, index: usize, text: &str, tokens: Option<&[Chosen]>) -> String {
+        self.event(index, &json!({"content": text}), tokens, None)
     }
 
     /// What is left of an answer, and why it ended.
@@ -68,7 +68,7 @@ impl Form {
             "" => json!({}),
             text => json!({"content": text}),
         };
-        self.event(index, &delta, Some(said))
+        self.event(index, &delta, said.logprobs.as_deref(), Some(said))
     }
 
     /// The end of a stream.
@@ -82,11 +82,11 @@ impl Form {
         text + "data: [DONE]\n\n"
     }
 
-    fn event(&self, index: usize, delta: &Value, end: Option<&Said>) -> String {
+    fn event(&self, index: usize, delta: &Value, tokens: Option<&[Chosen]>, end: Option<&Said>) -> String {
         let choice = json!({
             "index": index,
             "delta": delta,
-            "logprobs": logprobs(end.and_then(|s| s.logprobs.as_deref())),
+            "logprobs": logprobs(tokens),
             "finish_reason": end.map(|s| reason(s.ended)),
         });
         let mut chunk = self.around("chat.completion.chunk", vec![choice]);

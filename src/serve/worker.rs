@@ -11,6 +11,7 @@ use crate::generate::streaming::Streamed;
 use crate::generate::Answer;
 use crate::load::Loaded;
 use crate::panics::caught;
+use crate::text::tokenizer::Tokenizer;
 use axum::http::StatusCode;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -44,6 +45,8 @@ pub(super) enum Reply {
     Piece {
         sample: usize,
         text: String,
+        /// Of the tokens since the last piece, where they were asked for.
+        logprobs: Option<Vec<Chosen>>,
     },
     Said {
         said: Vec<Said>,
@@ -58,7 +61,7 @@ pub(super) struct Said {
     pub text: String,
     /// It ended by itself, and not by its length.
     pub ended: bool,
-    /// Where they were asked for.
+    /// Where they were asked for; of a stream only those that were not told yet.
     pub logprobs: Option<Vec<Chosen>>,
 }
 
@@ -133,8 +136,17 @@ struct Running<'a> {
     prompt_tokens: usize,
     since: Instant,
     /// Of a stream: what was told of each sample.
-    texts: HashMap<usize, Streamed<'a>>,
+    told: HashMap<usize, Told<'a>>,
     stream: bool,
+}
+
+/// What was told of a sample of a stream.
+struct Told<'a> {
+    text: Streamed<'a>,
+    /// Tokens since the last piece.
+    since: Vec<Chosen>,
+    /// Tokens of the pieces before.
+    tokens: usize,
 }
 
 impl Worker<'_> {
@@ -198,7 +210,7 @@ impl Worker<'_> {
             reply: job.reply,
             prompt_tokens: prompt.len(),
             since: Instant::now(),
-            texts: HashMap::new(),
+            told: HashMap::new(),
             stream: job.stream,
         };
         let ticket = self.engine.submit(Ask {
@@ -245,21 +257,37 @@ impl Worker<'_> {
                 ticket,
                 sample,
                 token,
+                logprob,
             } => {
                 let Some(running) = self.running.get_mut(&ticket) else {
                     return;
                 };
-                if running.texts.is_empty() {
+                if running.told.is_empty() {
                     self.metrics.first_token.see(running.since.elapsed());
                 }
-                let text = running
-                    .texts
-                    .entry(sample)
-                    .or_insert_with(|| Streamed::new(&self.model.tokenizer, &running.decoding.stop_strings));
-                match text.push(token) {
+                let tokenizer = &self.model.tokenizer;
+                let told = running.told.entry(sample).or_insert_with(|| Told {
+                    text: Streamed::new(tokenizer, &running.decoding.stop_strings),
+                    since: Vec::new(),
+                    tokens: 0,
+                });
+                let pushed = told.text.push(token).and_then(|text| {
+                    if running.logprobs {
+                        told.since.push(chosen(tokenizer, token, logprob)?);
+                    }
+                    Ok(text)
+                });
+                match pushed {
                     Ok(text) if text.is_empty() => {}
                     Ok(text) => {
-                        let _ = running.reply.send(Reply::Piece { sample, text });
+                        let since = std::mem::take(&mut told.since);
+                        told.tokens += since.len();
+                        let logprobs = running.logprobs.then_some(since);
+                        let _ = running.reply.send(Reply::Piece {
+                            sample,
+                            text,
+                            logprobs,
+                        });
                     }
                     Err(e) => {
                         let _ = running.reply.send(Reply::Refused(Refusal::of(&e, None)));
@@ -293,21 +321,17 @@ impl Worker<'_> {
         let stop = Stop::of(self.model, &running.decoding);
         let mut said = Vec::with_capacity(answers.len());
         for (sample, answer) in answers.into_iter().enumerate() {
-            let chosen = |(token, logprob): (&i64, &f32)| {
-                Ok(Chosen {
-                    text: tokenizer.decode(&[*token], false)?,
-                    logprob: *logprob,
-                })
-            };
-            let logprobs = answer.tokens.iter().zip(&answer.logprobs).map(chosen);
+            let told = running.told.remove(&sample).filter(|_| running.stream);
+            let before = told.as_ref().map_or(0, |t| t.tokens);
+            let left = answer.tokens.iter().zip(&answer.logprobs).skip(before);
             said.push(Said {
                 ended: stop.ended(&answer.tokens)?,
                 logprobs: running
                     .logprobs
-                    .then(|| logprobs.collect::<Result<_>>())
+                    .then(|| left.map(|(t, p)| chosen(tokenizer, *t, *p)).collect::<Result<_>>())
                     .transpose()?,
-                text: match running.texts.remove(&sample).filter(|_| running.stream) {
-                    Some(text) => text.finish()?,
+                text: match told {
+                    Some(told) => told.text.finish()?,
                     None => answer.text,
                 },
             });
@@ -321,4 +345,11 @@ impl Worker<'_> {
             let _ = running.reply.send(Reply::Refused(refusal));
         }
     }
+}
+
+fn chosen(tokenizer: &Tokenizer, token: i64, logprob: f32) -> Result<Chosen> {
+    Ok(Chosen {
+        text: tokenizer.decode(&[token], false)?,
+        logprob,
+    })
 }

@@ -600,11 +600,12 @@ impl<'a> Engine<'a> {
             return Ok(());
         };
         self.stats.tokens += u64::from(token.is_some());
-        if let (true, Some(token)) = (running.ask.stream, token) {
+        if let (true, Some((token, logprob))) = (running.ask.stream, token) {
             events.push(Event::Token {
                 ticket,
                 sample,
                 token,
+                logprob,
             });
         }
         match ended {

@@ -89,6 +89,8 @@ pub enum Event {
         sample: usize,
         /// The token; the one that ends an answer is told, too.
         token: i64,
+        /// Its log-probability by the model, before any processor.
+        logprob: f32,
     },
     /// The last that is told of a question.
     Done {

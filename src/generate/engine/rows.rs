@@ -149,8 +149,8 @@ pub(super) struct Rows {
 pub(super) struct Stepped {
     pub ticket: Ticket,
     pub sample: usize,
-    /// The new token.
-    pub token: Option<i64>,
+    /// The new token, and its log-probability.
+    pub token: Option<(i64, f32)>,
     /// The whole sequence, once it has ended.
     pub ended: Option<Result<Sequence>>,
 }
@@ -264,9 +264,10 @@ impl Rows {
 }
 
 fn step(model: &Loaded, row: &mut Row, chosen: &Chosen) -> Stepped {
+    let new = (chosen.token, chosen.logprob);
     let (token, ended) = match row.take(model, chosen) {
-        Ok(false) => (Some(chosen.token), None),
-        Ok(true) => (Some(chosen.token), Some(Ok(std::mem::take(&mut row.said)))),
+        Ok(false) => (Some(new), None),
+        Ok(true) => (Some(new), Some(Ok(std::mem::take(&mut row.said)))),
         Err(e) => (None, Some(Err(e))),
     };
     Stepped {
