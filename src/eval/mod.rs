@@ -52,7 +52,10 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, ranks: &Ranks, af
     let decoding = eval.decoding();
     if let Some(wrong) = decoding.check_vocabulary(model.model.config.vocab as usize) {
         let expected = format!("eval.decoding.{}: expected {}", wrong.key, wrong.expected);
-        return Err(Error::recipe(&recipe.name, format!("{expected}, found {}", wrong.found)));
+        return Err(Error::recipe(
+            &recipe.name,
+            format!("{expected}, found {}", wrong.found),
+        ));
     }
     let evaluation = questions::evaluation(model, eval, &decoding)?;
     let mut facts = questions.sets.clone();
@@ -139,7 +142,8 @@ impl Job<'_> {
             }
         }
         all.retain(|_, samples| samples.len() == self.decoding.num_return_sequences);
-        all.values_mut().for_each(|samples| samples.sort_by_key(|p| p.sample));
+        all.values_mut()
+            .for_each(|samples| samples.sort_by_key(|p| p.sample));
         Ok(all)
     }
 

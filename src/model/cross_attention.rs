@@ -273,8 +273,7 @@ impl GatedCrossAttention {
             false => m.shallow_clone(),
         });
         let out_bhtd = look(&q_bhtd, kv, mask.as_ref());
-        self.to_out
-            .forward(&out_bhtd.transpose(1, 2).reshape([b, t, -1]))
+        self.to_out.forward(&out_bhtd.transpose(1, 2).reshape([b, t, -1]))
     }
 
     fn queries(&self, x_btd: &Tensor) -> Tensor {

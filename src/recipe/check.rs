@@ -149,7 +149,10 @@ impl Recipe {
         let decoding = eval.decoding();
         for one in decoding.check() {
             wrong.push((
-                format!("eval.decoding.{}: expected {}, found {}", one.key, one.expected, one.found),
+                format!(
+                    "eval.decoding.{}: expected {}, found {}",
+                    one.key, one.expected, one.found
+                ),
                 None,
             ));
         }

@@ -328,7 +328,10 @@ impl Worker<'_> {
                 ended: stop.ended(&answer.tokens)?,
                 logprobs: running
                     .logprobs
-                    .then(|| left.map(|(t, p)| chosen(tokenizer, *t, *p)).collect::<Result<_>>())
+                    .then(|| {
+                        left.map(|(t, p)| chosen(tokenizer, *t, *p))
+                            .collect::<Result<_>>()
+                    })
                     .transpose()?,
                 text: match told {
                     Some(told) => told.text.finish()?,
