@@ -3,7 +3,7 @@
 # The targets share one target/ folder, and cargo parallelises by itself.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup build install uninstall demo paper-tables test test-interop gpu-check bench bench-busy bench-data bench-generate bench-train fuzz fmt lint clean distclean
+.PHONY: help setup build install uninstall demo paper-tables test test-interop gpu-check bench bench-busy bench-data bench-eval bench-generate bench-train fuzz fmt lint clean distclean
 
 # Recipes start where this file lies, also under `make -f` and where the path holds spaces.
 export AF2_ROOT := $(shell cd -P "$$(dirname "$$(echo '$(MAKEFILE_LIST)' | sed 's/^ *//')")" && pwd)
@@ -48,6 +48,9 @@ bench: build ## how fast checkpoints load, beside the disk and Python's loaders
 
 bench-data: setup ## windows per second from disk to mel, beside the reference's work in Python (5 GB, kept outside)
 	@$(HERE) bash benches/peers/run.sh
+
+bench-eval: setup ## a million answers, captions and resamples scored, beside Python's tools (0.9 GB, kept outside; ARGS='items', '--no-peer')
+	@$(HERE) bash benches/peers/beside.sh eval $(ARGS)
 
 bench-train: setup ## a training step's time and memory, beside PyTorch and transformers (5 GB, kept outside; ARGS='tiny', '--full-size')
 	@$(HERE) bash benches/peers/beside.sh train $(ARGS)

@@ -8,6 +8,7 @@
 
 pub mod captions;
 mod deal;
+mod json;
 mod questions;
 pub mod rules;
 pub(crate) mod score;

@@ -19,6 +19,7 @@
 //! ```
 
 pub mod accuracy;
+mod alike;
 pub mod bootstrap;
 pub mod calibration;
 pub mod captions;

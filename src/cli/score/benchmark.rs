@@ -3,7 +3,6 @@
 use crate::benchmark::Registry;
 use crate::error::{Error, Result};
 use crate::eval::scoring::{self, Kind, Source};
-use crate::fsutil::open_regular;
 use crate::metrics::bootstrap::Bootstrap;
 use crate::report::table::Table;
 use crate::run::scored::{self, PredictionsFile, Scored};
@@ -52,7 +51,8 @@ pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
     let card = entry.card()?;
     // Before anything is read: what cannot be scored so.
     args.rule.rule(&card)?;
-    let records = scoring::read(path)?;
+    let file = scoring::open(path)?;
+    let records = file.records()?;
     if records.mended > 0 {
         crate::say!(
             "note: {}: {} records hold half of a surrogate pair, which is no text; U+FFFD stands in its place",
@@ -60,21 +60,23 @@ pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
             records.mended
         );
     }
-    let items = match &args.items {
-        Some(of) => Some((of.as_path(), scoring::read(of)?)),
-        None => None,
+    let of = args.items.as_deref();
+    let items = of.map(scoring::open).transpose()?;
+    let items = match (of, &items) {
+        (Some(of), Some(items)) => Some((of, items.records()?)),
+        _ => None,
     };
     let (form, samples) = scoring::samples(path, records, items, &card)?;
     let source = Source {
         items: match &args.items {
-            Some(of) => Some((sha256(of)?, of.display().to_string())),
+            Some(of) => Some((scoring::sha256(of)?, of.display().to_string())),
             None => None,
         },
         model: args.model.clone(),
         card_sha256: scoring::hex(&Sha256::digest(entry.text.as_bytes())),
         predictions: Some(PredictionsFile {
             path: named_from(args.out.as_deref(), path)?,
-            sha256: sha256(path)?,
+            sha256: scoring::sha256(path)?,
             form: form.name().to_owned(),
             items: match &args.items {
                 Some(of) => Some(named_from(args.out.as_deref(), of)?),
@@ -104,12 +106,6 @@ fn named_from(folder: Option<&Path>, path: &Path) -> Result<PathBuf> {
     };
     let (folder, file) = (whole(folder)?, whole(path)?);
     Ok(file.strip_prefix(&folder).map_or(file.clone(), Path::to_owned))
-}
-
-fn sha256(path: &Path) -> Result<String> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut open_regular(path)?, &mut hasher).map_err(|e| Error::io(path, e))?;
-    Ok(scoring::hex(&hasher.finalize()))
 }
 
 fn show(scored: &Scored, form: &str) {

@@ -8,7 +8,7 @@ use super::item::{Item, Judged, State};
 use super::python;
 use super::record;
 use serde::Serialize;
-use serde_json::Value;
+use crate::eval::json::Json;
 use std::ops::Range;
 
 /// A letter, where it stands, and the branch that found it.
@@ -66,15 +66,15 @@ pub fn judge(item: &Item) -> Judged {
 }
 
 /// The rule on a line of the official file.
-pub fn record(record: &Value) -> Judged {
+pub(crate) fn record(record: &Json) -> Judged {
     let found = try_record(record);
     found.unwrap_or_else(|reason| Judged::error("air_bench.record", reason))
 }
 
-fn try_record(line: &Value) -> Result<Judged, String> {
+fn try_record(line: &Json) -> Result<Judged, String> {
     let task = record::field(line, "task_name")?;
     record::field(line, "dataset_name")?;
-    if task.is_null() {
+    if *task == Json::Null {
         return Ok(Judged::none(State::Unparsed, "air_bench.no_task").uncounted());
     }
     let response = record::string(record::field(line, "response")?, "strip")?;
@@ -93,10 +93,18 @@ fn try_record(line: &Value) -> Result<Judged, String> {
         if value.is_none() && !found && matches!(key, "choice_a" | "choice_b") {
             return Err(format!("KeyError: '{key}'"));
         }
-        found |= value.unwrap_or(&Value::Null) == answer;
-        *place = value.and_then(Value::as_str);
+        found |= same(value.unwrap_or(&Json::Null), answer);
+        *place = value.and_then(Json::as_str);
     }
     Ok(foundation(response, choices, answer.as_str()))
+}
+
+/// Whether two values are one.
+fn same(a: &Json, b: &Json) -> bool {
+    match (a, b) {
+        (Json::Text(a), Json::Text(b)) => a == b,
+        (a, b) => a.to_value() == b.to_value(),
+    }
 }
 
 /// Sums over one group of AIR-Bench's chats.

@@ -8,7 +8,7 @@ use super::item::{Item, Judged, State};
 use super::python;
 use super::record;
 use serde::Serialize;
-use serde_json::Value;
+use crate::eval::json::Json;
 
 const BY: &str = "cmm.first_five";
 const SEEN: usize = 5;
@@ -73,7 +73,7 @@ pub fn judge(item: &Item) -> Judged {
 }
 
 /// The rule on a line of the official file: `answer`, `pred`.
-pub fn record(record: &Value) -> Judged {
+pub(crate) fn record(record: &Json) -> Judged {
     let read = |key| record::string(record::field(record, key)?, "strip");
     match read("answer").and_then(|answer| Ok((answer, read("pred")?))) {
         Ok((answer, prediction)) => judge(&Item {

@@ -49,6 +49,20 @@ pub enum State {
     Error,
 }
 
+impl State {
+    /// As files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Answered => "answered",
+            State::Unparsed => "unparsed",
+            State::Refused => "refused",
+            State::Empty => "empty",
+            State::Truncated => "truncated",
+            State::Error => "error",
+        }
+    }
+}
+
 /// A rule's verdict on one item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Judged {

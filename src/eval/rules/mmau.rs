@@ -13,7 +13,7 @@
 use super::item::{Item, Judged, State};
 use super::python;
 use super::record;
-use serde_json::Value;
+use crate::eval::json::Json;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -69,8 +69,8 @@ impl<'a> Vocabulary<'a> {
     }
 }
 
-fn tokens(prediction: &str, answer: &str, choices: &[String]) -> Judged {
-    let lowered: Vec<_> = choices.iter().map(|c| python::lower(c)).collect();
+fn tokens<C: AsRef<str>>(prediction: &str, answer: &str, choices: &[C]) -> Judged {
+    let lowered: Vec<_> = choices.iter().map(|c| python::lower(c.as_ref())).collect();
     let gold = python::lower(answer);
     let mut vocabulary = Vocabulary {
         tokens: Vec::with_capacity(FEW),
@@ -114,7 +114,7 @@ fn tokens(prediction: &str, answer: &str, choices: &[String]) -> Judged {
     }
     let mut accepted = sets.iter().enumerate().filter(|(_, set)| accepts(set));
     match (accepted.next(), accepted.next()) {
-        (Some((i, set)), None) => Judged::found(&choices[i], span(set), false, BY),
+        (Some((i, set)), None) => Judged::found(choices[i].as_ref(), span(set), false, BY),
         _ => Judged::none(State::Unparsed, BY),
     }
 }
@@ -166,12 +166,12 @@ pub const MMAR: Script = Script {
 
 impl Script {
     /// The rule on a record of the official prediction file. One on which the script would end is [`State::Error`].
-    pub fn record(&self, record: &Value) -> Judged {
+    pub(crate) fn record(&self, record: &Json) -> Judged {
         let found = self.try_record(record);
         found.unwrap_or_else(|reason| Judged::error("mmau.record", reason))
     }
 
-    fn try_record(&self, record: &Value) -> Result<Judged, String> {
+    fn try_record(&self, record: &Json) -> Result<Judged, String> {
         let Some(prediction) = record.get(self.prediction) else {
             return Ok(judge(&Item::default()));
         };
@@ -196,11 +196,6 @@ impl Script {
                 return Err(format!("KeyError: {}", record::shown(value)));
             }
         }
-        Ok(judge(&Item {
-            prediction: Some(prediction),
-            answer,
-            choices: &choices,
-            ..Item::default()
-        }))
+        Ok(tokens(prediction, answer, &choices))
     }
 }

@@ -10,7 +10,7 @@ use super::punkt;
 use super::python;
 use super::record::{shown, string};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use crate::eval::json::Json;
 
 const BY: &str = "mmau_pro_instructions";
 
@@ -32,9 +32,10 @@ pub fn judge(item: &Item) -> Judged {
 }
 
 /// The rule on a row of the official file: `task_identifier`, `kwargs`, `question`, `model_output`.
-pub fn record(record: &Value) -> Judged {
+pub(crate) fn record(record: &Json) -> Judged {
+    let kwargs = record.at("kwargs").to_value();
     let text = |key: &str| match record.get(key) {
-        None | Some(Value::Null) => Ok(None),
+        None | Some(Json::Null) => Ok(None),
         Some(value) => string(value, "lower").map(Some),
     };
     let read = || -> Result<Judged, String> {
@@ -43,7 +44,7 @@ pub fn record(record: &Value) -> Judged {
             prediction: text("model_output")?,
             instruction: Some(Instruction {
                 task: text("task_identifier")?.unwrap_or(""),
-                kwargs: record.get("kwargs").unwrap_or(&Value::Null),
+                kwargs: &kwargs,
             }),
             ..Item::default()
         }))
@@ -56,7 +57,7 @@ pub fn record(record: &Value) -> Judged {
 /// # Errors
 /// An instruction on whose values the script ends with an error.
 pub fn follows(response: &str, instruction: Instruction, prompt: &str) -> Result<bool, String> {
-    let given = Given(instruction.kwargs);
+    let given = Given(Json::from(instruction.kwargs));
     let within = |count: usize| -> Result<bool, String> {
         let (least, most) = (given.number("N1", 0.0)?, given.number("N2", 999.0)?);
         Ok(least <= count as f64 && count as f64 <= most)
@@ -128,10 +129,10 @@ pub fn follows(response: &str, instruction: Instruction, prompt: &str) -> Result
 }
 
 /// `kwargs`, where null and nothing are the same.
-struct Given<'a>(&'a Value);
+struct Given(Json<'static>);
 
-impl<'a> Given<'a> {
-    fn text(&self, key: &str, method: &str) -> Result<&'a str, String> {
+impl Given {
+    fn text(&self, key: &str, method: &str) -> Result<&str, String> {
         self.0.get(key).map_or(Ok(""), |value| string(value, method))
     }
 
@@ -149,10 +150,11 @@ impl<'a> Given<'a> {
     }
 }
 
-fn number(value: &Value) -> Option<f64> {
-    value
-        .as_f64()
-        .or_else(|| value.as_bool().map(|b| f64::from(u8::from(b))))
+fn number(value: &Json) -> Option<f64> {
+    match value {
+        Json::Bool(b) => Some(f64::from(u8::from(*b))),
+        other => other.as_f64(),
+    }
 }
 
 /// Without all that are neither ASCII letters nor `also`, in lower case.

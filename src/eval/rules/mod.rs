@@ -55,6 +55,7 @@ pub use options::Fault;
 pub(crate) use words::normalise;
 
 use crate::error::nearest;
+use crate::eval::json::Json;
 use crate::run::results::Rule;
 use options::Options;
 use serde::{Deserialize, Serialize};
@@ -99,7 +100,7 @@ struct Facts {
 }
 
 /// The key of the prediction in a record, and the rule on a record.
-type Record = (&'static str, fn(&Value) -> Judged);
+type Record = (&'static str, fn(&Json) -> Judged);
 
 impl RuleName {
     /// All rules.
@@ -139,7 +140,7 @@ impl RuleName {
             fair: false,
             ..own(name, says, judge)
         };
-        let recorded = |facts: Facts, key, record: fn(&Value) -> Judged| Facts {
+        let recorded = |facts: Facts, key, record: fn(&Json) -> Judged| Facts {
             record: Some((key, record)),
             ..facts
         };
@@ -299,8 +300,13 @@ impl RuleName {
     /// The rule's verdict on a record of its benchmark's own prediction file, read with the keys and the errors of the official
     /// script; `None` of a rule that has no such file.
     pub fn record(self, record: &Value) -> Option<Judged> {
+        self.record_as_read(&Json::from(record))
+    }
+
+    /// [`RuleName::record`] of a record that lies in a file's text.
+    pub(crate) fn record_as_read(self, record: &Json) -> Option<Judged> {
         let (key, judge) = self.facts().record?;
-        let prediction = record.get(key).and_then(Value::as_str);
+        let prediction = record.get(key).and_then(Json::as_str);
         Some(seen(prediction, false, judge(record)))
     }
 }

@@ -10,7 +10,8 @@
 use super::item::{Item, Judged, State};
 use super::python;
 use super::record;
-use serde_json::Value;
+use crate::eval::json::Json;
+use std::borrow::Cow;
 
 const PREFIX: &str = "The correct answer is:";
 const LETTERS: [char; 4] = ['A', 'B', 'C', 'D'];
@@ -70,17 +71,18 @@ pub fn extract(
 }
 
 /// The rule on a record of the official file: `answers`, `answer_orders`, `model_output`.
-pub fn record(record: &Value) -> Judged {
+pub(crate) fn record(record: &Json) -> Judged {
     let found = try_record(record);
     found.unwrap_or_else(|reason| Judged::error("muchomusic.record", reason))
 }
 
-fn try_record(record: &Value) -> Result<Judged, String> {
+fn try_record(record: &Json) -> Result<Judged, String> {
     let prediction = record::string(record::field(record, "model_output")?, "split")?;
     let choices = record::walked(record::field(record, "answers")?, "lower")?;
+    let choices: Vec<String> = choices.into_iter().map(Cow::into_owned).collect();
     let orders = record::field(record, "answer_orders")?;
     let right = orders
-        .as_array()
+        .as_list()
         .and_then(|all| all.iter().position(|v| v.as_f64() == Some(0.0)));
     Ok(judge(&Item {
         prediction: Some(prediction),

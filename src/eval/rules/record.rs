@@ -1,27 +1,28 @@
 //! Fields of a record in a benchmark's own prediction file, with the errors that the official script would end with.
 
-use serde_json::Value;
+use crate::eval::json::Json;
+use std::borrow::Cow;
 
 /// What Python calls the type of a JSON value.
-fn python_type(value: &Value) -> &'static str {
+fn python_type(value: &Json) -> &'static str {
     match value {
-        Value::Null => "NoneType",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_f64() => "float",
-        Value::Number(_) => "int",
-        Value::String(_) => "str",
-        Value::Array(_) => "list",
-        Value::Object(_) => "dict",
+        Json::Null => "NoneType",
+        Json::Bool(_) => "bool",
+        Json::Number(n) if n.is_f64() => "float",
+        Json::Number(_) => "int",
+        Json::Text(_) => "str",
+        Json::List(_) => "list",
+        Json::Object(_) => "dict",
     }
 }
 
 /// A field, or Python's `KeyError`.
-pub(super) fn field<'a>(record: &'a Value, key: &str) -> Result<&'a Value, String> {
+pub(super) fn field<'a, 't>(record: &'a Json<'t>, key: &str) -> Result<&'a Json<'t>, String> {
     record.get(key).ok_or_else(|| format!("KeyError: '{key}'"))
 }
 
 /// A string, or Python's `AttributeError` on the method that the script calls first.
-pub(super) fn string<'a>(value: &'a Value, method: &str) -> Result<&'a str, String> {
+pub(super) fn string<'a>(value: &'a Json, method: &str) -> Result<&'a str, String> {
     value.as_str().ok_or_else(|| {
         format!(
             "AttributeError: '{}' object has no attribute '{method}'",
@@ -31,11 +32,11 @@ pub(super) fn string<'a>(value: &'a Value, method: &str) -> Result<&'a str, Stri
 }
 
 /// The values that a loop walks over: a list's, or a string's characters.
-pub(super) fn walked(value: &Value, method: &str) -> Result<Vec<String>, String> {
+pub(super) fn walked<'a>(value: &'a Json, method: &str) -> Result<Vec<Cow<'a, str>>, String> {
     match value {
-        Value::Array(all) => all.iter().map(|v| Ok(string(v, method)?.to_owned())).collect(),
-        Value::String(text) => Ok(text.chars().map(String::from).collect()),
-        Value::Object(map) => Ok(map.keys().cloned().collect()),
+        Json::List(all) => all.iter().map(|v| Ok(string(v, method)?.into())).collect(),
+        Json::Text(text) => Ok(text.chars().map(|c| String::from(c).into()).collect()),
+        Json::Object(all) => Ok(all.iter().map(|(key, _)| Cow::from(&**key)).collect()),
         other => Err(format!(
             "TypeError: '{}' object is not iterable",
             python_type(other)
@@ -44,9 +45,9 @@ pub(super) fn walked(value: &Value, method: &str) -> Result<Vec<String>, String>
 }
 
 /// Whether a dictionary could have it as a key.
-pub(super) fn hashable(value: &Value) -> Result<(), String> {
+pub(super) fn hashable(value: &Json) -> Result<(), String> {
     match value {
-        Value::Array(_) | Value::Object(_) => {
+        Json::List(_) | Json::Object(_) => {
             Err(format!("TypeError: unhashable type: '{}'", python_type(value)))
         }
         _ => Ok(()),
@@ -54,12 +55,12 @@ pub(super) fn hashable(value: &Value) -> Result<(), String> {
 }
 
 /// A value as Python prints it in a `KeyError`.
-pub(super) fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Json) -> String {
     match value {
-        Value::Null => "None".into(),
-        Value::Bool(b) => if *b { "True" } else { "False" }.into(),
-        Value::String(text) if text.contains('\'') && !text.contains('"') => format!("\"{text}\""),
-        Value::String(text) => format!("'{text}'"),
-        other => other.to_string(),
+        Json::Null => "None".into(),
+        Json::Bool(b) => if *b { "True" } else { "False" }.into(),
+        Json::Text(text) if text.contains('\'') && !text.contains('"') => format!("\"{text}\""),
+        Json::Text(text) => format!("'{text}'"),
+        other => other.to_value().to_string(),
     }
 }

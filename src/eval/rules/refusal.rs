@@ -40,6 +40,9 @@ pub fn refuses(text: &str) -> bool {
     if !first.is_some_and(|c| !c.is_ascii() || matches!(c.to_ascii_lowercase(), 'i' | 's' | 'u' | 'a')) {
         return false;
     }
+    if text.is_ascii() && !begins_as_one(text) {
+        return false;
+    }
     let mut end = text.len().min(LOOK);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -53,9 +56,33 @@ pub fn refuses(text: &str) -> bool {
     })
 }
 
+/// Whether the first word of an ASCII text is one that an opening begins with: enough to see that most texts refuse nothing.
+fn begins_as_one(text: &str) -> bool {
+    let shown = text.bytes().filter(|b| !matches!(b, b'*' | b'`'));
+    let word = || {
+        shown
+            .clone()
+            .skip_while(|b| !b.is_ascii_alphanumeric())
+            .take_while(u8::is_ascii_alphanumeric)
+            .map(|b| b.to_ascii_lowercase())
+    };
+    ["i", "sorry", "unfortunately", "as"].iter().any(|first| word().eq(first.bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_opening_begins_as_one() {
+        for opening in OPENINGS {
+            assert!(begins_as_one(opening), "{opening}");
+            for dressed in [format!("  \"{opening} x"), format!("**{}** x", opening.to_uppercase())] {
+                assert!(refuses(&dressed), "{dressed}");
+            }
+        }
+        assert!(refuses("So*rry*, but no") && !begins_as_one("assume") && !begins_as_one("_a_s"));
+    }
 
     #[test]
     fn a_refusal_is_told_by_how_it_begins() {

@@ -59,16 +59,12 @@ pub(super) struct Text {
 impl Text {
     pub(crate) fn new(text: &str) -> Self {
         let text = plain(text);
-        let ranges = split(&text);
         if text.is_ascii() {
-            let folded = fold(&text);
-            let word = |at: Range<usize>| Word {
-                folded: at.clone(),
-                at,
-            };
-            let words = ranges.map(word).collect();
+            let words = split_ascii(text.as_bytes());
+            let folded = text.to_ascii_lowercase();
             return Text { text, folded, words };
         }
+        let ranges = split(&text);
         let mut folded = String::with_capacity(text.len());
         let word = |at: Range<usize>| {
             let start = folded.len();
@@ -232,6 +228,7 @@ pub(super) fn plain(text: &str) -> String {
         c => c,
     };
     match text.is_ascii() {
+        true if memchr::memchr3(b'*', b'`', b'_', text.as_bytes()).is_none() => text.to_owned(),
         true => text.chars().filter(|c| !invisible(c)).map(one).collect(),
         false => text.nfkc().filter(|c| !invisible(c)).map(one).collect(),
     }
@@ -321,6 +318,33 @@ fn split(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     })
 }
 
+/// The same of an ASCII text, byte by byte.
+fn split_ascii(text: &[u8]) -> Vec<Word> {
+    // Most texts have fewer.
+    let mut words = Vec::with_capacity(8);
+    let word = |at: Range<usize>| Word {
+        folded: at.clone(),
+        at,
+    };
+    let digit = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(u8::is_ascii_digit);
+    let mut open: Option<usize> = None;
+    for (at, byte) in text.iter().enumerate() {
+        let joint = || digit(at.checked_sub(1)) && digit(Some(at + 1));
+        let inside = match byte {
+            b'.' | b',' | b':' | b'/' => joint(),
+            b'#' | b'+' => true,
+            byte => byte.is_ascii_alphanumeric(),
+        };
+        if inside {
+            open.get_or_insert(at);
+        } else if let Some(start) = open.take() {
+            words.push(word(start..at));
+        }
+    }
+    words.extend(open.map(|start| word(start..text.len())));
+    words
+}
+
 /// Whether a script is written without spaces between words: Thai to Khmer, kana, Han.
 fn unspaced(c: char) -> bool {
     matches!(c,
@@ -383,6 +407,15 @@ fn unmarked(mut text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ascii_is_split_as_any_text_is() {
+        for text in ["", "a", "C# 4/4, 1.5:2 3. .4 1,a", "it's (b) -- x+y #", "1/2/3 /4 5/", "a.b 1.b"] {
+            let own = split_ascii(text.as_bytes());
+            assert!(own.iter().map(|w| w.at.clone()).eq(split(text)), "{text}");
+            assert!(own.iter().all(|w| w.at == w.folded));
+        }
+    }
 
     #[test]
     fn words_keep_what_tells_names_apart() {

@@ -1,114 +1,266 @@
 //! Records of any file of predictions or items: a JSON list, JSON lines, a log of inspect.
 
 use crate::error::{Error, Result};
+use crate::eval::json::Json;
 use crate::fsutil::{open_regular, read_text_within};
 use rayon::prelude::*;
-use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::fmt;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A larger file is no benchmark's.
 const MOST_BYTES: u64 = 4 << 30;
 /// Of one sample in a log of inspect.
 const MOST_SAMPLE_BYTES: u64 = 64 << 20;
+/// A list is read in parts of about so many bytes at once.
+const PART: usize = 1 << 20;
+
+/// A file that was read and not yet looked into; its records borrow from it.
+pub struct Opened {
+    path: PathBuf,
+    held: Held,
+}
+
+enum Held {
+    Text(String),
+    /// The names and texts of the samples in a log of inspect.
+    Samples(Vec<(String, Vec<u8>)>),
+}
 
 /// What a file holds, in its order.
-pub struct Records {
-    /// Each with its place in words: "line 7", "item 3".
-    pub all: Vec<(String, Value)>,
+pub struct Records<'a> {
+    /// Each with its place.
+    pub(crate) all: Vec<(Place<'a>, Json<'a>)>,
     /// Half of a surrogate pair stood in so many of them, as Python writes it and no text can hold it; U+FFFD stands there now.
     pub mended: usize,
+}
+
+/// Where in its file a record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place<'a> {
+    Line(usize),
+    Item(usize),
+    Named(&'a str),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Place::Line(n) => write!(f, "line {n}"),
+            Place::Item(n) => write!(f, "item {n}"),
+            Place::Named(name) => f.write_str(name),
+        }
+    }
 }
 
 /// Reads a file: a JSON list of objects, objects a line, or one of inspect's logs (`.eval`, `.json`).
 ///
 /// # Errors
-/// A file that is none of those, with the line or item.
-pub fn read(path: &Path) -> Result<Records> {
+/// A file that cannot be read, or holds no text.
+pub fn open(path: &Path) -> Result<Opened> {
     let mut head = [0u8; 4];
     let got = open_regular(path)?
         .read(&mut head)
         .map_err(|e| Error::io(path, e))?;
-    if head[..got].starts_with(b"PK") {
-        return archive(path);
-    }
-    let text = read_text_within(path, MOST_BYTES)?;
-    let trimmed = text.trim_start_matches(['\u{feff}', ' ', '\n', '\r', '\t']);
-    let wrong = |expected: &str, found: String| Error::data(path, "file", expected, found);
-    match trimmed.as_bytes().first() {
-        None => Err(wrong("predictions", "an empty file".into())),
-        Some(b'[') => {
-            let (value, mended) = value(trimmed).map_err(|e| wrong("a JSON list", e))?;
-            let Value::Array(all) = value else {
-                return Err(wrong("a JSON list", "another value".into()));
-            };
-            let all = all.into_iter().enumerate();
-            Ok(Records {
-                all: all.map(|(i, v)| (format!("item {}", i + 1), v)).collect(),
-                mended: usize::from(mended),
-            })
+    let held = match head[..got].starts_with(b"PK") {
+        true => Held::Samples(archive(path)?),
+        false => Held::Text(read_text_within(path, MOST_BYTES)?),
+    };
+    Ok(Opened {
+        path: path.to_owned(),
+        held,
+    })
+}
+
+/// The sha256 of a file's bytes, in small letters.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn sha256(path: &Path) -> Result<String> {
+    let mut file = open_regular(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer).map_err(|e| Error::io(path, e))? {
+            0 => return Ok(super::hex(&hasher.finalize())),
+            n => hasher.update(&buffer[..n]),
         }
-        Some(b'{') => match one_object(trimmed) {
-            Some(samples) => Ok(samples),
-            None => lines(path, trimmed),
-        },
-        Some(_) => Err(wrong(
-            "a JSON list, or a JSON object a line",
-            format!("{:?}", trimmed.chars().take(20).collect::<String>()),
-        )),
+    }
+}
+
+impl Opened {
+    /// Its records.
+    ///
+    /// # Errors
+    /// A file that holds none, or something else, with the line or item.
+    pub fn records(&self) -> Result<Records<'_>> {
+        let wrong = |expected: &str, found: String| Error::data(&self.path, "file", expected, found);
+        let text = match &self.held {
+            Held::Text(text) => text,
+            Held::Samples(samples) => return self.samples(samples),
+        };
+        let trimmed = text.trim_start_matches(['\u{feff}', ' ', '\n', '\r', '\t']);
+        match trimmed.as_bytes().first() {
+            None => Err(wrong("predictions", "an empty file".into())),
+            Some(b'[') => {
+                let (all, mended) = match parts(trimmed) {
+                    Some(all) => (all, false),
+                    None => match value(trimmed).map_err(|e| wrong("a JSON list", e))? {
+                        (Json::List(all), mended) => (all, mended),
+                        _ => return Err(wrong("a JSON list", "another value".into())),
+                    },
+                };
+                Ok(numbered(all, mended))
+            }
+            Some(b'{') => match one_object(trimmed) {
+                Some(all) => Ok(numbered(all, false)),
+                None => self.lines(trimmed),
+            },
+            Some(_) => Err(wrong(
+                "a JSON list, or a JSON object a line",
+                format!("{:?}", trimmed.chars().take(20).collect::<String>()),
+            )),
+        }
+    }
+
+    fn lines<'a>(&self, text: &'a str) -> Result<Records<'a>> {
+        let lines: Vec<(usize, &str)> = text
+            .split('\n')
+            .enumerate()
+            .filter(|(_, l)| !l.trim_start().is_empty())
+            .collect();
+        let read = |(i, line): &(usize, &'a str)| {
+            let place = Place::Line(i + 1);
+            match value(line) {
+                Ok((value, mended)) => Ok((place, value, mended)),
+                Err(e) => Err(Error::data(&self.path, place.to_string(), "a JSON object", e)),
+            }
+        };
+        let all: Result<Vec<_>> = lines.par_iter().map(read).collect();
+        let all = all.map_err(|any| lines.iter().find_map(|line| read(line).err()).unwrap_or(any))?;
+        let mended = all.iter().filter(|(.., mended)| *mended).count();
+        Ok(Records {
+            all: all.into_iter().map(|(place, value, _)| (place, value)).collect(),
+            mended,
+        })
+    }
+
+    fn samples<'a>(&self, samples: &'a [(String, Vec<u8>)]) -> Result<Records<'a>> {
+        let read = |(name, bytes): &'a (String, Vec<u8>)| match serde_json::from_slice(bytes) {
+            Ok(value) => Ok((Place::Named(name), value)),
+            Err(e) => Err(not_inspect(&self.path, name, e.to_string())),
+        };
+        Ok(Records {
+            all: samples.iter().map(read).collect::<Result<_>>()?,
+            mended: 0,
+        })
+    }
+}
+
+fn numbered(all: Vec<Json<'_>>, mended: bool) -> Records<'_> {
+    let all = all.into_iter().enumerate();
+    Records {
+        all: all.map(|(i, v)| (Place::Item(i + 1), v)).collect(),
+        mended: usize::from(mended),
     }
 }
 
 /// One object over the whole file that holds its records under a key: a log of inspect, or a manifest.
-fn one_object(text: &str) -> Option<Records> {
+fn one_object(text: &str) -> Option<Vec<Json<'_>>> {
     // Of JSON lines the first is an object by itself.
-    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Value>();
-    let Some(Ok(Value::Object(mut whole))) = stream.next() else {
+    let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Json>();
+    let Some(Ok(Json::Object(whole))) = stream.next() else {
         return None;
     };
     if !text[stream.byte_offset()..].trim().is_empty() {
         return None;
     }
-    let records = match whole.remove("samples").or_else(|| whole.remove("data")) {
-        Some(Value::Array(all)) => all,
-        Some(Value::Object(all)) => all.into_iter().map(|(_, v)| v).collect(),
-        _ => return None,
-    };
-    let all = records.into_iter().enumerate();
-    Some(Records {
-        all: all.map(|(i, v)| (format!("item {}", i + 1), v)).collect(),
-        mended: 0,
-    })
+    let key = ["samples", "data"]
+        .into_iter()
+        .find(|key| whole.iter().any(|(own, _)| own == key))?;
+    match whole.into_iter().find(|(own, _)| own == key)?.1 {
+        Json::List(all) => Some(all),
+        Json::Object(all) => Some(all.into_iter().map(|(_, v)| v).collect()),
+        _ => None,
+    }
 }
 
-fn lines(path: &Path, text: &str) -> Result<Records> {
-    let lines: Vec<(usize, &str)> = text
-        .split('\n')
-        .enumerate()
-        .filter(|(_, l)| !l.trim().is_empty())
-        .collect();
-    let all: Vec<(String, Value, bool)> = lines
-        .par_iter()
-        .map(|(i, line)| {
-            let place = format!("line {}", i + 1);
-            match value(line) {
-                Ok((value, mended)) => Ok((place, value, mended)),
-                Err(e) => Err(Error::data(path, place, "a JSON object", e)),
+/// The elements of a list of objects, read in parts at once; none of what has to be read as one, such as a list with an error in it.
+///
+/// Where an object ends and the next begins is guessed by the signs between them, which may as well stand in a text. A part holds
+/// only if whole elements fill it to its end; so the first part, which begins where the list does, proves that the second begins
+/// with an element, and so on.
+fn parts(text: &str) -> Option<Vec<Json<'_>>> {
+    let bytes = text.as_bytes();
+    let mut starts = vec![1];
+    let mut from = PART;
+    while from < bytes.len() {
+        match between(bytes, from) {
+            Some(at) => {
+                starts.push(at);
+                from = at + PART;
             }
+            None => break,
+        }
+    }
+    let last = starts.len() - 1;
+    let parts: Option<Vec<Vec<Json>>> = starts
+        .par_iter()
+        .enumerate()
+        .map(|(i, from)| match starts.get(i + 1) {
+            Some(to) => elements(&text[*from..*to], false),
+            None => elements(&text[*from..], i == last),
         })
-        .collect::<Result<_>>()?;
-    let mended = all.iter().filter(|(.., mended)| *mended).count();
-    Ok(Records {
-        all: all.into_iter().map(|(place, value, _)| (place, value)).collect(),
-        mended,
-    })
+        .collect();
+    let parts = parts?;
+    let mut all = Vec::with_capacity(parts.iter().map(Vec::len).sum());
+    parts.into_iter().for_each(|part| all.extend(part));
+    Some(all)
+}
+
+/// The place of the first brace behind `from` that opens an object behind another one: of the second in `}, {`.
+fn between(bytes: &[u8], mut from: usize) -> Option<usize> {
+    let space = |at: &usize| bytes.get(*at).is_some_and(|b| b" \n\r\t".contains(b));
+    loop {
+        from += memchr::memchr(b'}', bytes.get(from..)?)? + 1;
+        let comma = (from..).find(|at| !space(at))?;
+        if bytes.get(comma) != Some(&b',') {
+            continue;
+        }
+        let open = (comma + 1..).find(|at| !space(at))?;
+        if bytes.get(open) == Some(&b'{') {
+            return Some(open);
+        }
+    }
+}
+
+/// Elements that fill a text, with a comma behind each; behind the `last` of a list its end.
+fn elements(text: &str, last: bool) -> Option<Vec<Json<'_>>> {
+    const SPACE: [char; 4] = [' ', '\n', '\r', '\t'];
+    let mut all = Vec::new();
+    let mut rest = text.trim_start_matches(SPACE);
+    loop {
+        let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<Json>();
+        all.push(stream.next()?.ok()?);
+        let behind = rest[stream.byte_offset()..].trim_start_matches(SPACE);
+        if last {
+            if let Some(end) = behind.strip_prefix(']') {
+                return end.trim_matches(SPACE).is_empty().then_some(all);
+            }
+        }
+        rest = behind.strip_prefix(',')?.trim_start_matches(SPACE);
+        if !last && rest.is_empty() {
+            return Some(all);
+        }
+    }
 }
 
 /// A value, and whether halves of surrogate pairs were replaced in it.
-fn value(text: &str) -> std::result::Result<(Value, bool), String> {
+fn value(text: &str) -> std::result::Result<(Json<'_>, bool), String> {
     match serde_json::from_str(text) {
         Ok(value) => Ok((value, false)),
-        Err(e) => match mend(text).map(|text| serde_json::from_str(&text)) {
+        Err(e) => match mend(text).map(|text| serde_json::from_str(&text).map(Json::into_owned)) {
             Some(Ok(value)) => Ok((value, true)),
             _ => Err(e.to_string()),
         },
@@ -142,9 +294,13 @@ fn mend(text: &str) -> Option<String> {
     (copied > 0).then(|| out + &text[copied..])
 }
 
+fn not_inspect(path: &Path, place: &str, found: String) -> Error {
+    Error::data(path, place, "a log of inspect (.eval)", found)
+}
+
 /// inspect's `.eval`: a ZIP with a JSON file a sample.
-fn archive(path: &Path) -> Result<Records> {
-    let wrong = |place: &str, found: String| Error::data(path, place, "a log of inspect (.eval)", found);
+fn archive(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let wrong = |place: &str, found: String| not_inspect(path, place, found);
     let file = open_regular(path)?;
     let mut zip = zip::ZipArchive::new(file).map_err(|e| wrong("file", e.to_string()))?;
     let mut names: Vec<String> = zip
@@ -166,20 +322,23 @@ fn archive(path: &Path) -> Result<Records> {
         if bytes.len() as u64 > MOST_SAMPLE_BYTES || total > MOST_BYTES {
             return Err(wrong(&name, "more bytes than a log may have".into()));
         }
-        let value = serde_json::from_slice(&bytes).map_err(|e| wrong(&name, e.to_string()))?;
-        all.push((name, value));
+        all.push((name, bytes));
     }
-    Ok(Records { all, mended: 0 })
+    Ok(all)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read_text(text: &str) -> Result<Records> {
+    /// The records in compact JSON, and how many were mended.
+    fn read_text(text: &str) -> Result<(Vec<String>, usize)> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        read(file.path())
+        let opened = open(file.path())?;
+        let records = opened.records()?;
+        let all = records.all.iter().map(|(_, v)| v.to_value().to_string());
+        Ok((all.collect(), records.mended))
     }
 
     #[test]
@@ -191,13 +350,15 @@ mod tests {
             ("{\"eval\": {}, \"samples\": [{\"id\": 1}]}", 1),
             ("{\"split\": \"test\", \"data\": {\"0\": {}, \"1\": {}}}", 2),
         ] {
-            assert_eq!(read_text(text).unwrap().all.len(), n, "{text}");
+            assert_eq!(read_text(text).unwrap().0.len(), n, "{text}");
         }
         for bad in [
             "",
             "  \n",
             "hello",
             "[1, 2",
+            "[1, 2,]",
+            "[1] 2",
             "{\"a\": 1}\n{\"a\": ",
             "PK\u{3}\u{4}",
         ] {
@@ -212,15 +373,42 @@ mod tests {
         let lines = r#"{"a": "x\ud83dy"}
 {"a": "\ud83d\ude00"}
 {"a": "\udc00\\ud800"}"#;
-        let records = read_text(lines).unwrap();
-        assert_eq!(records.mended, 2);
-        let texts: Vec<_> = records
-            .all
-            .iter()
-            .map(|(_, v)| v["a"].as_str().unwrap())
-            .collect();
-        assert_eq!(texts, ["x\u{fffd}y", "😀", "\u{fffd}\\ud800"]);
+        let (all, mended) = read_text(lines).unwrap();
+        assert_eq!(mended, 2);
+        let texts = [
+            r#"{"a":"x�y"}"#,
+            r#"{"a":"😀"}"#,
+            r#"{"a":"�\\ud800"}"#,
+        ];
+        assert_eq!(all, texts);
         // An escape that is cut off is no text.
         assert!(read_text("{\"a\": \"\\ud8").is_err());
+    }
+
+    /// Texts hold what parts are cut at, in every second one.
+    #[test]
+    fn a_list_in_parts_is_the_list() {
+        let record = |i: usize| match i % 2 {
+            0 => format!("{{\"id\": {i}, \"text\": \"}}, {{ \\\" }},\\n {{\"}}"),
+            _ => format!("{{\"id\": {i}, \"of\": [{{}}, {{\"a\": [{{}}, {{}}]}}]}}"),
+        };
+        let pad = "x".repeat(1000);
+        let records: Vec<String> = (0..5 * PART / 1000)
+            .map(|i| format!("{{\"pad\": \"{pad}\", \"of\": {}}}", record(i)))
+            .collect();
+        let text = format!("[\n{}\n]\n", records.join(" ,\r\n "));
+        let whole: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let (all, mended) = read_text(&text).unwrap();
+        assert!(all.iter().eq(whole.as_array().unwrap().iter().map(|v| v.to_string()).collect::<Vec<_>>().iter()));
+        assert_eq!(mended, 0);
+        // A part that begins within a text is none, whatever it looks like.
+        let within = format!("[{{\"a\": \"{}\"}}]", "}, {".repeat(PART));
+        assert!(parts(&within).is_none());
+        assert_eq!(read_text(&within).unwrap().0.len(), 1);
+        // The error is the one of the whole.
+        let broken = text.replacen("\"id\": 4001", "\"id\": nan", 1);
+        let expected = serde_json::from_str::<serde_json::Value>(&broken).unwrap_err();
+        let found = read_text(&broken).unwrap_err().to_string();
+        assert!(found.contains(&expected.to_string()), "{found}");
     }
 }

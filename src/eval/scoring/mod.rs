@@ -7,7 +7,7 @@
 mod files;
 mod samples;
 
-pub use files::{read, Records};
+pub use files::{open, sha256, Opened, Records};
 pub use samples::{samples, Form, Sample};
 
 use super::rules::{cmm, Judged, RuleName, Tally};
@@ -21,8 +21,8 @@ use crate::metrics::statistics::proportion::{self, Method};
 use crate::run::scored::{CardFacts, Data, Group, OtherRule, PredictionsFile, Scored, ScoredItem, Whole};
 use indexmap::IndexMap;
 use rayon::prelude::*;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 
 /// Which of a card's two rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -102,10 +102,17 @@ pub fn score(
 ) -> Result<Scored> {
     let rule = kind.rule(card)?;
     let within: Vec<bool> = samples.iter().map(|s| in_split(card, s)).collect();
-    let of_file = verdicts(rule, samples);
+    // The hash of the items goes through all of them, one after the other: meanwhile the others judge.
+    let (data, (of_file, of_other)) = rayon::join(
+        || data(card, samples, source.items.clone()),
+        || {
+            let other = kind.other().rule(card).ok().filter(|other| *other != rule);
+            (verdicts(rule, samples), other.map(|other| (other, verdicts(other, samples))))
+        },
+    );
     let judged = within_split(&of_file, &within);
-    let counted = || samples.iter().zip(&judged).filter(|(_, j)| j.counted);
-    let tally = Tally::of(&judged);
+    let counted = || samples.iter().zip(&judged[..]).filter(|(_, j)| j.counted);
+    let tally = Tally::of(&judged[..]);
     if tally.counted == 0 {
         let found = format!("{} of others, or that the rule leaves out", samples.len());
         let split = card
@@ -131,10 +138,10 @@ pub fn score(
         }
     };
     // What the fair rule says is worth knowing beside every official score, and the other way round.
-    let other = match kind.other().rule(card) {
-        Ok(other) if other != rule => {
-            let judged = within_split(&verdicts(other, samples), &within);
-            let tally = Tally::of(&judged);
+    let other = match of_other {
+        Some((other, of_file)) => {
+            let judged = within_split(&of_file, &within);
+            let tally = Tally::of(&judged[..]);
             let score = measure(card, samples, &judged, once(bootstrap))?.score;
             Some(OtherRule {
                 rule: other.name().to_owned(),
@@ -147,7 +154,7 @@ pub fn score(
     };
     let mut states = IndexMap::new();
     for (_, j) in counted() {
-        *states.entry(state(j)).or_insert(0) += 1;
+        *states.entry(j.state.name()).or_insert(0) += 1;
     }
     states.sort_unstable_keys();
     let expected = card.items();
@@ -170,18 +177,22 @@ pub fn score(
         other,
         metric: card.metric.name().to_owned(),
         predictions: source.predictions.clone(),
-        data: data(card, samples, source),
+        data,
         n: tally.counted,
         score: measured.score,
         interval: measured.interval,
         parts: measured.parts,
         bootstrap,
-        states,
+        states: states.into_iter().map(|(state, n)| (state.to_owned(), n)).collect(),
         unread: tally.unread_share(),
         left_out: tally.left_out,
         whole,
         categories: categories(samples, &judged, bootstrap.level)?,
-        items: samples.iter().zip(&judged).map(|(s, j)| item(s, j)).collect(),
+        items: samples
+            .par_iter()
+            .zip(&judged[..])
+            .map(|(s, j)| item(s, j))
+            .collect(),
     })
 }
 
@@ -200,20 +211,23 @@ fn in_split(card: &Card, sample: &Sample) -> bool {
     };
     split.filter.iter().all(|(key, wanted)| {
         let own = sample.groups.iter().find(|(k, _)| k == key);
-        own.is_none_or(|(_, values)| values.iter().any(|v| wanted.contains(v)))
+        own.is_none_or(|(_, values)| values.iter().any(|v| wanted.iter().any(|w| w == v)))
     })
 }
 
 fn verdicts(rule: RuleName, samples: &[Sample]) -> Vec<Judged> {
     let judge = |sample: &Sample| {
-        let official = sample.record.as_ref().and_then(|record| rule.record(record));
+        let official = sample.record.as_ref().and_then(|r| rule.record_as_read(r));
         official.unwrap_or_else(|| rule.judge(&sample.item()))
     };
     samples.par_iter().map(judge).collect()
 }
 
 /// The same, items of other splits not counted.
-fn within_split(judged: &[Judged], within: &[bool]) -> Vec<Judged> {
+fn within_split<'a>(judged: &'a [Judged], within: &[bool]) -> Cow<'a, [Judged]> {
+    if within.iter().all(|w| *w) {
+        return Cow::Borrowed(judged);
+    }
     let all = judged.iter().zip(within).map(|(judged, within)| Judged {
         counted: judged.counted && *within,
         ..judged.clone()
@@ -227,6 +241,13 @@ struct Measured {
     parts: IndexMap<String, f64>,
 }
 
+/// What is drawn together: an item's clip, or the item alone where no clip is known.
+#[derive(PartialEq, Eq, Hash)]
+enum Cluster<'a> {
+    Clip(&'a str),
+    Item(usize),
+}
+
 fn measure(card: &Card, samples: &[Sample], judged: &[Judged], bootstrap: Bootstrap) -> Result<Measured> {
     let counted: Vec<(usize, &Sample, &Judged)> = samples
         .iter()
@@ -236,10 +257,9 @@ fn measure(card: &Card, samples: &[Sample], judged: &[Judged], bootstrap: Bootst
         .map(|(i, (s, j))| (i, s, j))
         .collect();
     let right = |j: &Judged| f64::from(u8::from(j.correct));
-    let cluster = |i: usize, s: &Sample| match &s.clip {
-        Some(clip) => clip.clone(),
-        None => format!("\u{0}{i}"),
-    };
+    fn cluster<'a>(i: usize, s: &'a Sample) -> Cluster<'a> {
+        s.clip.as_deref().map_or(Cluster::Item(i), Cluster::Clip)
+    }
     let mut parts = IndexMap::new();
     let accuracy = || -> Result<Measured> {
         let clusters = Clusters::of(counted.iter().map(|(i, s, j)| (cluster(*i, s), right(j))))?;
@@ -275,7 +295,7 @@ fn measure(card: &Card, samples: &[Sample], judged: &[Judged], bootstrap: Bootst
         }
         Metric::PaHrMean => {
             let (mut pa, mut hr) = ((0, 0), (0, 0));
-            let mut sums: IndexMap<String, [f64; 4]> = IndexMap::new();
+            let mut sums: IndexMap<Cluster, [f64; 4]> = IndexMap::new();
             for (i, s, j) in &counted {
                 let mut shares = cmm::shares(&s.answer, s.prediction.as_deref().unwrap_or_default());
                 if !j.by.starts_with("cmm") {
@@ -332,17 +352,17 @@ fn measure(card: &Card, samples: &[Sample], judged: &[Judged], bootstrap: Bootst
                 .and_then(|l| l.of.clone())
                 .unwrap_or_default();
             if labels.is_empty() {
-                labels = counted.iter().map(|(_, s, _)| s.answer.clone()).collect();
+                labels = counted.iter().map(|(_, s, _)| s.answer.to_string()).collect();
                 labels.sort();
                 labels.dedup();
             }
             let pairs = counted.iter().map(|(_, s, j)| {
                 let said = if j.correct {
-                    Some(s.answer.as_str())
+                    Some(&*s.answer)
                 } else {
                     j.answer.as_deref()
                 };
-                (s.answer.as_str(), said)
+                (&*s.answer, said)
             });
             let confusion = Confusion::of(&labels, pairs)?;
             let average = |of| confusion.average(of).map(|s| s.f1);
@@ -368,20 +388,24 @@ fn categories(
     judged: &[Judged],
     level: f64,
 ) -> Result<IndexMap<String, IndexMap<String, Group>>> {
-    let mut all: IndexMap<String, IndexMap<String, Group>> = IndexMap::new();
-    for (s, j) in samples.iter().zip(judged).filter(|(_, j)| j.counted) {
-        for (key, values) in &s.groups {
-            let of = all.entry((*key).to_owned()).or_default();
-            for value in values {
-                let group = of.entry(value.clone()).or_insert(Group {
-                    n: 0,
-                    correct: 0,
-                    score: None,
-                    interval: None,
-                });
-                group.n += 1;
-                group.correct += usize::from(j.correct);
+    let counted = |samples: &[Sample], judged: &[Judged]| {
+        let mut all: IndexMap<String, IndexMap<String, Group>> = IndexMap::new();
+        for (s, j) in samples.iter().zip(judged).filter(|(_, j)| j.counted) {
+            for (key, values) in &s.groups {
+                for value in values {
+                    add(&mut all, key, value, 1, usize::from(j.correct));
+                }
             }
+        }
+        all
+    };
+    // Parts at once, put together in their order: each value stands where it comes first.
+    let parts = samples.par_chunks(1 << 14).zip(judged.par_chunks(1 << 14));
+    let parts: Vec<_> = parts.map(|(s, j)| counted(s, j)).collect();
+    let mut all: IndexMap<String, IndexMap<String, Group>> = IndexMap::new();
+    for (key, of) in parts.into_iter().flatten() {
+        for (value, group) in of {
+            add(&mut all, &key, &value, group.n, group.correct);
         }
     }
     for group in all.values_mut().flat_map(IndexMap::values_mut) {
@@ -392,9 +416,32 @@ fn categories(
     Ok(all)
 }
 
-fn data(card: &Card, samples: &[Sample], source: Source) -> Data {
+fn add(all: &mut IndexMap<String, IndexMap<String, Group>>, key: &str, value: &str, n: usize, correct: usize) {
+    if !all.contains_key(key) {
+        all.insert(key.to_owned(), IndexMap::new());
+    }
+    let Some(of) = all.get_mut(key) else { return };
+    match of.get_mut(value) {
+        Some(group) => {
+            group.n += n;
+            group.correct += correct;
+        }
+        None => {
+            let (score, interval) = (None, None);
+            let group = Group {
+                n,
+                correct,
+                score,
+                interval,
+            };
+            of.insert(value.to_owned(), group);
+        }
+    }
+}
+
+fn data(card: &Card, samples: &[Sample], items: Option<(String, String)>) -> Data {
     let expected = card.items();
-    if let Some((sha256, name)) = source.items {
+    if let Some((sha256, name)) = items {
         let known = card.files.iter().any(|f| f.sha256.as_deref() == Some(&sha256));
         return Data {
             sha256,
@@ -404,17 +451,18 @@ fn data(card: &Card, samples: &[Sample], source: Source) -> Data {
         };
     }
     // Predictions stand in the same file as the items, which have no hash of their own.
-    let mut hasher = Sha256::new();
+    let (mut hasher, mut item) = (Sha256::new(), Vec::new());
     for s in samples {
-        let item = match &s.record {
-            Some(Value::Object(record)) => {
-                let own = record.iter().filter(|(k, _)| !SAID.contains(&k.as_str()));
-                Value::Object(own.map(|(k, v)| (k.clone(), v.clone())).collect()).to_string()
+        item.clear();
+        match &s.record {
+            Some(record) => record.write_of(|key| !SAID.contains(&key), &mut item),
+            None => {
+                let own = serde_json::json!([s.id, s.clip, s.question, s.choices, s.answer]);
+                item.extend(own.to_string().bytes());
             }
-            _ => serde_json::json!([s.id, s.clip, s.question, s.choices, s.answer]).to_string(),
-        };
-        hasher.update(item.as_bytes());
-        hasher.update(b"\n");
+        }
+        item.push(b'\n');
+        hasher.update(&item);
     }
     Data {
         sha256: hex(&hasher.finalize()),
@@ -439,14 +487,6 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn state(judged: &Judged) -> String {
-    let name = serde_json::to_value(judged.state).ok();
-    name.as_ref()
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned()
-}
-
 fn item(sample: &Sample, judged: &Judged) -> ScoredItem {
     let text = sample.prediction.as_deref().unwrap_or_default();
     let characters = |bytes: usize| text.get(..bytes).map(|t| t.chars().count());
@@ -455,8 +495,8 @@ fn item(sample: &Sample, judged: &Judged) -> ScoredItem {
         Some([start, start + text.get(s.clone())?.chars().count()])
     });
     ScoredItem {
-        id: sample.id.clone(),
-        state: state(judged),
+        id: sample.id.to_string(),
+        state: judged.state.name().to_owned(),
         answer: judged.answer.clone(),
         span,
         correct: judged.correct,

@@ -1,40 +1,42 @@
 //! From records to samples: an item with its prediction, whichever tool has written it.
 
-use super::files::Records;
+use super::files::{Place, Records};
 use crate::benchmark::names::Format;
 use crate::benchmark::Card;
 use crate::error::{Error, Result};
+use crate::eval::json::{Json, Text};
 use crate::eval::rules::Item;
-use serde_json::Value;
+use rayon::prelude::*;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// An item and what a model says to it.
+/// An item and what a model says to it. Texts borrow from the file where nothing in them is escaped.
 #[derive(Debug, Clone, Default)]
-pub struct Sample {
+pub struct Sample<'a> {
     /// As its file has it, or its place.
-    pub id: String,
+    pub id: Cow<'a, str>,
     /// What it is about; items of one clip are drawn together for an interval.
-    pub clip: Option<String>,
+    pub clip: Option<Cow<'a, str>>,
     /// As it was asked.
-    pub question: String,
+    pub question: Cow<'a, str>,
     /// In the order in which they were shown.
     pub choices: Vec<String>,
     /// The right answer.
-    pub answer: String,
+    pub answer: Cow<'a, str>,
     /// Which choice that is, where the file says it by place.
     pub right: Option<usize>,
     /// What the model wrote.
-    pub prediction: Option<String>,
+    pub prediction: Option<Cow<'a, str>>,
     /// It ran into its most tokens.
     pub truncated: bool,
     /// Keys by which a benchmark counts, with the item's values.
-    pub groups: Vec<(&'static str, Vec<String>)>,
+    pub groups: Vec<(&'static str, Vec<Cow<'a, str>>)>,
     /// The record of the official file, which official rules read.
-    pub record: Option<Value>,
+    pub(crate) record: Option<Json<'a>>,
 }
 
-impl Sample {
+impl Sample<'_> {
     /// As a rule reads it.
     pub fn item(&self) -> Item<'_> {
         Item {
@@ -66,7 +68,7 @@ pub enum Form {
 
 impl Form {
     /// By the keys of the first record.
-    fn of(record: &Value, card: &Card) -> Self {
+    fn of(record: &Json, card: &Card) -> Self {
         let has = |key: &str| record.get(key).is_some();
         let official = card.official_format;
         if has("doc") && (has("filtered_resps") || has("resps")) {
@@ -171,97 +173,100 @@ fn keys(format: Format) -> Option<Keys> {
 ///
 /// # Errors
 /// A record that is no object or lacks its item; predictions without items, where none are given.
-pub fn samples(
+pub fn samples<'a>(
     path: &Path,
-    records: Records,
-    items: Option<(&Path, Records)>,
+    records: Records<'a>,
+    items: Option<(&Path, Records<'a>)>,
     card: &Card,
-) -> Result<(Form, Vec<Sample>)> {
+) -> Result<(Form, Vec<Sample<'a>>)> {
     let Some((place, first)) = records.all.first() else {
         return Err(Error::data(path, "file", "at least one prediction", "none"));
     };
+    let no_object = |path: &Path, place: &Place, record: &Json| {
+        Error::data(path, place.to_string(), "a JSON object", short(record))
+    };
     if !first.is_object() {
-        return Err(Error::data(path, place, "a JSON object", short(first)));
+        return Err(no_object(path, place, first));
     }
     let form = Form::of(first, card);
     if let Some((of, items)) = items {
         return Ok((form, joined(path, records, of, items, card)?));
     }
-    let all = records.all.into_iter().enumerate();
-    let all = all.map(|(i, (place, record))| {
-        if !record.is_object() {
-            return Err(Error::data(path, place, "a JSON object", short(&record)));
-        }
-        match form {
-            Form::Ours => ours(path, &place, &record),
-            Form::LmEval => lm_eval(path, &place, &record, card),
-            Form::Inspect => inspect(path, &place, &record),
-            Form::Official(format) => Ok(official(format, i, record)),
-            Form::Bare => Err(no_items(path, &place, &record, card)),
-        }
-    });
-    Ok((form, all.collect::<Result<_>>()?))
+    if let Some((place, record)) = records.all.iter().find(|(_, r)| !r.is_object()) {
+        return Err(no_object(path, place, record));
+    }
+    let read = |(place, record): &(Place, Json<'a>)| match form {
+        Form::Ours => ours(path, place, record),
+        Form::LmEval => lm_eval(path, place, record, card),
+        Form::Inspect => inspect(path, place, record),
+        Form::Official(_) | Form::Bare => Err(no_items(path, place, record, card)),
+    };
+    if let Form::Official(format) = form {
+        let all = records.all.into_par_iter().enumerate();
+        return Ok((form, all.map(|(i, (_, record))| official(format, i, record)).collect()));
+    }
+    let all: Result<_> = records.all.par_iter().map(read).collect();
+    // Of several errors the first in the file.
+    let all = all.map_err(|any| records.all.iter().find_map(|r| read(r).err()).unwrap_or(any));
+    Ok((form, all?))
 }
 
-fn no_items(path: &Path, place: &str, record: &Value, card: &Card) -> Error {
-    let known = record.as_object().map(|o| {
-        o.keys()
-            .take(8)
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(", ")
-    });
+fn no_items(path: &Path, place: &Place, record: &Json, card: &Card) -> Error {
+    let keys: Vec<&str> = match record {
+        Json::Object(all) => all.iter().take(8).map(|(key, _)| &**key).collect(),
+        _ => Vec::new(),
+    };
     let e = Error::data(
         path,
-        place,
+        place.to_string(),
         format!("an item with its prediction, as {} has it", card.official_format),
-        format!("the keys {}", known.unwrap_or_default()),
+        format!("the keys {}", keys.join(", ")),
     );
     e.hint("--items OFFICIAL_FILE takes the items from there, by their ids")
 }
 
 /// Predictions by id on the items of an official file.
-fn joined(path: &Path, predictions: Records, of: &Path, items: Records, card: &Card) -> Result<Vec<Sample>> {
+fn joined<'a>(
+    path: &Path,
+    predictions: Records<'a>,
+    of: &Path,
+    items: Records<'a>,
+    card: &Card,
+) -> Result<Vec<Sample<'a>>> {
     let Some(keys) = keys(card.official_format) else {
         let found = card.official_format.name();
         let expected = "a format whose items can be read without an import";
         return Err(Error::data(of, "file", expected, found));
     };
-    let mut said: HashMap<String, String> = HashMap::with_capacity(predictions.all.len());
+    let mut said: HashMap<Text<'a>, Text<'a>> = HashMap::with_capacity(predictions.all.len());
     for (place, record) in &predictions.all {
-        let id = keys.ids.iter().chain(&["id"]).find_map(|k| text(record.get(*k)?));
+        let id = keys.ids.iter().chain(&["id"]).find_map(|k| record.get(k)?.text());
         let Some(id) = id else {
-            return Err(Error::data(path, place, "an id", "none"));
+            return Err(Error::data(path, place.to_string(), "an id", "none"));
         };
         let keys = keys.predictions.iter().chain(&["prediction", "response"]);
-        let Some(prediction) = keys.clone().find_map(|k| record.get(*k)) else {
+        let Some(prediction) = keys.clone().find_map(|k| record.get(k)) else {
             let expected = format!("one of {}", keys.copied().collect::<Vec<_>>().join(", "));
-            return Err(Error::data(path, place, expected, "none"));
+            return Err(Error::data(path, place.to_string(), expected, "none"));
         };
-        let Some(prediction) = prediction.as_str() else {
-            return Err(Error::data(
-                path,
-                place,
-                "a prediction that is a text",
-                short(prediction),
-            ));
+        let Json::Text(prediction) = prediction else {
+            let expected = "a prediction that is a text";
+            return Err(Error::data(path, place.to_string(), expected, short(prediction)));
         };
-        if said.insert(id.clone(), prediction.to_owned()).is_some() {
-            return Err(Error::data(path, place, "each id once", format!("{id} again")));
+        if said.insert(id.clone(), prediction.clone()).is_some() {
+            let found = format!("{id} again");
+            return Err(Error::data(path, place.to_string(), "each id once", found));
         }
     }
     let mut all = Vec::with_capacity(items.all.len());
     for (i, (place, mut record)) in items.all.into_iter().enumerate() {
-        let Some(object) = record.as_object_mut() else {
-            return Err(Error::data(of, place, "a JSON object", short(&record)));
-        };
-        let id = keys
-            .ids
-            .iter()
-            .find_map(|k| text(object.get(*k)?))
-            .unwrap_or_else(|| i.to_string());
+        if !record.is_object() {
+            return Err(Error::data(of, place.to_string(), "a JSON object", short(&record)));
+        }
+        let id = keys.ids.iter().find_map(|k| record.get(k)?.text());
+        let id = id.unwrap_or_else(|| Cow::Owned(i.to_string()));
         if let (Some(prediction), Some(key)) = (said.remove(&id), keys.predictions.first()) {
-            object.insert((*key).to_owned(), Value::String(prediction));
+            record.set(key, Json::Text(prediction));
         }
         all.push(official(card.official_format, i, record));
     }
@@ -277,48 +282,47 @@ fn joined(path: &Path, predictions: Records, of: &Path, items: Records, card: &C
     Ok(all)
 }
 
-fn official(format: Format, i: usize, record: Value) -> Sample {
+fn official(format: Format, i: usize, record: Json<'_>) -> Sample<'_> {
     let Some(keys) = keys(format) else {
         return Sample::default();
     };
-    let strings = |key: &str| -> Vec<String> {
-        match record.get(key) {
-            Some(Value::Array(all)) => all.iter().filter_map(text).collect(),
-            Some(value) => text(value).into_iter().collect(),
-            None => Vec::new(),
-        }
+    let strings = |key: &str| match record.get(key) {
+        Some(Json::List(all)) => all.iter().filter_map(Json::text).collect(),
+        Some(value) => value.text().into_iter().collect(),
+        None => Vec::new(),
     };
-    let one = |keys: &[&str]| keys.iter().find_map(|k| text(record.get(*k)?));
-    let mut choices: Vec<String> = keys.choices.iter().flat_map(|k| strings(k)).collect();
+    let one = |keys: &[&str]| keys.iter().find_map(|k| record.get(k)?.text());
+    let choices = keys.choices.iter().flat_map(|k| strings(k));
+    let mut choices: Vec<String> = choices.map(Cow::into_owned).collect();
     if format == Format::AirBench {
         // What is not there was printed so.
         choices.retain(|c| c != "None");
     }
     let right = match (format, record.get("answer_orders")) {
-        (Format::MuchomusicJson | Format::MuchomusicCsv, Some(Value::Array(orders))) => {
+        (Format::MuchomusicJson | Format::MuchomusicCsv, Some(Json::List(orders))) => {
             orders.iter().position(|v| v.as_f64() == Some(0.0))
         }
         _ => None,
     };
     let answer = match right {
-        Some(at) => choices.get(at).cloned().unwrap_or_default(),
+        Some(at) => Cow::Owned(choices.get(at).cloned().unwrap_or_default()),
         None => one(&[keys.answer]).unwrap_or_default(),
     };
-    let mut groups: Vec<(&'static str, Vec<String>)> =
+    let mut groups: Vec<(&'static str, Vec<Text>)> =
         keys.groups.iter().map(|key| (*key, strings(key))).collect();
     if let (Format::AirBench, Some(task), Some(set)) = (format, one(&["task_name"]), one(&["dataset_name"])) {
         // What the official script counts by.
-        groups.push(("task", vec![format!("{task}_{set}")]));
+        groups.push(("task", vec![Cow::Owned(format!("{task}_{set}"))]));
     }
     groups.retain(|(_, values)| !values.is_empty());
     Sample {
-        id: one(keys.ids).unwrap_or_else(|| i.to_string()),
+        id: one(keys.ids).unwrap_or_else(|| Cow::Owned(i.to_string())),
         clip: one(keys.clips),
         question: one(&[keys.question]).unwrap_or_default(),
-        prediction: keys
-            .predictions
-            .iter()
-            .find_map(|k| record.get(*k)?.as_str().map(str::to_owned)),
+        prediction: keys.predictions.iter().find_map(|k| match record.get(k)? {
+            Json::Text(text) => Some(text.clone()),
+            _ => None,
+        }),
         truncated: false,
         groups,
         choices,
@@ -328,56 +332,48 @@ fn official(format: Format, i: usize, record: Value) -> Sample {
     }
 }
 
-fn ours(path: &Path, place: &str, record: &Value) -> Result<Sample> {
-    let prediction: crate::run::predictions::Prediction = serde_json::from_value(record.clone())
-        .map_err(|e| Error::data(path, place, "a prediction of af2", e.to_string()))?;
+fn ours<'a>(path: &Path, place: &Place, record: &Json<'a>) -> Result<Sample<'a>> {
+    let prediction: crate::run::predictions::Prediction = serde_json::from_value(record.to_value())
+        .map_err(|e| Error::data(path, place.to_string(), "a prediction of af2", e.to_string()))?;
     Ok(Sample {
-        id: prediction.id,
-        clip: Some(prediction.path),
-        question: prediction.prompt,
+        id: prediction.id.into(),
+        clip: Some(prediction.path.into()),
+        question: prediction.prompt.into(),
         choices: prediction.labels,
-        answer: prediction.reference,
-        prediction: Some(prediction.prediction),
-        groups: vec![("task", vec![prediction.task])],
+        answer: prediction.reference.into(),
+        prediction: Some(prediction.prediction.into()),
+        groups: vec![("task", vec![prediction.task.into()])],
         ..Sample::default()
     })
 }
 
 /// lm-evaluation-harness: the item is `doc`, as its task has loaded it.
-fn lm_eval(path: &Path, place: &str, record: &Value, card: &Card) -> Result<Sample> {
+fn lm_eval<'a>(path: &Path, place: &Place, record: &Json<'a>, card: &Card) -> Result<Sample<'a>> {
     let response = ["filtered_resps", "resps"]
         .iter()
-        .find_map(|k| innermost(record.get(*k)?));
-    let id = record
-        .get("doc_id")
-        .and_then(text)
-        .unwrap_or_else(|| place.to_owned());
-    let doc = &record["doc"];
+        .find_map(|k| innermost(record.get(k)?));
+    let id = record.at("doc_id").text();
+    let id = id.unwrap_or_else(|| Cow::Owned(place.to_string()));
+    let doc = record.at("doc");
     if let Some(keys) = keys(card.official_format).filter(|k| doc.get(k.answer).is_some()) {
         let mut doc = doc.clone();
-        if let (Some(response), Some(key), Some(object)) =
-            (response, keys.predictions.first(), doc.as_object_mut())
-        {
-            object.insert((*key).to_owned(), Value::String(response));
+        if let (Some(response), Some(key)) = (response, keys.predictions.first()) {
+            doc.set(key, Json::Text(response));
         }
-        return Ok(official(card.official_format, 0, doc)).map(|sample| Sample {
+        let sample = official(card.official_format, 0, doc);
+        return Ok(Sample {
             id: if sample.id == "0" { id } else { sample.id },
             ..sample
         });
     }
-    let Some(answer) = record.get("target").and_then(text) else {
-        return Err(Error::data(
-            path,
-            place,
-            "a target that is a text",
-            short(&record["target"]),
-        ));
+    let Some(answer) = record.at("target").text() else {
+        let (expected, found) = ("a target that is a text", short(record.at("target")));
+        return Err(Error::data(path, place.to_string(), expected, found));
     };
-    let choices = doc.get("choices").and_then(Value::as_array);
     Ok(Sample {
         id,
-        question: doc.get("question").and_then(text).unwrap_or_default(),
-        choices: choices.map_or(Vec::new(), |all| all.iter().filter_map(text).collect()),
+        question: doc.at("question").text().unwrap_or_default(),
+        choices: texts(doc.at("choices")),
         answer,
         prediction: response,
         ..Sample::default()
@@ -385,71 +381,62 @@ fn lm_eval(path: &Path, place: &str, record: &Value, card: &Card) -> Result<Samp
 }
 
 /// inspect: letters stand for choices in its targets.
-fn inspect(path: &Path, place: &str, record: &Value) -> Result<Sample> {
-    let choices: Vec<String> = record["choices"]
-        .as_array()
-        .map_or(Vec::new(), |all| all.iter().filter_map(text).collect());
-    let Some(target) = innermost(&record["target"]) else {
-        return Err(Error::data(
-            path,
-            place,
-            "a target that is a text",
-            short(&record["target"]),
-        ));
+fn inspect<'a>(path: &Path, place: &Place, record: &Json<'a>) -> Result<Sample<'a>> {
+    let choices = texts(record.at("choices"));
+    let Some(target) = innermost(record.at("target")) else {
+        let (expected, found) = ("a target that is a text", short(record.at("target")));
+        return Err(Error::data(path, place.to_string(), expected, found));
     };
     let letter = match target.as_bytes() {
         [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
         _ => None,
     };
     let right = letter.filter(|at| *at < choices.len());
-    let output = &record["output"];
-    let completion = output.get("completion").and_then(text);
-    let completion = completion.or_else(|| text(output.pointer("/choices/0/message/content")?));
-    let question = match &record["input"] {
-        Value::Array(messages) => {
-            messages
-                .iter()
-                .rfind(|m| m["role"] == "user")
-                .map(|m| match &m["content"] {
-                    Value::Array(parts) => parts
-                        .iter()
-                        .filter_map(|p| text(p.get("text")?))
-                        .collect::<Vec<_>>()
-                        .join("\n"),
-                    other => text(other).unwrap_or_default(),
-                })
+    let output = record.at("output");
+    let first = output.at("choices").as_list().and_then(<[_]>::first);
+    let first = first.unwrap_or(&Json::Null);
+    let completion = output.at("completion").text();
+    let completion = completion.or_else(|| first.at("message").at("content").text());
+    let question = match record.at("input") {
+        Json::List(messages) => {
+            let asked = messages.iter().rfind(|m| m.at("role").as_str() == Some("user"));
+            asked.map(|m| match m.at("content") {
+                Json::List(parts) => {
+                    let parts: Vec<Text> = parts.iter().filter_map(|p| p.at("text").text()).collect();
+                    Cow::Owned(parts.join("\n"))
+                }
+                other => other.text().unwrap_or_default(),
+            })
         }
-        other => text(other),
+        other => other.text(),
     };
+    let id = record.at("id").text();
     Ok(Sample {
-        id: text(&record["id"]).unwrap_or_else(|| place.to_owned()),
+        id: id.unwrap_or_else(|| Cow::Owned(place.to_string())),
         question: question.unwrap_or_default(),
-        answer: right.map_or(target, |at| choices[at].clone()),
+        answer: right.map_or(target, |at| Cow::Owned(choices[at].clone())),
         right,
         choices,
-        truncated: output.pointer("/choices/0/stop_reason").and_then(Value::as_str) == Some("max_tokens"),
+        truncated: first.at("stop_reason").as_str() == Some("max_tokens"),
         prediction: completion,
         ..Sample::default()
     })
 }
 
-/// A text, or a number as one.
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(n) => Some(n.to_string()),
-        _ => None,
-    }
+/// Those in a list.
+fn texts(value: &Json) -> Vec<String> {
+    let all = value.as_list().unwrap_or_default().iter();
+    all.filter_map(Json::text).map(Cow::into_owned).collect()
 }
 
 /// The first text within lists in lists.
-fn innermost(value: &Value) -> Option<String> {
+fn innermost<'a>(value: &Json<'a>) -> Option<Text<'a>> {
     match value {
-        Value::Array(all) => innermost(all.first()?),
-        other => text(other),
+        Json::List(all) => innermost(all.first()?),
+        other => other.text(),
     }
 }
 
-fn short(value: &Value) -> String {
-    crate::error::short(value)
+fn short(value: &Json) -> String {
+    crate::error::short(&value.to_value())
 }

@@ -2,6 +2,7 @@
 //! what a model hears wrong it answers wrong each time.
 
 use crate::error::Result;
+use crate::metrics::alike::Alike;
 use crate::metrics::bootstrap::{one_of, refuse, Bootstrap, Interval};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -83,7 +84,7 @@ impl Clusters {
         Some(totals)
     }
 
-    /// As many clusters as there are, drawn with replacement; in `totals` their sums.
+    /// As many clusters as there are, drawn with replacement, each by itself; in `totals` their sums.
     fn draw(&self, rng: &mut ChaCha8Rng, totals: &mut [f64]) {
         match self.width {
             1 => self.draw_wide::<1>(rng, totals),
@@ -141,8 +142,10 @@ impl Bootstrap {
         Ok(self.within(&self.resampled(clusters, statistic)?))
     }
 
-    /// The statistic of each resample, sorted. One resample costs as much as there are clusters; resample r takes the ChaCha8
-    /// stream r of the seed, so that any number of threads gives the same bits.
+    /// The statistic of each resample, sorted. Resample r takes the ChaCha8 stream r of the seed, so that any number of threads
+    /// gives the same bits. One resample costs as much as there are clusters, with one 32-bit word for each; where at most 256 of
+    /// them have different sums, and there are at least 256 times as many, how often each different one is drawn is drawn itself
+    /// (multinomial, by exact binomial counts), which costs as much as there are different ones.
     ///
     /// # Errors
     /// A level or a number of resamples that cannot be, and a statistic that is not finite in some resample: where it can have
@@ -153,12 +156,17 @@ impl Bootstrap {
         statistic: impl Fn(&[f64]) -> f64 + Sync,
     ) -> Result<Vec<f64>> {
         self.check()?;
+        let alike = Alike::of(clusters.width, &clusters.sums);
         let mut all: Vec<f64> = (0..self.resamples as u64)
             .into_par_iter()
             .map_init(
                 || vec![0.0; clusters.width],
                 |totals, resample| {
-                    clusters.draw(&mut self.stream(resample), totals);
+                    let mut rng = self.stream(resample);
+                    match &alike {
+                        Some(alike) => alike.draw(&mut rng, totals),
+                        None => clusters.draw(&mut rng, totals),
+                    }
                     statistic(totals)
                 },
             )
@@ -236,6 +244,37 @@ mod tests {
             settings.clustered_mean(&clusters).unwrap(),
             settings.interval(&values).unwrap()
         );
+    }
+
+    /// Many clusters of few kinds: drawn by their counts, and one by one.
+    #[test]
+    fn counts_of_kinds_give_the_distribution_of_draws() {
+        let items = (0..3_000).map(|i| (i / 3 * 2 / 3, f64::from(u8::from(i * i % 7 < 4))));
+        let clusters = Clusters::of(items).unwrap();
+        assert!(Alike::of(2, &clusters.sums).is_none(), "a few hundred to each kind are too few");
+        let sums = clusters.sums.repeat(20);
+        let clusters = Clusters::of_sums(2, sums).unwrap();
+        assert!(Alike::of(2, &clusters.sums).is_some());
+        let settings = settings(4_000);
+        let fast = settings.resampled(&clusters, |s| s[0] / s[1]).unwrap();
+        let mut plain: Vec<f64> = (0..4_000)
+            .map(|r| {
+                let mut totals = [0.0; 2];
+                clusters.draw(&mut settings.stream(r + 1_000_000), &mut totals);
+                totals[0] / totals[1]
+            })
+            .collect();
+        plain.sort_unstable_by(f64::total_cmp);
+        // Kolmogorov and Smirnov's distance of two samples, at one in a thousand.
+        let up_to = |all: &[f64], v: f64| all.partition_point(|p| *p <= v) as f64 / 4_000.0;
+        let distance = fast.iter().map(|v| (up_to(&fast, *v) - up_to(&plain, *v)).abs());
+        let distance = distance.fold(0.0, f64::max);
+        assert!(distance < 1.95 * (2.0f64 / 4_000.0).sqrt(), "{distance}");
+        // The same bits as values without clusters have.
+        let values: Vec<f64> = (0..5_000).map(|i| f64::from(i % 7)).collect();
+        let each = Clusters::of(values.iter().copied().enumerate()).unwrap();
+        let interval = settings.clustered_mean(&each).unwrap();
+        assert_eq!(interval, settings.interval(&values).unwrap());
     }
 
     #[test]
