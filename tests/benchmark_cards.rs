@@ -2,11 +2,13 @@
 //! told with its line and its key.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+mod common;
+
 use af2::benchmark::names::{Aggregation, Mark, Metric, Rule, Task, Unit};
 use af2::benchmark::{differences, page, parse, read, Card, Registry};
+use common::af2;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data-manifests/benchmarks")
@@ -20,19 +22,9 @@ fn card(name: &str) -> Card {
     Registry::built_in().card(name).unwrap()
 }
 
-/// Exit code, standard output, standard error.
-fn af2(arguments: &[&str]) -> (i32, String, String) {
-    let done = Command::new(assert_cmd::cargo::cargo_bin("af2"))
-        .arg("benchmark")
-        .args(arguments)
-        .output()
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (
-        done.status.code().unwrap_or(-1),
-        text(done.stdout),
-        text(done.stderr),
-    )
+/// `af2 benchmark` with these.
+fn benchmark(arguments: &[&str]) -> (i32, String, String) {
+    af2(&[&["benchmark"], arguments].concat())
 }
 
 /// A card of our own to break.
@@ -796,7 +788,7 @@ fn every_page_says_what_its_card_says() {
 
 #[test]
 fn the_verbs_print_what_is_known() {
-    let (code, text, _) = af2(&["ls"]);
+    let (code, text, _) = benchmark(&["ls"]);
     assert_eq!(code, 0);
     for card in cards() {
         assert!(
@@ -805,31 +797,31 @@ fn the_verbs_print_what_is_known() {
             card.name
         );
     }
-    let (code, text, _) = af2(&["ls", "--table", "2", "--task", "mcq", "--json"]);
+    let (code, text, _) = benchmark(&["ls", "--table", "2", "--task", "mcq", "--json"]);
     let list: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
     let names: Vec<&str> = list.iter().map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!((code, names), (0, vec!["mmau-sound", "mmau-music", "muchomusic"]));
     assert_eq!(list[2]["paper"]["value"], 56.5);
     assert_eq!(list[2]["items"], 1187);
 
-    let (code, text, _) = af2(&["show", "cmm"]);
+    let (code, text, _) = benchmark(&["show", "cmm"]);
     assert!(
         code == 0 && text.contains("evaluation/calculate_score.py"),
         "{text}"
     );
-    let (_, text, _) = af2(&["show", "cmm", "--json"]);
+    let (_, text, _) = benchmark(&["show", "cmm", "--json"]);
     let whole: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(whole["rules"]["official"], "cmm");
     // What is printed is a card.
     assert_eq!(serde_json::from_value::<Card>(whole).unwrap(), card("cmm"));
 
-    let (code, text, _) = af2(&["check"]);
+    let (code, text, _) = benchmark(&["check"]);
     assert_eq!((code, text), (0, format!("{} cards are sound\n", cards().len())));
     let file = folder().join("mmar.yaml");
     let file = file.to_str().unwrap();
-    assert_eq!(af2(&["check", file]).1, "1 card is sound\n");
-    assert_eq!(af2(&["diff", "mmar", file]).1, "no difference\n");
-    let (code, text, _) = af2(&["diff", "mmau-mini-original", "mmau-mini-v05.15.25"]);
+    assert_eq!(benchmark(&["check", file]).1, "1 card is sound\n");
+    assert_eq!(benchmark(&["diff", "mmar", file]).1, "no difference\n");
+    let (code, text, _) = benchmark(&["diff", "mmau-mini-original", "mmau-mini-v05.15.25"]);
     assert!(
         code == 0 && text.contains("files[mmau-test-mini.json].from\n  - "),
         "{text}"
@@ -846,21 +838,21 @@ fn a_wrong_name_or_card_ends_with_its_kind_of_error() {
         ),
         ("zebra", "`af2 benchmark ls` lists all"),
     ] {
-        let (code, out, errors) = af2(&["show", name]);
+        let (code, out, errors) = benchmark(&["show", name]);
         assert_eq!((code, out.as_str()), (2, ""), "{errors}");
         assert!(errors.contains(said), "{errors}");
     }
-    let (code, _, errors) = af2(&["ls", "--task", "mqc"]);
+    let (code, _, errors) = benchmark(&["ls", "--task", "mqc"]);
     assert!(code == 2 && errors.contains("mcq"), "{errors}");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine.yaml");
     std::fs::write(&path, broken("official: mmau,", "official: mmua,")).unwrap();
-    let (code, out, errors) = af2(&["check", path.to_str().unwrap()]);
+    let (code, out, errors) = benchmark(&["check", path.to_str().unwrap()]);
     assert_eq!((code, out.as_str()), (6, ""));
     assert!(
         errors.contains("mine.yaml:30:19: ") && errors.contains("did you mean `mmau`?"),
         "{errors}"
     );
-    let (code, _, errors) = af2(&["ls", "--cards", folder.path().to_str().unwrap()]);
+    let (code, _, errors) = benchmark(&["ls", "--cards", folder.path().to_str().unwrap()]);
     assert!(code == 6 && errors.contains("mine.yaml:30:19: "), "{errors}");
 }

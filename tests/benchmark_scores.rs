@@ -1,28 +1,16 @@
 //! `af2 score --benchmark`: predictions of any model, by a card's rules; and the tables that are made of the results.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+mod common;
+
+use common::af2;
 use serde_json::{json, Value};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 fn golden(file: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/M_metrics/rules");
     folder.join(file)
-}
-
-/// Exit code, standard output, standard error.
-fn af2(arguments: &[&str]) -> (i32, String, String) {
-    let done = Command::new(assert_cmd::cargo::cargo_bin("af2"))
-        .args(arguments)
-        .output()
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (
-        done.status.code().unwrap_or(-1),
-        text(done.stdout),
-        text(done.stderr),
-    )
 }
 
 fn scored(benchmark: &str, predictions: &Path, more: &[&str]) -> Value {

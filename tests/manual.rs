@@ -51,6 +51,14 @@ const NOT_RUN: &[(&str, &str)] = &[
         "af2 data read recipes/demo.yaml",
         "needs the demo's corpus; tests/data_loader.rs",
     ),
+    (
+        "af2 benchmark import",
+        "official files; tests/benchmark_import.rs writes some",
+    ),
+    (
+        "af2 benchmark submit",
+        "a manifest of official files; tests/benchmark_import.rs",
+    ),
     // The machine's own verdict.
     ("af2 doctor", "what it says is the machine's; tests/doctor.rs"),
     ("make gpu-check", "a GPU; tests/gpu_check.rs runs it on the CPU"),

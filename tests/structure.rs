@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("panics", &["error", "screen"]),
     ("yaml", &["error"]),
     ("fsutil", &["error", "yaml"]),
-    ("benchmark", &["error", "fsutil", "yaml"]),
+    ("benchmark", &["error", "panics", "fsutil", "yaml"]),
     ("npy", &["error", "fsutil"]),
     ("progress", &["screen"]),
     ("ffi", &["error", "panics"]),

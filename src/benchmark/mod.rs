@@ -5,6 +5,7 @@ mod card;
 mod check;
 mod diff;
 mod embedded;
+pub(crate) mod import;
 pub mod names;
 mod page;
 mod registry;

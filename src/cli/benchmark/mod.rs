@@ -1,4 +1,8 @@
-//! `af2 benchmark`: which benchmarks are known, what is known about one, whether cards are sound, and how two differ.
+//! `af2 benchmark`: which benchmarks are known, what is known about one, whether cards are sound, how two differ; official files to
+//! manifests, predictions to official files.
+
+mod import;
+mod submit;
 
 use super::parts::out;
 use crate::benchmark::names::{Task, Unit};
@@ -20,6 +24,10 @@ pub(crate) enum BenchmarkVerb {
     Check(CheckArgs),
     /// Say which values of two cards differ.
     Diff(DiffArgs),
+    /// Make a manifest of a benchmark's official files and sounds; exit code 3 where sounds are missing, 6 where rows are wrong.
+    Import(import::ImportArgs),
+    /// Write predictions as the answer file that the benchmark's own server takes.
+    Submit(submit::SubmitArgs),
 }
 
 /// Where cards of one's own lie.
@@ -89,6 +97,8 @@ pub(crate) fn run(verb: &BenchmarkVerb) -> Result<()> {
         BenchmarkVerb::Show(args) => show(args),
         BenchmarkVerb::Check(args) => check(args),
         BenchmarkVerb::Diff(args) => diff(args),
+        BenchmarkVerb::Import(args) => import::run(args),
+        BenchmarkVerb::Submit(args) => submit::run(args),
     }
 }
 
