@@ -77,11 +77,7 @@ impl Set {
             (card, &json!(card))
         );
         for item in &items {
-            assert!(
-                self.path("audio").join(&item.name).is_file(),
-                "{}",
-                item.name
-            );
+            assert!(self.path("audio").join(&item.name).is_file(), "{}", item.name);
         }
         (manifest, items)
     }

@@ -98,7 +98,9 @@ pub(super) fn clotho_aqa(rows: &[Row], context: &Context, report: &mut Report) -
             draft.more.insert("answers".into(), json!(answers));
             let confidence: Vec<Option<String>> =
                 own.iter().map(|(row, _)| row.text(&["confidence"])).collect();
+            // Those of one annotator; all stand beside.
             draft.official.shift_remove("confidence");
+            draft.official.shift_remove("answer");
             draft.more.insert("confidence".into(), json!(confidence));
             all.push(draft);
         }

@@ -225,7 +225,8 @@ fn joined(items: &[Item], predictions: &[Row], what: &Submission, form: &Form) -
                 continue;
             }
         }
-        let keys = std::iter::once(form.key).chain(PREDICTIONS);
+        let others = PREDICTIONS.into_iter().filter(|k| *k != form.key);
+        let keys = std::iter::once(form.key).chain(others);
         let value = keys.clone().find_map(|k| row.fields.get(k));
         match value {
             Some(Value::String(prediction)) => {

@@ -16,6 +16,7 @@ const FILES: i32 = 3;
 
 #[derive(Args)]
 pub(crate) struct ImportArgs {
+    /// The benchmark, as `af2 benchmark ls` names it.
     name: String,
     /// The official files, or a folder that holds them; for sets whose labels are folders or file names, the folder of the sounds.
     #[arg(long, value_name = "FILE|DIR", required = true, num_args = 1..)]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub(crate) struct SubmitArgs {
+    /// The benchmark, as `af2 benchmark ls` names it.
     name: String,
     /// `predictions.jsonl` of af2, or any file of id and prediction.
     #[arg(long, value_name = "FILE")]
