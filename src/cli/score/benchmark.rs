@@ -1,9 +1,9 @@
 //! `af2 score --benchmark`
 
 use crate::benchmark::Registry;
+use crate::cli::parts::sha256;
 use crate::error::{Error, Result};
 use crate::eval::scoring::{self, Kind, Source};
-use crate::fsutil::open_regular;
 use crate::metrics::bootstrap::Bootstrap;
 use crate::report::table::Table;
 use crate::run::scored::{self, PredictionsFile, Scored};
@@ -104,12 +104,6 @@ fn named_from(folder: Option<&Path>, path: &Path) -> Result<PathBuf> {
     };
     let (folder, file) = (whole(folder)?, whole(path)?);
     Ok(file.strip_prefix(&folder).map_or(file.clone(), Path::to_owned))
-}
-
-fn sha256(path: &Path) -> Result<String> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut open_regular(path)?, &mut hasher).map_err(|e| Error::io(path, e))?;
-    Ok(scoring::hex(&hasher.finalize()))
 }
 
 fn show(scored: &Scored, form: &str) {

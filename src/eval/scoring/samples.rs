@@ -1,5 +1,6 @@
 //! From records to samples: an item with its prediction, whichever tool has written it.
 
+use super::beside::Beside;
 use super::files::Records;
 use crate::benchmark::names::Format;
 use crate::benchmark::Card;
@@ -195,7 +196,7 @@ pub fn samples(
         match form {
             Form::Ours => ours(path, &place, &record),
             Form::LmEval => lm_eval(path, &place, &record, card),
-            Form::Inspect => inspect(path, &place, &record),
+            Form::Inspect => inspect(path, &place, &record, card),
             Form::Official(format) => Ok(official(format, i, record)),
             Form::Bare => Err(no_items(path, &place, &record, card)),
         }
@@ -353,17 +354,9 @@ fn lm_eval(path: &Path, place: &str, record: &Value, card: &Card) -> Result<Samp
         .and_then(text)
         .unwrap_or_else(|| place.to_owned());
     let doc = &record["doc"];
-    if let Some(keys) = keys(card.official_format).filter(|k| doc.get(k.answer).is_some()) {
-        let mut doc = doc.clone();
-        if let (Some(response), Some(key), Some(object)) =
-            (response, keys.predictions.first(), doc.as_object_mut())
-        {
-            object.insert((*key).to_owned(), Value::String(response));
-        }
-        return Ok(official(card.official_format, 0, doc)).map(|sample| Sample {
-            id: if sample.id == "0" { id } else { sample.id },
-            ..sample
-        });
+    let beside = Beside::of(doc);
+    if let Some(sample) = of_record(doc, beside.as_ref(), response.clone(), card, &id) {
+        return Ok(sample);
     }
     let Some(answer) = record.get("target").and_then(text) else {
         return Err(Error::data(
@@ -374,18 +367,66 @@ fn lm_eval(path: &Path, place: &str, record: &Value, card: &Card) -> Result<Samp
         ));
     };
     let choices = doc.get("choices").and_then(Value::as_array);
-    Ok(Sample {
+    let sample = Sample {
         id,
         question: doc.get("question").and_then(text).unwrap_or_default(),
         choices: choices.map_or(Vec::new(), |all| all.iter().filter_map(text).collect()),
         answer,
         prediction: response,
         ..Sample::default()
+    };
+    Ok(restored(sample, beside))
+}
+
+/// A sample with what no field of another tool's file says.
+fn restored(sample: Sample, beside: Option<Beside>) -> Sample {
+    let Some(own) = beside else { return sample };
+    Sample {
+        id: own.id().unwrap_or(sample.id),
+        clip: own.clip().or(sample.clip),
+        right: own.right().filter(|at| *at < sample.choices.len()),
+        truncated: own.truncated().unwrap_or(sample.truncated),
+        groups: own.tasks().map_or(sample.groups, |tasks| vec![("task", tasks)]),
+        ..sample
+    }
+}
+
+/// An official record that another tool carries, with the model's answer in its place; none where it is no such record.
+fn of_record(
+    record: &Value,
+    beside: Option<&Beside>,
+    response: Option<String>,
+    card: &Card,
+    id: &str,
+) -> Option<Sample> {
+    let keys = keys(card.official_format).filter(|k| record.get(k.answer).is_some())?;
+    let named = keys.ids.iter().any(|k| record.get(*k).and_then(text).is_some());
+    let mut record = record.clone();
+    if let (Some(response), Some(object)) = (response, record.as_object_mut()) {
+        let response = Value::String(response);
+        let said = beside.and_then(Beside::said);
+        // Under the keys that it was read from, where they are known.
+        let known = said.is_some_and(|said| said.values().any(Value::is_null));
+        if let Some(key) = keys.predictions.first().filter(|_| !known) {
+            object.insert((*key).to_owned(), response.clone());
+        }
+        for (key, value) in said.into_iter().flatten() {
+            let value = if value.is_null() { &response } else { value };
+            object.insert(key.clone(), value.clone());
+        }
+    }
+    let sample = official(card.official_format, 0, record);
+    Some(match named {
+        true => sample,
+        false => Sample {
+            id: id.to_owned(),
+            ..sample
+        },
     })
 }
 
 /// inspect: letters stand for choices in its targets.
-fn inspect(path: &Path, place: &str, record: &Value) -> Result<Sample> {
+fn inspect(path: &Path, place: &str, record: &Value, card: &Card) -> Result<Sample> {
     let choices: Vec<String> = record["choices"]
         .as_array()
         .map_or(Vec::new(), |all| all.iter().filter_map(text).collect());
@@ -401,10 +442,21 @@ fn inspect(path: &Path, place: &str, record: &Value) -> Result<Sample> {
         [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
         _ => None,
     };
-    let right = letter.filter(|at| *at < choices.len());
+    let metadata = &record["metadata"];
+    let beside = Beside::of(metadata);
+    let right = beside.as_ref().map_or(letter, Beside::right);
+    let right = right.filter(|at| *at < choices.len());
     let output = &record["output"];
     let completion = output.get("completion").and_then(text);
     let completion = completion.or_else(|| text(output.pointer("/choices/0/message/content")?));
+    let id = text(&record["id"]).unwrap_or_else(|| place.to_owned());
+    // What an exported log carries; another one's may be called so and be something else.
+    let official = metadata.get("item").filter(|_| beside.is_some());
+    if let Some(official) = official {
+        if let Some(sample) = of_record(official, beside.as_ref(), completion.clone(), card, &id) {
+            return Ok(sample);
+        }
+    }
     let question = match &record["input"] {
         Value::Array(messages) => {
             messages
@@ -421,8 +473,8 @@ fn inspect(path: &Path, place: &str, record: &Value) -> Result<Sample> {
         }
         other => text(other),
     };
-    Ok(Sample {
-        id: text(&record["id"]).unwrap_or_else(|| place.to_owned()),
+    let sample = Sample {
+        id,
         question: question.unwrap_or_default(),
         answer: right.map_or(target, |at| choices[at].clone()),
         right,
@@ -430,7 +482,8 @@ fn inspect(path: &Path, place: &str, record: &Value) -> Result<Sample> {
         truncated: output.pointer("/choices/0/stop_reason").and_then(Value::as_str) == Some("max_tokens"),
         prediction: completion,
         ..Sample::default()
-    })
+    };
+    Ok(restored(sample, beside))
 }
 
 /// A text, or a number as one.
