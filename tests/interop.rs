@@ -1,4 +1,5 @@
-//! PyTorch, safetensors and transformers as judges: what we write they open, what they write we read.
+//! PyTorch, safetensors and transformers as judges: what we write they open, what they write we read. And those for whom results are
+//! exported.
 //!
 //! `make test-interop` runs these; they need its Python environment, so plain `cargo test` leaves them out.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
@@ -14,22 +15,27 @@ use af2::recipe::{Part, StageRecipe};
 use af2::train::engine::state::Snapshot;
 use af2::{checkpoint::names, text::tokenizer::Tokenizer};
 use common::{as_items, constant_gradients, golden, new_stage, new_steps, relative, tiny};
+use serde_json::json;
 use std::path::Path;
 use std::process::Command;
 use tch::{no_grad, Device, Kind, Tensor};
 
 fn judge(check: &str, folder: &Path) {
+    judge_by("judge.py", check, folder);
+}
+
+fn judge_by(script: &str, check: &str, folder: &Path) {
     let python = std::env::var_os("AF2_INTEROP_PYTHON").expect("`make test-interop` sets AF2_INTEROP_PYTHON");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/judge.py");
+    let folder_of_scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
     let status = Command::new(python)
-        .arg(script)
+        .arg(folder_of_scripts.join(script))
         .arg(check)
         .arg(folder)
         .status()
         .unwrap();
     assert!(
         status.success(),
-        "judge.py {check} says no: its reason stands above"
+        "{script} {check} says no: its reason stands above"
     );
 }
 
@@ -298,4 +304,111 @@ fn a_file_past_four_gibibytes_opens_in_torch_and_here() {
     assert!(archive.get("behind").unwrap() == Tensor::arange(5, (Kind::Float, Device::Cpu)));
     assert_eq!(archive.info("large").unwrap().shape, [1_080_000_000]);
     judge("check_large", folder.path());
+}
+
+/// Exit code 0, or what was said.
+fn af2(arguments: &[&str]) {
+    let done = Command::new(assert_cmd::cargo::cargo_bin("af2"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{arguments:?}: {said}");
+}
+
+/// Texts and ids that no reader may stumble over: what ends lines for Python, what YAML and file names do not take.
+fn hostile(path: &Path) {
+    let texts = [
+        "",
+        "\u{1}\u{7f}\u{85}\u{2028}\u{2029}\u{feff}",
+        "---\n<script> 🐕 狗",
+        "\"quoted\" \\u0041",
+        "A dog",
+    ];
+    let ids = ["../x", "a\nb", "same", "same", "CON:*? 🐕"];
+    let items = texts.iter().zip(ids).map(|(text, id)| {
+        json!({"id": id, "audio_id": "x.wav", "question": format!("{text}?"), "choices": ["A dog", text], "answer": "A dog", "task": "sound",
+            "difficulty": text, "sub-category": "s", "model_output": text})
+    });
+    std::fs::write(path, json!(items.collect::<Vec<_>>()).to_string()).unwrap();
+}
+
+/// inspect, lm-evaluation-harness, huggingface_hub and Every Eval Ever's validator and converters.
+#[test]
+#[ignore = "make test-interop"]
+fn other_tools_open_what_we_export() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    hostile(Path::new(&at("hostile.json")));
+    let rules = |name: &str| {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/golden/M_metrics/rules")
+            .join(name);
+        file.to_str().unwrap().to_owned()
+    };
+    std::fs::create_dir(at("logs")).unwrap();
+    for (name, benchmark, predictions, rule) in [
+        ("mmau", "mmau", rules("mmau_input.json"), "official"),
+        ("mmau_fair", "mmau", rules("mmau_input.json"), "fair"),
+        ("mmar", "mmar", rules("mmar_input.jsonl"), "official"),
+        (
+            "muchomusic",
+            "muchomusic",
+            rules("muchomusic_input.json"),
+            "official",
+        ),
+        ("cmm", "cmm", rules("cmm_input.jsonl"), "official"),
+        (
+            "air_bench",
+            "air-bench",
+            rules("airbench_foundation_input.jsonl"),
+            "official",
+        ),
+        ("hostile", "mmau", at("hostile.json"), "official"),
+    ] {
+        let run = at(&format!("runs/{name}"));
+        let line = [
+            "score",
+            "--benchmark",
+            benchmark,
+            "--predictions",
+            &predictions,
+            "--rule",
+            rule,
+            "--out",
+            &run,
+        ];
+        af2(&[&line[..], &["--model", "our-lab/tiny"]].concat());
+        for form in ["json", "eval"] {
+            let log = at(&format!("logs/{name}.{form}"));
+            af2(&["export", &run, "--format", "inspect", "--out", &log]);
+        }
+    }
+    let runs = at("runs");
+    for (format, out) in [
+        ("eee", "eee"),
+        ("hf", "hf"),
+        ("lm-eval", "lm"),
+        ("inspect", "many"),
+    ] {
+        af2(&["export", &runs, "--format", format, "--out", &at(out)]);
+    }
+    let hub = ["--hub-dataset", "lab/mmau", "--hub-task", "test-mini"];
+    let line = [
+        "export",
+        &at("runs/mmau"),
+        "--format",
+        "hf",
+        "--out",
+        &at("hf_one"),
+    ];
+    af2(&[&line[..], &hub].concat());
+    for check in [
+        "check_inspect",
+        "check_lm_eval",
+        "check_hugging_face",
+        "check_every_eval_ever",
+    ] {
+        judge_by("exports.py", check, folder.path());
+    }
 }

@@ -1,16 +1,52 @@
 //! What the verbs that ask a model have in common: how an answer is chosen, in what is computed, how many are written at once.
 
+use super::parts::CheckpointArgs;
 use super::plan::gib;
 use crate::dist::launch::INTERRUPTED;
 use crate::error::{Error, Result};
 use crate::ffi::{self, kernels};
 use crate::generate::decoding::{Decoding, EarlyStopping};
 use crate::generate::engine::Settings;
+use crate::load::Loaded;
 use crate::model::bounds::Wrong;
 use crate::model::parts::Precision;
 use crate::plan::memory::GIB;
 use clap::{Args, ValueEnum};
 use std::io::IsTerminal;
+
+/// The model that is asked: where it lies, how far it hears, in what it computes and how much at once.
+#[derive(Args)]
+pub(crate) struct ModelArgs {
+    #[command(flatten)]
+    pub(super) checkpoint: CheckpointArgs,
+    /// Most windows of 10 s that are heard of a sound; default: what the configuration says, 12 without one.
+    #[arg(long, value_name = "N", value_parser = count(1, 10_000))]
+    windows: Option<usize>,
+    #[command(flatten)]
+    pub(super) engine: EngineArgs,
+    #[command(flatten)]
+    dtype: DtypeArgs,
+}
+
+impl ModelArgs {
+    /// Opens it, with the engine's settings that are said.
+    pub(crate) fn open(&self) -> Result<(Loaded, Settings)> {
+        let precision = self.dtype.precision()?;
+        let model = self.checkpoint.open_to_ask(precision)?;
+        Ok((model, self.engine.settings(precision)))
+    }
+
+    /// How many windows of a sound it hears.
+    pub(crate) fn windows(&self, model: &Loaded) -> usize {
+        self.windows.unwrap_or(model.max_windows).max(1)
+    }
+}
+
+/// A whole number within bounds.
+pub(crate) fn count(least: u64, most: u64) -> impl clap::builder::TypedValueParser<Value = usize> {
+    use clap::builder::TypedValueParser;
+    clap::value_parser!(u64).range(least..=most).map(|n| n as usize)
+}
 
 /// How an answer is chosen, as in `transformers`.
 #[derive(Args)]
@@ -122,7 +158,7 @@ pub(crate) enum Dtype {
 }
 
 #[derive(Args)]
-pub(crate) struct DtypeArgs {
+struct DtypeArgs {
     /// In what is computed; the weights are held in it from the beginning.
     #[arg(long, value_enum, default_value_t, alias = "precision")]
     dtype: Dtype,
@@ -133,7 +169,7 @@ pub(crate) struct DtypeArgs {
 
 impl DtypeArgs {
     /// What is said, and done so far as it is not the model's.
-    pub(crate) fn precision(&self) -> Result<Precision> {
+    fn precision(&self) -> Result<Precision> {
         kernels::allow_tf32(self.tf32)?;
         Ok(match self.dtype {
             Dtype::Fp32 => Precision::Fp32,

@@ -1,7 +1,6 @@
 //! `af2 chat`
 
-use super::asking::{end_at_ctrl_c, usage, DecodingArgs, DtypeArgs, EngineArgs, Thinking};
-use super::parts::CheckpointArgs;
+use super::asking::{end_at_ctrl_c, usage, DecodingArgs, ModelArgs, Thinking};
 use super::sounds::{self, Piece};
 use crate::data::feed::Ears;
 use crate::error::{nearest, Error, Result};
@@ -35,7 +34,7 @@ const LONGEST: u64 = 1 << 20;
 #[derive(Args)]
 pub(crate) struct ChatArgs {
     #[command(flatten)]
-    checkpoint: CheckpointArgs,
+    model: ModelArgs,
     /// A sound file; /audio at the prompt hears another.
     #[arg(long, value_name = "FILE")]
     audio: Option<PathBuf>,
@@ -52,13 +51,6 @@ pub(crate) struct ChatArgs {
     /// Neither read nor keep what was asked before (af2/chat-history in $XDG_STATE_HOME).
     #[arg(long)]
     no_history: bool,
-    /// Most windows of 10 s that are heard; default: what the configuration says, 12 without one.
-    #[arg(long)]
-    windows: Option<usize>,
-    #[command(flatten)]
-    engine: EngineArgs,
-    #[command(flatten)]
-    dtype: DtypeArgs,
 }
 
 pub(crate) fn run(args: &ChatArgs) -> Result<()> {
@@ -69,8 +61,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     if !person {
         end_at_ctrl_c()?;
     }
-    let precision = args.dtype.precision()?;
-    let model = args.checkpoint.open_to_ask(precision)?;
+    let (model, settings) = args.model.open()?;
     if let Some(wrong) = decoding.check_vocabulary(model.tokenizer.len()) {
         return Err(usage(&wrong));
     }
@@ -79,13 +70,13 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
         // The sound stays heard between questions.
         keep: 1,
         steady: true,
-        ..args.engine.settings(precision)
+        ..settings
     };
     let mut chat = Chat {
         model: &model,
         engine: Engine::new(&model, ears.clone(), settings),
         ears,
-        windows: args.windows.unwrap_or(model.max_windows).max(1),
+        windows: args.model.windows(&model),
         decoding,
         thinking: args.thinking,
         streams: !args.no_stream,

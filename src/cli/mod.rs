@@ -8,6 +8,7 @@ mod data;
 mod demo;
 mod doctor;
 mod environment;
+mod export;
 mod files;
 mod generate;
 mod gpu_check;
@@ -69,6 +70,8 @@ enum Verb {
     Eval(steps::EvalArgs),
     /// Score predictions of any model by a benchmark's own rule, and embeddings, tags and captions by official metrics.
     Score(score::ScoreArgs),
+    /// Write results of benchmarks in the forms of Every Eval Ever, Hugging Face, inspect and lm-evaluation-harness.
+    Export(export::ExportArgs),
     /// Print the table and draw the curves of a run, from its files alone.
     Report(steps::ReportArgs),
     /// Answer a question about a sound file, or many of them.
@@ -114,7 +117,7 @@ impl Verb {
             Verb::GpuCheck(args) => args.computes(),
             Verb::Synth(_) | Verb::Launch(_) | Verb::Report(_) | Verb::Plan(_) | Verb::Recipe(_) => false,
             Verb::Checkpoint(_) | Verb::Data(_) | Verb::Benchmark(_) | Verb::Score(_) => false,
-            Verb::Tables(_) | Verb::Completions { .. } => false,
+            Verb::Tables(_) | Verb::Export(_) | Verb::Completions { .. } => false,
         }
     }
 }
@@ -167,6 +170,7 @@ fn run(verb: &Verb, threads: Option<usize>) -> Result<i32> {
         Verb::Launch(args) => return args.run(),
         Verb::Eval(args) => args.run(),
         Verb::Score(args) => score::run(args),
+        Verb::Export(args) => export::run(args),
         Verb::Report(args) => args.run(),
         Verb::Generate(args) => generate::run(args),
         Verb::Chat(args) => chat::run(args),

@@ -1,7 +1,6 @@
 //! `af2 serve`
 
-use super::asking::{DtypeArgs, EngineArgs};
-use super::parts::CheckpointArgs;
+use super::asking::{count, ModelArgs};
 use crate::error::{Error, Result};
 use crate::generate::engine;
 use crate::serve::{self, History, Settings, Token};
@@ -16,7 +15,7 @@ const TOKEN: &str = "AF2_SERVE_TOKEN";
 #[derive(Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
-    checkpoint: CheckpointArgs,
+    model: ModelArgs,
     /// The address to listen at. Any but a loopback address wants a token.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = address)]
     host: IpAddr,
@@ -35,14 +34,9 @@ pub(crate) struct ServeArgs {
     /// Requests that may wait beside those that have a slot; more are answered 429.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = count(0, 65_536))]
     queue: usize,
-    #[command(flatten)]
-    engine: EngineArgs,
     /// MiB of a request. Each of the slots and of the queue may take so much memory.
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = count(1, 4096))]
     max_body: usize,
-    /// Most windows of 10 s that are heard of a sound; default: what the configuration says, 12 without one.
-    #[arg(long, value_parser = count(1, 10_000))]
-    windows: Option<usize>,
     /// Most tokens that a request may ask for.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = count(1, 65_536))]
     max_new_tokens: usize,
@@ -55,8 +49,6 @@ pub(crate) struct ServeArgs {
     /// What is made of texts before the question (system, earlier turns), for which the model has no form.
     #[arg(long, value_enum, default_value = "refuse")]
     history: History,
-    #[command(flatten)]
-    dtype: DtypeArgs,
 }
 
 fn address(text: &str) -> std::result::Result<IpAddr, String> {
@@ -66,11 +58,6 @@ fn address(text: &str) -> std::result::Result<IpAddr, String> {
             .parse()
             .map_err(|_| "expected an IP address or localhost".to_owned()),
     }
-}
-
-fn count(least: u64, most: u64) -> impl clap::builder::TypedValueParser<Value = usize> {
-    use clap::builder::TypedValueParser;
-    clap::value_parser!(u64).range(least..=most).map(|n| n as usize)
 }
 
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
@@ -84,19 +71,18 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
     }
     let address = SocketAddr::new(args.host, args.port);
     serve::check(address)?;
-    let precision = args.dtype.precision()?;
-    let model = args.checkpoint.open_to_ask(precision)?;
+    let (model, of_engine) = args.model.open()?;
     let name = args
         .name
         .clone()
-        .unwrap_or_else(|| name(&args.checkpoint.checkpoint));
+        .unwrap_or_else(|| name(&args.model.checkpoint.checkpoint));
     let settings = Settings {
         address,
         token,
         origins: args.allow_origin.clone(),
         queue: args.queue,
         max_body: args.max_body << 20,
-        windows: args.windows.unwrap_or(model.max_windows).max(1),
+        windows: args.model.windows(&model),
         max_new_tokens: args.max_new_tokens,
         timeout: Duration::from_secs(args.timeout),
         grace: Duration::from_secs(args.grace),
@@ -105,7 +91,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
             // A sound that is asked about again is often asked about soon.
             keep: 4,
             steady: true,
-            ..args.engine.settings(precision)
+            ..of_engine
         },
         name: name.clone(),
     };

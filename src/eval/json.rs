@@ -41,7 +41,7 @@ impl<'a> Json<'a> {
     }
 
     /// Sets an object's key.
-    pub(crate) fn set(&mut self, key: &'a str, value: Json<'a>) {
+    pub(crate) fn set(&mut self, key: &str, value: Json<'a>) {
         if let Json::Object(all) = self {
             match all.iter_mut().find(|(own, _)| own == key) {
                 Some((_, old)) => *old = value,

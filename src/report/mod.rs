@@ -1,6 +1,7 @@
 //! Tables and curves of a run, from its files alone: no tensor, no model.
 
 pub(crate) mod curve;
+pub(crate) mod export;
 pub mod paper;
 pub(crate) mod plot;
 pub mod table;

@@ -65,6 +65,11 @@ impl Measured {
         }
     }
 
+    /// All of them, by their files' names.
+    pub(crate) fn into_all(self) -> Vec<(PathBuf, Scored)> {
+        self.all
+    }
+
     /// The result of a benchmark under its official rule, of most items; of equals the last by its file's name.
     fn of(&self, benchmark: &str) -> Option<&(PathBuf, Scored)> {
         let own = self.all.iter().filter(|(_, s)| s.benchmark == benchmark);

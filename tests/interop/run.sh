@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Real PyTorch, safetensors and transformers as judges of the checkpoints that we write and read, and torchrun as launcher.
-# The `openai` package asks `af2 serve`.
+# The `openai` package asks `af2 serve`; inspect, lm-evaluation-harness, huggingface_hub and Every Eval Ever read what `af2 export` writes.
 # `make test-interop` runs this.
 set -euo pipefail
 cd -P -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."

@@ -1,7 +1,6 @@
 //! What the command line of `af2 generate` says.
 
-use crate::cli::asking::{DecodingArgs, DtypeArgs, EngineArgs, Thinking};
-use crate::cli::parts::CheckpointArgs;
+use crate::cli::asking::{DecodingArgs, ModelArgs, Thinking};
 use crate::cli::sounds::Piece;
 use clap::Args;
 use std::path::PathBuf;
@@ -9,7 +8,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 pub(crate) struct GenerateArgs {
     #[command(flatten)]
-    pub(super) checkpoint: CheckpointArgs,
+    pub(super) model: ModelArgs,
     /// A sound: a file (wav, flac, mp3, ogg, …), a folder, a pattern in quotes ("clips/*.wav"), or - for standard input. May be
     /// repeated.
     #[arg(long, value_name = "FILE", requires = "prompt", conflicts_with = "input")]
@@ -53,11 +52,4 @@ pub(crate) struct GenerateArgs {
     /// Recompute the whole text for every token, one question at a time: the same tokens, slower.
     #[arg(long, conflicts_with_all = ["slots", "memory"])]
     pub(super) no_cache: bool,
-    /// Most windows of 10 s that are heard; default: what the configuration says, 12 without one.
-    #[arg(long)]
-    pub(super) windows: Option<usize>,
-    #[command(flatten)]
-    pub(super) engine: EngineArgs,
-    #[command(flatten)]
-    pub(super) dtype: DtypeArgs,
 }

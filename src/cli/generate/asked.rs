@@ -458,7 +458,7 @@ mod tests {
         let asker = Asker::Engine(Box::new(Engine::new(
             &model,
             ears.clone(),
-            args.engine.settings(Precision::Fp32),
+            args.model.engine.settings(Precision::Fp32),
         )));
         let mut all = Asked::new(&model, &args, &decoding, &questions, asker);
         all.submit(0, &sound);

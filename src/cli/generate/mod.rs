@@ -44,21 +44,19 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         None => None,
     };
     end_at_ctrl_c()?;
-    let precision = args.dtype.precision()?;
-    let model = args.checkpoint.open_to_ask(precision)?;
+    let (model, settings) = args.model.open()?;
     if let Some(wrong) = decoding.check_vocabulary(model.tokenizer.len()) {
         return Err(usage(&wrong));
     }
-    let windows = args.windows.unwrap_or(model.max_windows).max(1);
+    let windows = args.model.windows(&model);
     let sounds = questions
         .iter()
         .map(|q| sound(q, windows, args, &ears, stdin.as_ref()));
     let sounds = sounds.collect::<Result<Vec<_>>>()?;
     let ears = Arc::new(ears);
-    let settings = args.engine.settings(precision);
     let ahead = AHEAD * settings.slots;
     let asker = match args.no_cache {
-        true => Asker::OneByOne(OneByOne::new(&model, ears, precision)),
+        true => Asker::OneByOne(OneByOne::new(&model, ears, settings.precision)),
         false => Asker::Engine(Box::new(Engine::new(&model, ears, settings))),
     };
     let all = Asked::new(&model, args, &decoding, &questions, asker);

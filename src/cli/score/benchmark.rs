@@ -1,6 +1,7 @@
 //! `af2 score --benchmark`
 
 use crate::benchmark::Registry;
+use crate::cli::parts::sha256;
 use crate::error::{Error, Result};
 use crate::eval::scoring::{self, Kind, Source};
 use crate::metrics::bootstrap::Bootstrap;

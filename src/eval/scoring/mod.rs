@@ -4,6 +4,7 @@
 //! files.rs: any file to records ─► samples.rs: items with predictions ─► a rule's verdicts ─► the card's metric ─► run/scored.rs
 //! ```
 
+mod beside;
 mod files;
 mod samples;
 
@@ -21,6 +22,7 @@ use crate::metrics::statistics::proportion::{self, Method};
 use crate::run::scored::{CardFacts, Data, Group, OtherRule, PredictionsFile, Scored, ScoredItem, Whole};
 use indexmap::IndexMap;
 use rayon::prelude::*;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 
@@ -472,15 +474,22 @@ fn data(card: &Card, samples: &[Sample], items: Option<(String, String)>) -> Dat
     }
 }
 
-/// Keys of official records that are the model's.
-const SAID: [&str; 6] = [
+/// Keys of official records that are not the item's: what a model has written, and what af2 says of that in exported ones.
+const SAID: [&str; 7] = [
     "model_output",
     "model_prediction",
     "answer_prediction",
     "thinking_prediction",
     "pred",
     "response",
+    beside::KEY,
 ];
+
+/// A record's own keys, and those that are not the item's.
+pub(crate) fn parted(record: &Map<String, Value>) -> (Map<String, Value>, Map<String, Value>) {
+    let all = record.iter().map(|(k, v)| (k.clone(), v.clone()));
+    all.partition(|(k, _)| !SAID.contains(&k.as_str()))
+}
 
 /// In small letters.
 pub fn hex(bytes: &[u8]) -> String {

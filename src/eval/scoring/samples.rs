@@ -1,5 +1,6 @@
 //! From records to samples: an item with its prediction, whichever tool has written it.
 
+use super::beside::Beside;
 use super::files::{Place, Records};
 use crate::benchmark::names::Format;
 use crate::benchmark::Card;
@@ -9,6 +10,7 @@ use crate::eval::rules::Item;
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use serde_json::Value;
 use std::path::Path;
 
 /// An item and what a model says to it. Texts borrow from the file where nothing in them is escaped.
@@ -198,7 +200,7 @@ pub fn samples<'a>(
     let read = |(place, record): &(Place, Json<'a>)| match form {
         Form::Ours => ours(path, place, record),
         Form::LmEval => lm_eval(path, place, record, card),
-        Form::Inspect => inspect(path, place, record),
+        Form::Inspect => inspect(path, place, record, card),
         Form::Official(_) | Form::Bare => Err(no_items(path, place, record, card)),
     };
     if let Form::Official(format) = form {
@@ -355,33 +357,80 @@ fn lm_eval<'a>(path: &Path, place: &Place, record: &Json<'a>, card: &Card) -> Re
     let id = record.at("doc_id").text();
     let id = id.unwrap_or_else(|| Cow::Owned(place.to_string()));
     let doc = record.at("doc");
-    if let Some(keys) = keys(card.official_format).filter(|k| doc.get(k.answer).is_some()) {
-        let mut doc = doc.clone();
-        if let (Some(response), Some(key)) = (response, keys.predictions.first()) {
-            doc.set(key, Json::Text(response));
-        }
-        let sample = official(card.official_format, 0, doc);
-        return Ok(Sample {
-            id: if sample.id == "0" { id } else { sample.id },
-            ..sample
-        });
+    let beside = Beside::of(doc);
+    if let Some(sample) = of_record(doc, beside.as_ref(), response.clone(), card, &id) {
+        return Ok(sample);
     }
     let Some(answer) = record.at("target").text() else {
         let (expected, found) = ("a target that is a text", short(record.at("target")));
         return Err(Error::data(path, place.to_string(), expected, found));
     };
-    Ok(Sample {
+    let sample = Sample {
         id,
         question: doc.at("question").text().unwrap_or_default(),
         choices: texts(doc.at("choices")),
         answer,
         prediction: response,
         ..Sample::default()
+    };
+    Ok(restored(sample, beside))
+}
+
+/// A sample with what no field of another tool's file says.
+fn restored(sample: Sample, beside: Option<Beside>) -> Sample {
+    let Some(own) = beside else { return sample };
+    Sample {
+        id: own.id().map_or(sample.id, Cow::Owned),
+        clip: own.clip().map(Cow::Owned).or(sample.clip),
+        right: own.right().filter(|at| *at < sample.choices.len()),
+        truncated: own.truncated().unwrap_or(sample.truncated),
+        groups: match own.tasks() {
+            Some(tasks) => vec![("task", tasks.into_iter().map(Cow::Owned).collect())],
+            None => sample.groups,
+        },
+        ..sample
+    }
+}
+
+/// An official record that another tool carries, with the model's answer in its place; none where it is no such record.
+fn of_record<'a>(
+    record: &Json<'a>,
+    beside: Option<&Beside>,
+    response: Option<Text<'a>>,
+    card: &Card,
+    id: &Text<'a>,
+) -> Option<Sample<'a>> {
+    let keys = keys(card.official_format).filter(|k| record.get(k.answer).is_some())?;
+    let named = keys.ids.iter().any(|k| record.at(k).text().is_some());
+    let mut record = record.clone();
+    if let Some(response) = response {
+        let response = Json::Text(response);
+        let said = beside.and_then(Beside::said);
+        // Under the keys that it was read from, where they are known.
+        let known = said.is_some_and(|said| said.values().any(Value::is_null));
+        if let Some(key) = keys.predictions.first().filter(|_| !known) {
+            record.set(key, response.clone());
+        }
+        for (key, value) in said.into_iter().flatten() {
+            let value = match value.is_null() {
+                true => response.clone(),
+                false => Json::from(value),
+            };
+            record.set(key, value);
+        }
+    }
+    let sample = official(card.official_format, 0, record);
+    Some(match named {
+        true => sample,
+        false => Sample {
+            id: id.clone(),
+            ..sample
+        },
     })
 }
 
 /// inspect: letters stand for choices in its targets.
-fn inspect<'a>(path: &Path, place: &Place, record: &Json<'a>) -> Result<Sample<'a>> {
+fn inspect<'a>(path: &Path, place: &Place, record: &Json<'a>, card: &Card) -> Result<Sample<'a>> {
     let choices = texts(record.at("choices"));
     let Some(target) = innermost(record.at("target")) else {
         let (expected, found) = ("a target that is a text", short(record.at("target")));
@@ -391,12 +440,24 @@ fn inspect<'a>(path: &Path, place: &Place, record: &Json<'a>) -> Result<Sample<'
         [letter @ b'A'..=b'Z'] => Some(usize::from(letter - b'A')),
         _ => None,
     };
-    let right = letter.filter(|at| *at < choices.len());
+    let metadata = record.at("metadata");
+    let beside = Beside::of(metadata);
+    let right = beside.as_ref().map_or(letter, Beside::right);
+    let right = right.filter(|at| *at < choices.len());
     let output = record.at("output");
     let first = output.at("choices").as_list().and_then(<[_]>::first);
     let first = first.unwrap_or(&Json::Null);
     let completion = output.at("completion").text();
     let completion = completion.or_else(|| first.at("message").at("content").text());
+    let id = record.at("id").text();
+    let id = id.unwrap_or_else(|| Cow::Owned(place.to_string()));
+    // What an exported log carries; another one's may be called so and be something else.
+    let official = metadata.get("item").filter(|_| beside.is_some());
+    if let Some(official) = official {
+        if let Some(sample) = of_record(official, beside.as_ref(), completion.clone(), card, &id) {
+            return Ok(sample);
+        }
+    }
     let question = match record.at("input") {
         Json::List(messages) => {
             let asked = messages.iter().rfind(|m| m.at("role").as_str() == Some("user"));
@@ -410,9 +471,8 @@ fn inspect<'a>(path: &Path, place: &Place, record: &Json<'a>) -> Result<Sample<'
         }
         other => other.text(),
     };
-    let id = record.at("id").text();
-    Ok(Sample {
-        id: id.unwrap_or_else(|| Cow::Owned(place.to_string())),
+    let sample = Sample {
+        id,
         question: question.unwrap_or_default(),
         answer: right.map_or(target, |at| Cow::Owned(choices[at].clone())),
         right,
@@ -420,7 +480,8 @@ fn inspect<'a>(path: &Path, place: &Place, record: &Json<'a>) -> Result<Sample<'
         truncated: first.at("stop_reason").as_str() == Some("max_tokens"),
         prediction: completion,
         ..Sample::default()
-    })
+    };
+    Ok(restored(sample, beside))
 }
 
 /// Those in a list.
