@@ -83,10 +83,15 @@ pub fn sha256(path: &Path) -> Result<String> {
     let mut buffer = vec![0; 1 << 18];
     loop {
         match file.read(&mut buffer).map_err(|e| Error::io(path, e))? {
-            0 => return Ok(super::hex(&hasher.finalize())),
+            0 => return Ok(hex(&hasher.finalize())),
             n => hasher.update(&buffer[..n]),
         }
     }
+}
+
+/// In small letters.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 impl Opened {

@@ -7,7 +7,7 @@
 mod files;
 mod samples;
 
-pub use files::{open, sha256, Opened, Records};
+pub use files::{hex, open, sha256, Opened, Records};
 pub use samples::{samples, Form, Sample};
 
 use super::rules::{cmm, Judged, RuleName, Tally};
@@ -498,11 +498,6 @@ const SAID: [&str; 6] = [
     "pred",
     "response",
 ];
-
-/// In small letters.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
 
 fn item(sample: &Sample, judged: &Judged) -> ScoredItem {
     let text = sample.prediction.as_deref().unwrap_or_default();
