@@ -62,7 +62,11 @@ fn main() {
         }
     }
     std::fs::remove_dir_all(&bench.folder).expect("to take the folder away again");
-    println!("{} cores, medians of {} rounds", af2::cores::allowed(), bench.rounds);
+    println!(
+        "{} cores, medians of {} rounds",
+        af2::cores::allowed(),
+        bench.rounds
+    );
 }
 
 struct Bench {
@@ -194,7 +198,11 @@ fn item(rng: &mut ChaCha8Rng) -> Value {
     let mut choices = SOUNDS;
     let (choices, _) = choices.partial_shuffle(rng, 4);
     let right = rng.gen_range(0..4usize);
-    let said = if rng.gen_bool(0.6) { right } else { rng.gen_range(0..4) };
+    let said = if rng.gen_bool(0.6) {
+        right
+    } else {
+        rng.gen_range(0..4)
+    };
     let (text, letter) = (choices[said], char::from(b'A' + said as u8));
     let answer = match rng.gen_range(0..12) {
         0..4 => text.to_owned(),
@@ -209,7 +217,13 @@ fn item(rng: &mut ChaCha8Rng) -> Value {
         10 => ["", "I'm sorry, but I can't listen to audio.", "Nothing of that kind is heard."][rng.gen_range(0..3)].to_owned(),
         _ => format!("**{text}**\n\nIt is heard \"clearly\" from 0:03 on."),
     };
-    let id = format!("{:08x}-{:04x}-{:04x}-{:012x}", rng.gen::<u32>(), rng.gen::<u16>(), rng.gen::<u16>(), rng.gen::<u64>() >> 16);
+    let id = format!(
+        "{:08x}-{:04x}-{:04x}-{:012x}",
+        rng.gen::<u32>(),
+        rng.gen::<u16>(),
+        rng.gen::<u16>(),
+        rng.gen::<u64>() >> 16
+    );
     let question = QUESTIONS.choose(rng);
     let task = ["sound", "music", "speech"].choose(rng);
     let category = ["Reasoning", "Information Extraction"].choose(rng);
@@ -234,10 +248,13 @@ fn write_items(path: &Path, n: usize) {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let mut out = BufWriter::new(File::create(path).expect("a file of items"));
     for i in 0..n {
-        out.write_all(if i == 0 { b"[" } else { b",\n " }).expect("room on the disk");
+        out.write_all(if i == 0 { b"[" } else { b",\n " })
+            .expect("room on the disk");
         serde_json::to_writer(&mut out, &item(&mut rng)).expect("room on the disk");
     }
-    out.write_all(b"]\n").and_then(|()| out.flush()).expect("room on the disk");
+    out.write_all(b"]\n")
+        .and_then(|()| out.flush())
+        .expect("room on the disk");
 }
 
 /// A million answers, from the file to results.json.
@@ -248,9 +265,12 @@ fn items(bench: &Bench) {
     write_items(&part, n / SHARE);
     let bytes = std::fs::metadata(&path).expect("the file").len();
     let registry = Registry::with(None).expect("the cards");
-    let card = registry.entry(BENCHMARK).and_then(|e| e.card()).expect("the card");
+    let card = registry
+        .entry(BENCHMARK)
+        .and_then(|e| e.card())
+        .expect("the card");
     let (mut times, mut python) = (Times::default(), Times::default());
-    let (mut correct, mut theirs) = (0, None);
+    let mut theirs = None;
     let score = |path: &Path, times: &mut Times| {
         let file = times.time("read", || scoring::open(path)).expect("the items");
         let records = times.time("parse", || file.records()).expect("records");
@@ -278,7 +298,9 @@ fn items(bench: &Bench) {
         score(&path, &mut times);
         let out = bench.folder.join("out");
         let mut whole = af2();
-        whole.args(["score", "--benchmark", BENCHMARK, "--predictions"]).arg(&path);
+        whole
+            .args(["score", "--benchmark", BENCHMARK, "--predictions"])
+            .arg(&path);
         whole.arg("--out").arg(&out).stdout(Stdio::null());
         let status = times.time("command", || whole.status()).expect("to run af2");
         assert!(status.success(), "af2 score ended with {status}");
@@ -291,22 +313,32 @@ fn items(bench: &Bench) {
             theirs = said["correct"].as_u64();
         }
     });
-    correct += score(&part, &mut Times::default());
+    let correct = score(&part, &mut Times::default());
     if let Some(theirs) = theirs {
         assert_eq!(correct as u64, theirs, "both sides count the same right answers");
     }
     let stages = ["read", "parse", "samples", "judge"];
     let scored = times.sum(&stages);
     let theirs = python.sum(&["load", "score"]);
-    let mut table = Table::new([&format!("{n} items, {} MB", bytes >> 20), "af2, ms", "Python's loop, ms", "Python ÷ af2"]);
+    let head = format!("{n} items, {} MiB", bytes >> 20);
+    let mut table = Table::new([head.as_str(), "af2, ms", "Python's loop, ms", "Python ÷ af2"]);
     let mut row = |name: &str, ours: f64, theirs: f64| {
-        table.row([name.to_owned(), milliseconds(ours), milliseconds(theirs), ratio(theirs, ours)]);
+        table.row([
+            name.to_owned(),
+            milliseconds(ours),
+            milliseconds(theirs),
+            ratio(theirs, ours),
+        ]);
     };
     let none = f64::NAN;
     row("reading the file", times.median("read"), none);
     row("records", times.median("parse"), python.median("load"));
     row("items with predictions", times.median("samples"), none);
-    row("two rules, categories, the items' sha256", times.median("judge"), python.median("score"));
+    row(
+        "two rules, categories, the items' sha256",
+        times.median("judge"),
+        python.median("score"),
+    );
     row("together (Python: one rule)", scored, theirs);
     row(
         "an interval of 10,000 resamples more",
@@ -321,12 +353,51 @@ fn items(bench: &Bench) {
 /// A caption of some words, with what a tokenizer has to look at.
 fn caption(rng: &mut ChaCha8Rng) -> String {
     const WORDS: [&str; 40] = [
-        "a", "the", "dog", "man", "woman", "engine", "rain", "barks", "speaks", "idling", "falls", "while", "and", "then", "as", "in",
-        "background", "distance", "loudly", "softly", "birds", "chirp", "wind", "blows", "children's", "voices", "don't", "stop", "water",
-        "runs", "over", "rocks", "3", "times", "followed", "by", "low-pitched", "hum", "of", "traffic",
+        "a",
+        "the",
+        "dog",
+        "man",
+        "woman",
+        "engine",
+        "rain",
+        "barks",
+        "speaks",
+        "idling",
+        "falls",
+        "while",
+        "and",
+        "then",
+        "as",
+        "in",
+        "background",
+        "distance",
+        "loudly",
+        "softly",
+        "birds",
+        "chirp",
+        "wind",
+        "blows",
+        "children's",
+        "voices",
+        "don't",
+        "stop",
+        "water",
+        "runs",
+        "over",
+        "rocks",
+        "3",
+        "times",
+        "followed",
+        "by",
+        "low-pitched",
+        "hum",
+        "of",
+        "traffic",
     ];
     let n = rng.gen_range(6..16);
-    let mut words: Vec<String> = (0..n).map(|_| WORDS[rng.gen_range(0..WORDS.len())].to_owned()).collect();
+    let mut words: Vec<String> = (0..n)
+        .map(|_| WORDS[rng.gen_range(0..WORDS.len())].to_owned())
+        .collect();
     if rng.gen_bool(0.3) {
         words[n / 2].push(',');
     }
@@ -367,9 +438,15 @@ fn captions_of(bench: &Bench) {
         let scored = times.time("whole", || captions::score(&items)).expect("scores");
         cider = scored.corpus.cider;
         let mut command = af2();
-        command.args(["score", "captions", "--json", "--predictions"]).arg(&path);
+        command
+            .args(["score", "captions", "--json", "--predictions"])
+            .arg(&path);
         // METEOR and SPICE are programs of their own.
-        command.env("PATH", "").env_remove("JAVA_HOME").stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .env("PATH", "")
+            .env_remove("JAVA_HOME")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         let status = times.time("command", || command.status()).expect("to run af2");
         assert!(status.success(), "af2 score captions ended with {status}");
     };
@@ -382,18 +459,39 @@ fn captions_of(bench: &Bench) {
         }
     });
     if let Some(theirs) = said.as_ref().and_then(|s| s["CIDEr"].as_f64()) {
-        assert!((theirs - cider).abs() < 1e-6, "CIDEr-D: {cider} here, {theirs} there");
+        assert!(
+            (theirs - cider).abs() < 1e-6,
+            "CIDEr-D: {cider} here, {theirs} there"
+        );
     }
     let head = format!("{} clips, {} references each", CLIPS.0, CLIPS.1);
-    let mut table = Table::new([&head, "af2, ms", "pycocoevalcap, ms", "pycocoevalcap ÷ af2"]);
+    let mut table = Table::new([
+        head.as_str(),
+        "af2, ms",
+        "pycocoevalcap, ms",
+        "pycocoevalcap ÷ af2",
+    ]);
     let ours = times.median("whole");
     let mut row = |name: &str, ours: f64, theirs: f64| {
-        table.row([name.to_owned(), milliseconds(ours), milliseconds(theirs), ratio(theirs, ours)]);
+        table.row([
+            name.to_owned(),
+            milliseconds(ours),
+            milliseconds(theirs),
+            ratio(theirs, ours),
+        ]);
     };
     let whole = python.sum(&["tokenizer", "scorers"]);
     row("tokens, BLEU, ROUGE-L, CIDEr-D", ours, whole);
-    row("the same, there without the tokenizer", ours, python.median("scorers"));
-    row("`af2 score captions`, from start to end", times.median("command"), f64::NAN);
+    row(
+        "the same, there without the tokenizer",
+        ours,
+        python.median("scorers"),
+    );
+    row(
+        "`af2 score captions`, from start to end",
+        times.median("command"),
+        f64::NAN,
+    );
     println!("{}", table.terminal());
     match said.as_ref().map(|s| s["why"].as_str()) {
         Some(Some(why)) => println!("without its tokenizer: {why}\n"),
@@ -415,7 +513,10 @@ fn bootstrap(bench: &Bench) {
         Clusters::of_sums(2, sums.collect()).expect("clusters")
     };
     let (few, many) = (clusters(false, &mut rng), clusters(true, &mut rng));
-    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    let one = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .expect("a thread");
     let settings = Bootstrap {
         resamples: RESAMPLES,
         ..Bootstrap::default()
@@ -441,10 +542,18 @@ fn bootstrap(bench: &Bench) {
         ("many", "clips of which no two are alike"),
     ] {
         let (ours, theirs) = (times.median(name) / RESAMPLES as f64, python.median("resample"));
-        table.row([what.to_owned(), milliseconds(ours), milliseconds(theirs), ratio(theirs, ours)]);
+        table.row([
+            what.to_owned(),
+            milliseconds(ours),
+            milliseconds(theirs),
+            ratio(theirs, ours),
+        ]);
     }
     println!("{}", table.terminal());
-    println!("{}\n", by.map_or(String::new(), |by| format!("Python: {by}, items without clips")));
+    println!(
+        "{}\n",
+        by.map_or(String::new(), |by| format!("Python: {by}, items without clips"))
+    );
 }
 
 /// What there is to be scored by, as a command.
@@ -466,8 +575,18 @@ fn list(bench: &Bench) {
         }
     });
     let (ours, theirs) = (times.median("ls"), python.median("ls"));
-    let mut table = Table::new(["the list", "af2 benchmark ls, ms", "lm-eval ls tasks, ms", "lm-eval ÷ af2"]);
-    table.row(["from start to end".to_owned(), milliseconds(ours), milliseconds(theirs), ratio(theirs, ours)]);
+    let mut table = Table::new([
+        "the list",
+        "af2 benchmark ls, ms",
+        "lm-eval ls tasks, ms",
+        "lm-eval ÷ af2",
+    ]);
+    table.row([
+        "from start to end".to_owned(),
+        milliseconds(ours),
+        milliseconds(theirs),
+        ratio(theirs, ours),
+    ]);
     println!("{}", table.terminal());
     println!("{}\n", why.map_or(String::new(), |why| format!("lm-eval: {why}")));
 }

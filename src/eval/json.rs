@@ -252,7 +252,11 @@ impl<'de> Visitor<'de> for Any {
             let before = match all.len() {
                 0..FEW => all.iter().position(|(own, _)| *own == key),
                 FEW => {
-                    places = all.iter().enumerate().map(|(i, (own, _))| (own.clone(), i)).collect();
+                    places = all
+                        .iter()
+                        .enumerate()
+                        .map(|(i, (own, _))| (own.clone(), i))
+                        .collect();
                     places.get(&key).copied()
                 }
                 _ => places.get(&key).copied(),
@@ -315,7 +319,9 @@ mod tests {
 
     #[test]
     fn it_reads_and_writes_as_serde_json_does() {
-        let many = (0..100).map(|i| format!("\"k{}\": {i}", i % 60)).collect::<Vec<_>>();
+        let many = (0..100)
+            .map(|i| format!("\"k{}\": {i}", i % 60))
+            .collect::<Vec<_>>();
         let many = format!("{{{}}}", many.join(","));
         for text in TEXTS.iter().copied().chain([many.as_str()]) {
             let theirs: Result<Value, _> = serde_json::from_str(text);

@@ -202,9 +202,17 @@ mod tests {
     #[test]
     fn binomial_counts_have_their_distribution() {
         const DRAWS: u64 = 200_000;
-        for (i, (n, part, all)) in [(1, 1, 3), (7, 2, 7), (100, 1, 2), (1000, 3, 10), (5000, 1, 1000), (20_000, 17, 19), (300, 299, 300)]
-            .into_iter()
-            .enumerate()
+        for (i, (n, part, all)) in [
+            (1, 1, 3),
+            (7, 2, 7),
+            (100, 1, 2),
+            (1000, 3, 10),
+            (5000, 1, 1000),
+            (20_000, 17, 19),
+            (300, 299, 300),
+        ]
+        .into_iter()
+        .enumerate()
         {
             let mut rng = ChaCha8Rng::seed_from_u64(i as u64);
             let mut seen = vec![0; n + 1];

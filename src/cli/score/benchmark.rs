@@ -52,7 +52,8 @@ pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
     let card = entry.card()?;
     // Before anything is read: what cannot be scored so.
     args.rule.rule(&card)?;
-    let file = scoring::open(path)?;
+    let (file, sha256) = rayon::join(|| scoring::open(path), || scoring::sha256(path));
+    let (file, sha256) = (file?, sha256?);
     let records = file.records()?;
     if records.mended > 0 {
         crate::say!(
@@ -77,7 +78,7 @@ pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
         card_sha256: scoring::hex(&Sha256::digest(entry.text.as_bytes())),
         predictions: Some(PredictionsFile {
             path: named_from(args.out.as_deref(), path)?,
-            sha256: scoring::sha256(path)?,
+            sha256,
             form: form.name().to_owned(),
             items: match &args.items {
                 Some(of) => Some(named_from(args.out.as_deref(), of)?),

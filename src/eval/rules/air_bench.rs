@@ -7,8 +7,8 @@
 use super::item::{Item, Judged, State};
 use super::python;
 use super::record;
-use serde::Serialize;
 use crate::eval::json::Json;
+use serde::Serialize;
 use std::ops::Range;
 
 /// A letter, where it stands, and the branch that found it.

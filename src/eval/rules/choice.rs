@@ -12,7 +12,7 @@
 //! 4. Refused, where the text begins so; otherwise unparsed: none or several options, or one that is denied.
 
 use super::item::{Item, Judged, State};
-use super::options::{How, Named, Options};
+use super::options::{How, Named, Options, Wholes};
 use super::python;
 use super::refusal::refuses;
 use super::words::unplain;
@@ -23,12 +23,38 @@ pub fn judge(item: &Item) -> Judged {
     if item.choices.is_empty() {
         return Judged::error("choice", "the item has no choices");
     }
-    let options = Options::in_order(item.choices, item.question);
-    let given = || item.choices.iter().position(|c| c == item.answer);
-    let right = item
-        .right
-        .or_else(given)
-        .or_else(|| options.reference(item.answer));
+    let wholes = Wholes::of(item.choices);
+    match whole(item, &wholes) {
+        Some(judged) => judged,
+        None => within(item, wholes),
+    }
+}
+
+/// Many predictions are an option and nothing else, which is seen before the options are looked into.
+fn whole(item: &Item, wholes: &Wholes) -> Option<Judged> {
+    let prediction = item.prediction?;
+    let right = given(item).filter(|right| *right < item.choices.len())?;
+    let said = said(prediction);
+    let (option, right) = wholes.position(said, right)?;
+    let span = span(prediction, said, &Named::whole(option));
+    Some(Judged::found(
+        &item.choices[option],
+        span,
+        option == right,
+        "choice.whole",
+    ))
+}
+
+/// The right choice, where the item says it by its place or by its very text.
+fn given(item: &Item) -> Option<usize> {
+    let same = || item.choices.iter().position(|c| c == item.answer);
+    item.right.or_else(same)
+}
+
+/// The rule on any item.
+fn within(item: &Item, wholes: Wholes) -> Judged {
+    let options = Options::of_wholes(item.choices, wholes, item.question);
+    let right = given(item).or_else(|| options.reference(item.answer));
     let Some(right) = right.filter(|right| *right < item.choices.len()) else {
         let reason = format!(
             "the answer {:?} is none of the choices {:?}",
@@ -85,4 +111,61 @@ pub(super) fn span(prediction: &str, said: &str, named: &Named) -> Range<usize> 
         _ => unplain(said, named.at.clone()),
     };
     offset + inside.start..offset + inside.end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A prediction that is an option is one whether or not the options are looked into.
+    #[test]
+    fn whole_texts_are_judged_as_any_text_is() {
+        let texts = [
+            "A dog",
+            "the dog",
+            "Dog.",
+            "dog",
+            "**dog**",
+            "a",
+            "A",
+            "B",
+            "(a) dog",
+            "b) cat",
+            "- -",
+            "-  -",
+            "a -",
+            "A -",
+            "?!",
+            "...",
+            "",
+            "#",
+            "C#",
+            "<think>no</think> dog",
+            "Straße",
+            "STRASSE",
+            "4/4",
+        ];
+        let mut found = 0;
+        for prediction in texts {
+            for first in texts {
+                for second in texts {
+                    for answer in [first, second] {
+                        let choices = [first, second, "a bird"].map(String::from);
+                        let item = Item {
+                            choices: &choices,
+                            answer,
+                            prediction: Some(prediction),
+                            ..Item::default()
+                        };
+                        let Some(judged) = whole(&item, &Wholes::of(&choices)) else {
+                            continue;
+                        };
+                        assert_eq!(judged, within(&item, Wholes::of(&choices)), "{item:?}");
+                        found += 1;
+                    }
+                }
+            }
+        }
+        assert!(found > 1_000, "{found}");
+    }
 }

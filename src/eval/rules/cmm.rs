@@ -7,8 +7,8 @@
 use super::item::{Item, Judged, State};
 use super::python;
 use super::record;
-use serde::Serialize;
 use crate::eval::json::Json;
+use serde::Serialize;
 
 const BY: &str = "cmm.first_five";
 const SEEN: usize = 5;

@@ -70,6 +70,111 @@ impl<'a> Vocabulary<'a> {
 }
 
 fn tokens<C: AsRef<str>>(prediction: &str, answer: &str, choices: &[C]) -> Judged {
+    match short(prediction, answer, choices) {
+        Some(judged) => judged,
+        None => any(prediction, answer, choices),
+    }
+}
+
+/// Tokens of ASCII texts, at most as many as bits in a word, so that a set is a word and nothing is allocated.
+struct Few<'a> {
+    tokens: [&'a [u8]; MOST_CHOICES * 8],
+    len: usize,
+}
+
+/// More choices are left to [`any`].
+const MOST_CHOICES: usize = 8;
+
+impl<'a> Few<'a> {
+    fn number(&self, token: &[u8]) -> Option<usize> {
+        let all = &self.tokens[..self.len];
+        all.iter().position(|own| own.eq_ignore_ascii_case(token))
+    }
+
+    /// The set of a text's tokens; none where there are too many.
+    fn set(&mut self, text: &'a str) -> Option<u64> {
+        let mut set = 0;
+        for at in ascii_words(text.as_bytes()) {
+            let token = &text.as_bytes()[at];
+            let number = match self.number(token) {
+                Some(number) => number,
+                None => {
+                    *self.tokens.get_mut(self.len)? = token;
+                    self.len += 1;
+                    self.len - 1
+                }
+            };
+            set |= 1 << number;
+        }
+        Some(set)
+    }
+}
+
+/// The matches of `\b\w+\b` in an ASCII text.
+fn ascii_words(text: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
+    let word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let start = from + text[from..].iter().position(word)?;
+        let len = text[start..].iter().position(|b| !word(b));
+        from = len.map_or(text.len(), |len| start + len);
+        Some(start..from)
+    })
+}
+
+/// The rule on what most items are: few choices, all of it ASCII. None of others.
+fn short<C: AsRef<str>>(prediction: &str, answer: &str, choices: &[C]) -> Option<Judged> {
+    let ascii = prediction.is_ascii() && answer.is_ascii() && choices.iter().all(|c| c.as_ref().is_ascii());
+    if !ascii || choices.len() > MOST_CHOICES {
+        return None;
+    }
+    let mut few = Few {
+        tokens: [&[]; MOST_CHOICES * 8],
+        len: 0,
+    };
+    let gold = few.set(answer)?;
+    let mut sets = [0; MOST_CHOICES];
+    for (set, choice) in sets.iter_mut().zip(choices) {
+        *set = few.set(choice.as_ref())?;
+    }
+    let sets = &sets[..choices.len()];
+    // Which stand in the prediction, and where first.
+    let (mut seen, mut places) = (0u64, [(0, 0); MOST_CHOICES * 8]);
+    let mut any = false;
+    for at in ascii_words(prediction.as_bytes()) {
+        any = true;
+        if let Some(number) = few.number(&prediction.as_bytes()[at.clone()]) {
+            if seen & (1 << number) == 0 {
+                seen |= 1 << number;
+                places[number] = (at.start, at.end);
+            }
+        }
+    }
+    if !any {
+        return Some(Judged::none(State::Unparsed, "mmau.no_tokens"));
+    }
+    let accepts =
+        |own: u64| own & !seen == 0 && !sets.iter().any(|set| *set != own && set & seen & !own != 0);
+    let span = |own: u64| {
+        let spans = (0..few.len).filter(|n| own & (1 << n) != 0).map(|n| places[n]);
+        let joined = spans.reduce(|a: (usize, usize), b| (a.0.min(b.0), a.1.max(b.1)));
+        joined.map_or(
+            python::within(prediction, python::strip(prediction)),
+            |(start, end)| start..end,
+        )
+    };
+    if accepts(gold) {
+        return Some(Judged::found(answer, span(gold), true, BY));
+    }
+    let mut accepted = sets.iter().enumerate().filter(|(_, set)| accepts(**set));
+    Some(match (accepted.next(), accepted.next()) {
+        (Some((i, set)), None) => Judged::found(choices[i].as_ref(), span(*set), false, BY),
+        _ => Judged::none(State::Unparsed, BY),
+    })
+}
+
+/// The rule on any item.
+fn any<C: AsRef<str>>(prediction: &str, answer: &str, choices: &[C]) -> Judged {
     let lowered: Vec<_> = choices.iter().map(|c| python::lower(c.as_ref())).collect();
     let gold = python::lower(answer);
     let mut vocabulary = Vocabulary {
@@ -197,5 +302,55 @@ impl Script {
             }
         }
         Ok(tokens(prediction, answer, &choices))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is judged word by word and what is judged by sets of bits is one rule.
+    #[test]
+    fn short_items_are_judged_as_any_item_is() {
+        let texts = [
+            "",
+            "...",
+            "A dog",
+            "a_dog",
+            "Dog",
+            "dog, dog",
+            "A cat",
+            "the Cat!",
+            "(a) a dog",
+            "B",
+            "4/4",
+            "4 4",
+            "dog cat",
+            "it's",
+            "\x1c",
+            " \n ",
+        ];
+        let mut found = 0;
+        for prediction in texts {
+            for answer in texts {
+                for first in texts {
+                    for second in ["A cat", "dog", "", answer] {
+                        let choices = [first, second, "a bird"];
+                        let short = short(prediction, answer, &choices);
+                        assert_eq!(
+                            short,
+                            Some(any(prediction, answer, &choices)),
+                            "{prediction:?}, {answer:?} of {choices:?}"
+                        );
+                        found += usize::from(short.is_some_and(|j| j.answer.is_some()));
+                    }
+                }
+            }
+        }
+        assert!(found > 1_000, "{found}");
+        assert_eq!(short("é", "a", &["b"]), None);
+        assert_eq!(short("a", "a", &["b"; 9]), None);
+        let many: String = (0..65).map(|i| format!("w{i} ")).collect();
+        assert_eq!(short("a", "a", &[many]), None);
     }
 }

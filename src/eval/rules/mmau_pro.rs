@@ -9,8 +9,8 @@ use super::item::{Instruction, Item, Judged, State};
 use super::punkt;
 use super::python;
 use super::record::{shown, string};
-use serde::{Deserialize, Serialize};
 use crate::eval::json::Json;
+use serde::{Deserialize, Serialize};
 
 const BY: &str = "mmau_pro_instructions";
 

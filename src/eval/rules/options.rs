@@ -85,7 +85,7 @@ pub(super) struct Named {
 }
 
 impl Named {
-    fn whole(option: usize) -> Self {
+    pub(super) fn whole(option: usize) -> Self {
         Named {
             option,
             at: 0..0,
@@ -147,10 +147,15 @@ impl Options {
     /// Where neither they nor `prompt` have letters, their places are A, B, C and so on. An article that an option begins with is its
     /// own, so that "A man" and "the man" are two, and "A" before "cough" is no letter where "A cough" is an option.
     pub(crate) fn in_order(labels: &[String], prompt: &str) -> Self {
+        Self::of_wholes(labels, Wholes::of(labels), prompt)
+    }
+
+    /// The same, where the labels are normalised already.
+    pub(crate) fn of_wholes(labels: &[String], wholes: Wholes, prompt: &str) -> Self {
         let mut firsts: HashMap<String, usize> = HashMap::new();
         let mut choices: Vec<Choice> = Vec::with_capacity(labels.len());
-        for label in labels {
-            let mut choice = Choice::new(label, choices.len());
+        for (label, whole) in labels.iter().zip(wholes.0) {
+            let mut choice = Choice::of_whole(label, whole, choices.len());
             choice.first = match labels.len() <= FEW {
                 true => choices
                     .iter()
@@ -433,9 +438,36 @@ enum Reading {
     Open,
 }
 
+/// The texts of options, normalised.
+pub(super) struct Wholes(Vec<String>);
+
+impl Wholes {
+    pub(crate) fn of(labels: &[String]) -> Self {
+        Wholes(labels.iter().map(|label| canonical(label)).collect())
+    }
+
+    /// The first option whose whole text this is, and the first with the same text as option `right`: what
+    /// [`Options::position`] and [`Options::first`] say where the texts carry no letters before them. None of what has to be
+    /// looked into: such letters, and texts without a word, which are compared as they are.
+    pub(crate) fn position(&self, text: &str, right: usize) -> Option<(usize, usize)> {
+        let whole = canonical(text);
+        let of = |whole: &str| self.0.iter().position(|own| own == whole);
+        let option = of(&whole)?;
+        let words = without_article(&whole).contains(char::is_alphanumeric);
+        let lettered = self.0.first().is_some_and(|first| part(first).is_some());
+        match words && !lettered {
+            true => Some((option, of(self.0.get(right)?)?)),
+            false => None,
+        }
+    }
+}
+
 impl Choice {
     fn new(label: &str, place: usize) -> Self {
-        let whole = canonical(label);
+        Self::of_whole(label, canonical(label), place)
+    }
+
+    fn of_whole(label: &str, whole: String, place: usize) -> Self {
         let words = Text::new(without_article(&whole));
         let mut letter = None;
         if let [_] = words.words[..] {

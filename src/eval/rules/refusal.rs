@@ -66,7 +66,9 @@ fn begins_as_one(text: &str) -> bool {
             .take_while(u8::is_ascii_alphanumeric)
             .map(|b| b.to_ascii_lowercase())
     };
-    ["i", "sorry", "unfortunately", "as"].iter().any(|first| word().eq(first.bytes()))
+    ["i", "sorry", "unfortunately", "as"]
+        .iter()
+        .any(|first| word().eq(first.bytes()))
 }
 
 #[cfg(test)]
@@ -77,7 +79,10 @@ mod tests {
     fn every_opening_begins_as_one() {
         for opening in OPENINGS {
             assert!(begins_as_one(opening), "{opening}");
-            for dressed in [format!("  \"{opening} x"), format!("**{}** x", opening.to_uppercase())] {
+            for dressed in [
+                format!("  \"{opening} x"),
+                format!("**{}** x", opening.to_uppercase()),
+            ] {
                 assert!(refuses(&dressed), "{dressed}");
             }
         }

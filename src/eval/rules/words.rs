@@ -51,8 +51,8 @@ pub(super) struct Word {
 /// A text without markup and with compatible characters made one (NFKC).
 pub(super) struct Text {
     text: String,
-    /// The words as they are compared, and perhaps what stands between them.
-    folded: String,
+    /// The words as they are compared, and perhaps what stands between them; none where that is the text.
+    folded: Option<String>,
     pub words: Vec<Word>,
 }
 
@@ -61,7 +61,8 @@ impl Text {
         let text = plain(text);
         if text.is_ascii() {
             let words = split_ascii(text.as_bytes());
-            let folded = text.to_ascii_lowercase();
+            let capitals = text.bytes().any(|b| b.is_ascii_uppercase());
+            let folded = capitals.then(|| text.to_ascii_lowercase());
             return Text { text, folded, words };
         }
         let ranges = split(&text);
@@ -73,7 +74,12 @@ impl Text {
             Word { at, folded }
         };
         let words = ranges.map(word).collect();
+        let folded = Some(folded);
         Text { text, folded, words }
+    }
+
+    fn all_folded(&self) -> &str {
+        self.folded.as_deref().unwrap_or(&self.text)
     }
 
     /// Where a run of words stands: ranges of word numbers.
@@ -88,12 +94,14 @@ impl Text {
 
     /// The words as they are compared.
     pub(crate) fn folded_words(&self) -> impl Iterator<Item = &str> {
-        self.words.iter().map(|w| &self.folded[w.folded.clone()])
+        self.words.iter().map(|w| &self.all_folded()[w.folded.clone()])
     }
 
     /// Word `i` as it is compared, if there is one.
     pub(crate) fn folded(&self, i: usize) -> &str {
-        self.words.get(i).map_or("", |w| &self.folded[w.folded.clone()])
+        self.words
+            .get(i)
+            .map_or("", |w| &self.all_folded()[w.folded.clone()])
     }
 
     /// Word `i` as it was written, if there is one.
@@ -410,7 +418,14 @@ mod tests {
 
     #[test]
     fn ascii_is_split_as_any_text_is() {
-        for text in ["", "a", "C# 4/4, 1.5:2 3. .4 1,a", "it's (b) -- x+y #", "1/2/3 /4 5/", "a.b 1.b"] {
+        for text in [
+            "",
+            "a",
+            "C# 4/4, 1.5:2 3. .4 1,a",
+            "it's (b) -- x+y #",
+            "1/2/3 /4 5/",
+            "a.b 1.b",
+        ] {
             let own = split_ascii(text.as_bytes());
             assert!(own.iter().map(|w| w.at.clone()).eq(split(text)), "{text}");
             assert!(own.iter().all(|w| w.at == w.folded));

@@ -83,10 +83,15 @@ pub fn sha256(path: &Path) -> Result<String> {
     let mut buffer = vec![0; 1 << 18];
     loop {
         match file.read(&mut buffer).map_err(|e| Error::io(path, e))? {
-            0 => return Ok(super::hex(&hasher.finalize())),
+            0 => return Ok(hex(&hasher.finalize())),
             n => hasher.update(&buffer[..n]),
         }
     }
+}
+
+/// In small letters.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 impl Opened {
@@ -375,11 +380,7 @@ mod tests {
 {"a": "\udc00\\ud800"}"#;
         let (all, mended) = read_text(lines).unwrap();
         assert_eq!(mended, 2);
-        let texts = [
-            r#"{"a":"x�y"}"#,
-            r#"{"a":"😀"}"#,
-            r#"{"a":"�\\ud800"}"#,
-        ];
+        let texts = [r#"{"a":"x�y"}"#, r#"{"a":"😀"}"#, r#"{"a":"�\\ud800"}"#];
         assert_eq!(all, texts);
         // An escape that is cut off is no text.
         assert!(read_text("{\"a\": \"\\ud8").is_err());
@@ -399,7 +400,13 @@ mod tests {
         let text = format!("[\n{}\n]\n", records.join(" ,\r\n "));
         let whole: serde_json::Value = serde_json::from_str(&text).unwrap();
         let (all, mended) = read_text(&text).unwrap();
-        assert!(all.iter().eq(whole.as_array().unwrap().iter().map(|v| v.to_string()).collect::<Vec<_>>().iter()));
+        assert!(all.iter().eq(whole
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|v| v.to_string())
+            .collect::<Vec<_>>()
+            .iter()));
         assert_eq!(mended, 0);
         // A part that begins within a text is none, whatever it looks like.
         let within = format!("[{{\"a\": \"{}\"}}]", "}, {".repeat(PART));

@@ -8,7 +8,7 @@ mod beside;
 mod files;
 mod samples;
 
-pub use files::{open, sha256, Opened, Records};
+pub use files::{hex, open, sha256, Opened, Records};
 pub use samples::{samples, Form, Sample};
 
 use super::rules::{cmm, Judged, RuleName, Tally};
@@ -109,7 +109,10 @@ pub fn score(
         || data(card, samples, source.items.clone()),
         || {
             let other = kind.other().rule(card).ok().filter(|other| *other != rule);
-            (verdicts(rule, samples), other.map(|other| (other, verdicts(other, samples))))
+            (
+                verdicts(rule, samples),
+                other.map(|other| (other, verdicts(other, samples))),
+            )
         },
     );
     let judged = within_split(&of_file, &within);
@@ -127,11 +130,18 @@ pub fn score(
             found,
         ));
     }
-    let measured = measure(card, samples, &judged, bootstrap)?;
+    let (measured, (categories, items)) = rayon::join(
+        || measure(card, samples, &judged, Some(bootstrap)),
+        || {
+            let items = samples.par_iter().zip(&judged[..]).map(|(s, j)| item(s, j));
+            (categories(samples, &judged, bootstrap.level), items.collect())
+        },
+    );
+    let measured = measured?;
     let whole = match within.iter().all(|w| *w) {
         true => None,
         false => {
-            let measured = measure(card, samples, &of_file, once(bootstrap))?;
+            let measured = measure(card, samples, &of_file, None)?;
             Some(Whole {
                 n: Tally::of(&of_file).counted,
                 score: measured.score,
@@ -144,7 +154,7 @@ pub fn score(
         Some((other, of_file)) => {
             let judged = within_split(&of_file, &within);
             let tally = Tally::of(&judged[..]);
-            let score = measure(card, samples, &judged, once(bootstrap))?.score;
+            let score = measure(card, samples, &judged, None)?.score;
             Some(OtherRule {
                 rule: other.name().to_owned(),
                 difference: score.zip(measured.score).map(|(a, b)| a - b),
@@ -185,25 +195,16 @@ pub fn score(
         interval: measured.interval,
         parts: measured.parts,
         bootstrap,
-        states: states.into_iter().map(|(state, n)| (state.to_owned(), n)).collect(),
+        states: states
+            .into_iter()
+            .map(|(state, n)| (state.to_owned(), n))
+            .collect(),
         unread: tally.unread_share(),
         left_out: tally.left_out,
         whole,
-        categories: categories(samples, &judged, bootstrap.level)?,
-        items: samples
-            .par_iter()
-            .zip(&judged[..])
-            .map(|(s, j)| item(s, j))
-            .collect(),
+        categories: categories?,
+        items,
     })
-}
-
-/// For a score whose interval nobody asks for.
-fn once(bootstrap: Bootstrap) -> Bootstrap {
-    Bootstrap {
-        resamples: 1,
-        ..bootstrap
-    }
 }
 
 /// Whether the item is one of the card's scored split; what the file does not say of an item speaks for it.
@@ -250,7 +251,13 @@ enum Cluster<'a> {
     Item(usize),
 }
 
-fn measure(card: &Card, samples: &[Sample], judged: &[Judged], bootstrap: Bootstrap) -> Result<Measured> {
+/// The metric, with an interval where one is wanted.
+fn measure(
+    card: &Card,
+    samples: &[Sample],
+    judged: &[Judged],
+    bootstrap: Option<Bootstrap>,
+) -> Result<Measured> {
     let counted: Vec<(usize, &Sample, &Judged)> = samples
         .iter()
         .zip(judged)
@@ -264,10 +271,13 @@ fn measure(card: &Card, samples: &[Sample], judged: &[Judged], bootstrap: Bootst
     }
     let mut parts = IndexMap::new();
     let accuracy = || -> Result<Measured> {
-        let clusters = Clusters::of(counted.iter().map(|(i, s, j)| (cluster(*i, s), right(j))))?;
+        let interval = |bootstrap: Bootstrap| {
+            let clusters = Clusters::of(counted.iter().map(|(i, s, j)| (cluster(*i, s), right(j))))?;
+            bootstrap.clustered_mean(&clusters)
+        };
         Ok(Measured {
             score: Tally::of(judged).score(),
-            interval: Some(bootstrap.clustered_mean(&clusters)?),
+            interval: bootstrap.map(interval).transpose()?,
             parts: IndexMap::new(),
         })
     };
@@ -342,7 +352,8 @@ fn measure(card: &Card, samples: &[Sample], judged: &[Judged], bootstrap: Bootst
                 score: pa.zip(hr).map(|(a, b)| (a + b) / 2.0),
                 interval: pa
                     .and(hr)
-                    .map(|_| bootstrap.of_sums(&clusters, mean))
+                    .and(bootstrap)
+                    .map(|bootstrap| bootstrap.of_sums(&clusters, mean))
                     .transpose()?,
                 parts,
             })
@@ -418,7 +429,13 @@ fn categories(
     Ok(all)
 }
 
-fn add(all: &mut IndexMap<String, IndexMap<String, Group>>, key: &str, value: &str, n: usize, correct: usize) {
+fn add(
+    all: &mut IndexMap<String, IndexMap<String, Group>>,
+    key: &str,
+    value: &str,
+    n: usize,
+    correct: usize,
+) {
     if !all.contains_key(key) {
         all.insert(key.to_owned(), IndexMap::new());
     }
@@ -489,11 +506,6 @@ const SAID: [&str; 7] = [
 pub(crate) fn parted(record: &Map<String, Value>) -> (Map<String, Value>, Map<String, Value>) {
     let all = record.iter().map(|(k, v)| (k.clone(), v.clone()));
     all.partition(|(k, _)| !SAID.contains(&k.as_str()))
-}
-
-/// In small letters.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn item(sample: &Sample, judged: &Judged) -> ScoredItem {

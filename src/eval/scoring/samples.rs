@@ -205,7 +205,10 @@ pub fn samples<'a>(
     };
     if let Form::Official(format) = form {
         let all = records.all.into_par_iter().enumerate();
-        return Ok((form, all.map(|(i, (_, record))| official(format, i, record)).collect()));
+        return Ok((
+            form,
+            all.map(|(i, (_, record))| official(format, i, record)).collect(),
+        ));
     }
     let all: Result<_> = records.all.par_iter().map(read).collect();
     // Of several errors the first in the file.
@@ -263,7 +266,12 @@ fn joined<'a>(
     let mut all = Vec::with_capacity(items.all.len());
     for (i, (place, mut record)) in items.all.into_iter().enumerate() {
         if !record.is_object() {
-            return Err(Error::data(of, place.to_string(), "a JSON object", short(&record)));
+            return Err(Error::data(
+                of,
+                place.to_string(),
+                "a JSON object",
+                short(&record),
+            ));
         }
         let id = keys.ids.iter().find_map(|k| record.get(k)?.text());
         let id = id.unwrap_or_else(|| Cow::Owned(i.to_string()));
@@ -288,10 +296,13 @@ fn official(format: Format, i: usize, record: Json<'_>) -> Sample<'_> {
     let Some(keys) = keys(format) else {
         return Sample::default();
     };
-    let strings = |key: &str| match record.get(key) {
-        Some(Json::List(all)) => all.iter().filter_map(Json::text).collect(),
-        Some(value) => value.text().into_iter().collect(),
-        None => Vec::new(),
+    let strings = |key: &str| {
+        let all = match record.get(key) {
+            Some(Json::List(all)) => &all[..],
+            Some(value) => std::slice::from_ref(value),
+            None => &[],
+        };
+        all.iter().filter_map(Json::text)
     };
     let one = |keys: &[&str]| keys.iter().find_map(|k| record.get(k)?.text());
     let choices = keys.choices.iter().flat_map(|k| strings(k));
@@ -310,8 +321,11 @@ fn official(format: Format, i: usize, record: Json<'_>) -> Sample<'_> {
         Some(at) => Cow::Owned(choices.get(at).cloned().unwrap_or_default()),
         None => one(&[keys.answer]).unwrap_or_default(),
     };
-    let mut groups: Vec<(&'static str, Vec<Text>)> =
-        keys.groups.iter().map(|key| (*key, strings(key))).collect();
+    let mut groups: Vec<(&'static str, Vec<Text>)> = keys
+        .groups
+        .iter()
+        .map(|key| (*key, strings(key).collect()))
+        .collect();
     if let (Format::AirBench, Some(task), Some(set)) = (format, one(&["task_name"]), one(&["dataset_name"])) {
         // What the official script counts by.
         groups.push(("task", vec![Cow::Owned(format!("{task}_{set}"))]));

@@ -24,8 +24,9 @@ impl Clusters {
     /// # Errors
     /// A value that is not finite; no items.
     pub fn of<K: Hash + Eq>(items: impl IntoIterator<Item = (K, f64)>) -> Result<Self> {
-        let mut places: HashMap<K, usize> = HashMap::new();
-        let mut sums = Vec::new();
+        let items = items.into_iter();
+        let mut places: HashMap<K, usize> = HashMap::with_capacity(items.size_hint().0);
+        let mut sums = Vec::with_capacity(2 * items.size_hint().0);
         for (key, value) in items {
             let next = places.len();
             let at = 2 * *places.entry(key).or_insert(next);
@@ -251,7 +252,10 @@ mod tests {
     fn counts_of_kinds_give_the_distribution_of_draws() {
         let items = (0..3_000).map(|i| (i / 3 * 2 / 3, f64::from(u8::from(i * i % 7 < 4))));
         let clusters = Clusters::of(items).unwrap();
-        assert!(Alike::of(2, &clusters.sums).is_none(), "a few hundred to each kind are too few");
+        assert!(
+            Alike::of(2, &clusters.sums).is_none(),
+            "a few hundred to each kind are too few"
+        );
         let sums = clusters.sums.repeat(20);
         let clusters = Clusters::of_sums(2, sums).unwrap();
         assert!(Alike::of(2, &clusters.sums).is_some());
