@@ -359,8 +359,8 @@ fn parquet_is_read_but_for_its_sounds() {
         assert_eq!(manifest["data"]["1"]["official_tags"], json!(["x", "y"]));
         // Cut off anywhere, or with other bytes, it is an error and no panic.
         let whole = fs::read(&path).unwrap();
-        let set = Set::new(&["0.wav", "1.wav"]);
-        for at in (4..whole.len()).step_by(211) {
+        let every = if name == "s" { 311 } else { whole.len() };
+        for at in (4..whole.len()).step_by(every) {
             let mut other = whole.clone();
             other[at] ^= 0x55;
             for bytes in [&whole[..at], &other] {
