@@ -359,8 +359,8 @@ fn parquet_is_read_but_for_its_sounds() {
         assert_eq!(manifest["data"]["1"]["official_tags"], json!(["x", "y"]));
         // Cut off anywhere, or with other bytes, it is an error and no panic.
         let whole = fs::read(&path).unwrap();
-        let set = Set::new(&["0.wav", "1.wav"]);
-        for at in (4..whole.len()).step_by(211) {
+        let every = if name == "s" { 311 } else { whole.len() };
+        for at in (4..whole.len()).step_by(every) {
             let mut other = whole.clone();
             other[at] ^= 0x55;
             for bytes in [&whole[..at], &other] {
@@ -395,12 +395,12 @@ fn muchomusic_draws_the_order_of_options_by_its_seed() {
     let item = |n: usize| &manifest["data"][n.to_string()];
     let original = ["right", "near", "true", "far"];
     let mut firsts = std::collections::BTreeSet::new();
-    for n in 0..20 {
+    for (n, own) in items.iter().enumerate().take(20) {
         let orders: Vec<usize> = serde_json::from_value(item(n)["answer_orders"].clone()).unwrap();
         let shown: Vec<&str> = orders.iter().map(|i| original[*i]).collect();
         assert_eq!(item(n)["answers"], json!(shown));
         let at = orders.iter().position(|i| *i == 0).unwrap();
-        assert_eq!(items[n].output, format!("({}) right", ["A", "B", "C", "D"][at]));
+        assert_eq!(own.output, format!("({}) right", ["A", "B", "C", "D"][at]));
         firsts.insert(orders[0]);
     }
     assert_eq!(firsts.len(), 4, "the right answer is not always at one place");

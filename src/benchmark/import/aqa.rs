@@ -130,7 +130,7 @@ fn one_word<'a>(answers: &[&'a str]) -> Result<&'a str, &'static str> {
         return Err("an answer of several words");
     }
     let votes = |a: &&str| answers.iter().filter(|b| *b == a).count();
-    let most = answers.iter().map(|a| votes(a)).max().unwrap_or_default();
+    let most = answers.iter().map(votes).max().unwrap_or_default();
     answers
         .iter()
         .copied()

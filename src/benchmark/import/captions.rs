@@ -59,7 +59,9 @@ fn wide_rows(rows: &[Row], report: &mut Report) -> Vec<Draft> {
 }
 
 fn long_rows(rows: &[Row], report: &mut Report) -> Vec<Draft> {
-    let mut clips: IndexMap<(String, Option<u64>), (&Row, Vec<String>, Vec<Value>)> = IndexMap::new();
+    // By sound and beginning: the first row, the captions, their ids.
+    type Clip<'r> = (&'r Row, Vec<String>, Vec<Value>);
+    let mut clips: IndexMap<(String, Option<u64>), Clip> = IndexMap::new();
     for row in rows {
         let names = ["youtube_id", "file_name", "filename", "audio", "ytid"];
         let sound = need_words(row, &names, "missing_field", report);

@@ -183,7 +183,7 @@ fn with_columns(
     for key in ["choice_a", "choice_b", "choice_c", "choice_d"] {
         let choice = row
             .text(&[key])
-            .filter(|c| !c.trim().is_empty() && !(none_is_missing && c == "None"));
+            .filter(|c| !(c.trim().is_empty() || none_is_missing && c == "None"));
         match choice {
             Some(_) if gap => {
                 report.broken(

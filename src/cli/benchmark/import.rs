@@ -1,6 +1,6 @@
 //! `af2 benchmark import`: official files to a manifest.
 
-use super::{printed, CardsArgs};
+use super::cards::{printed, CardsArgs};
 use crate::benchmark::import::{import, Imported, Request};
 use crate::cli::parts::{out, say};
 use crate::error::{Error, Result};

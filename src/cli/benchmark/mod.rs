@@ -1,14 +1,16 @@
 //! `af2 benchmark`: which benchmarks are known, what is known about one, whether cards are sound, how two differ; official files to
 //! manifests, predictions to official files.
 
+mod cards;
 mod import;
 mod submit;
 
 use super::parts::out;
 use crate::benchmark::names::{Task, Unit};
-use crate::benchmark::{differences, page, read, Card, Number, Registry};
+use crate::benchmark::{differences, page, read, Card, Number};
 use crate::error::{Error, Result};
 use crate::report::table::Table;
+use cards::{printed, CardsArgs};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -28,20 +30,6 @@ pub(crate) enum BenchmarkVerb {
     Import(import::ImportArgs),
     /// Write predictions as the answer file that the benchmark's own server takes.
     Submit(submit::SubmitArgs),
-}
-
-/// Where cards of one's own lie.
-#[derive(Args)]
-pub(crate) struct CardsArgs {
-    /// A folder of cards of your own, NAME.yaml each, beside those that are built in.
-    #[arg(long, value_name = "DIR")]
-    cards: Option<PathBuf>,
-}
-
-impl CardsArgs {
-    fn registry(&self) -> Result<Registry> {
-        Registry::with(self.cards.as_deref())
-    }
 }
 
 #[derive(Args)]
@@ -231,16 +219,4 @@ fn diff(args: &DiffArgs) -> Result<()> {
         text.push_str("no difference\n");
     }
     out(&text)
-}
-
-fn printed(value: &serde_json::Value) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| {
-        Error::data(
-            "standard output",
-            "value",
-            "something that JSON can say",
-            e.to_string(),
-        )
-    })?;
-    out(&format!("{text}\n"))
 }

@@ -1,6 +1,6 @@
 //! `af2 benchmark submit`: predictions as the file that a hidden test's server takes.
 
-use super::CardsArgs;
+use super::cards::CardsArgs;
 use crate::benchmark::import::submit::{submit, Submission};
 use crate::error::Result;
 use clap::Args;
