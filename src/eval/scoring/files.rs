@@ -20,6 +20,20 @@ pub struct Records {
     pub mended: usize,
 }
 
+impl Records {
+    /// Takes out answers of `af2 eval` to silence in the sound's place, which are no answers to the benchmark; how many there were.
+    pub fn without_control(&mut self) -> usize {
+        let before = self.all.len();
+        self.all.retain(|(_, record)| !is_control(record));
+        before - self.all.len()
+    }
+}
+
+/// Whether a record is one of `predictions.jsonl` whose sound was replaced by silence.
+fn is_control(record: &Value) -> bool {
+    record.get("control") == Some(&Value::Bool(true)) && record.get("reference").is_some()
+}
+
 /// Reads a file: a JSON list of objects, objects a line, or one of inspect's logs (`.eval`, `.json`).
 ///
 /// # Errors
@@ -105,7 +119,7 @@ fn lines(path: &Path, text: &str) -> Result<Records> {
 }
 
 /// A value, and whether halves of surrogate pairs were replaced in it.
-fn value(text: &str) -> std::result::Result<(Value, bool), String> {
+pub(super) fn value(text: &str) -> std::result::Result<(Value, bool), String> {
     match serde_json::from_str(text) {
         Ok(value) => Ok((value, false)),
         Err(e) => match mend(text).map(|text| serde_json::from_str(&text)) {

@@ -2,13 +2,34 @@
 //!
 //! ```text
 //! files.rs: any file to records ─► samples.rs: items with predictions ─► a rule's verdicts ─► the card's metric ─► run/scored.rs
+//!                                  pairs.rs: texts beside references  ─► texts.rs: captions, MusicQA ───────────┤
+//!                                  classes.rs: a number for each label ─► mAP, or the likeliest label ──────────┘
+//! run/scored.rs, twice or more ─► compare.rs: do they differ;  lines with likelihoods ─► likelihoods.rs: are they meant
 //! ```
 
+mod classes;
+mod compare;
 mod files;
+mod frame;
+mod likelihoods;
+mod loaded;
+mod mmau_pro;
+mod overrides;
+mod pairs;
 mod samples;
+mod texts;
+mod way;
 
+pub use classes::classes;
+pub use compare::{compare, seeds, Agreement, Compared, Seeds};
 pub use files::{read, Records};
+pub use frame::add_frame;
+pub use likelihoods::{likelihoods, By, Likelihood};
+pub use overrides::{correct, read_overrides, Overrides};
+pub use pairs::{pairs, Pair, Pairs};
 pub use samples::{samples, Form, Sample};
+pub use texts::texts;
+pub use way::Way;
 
 use super::rules::{cmm, Judged, RuleName, Tally};
 use crate::benchmark::names::{Aggregation, Metric};
@@ -78,6 +99,7 @@ fn no_text(card: &Card, needs: &str) -> Error {
 }
 
 /// Where the items come from.
+#[derive(Default)]
 pub struct Source {
     /// The sha256 of a file of items; none where the predictions carry them.
     pub items: Option<(String, String)>,
@@ -102,7 +124,7 @@ pub fn score(
 ) -> Result<Scored> {
     let rule = kind.rule(card)?;
     let within: Vec<bool> = samples.iter().map(|s| in_split(card, s)).collect();
-    let of_file = verdicts(rule, samples);
+    let of_file = verdicts(card, rule, samples);
     let judged = within_split(&of_file, &within);
     let counted = || samples.iter().zip(&judged).filter(|(_, j)| j.counted);
     let tally = Tally::of(&judged);
@@ -133,10 +155,13 @@ pub fn score(
     // What the fair rule says is worth knowing beside every official score, and the other way round.
     let other = match kind.other().rule(card) {
         Ok(other) if other != rule => {
-            let judged = within_split(&verdicts(other, samples), &within);
+            let judged = within_split(&verdicts(card, other, samples), &within);
             let tally = Tally::of(&judged);
-            let score = measure(card, samples, &judged, once(bootstrap))?.score;
-            Some(OtherRule {
+            // Of MMAU-Pro's kinds of items each rule reads its own.
+            let there = tally.counted > 0;
+            let score = || measure(card, samples, &judged, once(bootstrap)).map(|m| m.score);
+            let score = there.then(score).transpose()?.flatten();
+            there.then(|| OtherRule {
                 rule: other.name().to_owned(),
                 difference: score.zip(measured.score).map(|(a, b)| a - b),
                 score,
@@ -145,21 +170,17 @@ pub fn score(
         }
         _ => None,
     };
+    let (also, not_also) = also(card, samples, &judged, &measured.parts);
+    let parts = measured.parts.into_iter().chain(also).collect();
+    let not_scored = mmau_pro::not_scored(card, rule, samples);
     let mut states = IndexMap::new();
     for (_, j) in counted() {
         *states.entry(state(j)).or_insert(0) += 1;
     }
     states.sort_unstable_keys();
-    let expected = card.items();
-    let name = match expected {
-        Some(all) if all != tally.counted as u64 => {
-            format!("{} ({} of {all} items)", card.name, tally.counted)
-        }
-        _ => card.name.clone(),
-    };
     Ok(Scored {
         benchmark: card.name.clone(),
-        name,
+        name: named(card, tally.counted),
         card: CardFacts {
             version: card.version,
             sha256: source.card_sha256.clone(),
@@ -174,16 +195,66 @@ pub fn score(
         n: tally.counted,
         score: measured.score,
         interval: measured.interval,
-        parts: measured.parts,
+        parts,
         bootstrap,
         states,
         unread: tally.unread_share(),
         left_out: tally.left_out,
+        intervals: IndexMap::new(),
+        not_scored: not_scored.into_iter().chain(not_also).collect(),
+        frame: None,
+        corrected: None,
+        af2: Some(VERSION.to_owned()),
         whole,
         categories: categories(samples, &judged, bootstrap.level)?,
         items: samples.iter().zip(&judged).map(|(s, j)| item(s, j)).collect(),
     })
 }
+
+/// What the card reports beside its metric, and why some of it is not here.
+fn also(
+    card: &Card,
+    samples: &[Sample],
+    judged: &[Judged],
+    there: &IndexMap<String, f64>,
+) -> (IndexMap<String, f64>, IndexMap<String, String>) {
+    let (mut values, mut missing) = (IndexMap::new(), IndexMap::new());
+    for metric in card.also.iter().filter(|m| !there.contains_key(m.name())) {
+        let name = metric.name().to_owned();
+        if *metric == Metric::JudgeMean {
+            missing.insert(name, "it wants a judge's marks".to_owned());
+            continue;
+        }
+        let of = Card {
+            metric: *metric,
+            aggregation: Aggregation::Micro,
+            ..card.clone()
+        };
+        match measure(&of, samples, judged, once(Bootstrap::default())) {
+            Ok(Measured { score: Some(v), .. }) => {
+                values.insert(name, v);
+            }
+            Ok(_) => {
+                missing.insert(name, "these items leave it undefined".to_owned());
+            }
+            Err(e) => {
+                missing.insert(name, crate::error::short(&e));
+            }
+        }
+    }
+    (values, missing)
+}
+
+/// The card's name, and of how many of its items where they are not all.
+fn named(card: &Card, n: usize) -> String {
+    match card.items() {
+        Some(all) if all != n as u64 => format!("{} ({n} of {all} items)", card.name),
+        _ => card.name.clone(),
+    }
+}
+
+/// Which af2 this is.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// For a score whose interval nobody asks for.
 fn once(bootstrap: Bootstrap) -> Bootstrap {
@@ -204,12 +275,12 @@ fn in_split(card: &Card, sample: &Sample) -> bool {
     })
 }
 
-fn verdicts(rule: RuleName, samples: &[Sample]) -> Vec<Judged> {
+fn verdicts(card: &Card, rule: RuleName, samples: &[Sample]) -> Vec<Judged> {
     let judge = |sample: &Sample| {
         let official = sample.record.as_ref().and_then(|record| rule.record(record));
         official.unwrap_or_else(|| rule.judge(&sample.item()))
     };
-    samples.par_iter().map(judge).collect()
+    mmau_pro::apart(card, rule, samples, samples.par_iter().map(judge).collect())
 }
 
 /// The same, items of other splits not counted.
@@ -463,5 +534,7 @@ fn item(sample: &Sample, judged: &Judged) -> ScoredItem {
         counted: judged.counted,
         by: judged.by.to_owned(),
         reason: judged.reason.clone(),
+        clip: sample.clip.as_ref().map(|clip| clip.to_string()),
+        scores: IndexMap::new(),
     }
 }
