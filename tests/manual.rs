@@ -278,7 +278,11 @@ fn exists(place: &str, words: &[String]) {
         .any(|l| l.split_whitespace().next() == Some(verb));
     assert!(named, "{place}: af2 has no verb `{verb}`");
     let mut rest: Vec<&String> = rest.collect();
-    let of_its_own = rest.first().is_some_and(|word| !word.starts_with('-'));
+    // A file, or what stands for one, is no verb.
+    let a_file = |word: &String| word.contains('/') || word.chars().all(char::is_uppercase);
+    let of_its_own = rest
+        .first()
+        .is_some_and(|word| !word.starts_with('-') && !a_file(word));
     if ["recipe", "checkpoint", "data", "benchmark", "score"].contains(&verb.as_str()) && of_its_own {
         let group = help(&verbs);
         // `af2 recipe ls | show` names several.

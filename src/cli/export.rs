@@ -178,7 +178,7 @@ fn exported(file: PathBuf, scored: Scored, registry: &Registry, model: Option<&s
         Err(why) => (Err(why), 0),
     };
     Ok(Exported {
-        sha256: parts::sha256(&file)?,
+        sha256: scoring::sha256(&file)?,
         time: Moment::of_file(&file)?,
         model,
         card_sha256: scoring::hex(&Sha256::digest(entry.text.as_bytes())),
@@ -239,7 +239,7 @@ fn texts(results: &Path, scored: &Scored, card: &Card) -> Result<Result<(Vec<Tex
 
 /// Fails where a file is not the one that was scored.
 fn unchanged(results: &Path, file: &Path, expected: &str) -> Result<()> {
-    let found = parts::sha256(file)?;
+    let found = scoring::sha256(file)?;
     if found == expected {
         return Ok(());
     }

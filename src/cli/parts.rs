@@ -3,13 +3,10 @@
 use crate::checkpoint::Parts;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::eval::scoring::hex;
-use crate::fsutil::open_regular;
 use crate::load::{self, Loaded, Options, Rules};
 use crate::preflight;
 use crate::recipe::Precision;
 use clap::Args;
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// Which checkpoint, and how strictly it is read.
@@ -173,11 +170,4 @@ pub(crate) fn say(notes: &[String]) {
     for note in notes {
         crate::say!("note: {note}");
     }
-}
-
-/// A file's sha256, in small letters.
-pub(crate) fn sha256(path: &Path) -> Result<String> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut open_regular(path)?, &mut hasher).map_err(|e| Error::io(path, e))?;
-    Ok(hex(&hasher.finalize()))
 }

@@ -5,6 +5,7 @@ use crate::error::{all, Error, Result};
 use crate::metrics::accuracy::{balanced, Count};
 use crate::metrics::bootstrap::Bootstrap;
 use crate::metrics::mean;
+use crate::metrics::statistics::clusters::Clusters;
 use crate::run::predictions::Prediction;
 use crate::run::results::{Results, Rule, Score, TaskResult};
 use indexmap::IndexMap;
@@ -105,14 +106,16 @@ fn score_items(
     let Some(accuracy) = count.accuracy() else {
         return Ok(None);
     };
-    let values: Vec<f64> = right().map(|r| f64::from(u8::from(r))).collect();
+    let values = right().map(|r| f64::from(u8::from(r)));
+    let clips = Clusters::of(asked.iter().map(|p| p.path.as_str()).zip(values))?;
     let classes: Vec<String> = asked.iter().map(|p| normalise(&p.reference)).collect();
     let chances: Option<Vec<f64>> = asked.iter().map(|p| p.chance).collect();
     Ok(Some(Score {
         n: count.n,
         correct: count.correct,
         accuracy,
-        interval: bootstrap.interval(&values)?,
+        interval: bootstrap.clustered_mean(&clips)?,
+        clips: Some(clips.len()),
         balanced_accuracy: match rule {
             Rule::Label => balanced(classes.iter().map(String::as_str).zip(right())),
             Rule::Exact | Rule::Number => None,
@@ -154,6 +157,39 @@ mod tests {
         assert_eq!(score.balanced_accuracy, Some((1.0 / 3.0 + 1.0) / 2.0));
         assert_eq!(score.chance, Some(0.5));
         assert_eq!(row.silence, None);
+    }
+
+    #[test]
+    fn questions_about_one_clip_are_drawn_together() {
+        // Four clips, two of them all right, with six questions each.
+        let of = |clip: usize, n: usize| {
+            let mut p = asked(6 * clip + n, "dog", if clip < 2 { "dog" } else { "rain" });
+            p.path = format!("{clip}.wav");
+            p
+        };
+        let all: Vec<Prediction> = (0..4).flat_map(|clip| (0..6).map(move |n| of(clip, n))).collect();
+        let score = |all: &[Prediction]| score_with(all, &quick()).unwrap().tasks[0].audio.clone().unwrap();
+        let together = score(&all);
+        assert_eq!((together.clips, together.accuracy), (Some(4), 0.5));
+        assert_eq!((together.interval.low, together.interval.high), (0.0, 1.0));
+        let mut apart = all;
+        apart.iter_mut().for_each(|p| p.path = p.id.clone());
+        let apart = score(&apart);
+        assert_eq!(apart.clips, Some(24));
+        // As before clips counted.
+        let values: Vec<f64> = (0..24).map(|i| f64::from(u8::from(i < 12))).collect();
+        assert_eq!(apart.interval, quick().bootstrap.interval(&values).unwrap());
+        // Results of before are read.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.json");
+        let results = score_with(&[asked(0, "dog", "dog")], &quick()).unwrap();
+        results.write(&path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let old = text.replace("\"clips\": 1,", "");
+        assert_ne!(old, text);
+        std::fs::write(&path, old).unwrap();
+        let old = Results::read(&path).unwrap();
+        assert_eq!(old.tasks[0].audio.as_ref().unwrap().clips, None);
     }
 
     #[test]

@@ -151,6 +151,7 @@ mod tests {
                 low: 0.401,
                 high: 0.6,
             },
+            clips: Some(n),
             balanced_accuracy: None,
             unparsed: 0,
             chance: Some(0.25),

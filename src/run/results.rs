@@ -37,6 +37,9 @@ pub struct Score {
     pub accuracy: f64,
     /// Of the accuracy, at the level of [`Results::bootstrap`].
     pub interval: Interval,
+    /// Clips that the interval draws again, each with all its questions. None in results of before: those drew questions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clips: Option<usize>,
     /// Mean recall over the classes, a class being a normalised reference; only of closed option sets.
     pub balanced_accuracy: Option<f64>,
     /// Predictions that were no answer under the rule; they count as wrong.

@@ -2,17 +2,24 @@
 
 use super::version::{self, Versioned};
 use crate::error::{Error, Result};
-use crate::fsutil::{read_text, write_atomic};
+use crate::fsutil::{read_text_within, write_atomic_bytes};
 use crate::metrics::bootstrap::{Bootstrap, Interval};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 const VERSION: u64 = 1;
+/// A million items take a quarter of it.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// Where they lie in a folder.
 pub fn path(folder: &Path) -> PathBuf {
     folder.join("results.json")
+}
+
+/// Where corrections by hand lie in a folder.
+pub fn overrides(folder: &Path) -> PathBuf {
+    folder.join("overrides.jsonl")
 }
 
 /// One benchmark's score. Shares are from 0 to 1.
@@ -61,8 +68,84 @@ pub struct Scored {
     pub whole: Option<Whole>,
     /// By key and value of the items.
     pub categories: IndexMap<String, IndexMap<String, Group>>,
+    /// Intervals of the parts that have one.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub intervals: IndexMap<String, Interval>,
+    /// What belongs to the benchmark and is not in the numbers, by name, and why.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub not_scored: IndexMap<String, String>,
+    /// What answers get that know nothing of the sound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<Frame>,
+    /// The score after corrections by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrected: Option<Corrected>,
+    /// The af2 that has written it; none in results of before it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub af2: Option<String>,
     /// In the file's order.
     pub items: Vec<ScoredItem>,
+}
+
+/// The metric of answers that do not depend on the sound, under the rule of the score, over its items. None where an item has no
+/// options.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Of options that are drawn: the mean over items of the share of options that the rule counts as right.
+    pub chance: Option<f64>,
+    /// Always the first option.
+    pub first: Option<f64>,
+    /// Always the option of most characters, of equals the first.
+    pub longest: Option<f64>,
+    /// Always the option of fewest characters, of equals the first.
+    pub shortest: Option<f64>,
+    /// What stands for an option: its `text`, or its `letter` where the rule reads letters alone.
+    pub answered_by: String,
+}
+
+/// A score after corrections by hand. [`Scored::score`] stays as the rule gives it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Corrected {
+    /// The file of the corrections, named as [`PredictionsFile::path`].
+    pub path: PathBuf,
+    /// Of its bytes.
+    pub sha256: String,
+    /// The metric with them.
+    pub score: Option<f64>,
+    /// Of that.
+    pub interval: Option<Interval>,
+    /// That less the score as ruled.
+    pub difference: Option<f64>,
+    /// Verdicts that they change; the others only confirm what the rule says.
+    pub changed: usize,
+    /// By author.
+    pub authors: IndexMap<String, ByAuthor>,
+    /// Each of them, in the file's order.
+    pub overrides: Vec<Override>,
+}
+
+/// What one author has corrected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByAuthor {
+    /// Corrections.
+    pub n: usize,
+    /// Wrong ones that became right.
+    pub to_right: usize,
+    /// Right ones that became wrong.
+    pub to_wrong: usize,
+}
+
+/// A verdict by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// The item's id.
+    pub item: String,
+    /// Whether the prediction is right.
+    pub verdict: bool,
+    /// Who says so.
+    pub author: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// Which card.
@@ -159,25 +242,40 @@ pub struct ScoredItem {
     /// What is wrong with the item.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The clip that it is about, where the file names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<String>,
+    /// Of metrics that are no verdict, the item's values by the metric's name; `null` where it has none. `correct` says nothing then.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub scores: IndexMap<String, Option<f64>>,
 }
 
 impl Scored {
-    /// Writes it as JSON, whole or not at all.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    /// The file's bytes.
+    pub fn json(&self) -> Result<Vec<u8>> {
         let written = Versioned {
             version: VERSION,
             value: self,
         };
-        write_atomic(path, |w| {
-            serde_json::to_writer(&mut *w, &written).map_err(|e| Error::io(path, e.into()))?;
-            w.write_all(b"\n").map_err(|e| Error::io(path, e))
-        })
+        let mut bytes = serde_json::to_vec(&written).map_err(|e| Error::io("results.json", e.into()))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Writes it as JSON, whole or not at all.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write_atomic_bytes(path, &self.json()?)
+    }
+
+    /// Whether its items have verdicts, right or wrong; other metrics give them [`ScoredItem::scores`].
+    pub fn has_verdicts(&self) -> bool {
+        self.items.iter().all(|item| item.scores.is_empty())
     }
 
     /// # Errors
     /// A file that is none of `af2 score`, or of a newer version.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = read_text(path)?;
+        let text = read_text_within(path, MOST_BYTES)?;
         version::check(text.as_bytes(), VERSION, path, "version")?;
         serde_json::from_str(&text).map_err(|e| {
             Error::data(

@@ -2,8 +2,8 @@
 
 use crate::cli::parts;
 use crate::error::Result;
-use crate::eval::captions::{meteor, read, spice, Captioned, Found, Tool};
-use crate::metrics::captions::{score, Item, Scored, Scores};
+use crate::eval::captions::{others, read, Captioned};
+use crate::metrics::captions::{score, Item, Scores};
 use clap::Args;
 use serde_json::{json, Map, Value};
 use std::path::PathBuf;
@@ -16,13 +16,6 @@ pub(crate) struct CaptionsArgs {
     /// One object: `corpus`, and `items` in the file's order with their tokens.
     #[arg(long)]
     json: bool,
-}
-
-/// A metric that a program of its own gives, of the corpus and of each clip; or why it is not there.
-struct Other {
-    name: &'static str,
-    value: Result<(Option<f64>, Vec<Option<f64>>), String>,
-    by: Option<Found>,
 }
 
 pub(crate) fn run(args: &CaptionsArgs) -> Result<()> {
@@ -100,45 +93,6 @@ fn item(captioned: &Captioned) -> Item<'_> {
         prediction: &captioned.prediction,
         references: captioned.references.iter().map(String::as_str).collect(),
     }
-}
-
-/// METEOR, SPICE and SPIDEr.
-fn others(items: &[Scored], cider: f64) -> Result<[Other; 3]> {
-    let meteor = match Tool::Meteor.find() {
-        Ok(found) => {
-            let (values, all) = meteor(&found, items)?;
-            (
-                Ok((Some(all), values.into_iter().map(Some).collect())),
-                Some(found),
-            )
-        }
-        Err(why) => (Err(why), None),
-    };
-    let spice = match Tool::Spice.find() {
-        Ok(found) => {
-            let (values, all) = spice(&found, items)?;
-            (Ok((all, values)), Some(found))
-        }
-        Err(why) => (Err(why), None),
-    };
-    // Half of both.
-    let spider = match &spice.0 {
-        Ok((all, values)) => {
-            let half =
-                |(spice, item): (&Option<f64>, &Scored)| spice.map(|spice| (spice + item.scores.cider) / 2.0);
-            Ok((
-                all.map(|all| (all + cider) / 2.0),
-                values.iter().zip(items).map(half).collect(),
-            ))
-        }
-        Err(_) => Err("it is half CIDEr-D and half SPICE, which is not there".to_owned()),
-    };
-    let other = |name, (value, by)| Other { name, value, by };
-    Ok([
-        other("METEOR", meteor),
-        other("SPICE", spice),
-        other("SPIDEr", (spider, None)),
-    ])
 }
 
 fn own(scores: &Scores) -> Map<String, Value> {

@@ -2,9 +2,13 @@
 
 mod arrays;
 mod benchmark;
+mod calibration;
 mod captions;
+mod compare;
 mod retrieval;
+mod shown;
 mod tagging;
+mod told;
 
 use crate::error::Result;
 use clap::{Args, Subcommand};
@@ -27,6 +31,12 @@ enum ScoreVerb {
     Retrieval(retrieval::RetrievalArgs),
     /// Scores of classes: mAP, area under the ROC curve, label ranking, F1.
     Tagging(tagging::TaggingArgs),
+    /// Two results of one benchmark, item by item: the difference with its interval, two tests, and what the items could show.
+    Compare(compare::CompareArgs),
+    /// Results of runs that differ by their seed: their mean, how far they lie apart, and what other clips would change.
+    Seeds(compare::SeedsArgs),
+    /// Shares that a model gives to choices: Brier score and calibration error, with the bins of a reliability diagram.
+    Calibration(calibration::CalibrationArgs),
 }
 
 pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
@@ -35,5 +45,8 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
         Some(ScoreVerb::Captions(args)) => captions::run(args),
         Some(ScoreVerb::Retrieval(args)) => retrieval::run(args),
         Some(ScoreVerb::Tagging(args)) => tagging::run(args),
+        Some(ScoreVerb::Compare(args)) => compare::run(args),
+        Some(ScoreVerb::Seeds(args)) => compare::run_seeds(args),
+        Some(ScoreVerb::Calibration(args)) => calibration::run(args),
     }
 }

@@ -1,7 +1,9 @@
 //! Predicted captions beside those that people wrote: reading them, and the metrics that the official Java tools alone have.
 
 mod official;
+mod others;
 mod read;
 
 pub use official::{meteor, spice, Found, Tool};
+pub use others::{others, Other};
 pub use read::{read, Captioned};

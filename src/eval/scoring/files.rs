@@ -36,6 +36,20 @@ pub struct Records<'a> {
     pub mended: usize,
 }
 
+impl Records<'_> {
+    /// Takes out answers of `af2 eval` to silence in the sound's place, which are no answers to the benchmark; how many there were.
+    pub fn without_control(&mut self) -> usize {
+        let before = self.all.len();
+        self.all.retain(|(_, record)| !is_control(record));
+        before - self.all.len()
+    }
+}
+
+/// Whether a record is one of `predictions.jsonl` whose sound was replaced by silence.
+fn is_control(record: &Json) -> bool {
+    record.at("control") == &Json::Bool(true) && record.get("reference").is_some()
+}
+
 /// Where in its file a record stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place<'a> {
@@ -262,7 +276,7 @@ fn elements(text: &str, last: bool) -> Option<Vec<Json<'_>>> {
 }
 
 /// A value, and whether halves of surrogate pairs were replaced in it.
-fn value(text: &str) -> std::result::Result<(Json<'_>, bool), String> {
+pub(super) fn value(text: &str) -> std::result::Result<(Json<'_>, bool), String> {
     match serde_json::from_str(text) {
         Ok(value) => Ok((value, false)),
         Err(e) => match mend(text).map(|text| serde_json::from_str(&text).map(Json::into_owned)) {

@@ -2,14 +2,35 @@
 //!
 //! ```text
 //! files.rs: any file to records ─► samples.rs: items with predictions ─► a rule's verdicts ─► the card's metric ─► run/scored.rs
+//!                                  pairs.rs: texts beside references  ─► texts.rs: captions, MusicQA ───────────┤
+//!                                  classes.rs: a number for each label ─► mAP, or the likeliest label ──────────┘
+//! run/scored.rs, twice or more ─► compare.rs: do they differ;  lines with likelihoods ─► likelihoods.rs: are they meant
 //! ```
 
 mod beside;
+mod classes;
+mod compare;
 mod files;
+mod frame;
+mod likelihoods;
+mod loaded;
+mod mmau_pro;
+mod overrides;
+mod pairs;
 mod samples;
+mod texts;
+mod way;
 
+pub use classes::classes;
+pub use compare::{compare, seeds, Agreement, Compared, Seeds};
 pub use files::{hex, open, sha256, Opened, Records};
+pub use frame::add_frame;
+pub use likelihoods::{likelihoods, By, Likelihood};
+pub use overrides::{correct, read_overrides, Overrides};
+pub use pairs::{pairs, Pair, Pairs};
 pub use samples::{samples, Form, Sample};
+pub use texts::texts;
+pub use way::Way;
 
 use super::rules::{cmm, Judged, RuleName, Tally};
 use crate::benchmark::names::{Aggregation, Metric};
@@ -80,6 +101,7 @@ fn no_text(card: &Card, needs: &str) -> Error {
 }
 
 /// Where the items come from.
+#[derive(Default)]
 pub struct Source {
     /// The sha256 of a file of items; none where the predictions carry them.
     pub items: Option<(String, String)>,
@@ -110,8 +132,8 @@ pub fn score(
         || {
             let other = kind.other().rule(card).ok().filter(|other| *other != rule);
             (
-                verdicts(rule, samples),
-                other.map(|other| (other, verdicts(other, samples))),
+                verdicts(card, rule, samples),
+                other.map(|other| (other, verdicts(card, other, samples))),
             )
         },
     );
@@ -154,8 +176,11 @@ pub fn score(
         Some((other, of_file)) => {
             let judged = within_split(&of_file, &within);
             let tally = Tally::of(&judged[..]);
-            let score = measure(card, samples, &judged, None)?.score;
-            Some(OtherRule {
+            // Of MMAU-Pro's kinds of items each rule reads its own.
+            let there = tally.counted > 0;
+            let score = || measure(card, samples, &judged, None).map(|m| m.score);
+            let score = there.then(score).transpose()?.flatten();
+            there.then(|| OtherRule {
                 rule: other.name().to_owned(),
                 difference: score.zip(measured.score).map(|(a, b)| a - b),
                 score,
@@ -164,21 +189,17 @@ pub fn score(
         }
         _ => None,
     };
+    let (also, not_also) = also(card, samples, &judged, &measured.parts);
+    let parts = measured.parts.into_iter().chain(also).collect();
+    let not_scored = mmau_pro::not_scored(card, rule, samples);
     let mut states = IndexMap::new();
     for (_, j) in counted() {
         *states.entry(j.state.name()).or_insert(0) += 1;
     }
     states.sort_unstable_keys();
-    let expected = card.items();
-    let name = match expected {
-        Some(all) if all != tally.counted as u64 => {
-            format!("{} ({} of {all} items)", card.name, tally.counted)
-        }
-        _ => card.name.clone(),
-    };
     Ok(Scored {
         benchmark: card.name.clone(),
-        name,
+        name: named(card, tally.counted),
         card: CardFacts {
             version: card.version,
             sha256: source.card_sha256.clone(),
@@ -193,7 +214,7 @@ pub fn score(
         n: tally.counted,
         score: measured.score,
         interval: measured.interval,
-        parts: measured.parts,
+        parts,
         bootstrap,
         states: states
             .into_iter()
@@ -201,11 +222,61 @@ pub fn score(
             .collect(),
         unread: tally.unread_share(),
         left_out: tally.left_out,
+        intervals: IndexMap::new(),
+        not_scored: not_scored.into_iter().chain(not_also).collect(),
+        frame: None,
+        corrected: None,
+        af2: Some(VERSION.to_owned()),
         whole,
         categories: categories?,
         items,
     })
 }
+
+/// What the card reports beside its metric, and why some of it is not here.
+fn also(
+    card: &Card,
+    samples: &[Sample],
+    judged: &[Judged],
+    there: &IndexMap<String, f64>,
+) -> (IndexMap<String, f64>, IndexMap<String, String>) {
+    let (mut values, mut missing) = (IndexMap::new(), IndexMap::new());
+    for metric in card.also.iter().filter(|m| !there.contains_key(m.name())) {
+        let name = metric.name().to_owned();
+        if *metric == Metric::JudgeMean {
+            missing.insert(name, "it wants a judge's marks".to_owned());
+            continue;
+        }
+        let of = Card {
+            metric: *metric,
+            aggregation: Aggregation::Micro,
+            ..card.clone()
+        };
+        match measure(&of, samples, judged, None) {
+            Ok(Measured { score: Some(v), .. }) => {
+                values.insert(name, v);
+            }
+            Ok(_) => {
+                missing.insert(name, "these items leave it undefined".to_owned());
+            }
+            Err(e) => {
+                missing.insert(name, crate::error::short(&e));
+            }
+        }
+    }
+    (values, missing)
+}
+
+/// The card's name, and of how many of its items where they are not all.
+fn named(card: &Card, n: usize) -> String {
+    match card.items() {
+        Some(all) if all != n as u64 => format!("{} ({n} of {all} items)", card.name),
+        _ => card.name.clone(),
+    }
+}
+
+/// Which af2 this is.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Whether the item is one of the card's scored split; what the file does not say of an item speaks for it.
 fn in_split(card: &Card, sample: &Sample) -> bool {
@@ -218,12 +289,12 @@ fn in_split(card: &Card, sample: &Sample) -> bool {
     })
 }
 
-fn verdicts(rule: RuleName, samples: &[Sample]) -> Vec<Judged> {
+fn verdicts(card: &Card, rule: RuleName, samples: &[Sample]) -> Vec<Judged> {
     let judge = |sample: &Sample| {
         let official = sample.record.as_ref().and_then(|r| rule.record_as_read(r));
         official.unwrap_or_else(|| rule.judge(&sample.item()))
     };
-    samples.par_iter().map(judge).collect()
+    mmau_pro::apart(card, rule, samples, samples.par_iter().map(judge).collect())
 }
 
 /// The same, items of other splits not counted.
@@ -524,5 +595,7 @@ fn item(sample: &Sample, judged: &Judged) -> ScoredItem {
         counted: judged.counted,
         by: judged.by.to_owned(),
         reason: judged.reason.clone(),
+        clip: sample.clip.as_ref().map(|clip| clip.to_string()),
+        scores: IndexMap::new(),
     }
 }

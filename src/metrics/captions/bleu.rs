@@ -47,6 +47,21 @@ impl Counts {
         }
     }
 
+    /// The sum of clips' counts, each so many times.
+    pub(super) fn repeated<'a>(all: impl Iterator<Item = (&'a Counts, &'a u32)>) -> Self {
+        let mut sum = Counts::default();
+        for (counts, times) in all {
+            let times = u64::from(*times);
+            sum.words += times * counts.words;
+            sum.reference += times * counts.reference;
+            for n in 0..N {
+                sum.grams[n] += times * counts.grams[n];
+                sum.right[n] += times * counts.right[n];
+            }
+        }
+        sum
+    }
+
     /// BLEU-1 to BLEU-4.
     pub(super) fn score(&self) -> [f64; N] {
         let ratio = (self.words as f64 + TINY) / (self.reference as f64 + SMALL);

@@ -21,6 +21,7 @@ mod grams;
 pub mod ptb;
 mod rouge;
 
+use super::bootstrap::{Bootstrap, Interval};
 use crate::error::{Error, Result};
 use grams::Corpus;
 use rayon::prelude::*;
@@ -63,6 +64,8 @@ pub struct ScoredCorpus {
     pub items: Vec<Scored>,
     /// Of BLEU what all clips give together; of the others the mean.
     pub corpus: Scores,
+    /// What BLEU counts, clip by clip.
+    counts: Vec<bleu::Counts>,
 }
 
 /// Cuts and scores a corpus. The order counts, but hardly: all references are cut as one text and all predictions as another, see
@@ -120,5 +123,21 @@ fn score_tokens(predictions: Vec<Vec<String>>, references: Vec<Vec<Vec<String>>>
     ScoredCorpus {
         items: items.collect(),
         corpus: of_corpus,
+        counts,
+    }
+}
+
+impl ScoredCorpus {
+    /// Intervals of BLEU-1 to BLEU-4 of the corpus: clips are drawn again, and what they give together is BLEU of their summed counts.
+    ///
+    /// # Errors
+    /// A level or a number of resamples that cannot be.
+    pub fn bleu_intervals(&self, bootstrap: &Bootstrap) -> Result<[Option<Interval>; 4]> {
+        let sums = |drawn: &[u32]| {
+            let all = self.counts.iter().zip(drawn).filter(|(_, n)| **n > 0);
+            bleu::Counts::repeated(all).score().map(Some)
+        };
+        let resampled = bootstrap.of_counts(self.counts.len(), sums)?;
+        Ok(resampled.map(|values| bootstrap.middle(&values?)))
     }
 }

@@ -1,0 +1,301 @@
+//! Records of files whose form is not a benchmark's own: lists and lines as [`files`](super::files) reads them, objects by names, and
+//! tables with a header.
+
+use super::files;
+use crate::error::{Error, Result};
+use crate::fsutil::read_text_within;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+const MOST_BYTES: u64 = 4 << 30;
+/// Keys under which a file has all of its records.
+const CONTAINERS: [&str; 6] = ["data", "samples", "annotations", "QA", "predictions", "items"];
+
+/// What tells a record from the others.
+pub(super) const IDS: [&str; 5] = ["id", "image_id", "uniq_id", "question_id", "item"];
+/// A record with its place in words, and the key that it has in an object over the whole file.
+pub(super) struct Row {
+    pub place: String,
+    pub key: Option<String>,
+    pub record: Map<String, Value>,
+}
+
+pub(super) struct Loaded {
+    pub rows: Vec<Row>,
+    /// As of [`files::Records`].
+    pub mended: usize,
+}
+
+/// Reads a file's records, at least one. An object over the whole file may hold them under one of [`CONTAINERS`], or by their names: a
+/// text or list of texts becomes a record with `caption` or `captions`, an object of texts one with `question` and `prediction` each.
+///
+/// # Errors
+/// A file that is none of these, with its place.
+pub(super) fn load(path: &Path) -> Result<Loaded> {
+    let text = read_text_within(path, MOST_BYTES)?;
+    let trimmed = text.trim_start_matches(['\u{feff}', ' ', '\n', '\r', '\t']);
+    let loaded = match trimmed.as_bytes().first() {
+        None => return Err(Error::data(path, "file", "records", "an empty file")),
+        Some(b'{') => match files::value(trimmed).map(|(whole, mended)| (whole.to_value(), mended)) {
+            Ok((Value::Object(whole), mended)) if !is_record(&whole) => named(path, whole, mended)?,
+            _ => records(path)?,
+        },
+        Some(b'[') => records(path)?,
+        Some(_) => table(path, &text)?,
+    };
+    match loaded.rows.is_empty() {
+        true => Err(Error::data(path, "file", "at least one record", "none")),
+        false => Ok(loaded),
+    }
+}
+
+/// A single line of JSON lines.
+fn is_record(object: &Map<String, Value>) -> bool {
+    let plain = |key: &&str| object.get(*key).is_some_and(|v| v.is_string() || v.is_number());
+    let held = CONTAINERS
+        .iter()
+        .any(|key| object.get(*key).is_some_and(|v| v.is_array() || v.is_object()));
+    !held && (IDS.iter().any(|key| plain(key)) || ["prompt", "question"].iter().any(|key| plain(key)))
+}
+
+fn records(path: &Path) -> Result<Loaded> {
+    let opened = files::open(path)?;
+    let records = opened.records()?;
+    let rows = records.all.into_iter().map(|(place, value)| match value.to_value() {
+        Value::Object(record) => Ok(Row {
+            place: place.to_string(),
+            key: None,
+            record,
+        }),
+        other => Err(not_an_object(path, &place.to_string(), &other)),
+    });
+    Ok(Loaded {
+        rows: rows.collect::<Result<_>>()?,
+        mended: records.mended,
+    })
+}
+
+fn not_an_object(path: &Path, place: &str, found: &Value) -> Error {
+    Error::data(path, place, "a JSON object", crate::error::short(found))
+}
+
+fn named(path: &Path, mut whole: Map<String, Value>, mended: bool) -> Result<Loaded> {
+    let mut rows = Vec::new();
+    let held = CONTAINERS
+        .iter()
+        .find(|key| whole.get(**key).is_some_and(|v| v.is_array() || v.is_object()));
+    match held.and_then(|key| Some((*key, whole.shift_remove(*key)?))) {
+        Some((name, Value::Array(all))) => {
+            for (i, value) in all.into_iter().enumerate() {
+                let place = format!("{name}.{i}");
+                match value {
+                    Value::Object(record) => rows.push(Row {
+                        place,
+                        key: None,
+                        record,
+                    }),
+                    other => return Err(not_an_object(path, &place, &other)),
+                }
+            }
+        }
+        Some((name, Value::Object(all))) => {
+            for (key, value) in all {
+                let place = format!("{name}.{key}");
+                match value {
+                    Value::Object(record) => rows.push(Row {
+                        place,
+                        key: Some(key),
+                        record,
+                    }),
+                    other => return Err(not_an_object(path, &place, &other)),
+                }
+            }
+        }
+        _ => {
+            for (key, value) in whole {
+                by_name(path, key, value, &mut rows)?;
+            }
+        }
+    }
+    Ok(Loaded {
+        rows,
+        mended: usize::from(mended),
+    })
+}
+
+/// What stands under a clip's name: its caption, its captions, or its answers by question.
+fn by_name(path: &Path, key: String, value: Value, rows: &mut Vec<Row>) -> Result<()> {
+    let row = |name: &str, value: Value| Row {
+        place: key.clone(),
+        key: Some(key.clone()),
+        record: Map::from_iter([
+            ("id".to_owned(), Value::String(key.clone())),
+            (name.to_owned(), value),
+        ]),
+    };
+    match value {
+        Value::String(_) => rows.push(row("caption", value)),
+        Value::Array(_) => rows.push(row("captions", value)),
+        Value::Object(answers) => {
+            for (question, answer) in answers {
+                let place = format!("{key}: {}", crate::error::short(&question));
+                rows.push(Row {
+                    place,
+                    key: None,
+                    record: Map::from_iter([
+                        ("audio_name".to_owned(), Value::String(key.clone())),
+                        ("question".to_owned(), Value::String(question)),
+                        ("prediction".to_owned(), answer),
+                    ]),
+                });
+            }
+        }
+        other => {
+            let found = crate::error::short(&other);
+            let expected = "a caption, a list of captions, or answers by question";
+            return Err(Error::data(path, key, expected, found));
+        }
+    }
+    Ok(())
+}
+
+/// A table with a header: commas, or tabs where the first line has one; fields with quotation marks as in RFC 4180.
+fn table(path: &Path, text: &str) -> Result<Loaded> {
+    let text = text.trim_start_matches('\u{feff}');
+    let first = text.lines().next().unwrap_or_default();
+    let tabs = first.contains('\t');
+    let delimiter = if tabs { '\t' } else { ',' };
+    if !first.contains(delimiter) {
+        let expected = "JSON, or a table with a header: names of columns and commas or tabs between them";
+        let found = format!("{:?}", first.chars().take(40).collect::<String>());
+        return Err(Error::data(path, "line 1", expected, found));
+    }
+    let mut lines = fields(path, text, delimiter)?.into_iter();
+    let header = lines.next().map(|(_, names)| names).unwrap_or_default();
+    let header: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
+    let mut rows = Vec::new();
+    for (line, own) in lines {
+        if own.len() == 1 && own[0].trim().is_empty() {
+            continue;
+        }
+        let place = format!("line {line}");
+        if own.len() != header.len() {
+            let e = Error::data(
+                path,
+                place,
+                format!("{} fields, as the header has", header.len()),
+                own.len().to_string(),
+            );
+            return Err(e.hint("a field with a comma in it wants quotation marks around"));
+        }
+        let record = header.iter().cloned().zip(own.into_iter().map(Value::String));
+        rows.push(Row {
+            place,
+            key: None,
+            record: record.collect(),
+        });
+    }
+    Ok(Loaded { rows, mended: 0 })
+}
+
+/// Each line's fields, with the number of the line in which it begins.
+fn fields(path: &Path, text: &str, delimiter: char) -> Result<Vec<(usize, Vec<String>)>> {
+    let (mut all, mut own, mut field) = (Vec::new(), Vec::new(), String::new());
+    let (mut line, mut begun, mut quoted, mut was_quoted) = (1, 1, false, false);
+    let mut signs = text.chars().peekable();
+    while let Some(c) = signs.next() {
+        line += usize::from(c == '\n');
+        match c {
+            '"' if quoted && signs.peek() == Some(&'"') => {
+                field.push('"');
+                signs.next();
+            }
+            '"' if quoted => quoted = false,
+            c if quoted => field.push(c),
+            '"' if field.is_empty() && !was_quoted => (quoted, was_quoted) = (true, true),
+            '\r' if signs.peek() == Some(&'\n') => {}
+            c if c == delimiter => {
+                own.push(std::mem::take(&mut field));
+                was_quoted = false;
+            }
+            '\n' => {
+                own.push(std::mem::take(&mut field));
+                all.push((begun, std::mem::take(&mut own)));
+                (begun, was_quoted) = (line, false);
+            }
+            c => field.push(c),
+        }
+    }
+    if quoted {
+        let place = format!("line {begun}");
+        return Err(Error::data(
+            path,
+            place,
+            "a quotation mark that ends the field",
+            "the file's end",
+        ));
+    }
+    if !field.is_empty() || !own.is_empty() || was_quoted {
+        own.push(field);
+        all.push((begun, own));
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Result<Loaded> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        load(file.path())
+    }
+
+    #[test]
+    fn tables_lists_lines_and_objects_are_told_apart() {
+        for (text, n) in [
+            (
+                "file_name,caption_predicted\r\na.wav,\"a dog, and \"\"rain\"\"\r\nb.wav,\"two\nlines\"\r\n",
+                2,
+            ),
+            ("\u{feff}id\tcaption\na\tb\n\n", 1),
+            ("[{\"image_id\": 1, \"caption\": \"x\"}]", 1),
+            ("{\"id\": \"a\", \"prediction\": \"x\"}", 1),
+            ("{\"id\": \"a\"}\n{\"id\": \"b\"}\n", 2),
+            (
+                "{\"data\": {\"0\": {\"name\": \"a\"}, \"1\": {}}, \"split\": \"test\"}",
+                2,
+            ),
+            (
+                "{\"annotations\": [{\"image_id\": 1, \"caption\": \"x\"}], \"images\": []}",
+                1,
+            ),
+            (
+                "{\"a.wav\": {\"q1\": \"x\", \"q2\": \"y\"},\n \"b.wav\": {\"q\": \"z\"}}",
+                3,
+            ),
+            ("{\"a.wav\": \"x\", \"b.wav\": [\"y\"]}", 2),
+        ] {
+            assert_eq!(of(text).unwrap().rows.len(), n, "{text}");
+        }
+        let rows = of("a,b\r\n\"x, \"\"y\"\"\",\"\"\r\n").unwrap().rows;
+        assert_eq!(
+            (&rows[0].record["a"], &rows[0].record["b"]),
+            (&"x, \"y\"".into(), &"".into())
+        );
+        for (bad, word) in [
+            ("", "empty"),
+            ("a,b\n1\n", "line 2"),
+            ("a,b\n1,\"2\n", "quotation mark"),
+            ("hello", "header"),
+            ("[1]", "item 1"),
+            ("{\"a\": 5}", "a caption"),
+            ("{}", "at least one"),
+            ("a,b\n", "at least one"),
+        ] {
+            let e = of(bad).err().unwrap().to_string();
+            assert!(e.contains(word), "{bad}: {e}");
+        }
+    }
+}
