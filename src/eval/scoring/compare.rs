@@ -218,7 +218,7 @@ pub fn compare(
         ));
     }
     let n = both.len();
-    let mean = |f: &dyn Fn(&(f64, f64, Option<&str>)) -> f64| both.iter().map(f).sum::<f64>() / n as f64;
+    let share = |sum: f64| sum / n as f64;
     // Of each clip the sums of both runs, and its items.
     let named = both.iter().all(|(.., clip)| clip.is_some());
     let mut clips: IndexMap<(Option<&str>, usize), [f64; 3]> = IndexMap::new();
@@ -239,8 +239,11 @@ pub fn compare(
         only_second_right: count((0.0, 1.0)),
         both_wrong: count((0.0, 0.0)),
     });
-    let difference = mean(&|(a, b, _)| a - b);
-    let (share_a, share_b) = (mean(&|(a, ..)| *a), mean(&|(_, b, _)| *b));
+    let difference = share(both.iter().map(|(a, b, _)| a - b).sum());
+    let (share_a, share_b) = (
+        share(both.iter().map(|(a, ..)| a).sum()),
+        share(both.iter().map(|(_, b, _)| b).sum()),
+    );
     let (paired, unpaired) = match &agreement {
         Some(agreement) => {
             let apart = (agreement.only_first_right + agreement.only_second_right) as f64;

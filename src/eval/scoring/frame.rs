@@ -10,6 +10,9 @@ use crate::eval::rules::{Item, Judged, RuleName};
 use crate::run::scored::{Frame, Scored};
 use rayon::prelude::*;
 
+/// Which of an item's options is answered.
+type Choose<'a> = dyn Fn(&[String]) -> usize + 'a;
+
 /// Adds the frame to a score of the same samples: each option of each item is judged as if a model had answered it. Nothing is added
 /// where the items carry no options.
 ///
@@ -36,7 +39,7 @@ pub fn add_frame(scored: &mut Scored, card: &Card, samples: &[Sample], kind: Kin
     let Some(all) = all else {
         return Ok(());
     };
-    let score = |choose: &dyn Fn(&[String]) -> usize| -> Result<Option<f64>> {
+    let score = |choose: &Choose| -> Result<Option<f64>> {
         let judged: Vec<Judged> = samples
             .iter()
             .zip(&all)
@@ -75,7 +78,7 @@ pub fn add_frame(scored: &mut Scored, card: &Card, samples: &[Sample], kind: Kin
 fn chance(
     card: &Card,
     all: &[Vec<Judged>],
-    score: &dyn Fn(&dyn Fn(&[String]) -> usize) -> Result<Option<f64>>,
+    score: &dyn Fn(&Choose) -> Result<Option<f64>>,
 ) -> Result<Option<f64>> {
     let asked: Vec<&Vec<Judged>> = all.iter().filter(|judged| !judged.is_empty()).collect();
     if card.metric == Metric::Accuracy && card.aggregation == Aggregation::Micro {

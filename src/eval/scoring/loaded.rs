@@ -51,11 +51,13 @@ pub(super) fn load(path: &Path) -> Result<Loaded> {
 
 /// A single line of JSON lines.
 fn is_record(object: &Map<String, Value>) -> bool {
-    let plain = |key: &&str| object.get(*key).is_some_and(|v| v.is_string() || v.is_number());
+    let plain = |key: &str| object.get(key).is_some_and(|v| v.is_string() || v.is_number());
     let held = CONTAINERS
         .iter()
         .any(|key| object.get(*key).is_some_and(|v| v.is_array() || v.is_object()));
-    !held && (IDS.iter().any(|key| plain(key)) || ["prompt", "question"].iter().any(|key| plain(key)))
+    !held
+        && (IDS.iter().any(|key| plain(key))
+            || ["prompt", "question", "prediction"].iter().any(|key| plain(key)))
 }
 
 fn records(path: &Path) -> Result<Loaded> {
