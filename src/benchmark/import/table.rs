@@ -87,12 +87,13 @@ fn delimiter(text: &str) -> u8 {
             *n += usize::from(!quoted && byte == *sign);
         }
     }
-    // The comma, where nothing stands more often.
-    let [comma, others @ ..] = counts;
-    others
-        .into_iter()
-        .fold(comma, |best, one| if one.1 > best.1 { one } else { best })
-        .0
+    // Of as many the tab, which no name of a column holds; then the comma.
+    let [(_, commas), (_, tabs), (_, semicolons)] = counts;
+    match tabs > 0 && tabs >= commas.max(semicolons) {
+        true => b'\t',
+        false if semicolons > commas => b';',
+        false => b',',
+    }
 }
 
 #[cfg(test)]

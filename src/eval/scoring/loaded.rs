@@ -57,20 +57,25 @@ fn is_record(object: &Map<String, Value>) -> bool {
         .any(|key| object.get(*key).is_some_and(|v| v.is_array() || v.is_object()));
     !held
         && (IDS.iter().any(|key| plain(key))
-            || ["prompt", "question", "prediction"].iter().any(|key| plain(key)))
+            || ["prompt", "question", "prediction", "doc_id"]
+                .iter()
+                .any(|key| plain(key)))
 }
 
 fn records(path: &Path) -> Result<Loaded> {
     let opened = files::open(path)?;
     let records = opened.records()?;
-    let rows = records.all.into_iter().map(|(place, value)| match value.to_value() {
-        Value::Object(record) => Ok(Row {
-            place: place.to_string(),
-            key: None,
-            record,
-        }),
-        other => Err(not_an_object(path, &place.to_string(), &other)),
-    });
+    let rows = records
+        .all
+        .into_iter()
+        .map(|(place, value)| match value.to_value() {
+            Value::Object(record) => Ok(Row {
+                place: place.to_string(),
+                key: None,
+                record,
+            }),
+            other => Err(not_an_object(path, &place.to_string(), &other)),
+        });
     Ok(Loaded {
         rows: rows.collect::<Result<_>>()?,
         mended: records.mended,
@@ -258,7 +263,7 @@ mod tests {
     fn tables_lists_lines_and_objects_are_told_apart() {
         for (text, n) in [
             (
-                "file_name,caption_predicted\r\na.wav,\"a dog, and \"\"rain\"\"\r\nb.wav,\"two\nlines\"\r\n",
+                "file_name,caption_predicted\r\na.wav,\"a dog, and \"\"rain\"\"\"\r\nb.wav,\"two\nlines\"\r\n",
                 2,
             ),
             ("\u{feff}id\tcaption\na\tb\n\n", 1),

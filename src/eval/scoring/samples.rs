@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 use crate::eval::json::{Json, Text};
 use crate::eval::rules::Item;
 use rayon::prelude::*;
+use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::HashMap;
-use serde_json::Value;
 use std::path::Path;
 
 /// An item and what a model says to it. Texts borrow from the file where nothing in them is escaped.
