@@ -183,7 +183,10 @@ fn near(what: &str, found: &[f64], expected: &[f64], bound: f64) {
     assert!(!found.is_empty(), "{what}");
     for (one, other) in found.iter().zip(expected) {
         let off = (one / other - 1.0).abs();
-        assert!(off <= bound, "{what}: {off:e} off: {found:?} instead of {expected:?}");
+        assert!(
+            off <= bound,
+            "{what}: {off:e} off: {found:?} instead of {expected:?}"
+        );
     }
 }
 

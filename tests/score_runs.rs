@@ -1006,7 +1006,10 @@ fn two_runs_are_compared_item_by_item() {
     };
     let c = another(folder.path(), "c", &less);
     let err = refused(&["score", "compare", &a, &c], 6);
-    assert!(err.contains("data.sha256") && err.contains("--accept"), "{err}");
+    assert!(
+        err.contains("sha256 of the data") && err.contains("--accept"),
+        "{err}"
+    );
     let found: Value =
         serde_json::from_str(&fine(&["score", "compare", &a, &c, "--accept", "--json"])).unwrap();
     assert_eq!((&found["n"], &found["same_data"]), (&json!(n - 1), &json!(false)));

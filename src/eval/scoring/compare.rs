@@ -178,7 +178,7 @@ fn comparable(first: (&Path, &Scored), other: (&Path, &Scored), accept: bool) ->
         return Err(refuse("card.sha256", &expected, &found).hint(hint));
     }
     if a.data.sha256 != b.data.sha256 && !accept {
-        return Err(refuse("data.sha256", &a.data.sha256, &b.data.sha256).hint(hint));
+        return Err(refuse("sha256 of the data", &a.data.sha256, &b.data.sha256).hint(hint));
     }
     Ok(())
 }
