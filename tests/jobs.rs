@@ -645,7 +645,7 @@ fn each_key_of_a_job_does_what_it_says() {
         run.succeeds(job, 1, &out("bf16"), &["train.precision=amp_bf16"]);
         let [found, expected] = [&out("bf16"), plain].map(|o| run.values(job, o, "loss"));
         // Of AF-CLAP's small batches Adam soon makes other steps of other roundings: measured 8e-4 over the first three losses, then
-        // 3.3% and 6.5% (5.6% with other kernels of the same processor), then 0.2%.
+        // 3.3% and 6.5% (5.6% with other kernels of the same processor), then 0.1%.
         near("amp_bf16", &found[..3], &expected[..3], 0.01);
         near("amp_bf16", &found, &expected, 0.15);
         assert!(found.iter().zip(&expected).all(|(a, b)| a != b), "{found:?}");
