@@ -271,28 +271,34 @@ fn items(bench: &Bench) {
         .expect("the card");
     let (mut times, mut python) = (Times::default(), Times::default());
     let mut theirs = None;
+    let source = || Source {
+        items: None,
+        model: None,
+        card_sha256: String::new(),
+        predictions: None,
+    };
+    let [once, all] = [1, Bootstrap::default().resamples].map(|resamples| Bootstrap {
+        resamples,
+        ..Bootstrap::default()
+    });
     let score = |path: &Path, times: &mut Times| {
         let file = times.time("read", || scoring::open(path)).expect("the items");
-        let records = times.time("parse", || file.records()).expect("records");
-        let (_, samples) = times
-            .time("samples", || scoring::samples(path, records, None, &card))
-            .expect("samples");
-        let source = || Source {
-            items: None,
-            model: None,
-            card_sha256: String::new(),
-            predictions: None,
+        let mut judge = |name: &str| {
+            let judged = || scoring::answers(path, &file, None, &card, Kind::Official, false);
+            times.time(name, judged).expect("answers")
         };
-        let [once, all] = [1, Bootstrap::default().resamples].map(|resamples| Bootstrap {
-            resamples,
-            ..Bootstrap::default()
-        });
-        let score = |settings| scoring::score(&card, &samples, Kind::Official, source(), settings);
-        let _ = times.time("judge", || score(once)).expect("a score");
-        let scored = times.time("judge and interval", || score(all)).expect("a score");
+        let (answers, again) = (judge("judge"), judge("judge again"));
+        let mut score = |name: &str, answers, bootstrap| {
+            let scored = || scoring::score(&card, answers, source(), bootstrap, None);
+            times.time(name, scored).expect("a score")
+        };
+        drop(score("score", answers, once));
+        let scored = score("score and interval", again, all);
         let results = bench.folder.join("results.json");
         times.time("write", || scored.write(&results)).expect("results");
-        scored.items.iter().filter(|i| i.correct).count()
+        let other = scored.other.as_ref().and_then(|other| other.score);
+        let right = |share: Option<f64>| (share.expect("a score") * scored.n as f64).round() as u64;
+        [right(scored.score), right(other)]
     };
     let ours = || {
         score(&path, &mut times);
@@ -310,15 +316,14 @@ fn items(bench: &Bench) {
             for key in ["load", "score"] {
                 python.add(key, SHARE as f64 * said[key].as_f64().expect("seconds"));
             }
-            theirs = said["correct"].as_u64();
+            theirs = Some(["correct", "fair"].map(|key| said[key].as_u64().expect("a number")));
         }
     });
-    let correct = score(&part, &mut Times::default());
+    let right = score(&part, &mut Times::default());
     if let Some(theirs) = theirs {
-        assert_eq!(correct as u64, theirs, "both sides count the same right answers");
+        assert_eq!(right, theirs, "both sides count the same right answers, by both rules");
     }
-    let stages = ["read", "parse", "samples", "judge"];
-    let scored = times.sum(&stages);
+    let scored = times.sum(&["read", "judge", "score"]);
     let theirs = python.sum(&["load", "score"]);
     let head = format!("{n} items, {} MiB", bytes >> 20);
     let mut table = Table::new([head.as_str(), "af2, ms", "Python's loop, ms", "Python ÷ af2"]);
@@ -331,18 +336,17 @@ fn items(bench: &Bench) {
         ]);
     };
     let none = f64::NAN;
-    row("reading the file", times.median("read"), none);
-    row("records", times.median("parse"), python.median("load"));
-    row("items with predictions", times.median("samples"), none);
+    row("reading the file (Python: and its records)", times.median("read"), python.median("load"));
     row(
-        "two rules, categories, the items' sha256",
+        "records judged by two rules, their sha256",
         times.median("judge"),
         python.median("score"),
     );
-    row("together (Python: one rule)", scored, theirs);
+    row("scores and categories", times.median("score"), none);
+    row("together", scored, theirs);
     row(
         "an interval of 10,000 resamples more",
-        times.median("judge and interval") - times.median("judge"),
+        times.median("score and interval") - times.median("score"),
         none,
     );
     row("writing results.json", times.median("write"), none);

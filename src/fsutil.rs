@@ -1,9 +1,12 @@
 //! Writing that loses nothing: temporary file beside the target, fsync, rename.
 
 use crate::error::{Error, Result};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
-    io::{BufWriter, ErrorKind, Read, Seek, Write},
+    io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write},
+    os::unix::fs::FileExt,
     path::Path,
 };
 
@@ -45,6 +48,24 @@ pub(crate) fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Out) -> Resul
 /// [`write_atomic`] of bytes at hand.
 pub(crate) fn write_atomic_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic(path, |w| w.write_all(bytes).map_err(|e| Error::io(path, e)))
+}
+
+/// Bytes of a hash, in small letters.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The sha256 of a file's bytes, in small letters.
+pub(crate) fn sha256(path: &Path) -> Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file = open_regular(path)?;
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer).map_err(|e| Error::io(path, e))? {
+            0 => return Ok(hex(&hasher.finalize())),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
 }
 
 /// Text files larger than this are not believed.
@@ -115,14 +136,18 @@ pub(crate) fn read_text(path: &Path) -> Result<String> {
 
 /// Reads a text file of at most so many bytes: UTF-8, with a byte order mark or without, or UTF-16 with one.
 pub(crate) fn read_text_within(path: &Path, most: u64) -> Result<String> {
-    let file = open_regular(path)?;
+    let mut file = open_regular(path)?;
     let io = |e| Error::io(path, e);
     let size = file.metadata().map_err(io)?.len();
     let mut bytes = Vec::new();
     if size <= most {
+        bytes = match size {
+            LARGE.. => in_parts(&mut file, size as usize).map_err(io)?,
+            size => Vec::with_capacity(size as usize),
+        };
         // Some file systems give their files no size.
-        bytes.reserve(size as usize);
-        file.take(most + 1).read_to_end(&mut bytes).map_err(io)?;
+        let left = (most + 1).saturating_sub(bytes.len() as u64);
+        file.take(left).read_to_end(&mut bytes).map_err(io)?;
     }
     let found = size.max(bytes.len() as u64);
     if found > most {
@@ -133,6 +158,37 @@ pub(crate) fn read_text_within(path: &Path, most: u64) -> Result<String> {
         ));
     }
     text_from_bytes(path, bytes)
+}
+
+/// From so many bytes on, a file is read in parts at once.
+const LARGE: u64 = 16 << 20;
+
+/// The first bytes of a file, as many as it is said to have or fewer; it goes on behind them.
+fn in_parts(file: &mut File, size: usize) -> std::io::Result<Vec<u8>> {
+    const PART: usize = 8 << 20;
+    let mut bytes = vec![0; size];
+    let shared = &*file;
+    let read: Vec<usize> = bytes
+        .par_chunks_mut(PART)
+        .enumerate()
+        .map(|(i, part)| {
+            let mut got = 0;
+            while got < part.len() {
+                match shared.read_at(&mut part[got..], (i * PART + got) as u64) {
+                    Ok(0) => break,
+                    Ok(n) => got += n,
+                    Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            Ok(got)
+        })
+        .collect::<std::io::Result<_>>()?;
+    // It may have become shorter since.
+    let whole = read.iter().take_while(|got| **got == PART).count();
+    bytes.truncate(whole * PART + read.get(whole).copied().unwrap_or(0));
+    file.seek(SeekFrom::Start(bytes.len() as u64))?;
+    Ok(bytes)
 }
 
 /// A text file's bytes as text: UTF-8, with a byte order mark or without, or UTF-16 with one.

@@ -4,6 +4,7 @@ use super::parts;
 use crate::benchmark::{Card, Registry};
 use crate::error::{Error, Result};
 use crate::eval::scoring::{self, Sample};
+use crate::fsutil::{hex, sha256};
 use crate::report::export::{write, Exported, Format, Hub, Moment, NoTexts, Options, Relationship, Text};
 use crate::report::paper::Measured;
 use crate::run::scored::Scored;
@@ -178,10 +179,10 @@ fn exported(file: PathBuf, scored: Scored, registry: &Registry, model: Option<&s
         Err(why) => (Err(why), 0),
     };
     Ok(Exported {
-        sha256: scoring::sha256(&file)?,
+        sha256: sha256(&file)?,
         time: Moment::of_file(&file)?,
         model,
-        card_sha256: scoring::hex(&Sha256::digest(entry.text.as_bytes())),
+        card_sha256: hex(&Sha256::digest(entry.text.as_bytes())),
         card,
         texts,
         mended,
@@ -239,7 +240,7 @@ fn texts(results: &Path, scored: &Scored, card: &Card) -> Result<Result<(Vec<Tex
 
 /// Fails where a file is not the one that was scored.
 fn unchanged(results: &Path, file: &Path, expected: &str) -> Result<()> {
-    let found = scoring::sha256(file)?;
+    let found = sha256(file)?;
     if found == expected {
         return Ok(());
     }
@@ -249,10 +250,13 @@ fn unchanged(results: &Path, file: &Path, expected: &str) -> Result<()> {
 }
 
 fn text(sample: Sample) -> Text {
-    let groups = sample.groups.into_iter().map(|(key, values)| {
-        let values = values.into_iter().map(Cow::into_owned).collect();
-        (key.to_owned(), values)
-    });
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for (key, value) in sample.groups {
+        match groups.iter_mut().find(|(own, _)| own == key) {
+            Some((_, values)) => values.push(value.into_owned()),
+            None => groups.push((key.to_owned(), vec![value.into_owned()])),
+        }
+    }
     let (record, said) = match sample.record.map(|r| r.to_value()) {
         Some(Value::Object(record)) if sample.prediction.is_some() => {
             let (mut own, mut said) = scoring::parted(&record);
@@ -281,7 +285,7 @@ fn text(sample: Sample) -> Text {
         right: sample.right,
         prediction: sample.prediction.map(Cow::into_owned),
         truncated: sample.truncated,
-        groups: groups.collect(),
+        groups,
         record,
         said,
     }

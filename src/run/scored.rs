@@ -6,6 +6,7 @@ use crate::fsutil::{read_text_within, write_atomic_bytes};
 use crate::metrics::bootstrap::{Bootstrap, Interval};
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 const VERSION: u64 = 1;
@@ -228,7 +229,7 @@ pub struct ScoredItem {
     /// As its file has it.
     pub id: String,
     /// What became of the prediction: answered, unparsed, refused, empty, truncated, error.
-    pub state: String,
+    pub state: Cow<'static, str>,
     /// What it answers.
     pub answer: Option<String>,
     /// Where that stands in the prediction: first character and the one behind the last, counted in Unicode code points.
@@ -238,7 +239,7 @@ pub struct ScoredItem {
     /// Whether the item is in the score.
     pub counted: bool,
     /// The branch of the rule that decided.
-    pub by: String,
+    pub by: Cow<'static, str>,
     /// What is wrong with the item.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

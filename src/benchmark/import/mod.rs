@@ -33,7 +33,7 @@ mod words;
 use super::names::{Format, Task};
 use super::{Card, Entry, Split};
 use crate::error::{nearest, Error, Result};
-use crate::fsutil::write_json;
+use crate::fsutil::{hex, write_json};
 use draft::{Context, Drafts};
 use files::Named;
 use indexmap::IndexMap;
@@ -160,7 +160,7 @@ pub(crate) fn import(request: &Request) -> Result<Imported> {
         "name": name,
         "card": card.name,
         "version": card.version,
-        "card_sha256": rows::hex(&<sha2::Sha256 as sha2::Digest>::digest(request.entry.text.as_bytes())),
+        "card_sha256": hex(&<sha2::Sha256 as sha2::Digest>::digest(request.entry.text.as_bytes())),
         "format": card.official_format,
         "split": split.name,
         "scored": scored,

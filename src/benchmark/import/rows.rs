@@ -3,9 +3,8 @@
 use super::row::{Place, Row, Rows, MOST_ROWS, MOST_TOLD};
 use super::{json, parquet, table};
 use crate::error::{Error, Result};
-use crate::fsutil::{open_regular, read_text_within};
+use crate::fsutil::{open_regular, read_text_within, sha256};
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,18 +85,6 @@ pub(super) fn read(path: &Path) -> Result<Source> {
         held,
         mended,
     })
-}
-
-/// Of a file's bytes.
-pub(super) fn sha256(path: &Path) -> Result<String> {
-    let mut hasher = Sha256::new();
-    std::io::copy(&mut open_regular(path)?, &mut hasher).map_err(|e| Error::io(path, e))?;
-    Ok(hex(&hasher.finalize()))
-}
-
-/// In small letters.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn held(path: &Path, text: &str) -> Result<(Held, usize)> {

@@ -5,6 +5,7 @@ use super::told::differences;
 use crate::benchmark::{Entry, Registry};
 use crate::error::{Error, Result};
 use crate::eval::scoring::{self, Kind, Overrides, Source, Way};
+use crate::fsutil::{hex, sha256};
 use crate::metrics::bootstrap::Bootstrap;
 use crate::run::scored::{self, PredictionsFile, Scored};
 use clap::{Args, ValueEnum};
@@ -118,21 +119,21 @@ fn score(wanted: Wanted) -> Result<Scored> {
     let (path, card) = (wanted.predictions, wanted.entry.card()?);
     // Before anything is read: what cannot be scored so.
     let way = Way::of(&card, wanted.kind)?;
-    let source = |form: &str, sha256: String| -> Result<Source> {
+    let source = |form: &str, of_bytes: String| -> Result<Source> {
         let items = match wanted.items {
             Some(of) => Some(named_from(wanted.folder, of)?),
             None => None,
         };
         Ok(Source {
             items: match (wanted.items, &items) {
-                (Some(of), Some(named)) => Some((scoring::sha256(of)?, named.display().to_string())),
+                (Some(of), Some(named)) => Some((sha256(of)?, named.display().to_string())),
                 _ => None,
             },
             model: wanted.model.clone(),
-            card_sha256: scoring::hex(&Sha256::digest(wanted.entry.text.as_bytes())),
+            card_sha256: hex(&Sha256::digest(wanted.entry.text.as_bytes())),
             predictions: Some(PredictionsFile {
                 path: named_from(wanted.folder, path)?,
-                sha256,
+                sha256: of_bytes,
                 form: form.to_owned(),
                 items,
             }),
@@ -142,7 +143,7 @@ fn score(wanted: Wanted) -> Result<Scored> {
         Some(file) => Some(scoring::read_overrides(
             file,
             named_from(wanted.folder, file)?,
-            scoring::sha256(file)?,
+            sha256(file)?,
         )?),
         None => None,
     };
@@ -160,38 +161,33 @@ fn score(wanted: Wanted) -> Result<Scored> {
     };
     match way {
         Way::Verdicts => {
-            let (file, sha256) = rayon::join(|| scoring::open(path), || scoring::sha256(path));
-            let (file, sha256) = (file?, sha256?);
-            let mut records = file.records()?;
-            mended(path, records.mended);
-            silent(path, records.without_control());
-            let items = wanted.items.map(scoring::open).transpose()?;
-            let items = match (wanted.items, &items) {
-                (Some(of), Some(items)) => Some((of, items.records()?)),
-                _ => None,
+            let file = scoring::open(path)?;
+            let items = match wanted.items {
+                Some(of) => Some((of, scoring::open(of)?)),
+                None => None,
             };
-            let (form, samples) = scoring::samples(path, records, items, &card)?;
-            let source = source(form.name(), sha256)?;
-            let mut scored = scoring::score(&card, &samples, wanted.kind, source, wanted.bootstrap)?;
-            if wanted.frame {
-                scoring::add_frame(&mut scored, &card, &samples, wanted.kind)?;
-            }
-            if let Some(by_hand) = by_hand {
-                scoring::correct(&mut scored, &card, &samples, wanted.kind, by_hand)?;
-            }
-            Ok(scored)
+            let items = items.as_ref().map(|(of, items)| (*of, items));
+            let (answers, of_bytes) = rayon::join(
+                || scoring::answers(path, &file, items, &card, wanted.kind, wanted.frame),
+                || sha256(path),
+            );
+            let answers = answers?;
+            mended(path, answers.mended);
+            silent(path, answers.silent);
+            let source = source(answers.form.name(), of_bytes?)?;
+            scoring::score(&card, answers, source, wanted.bootstrap, by_hand)
         }
         Way::Texts => {
             refuse(by_hand)?;
             let pairs = scoring::pairs(path, wanted.items, &card)?;
             mended(path, pairs.mended);
             silent(path, pairs.silent);
-            let source = source(pairs.form, scoring::sha256(path)?)?;
+            let source = source(pairs.form, sha256(path)?)?;
             scoring::texts(&card, &pairs.all, source, wanted.bootstrap)
         }
         Way::Classes => {
             refuse(by_hand)?;
-            let source = source("scores of labels", scoring::sha256(path)?)?;
+            let source = source("scores of labels", sha256(path)?)?;
             let (scored, halves) = scoring::classes(&card, path, wanted.items, source, wanted.bootstrap)?;
             mended(path, halves);
             Ok(scored)
@@ -253,11 +249,11 @@ fn again(args: &BenchmarkArgs, run: &Path) -> Result<()> {
             ));
         }
     };
-    look(&predictions, "sha256", &of.sha256, scoring::sha256(&predictions)?);
+    look(&predictions, "sha256", &of.sha256, sha256(&predictions)?);
     if let Some(items) = &items {
-        look(items, "sha256", &before.data.sha256, scoring::sha256(items)?);
+        look(items, "sha256", &before.data.sha256, sha256(items)?);
     }
-    let card_sha256 = scoring::hex(&Sha256::digest(entry.text.as_bytes()));
+    let card_sha256 = hex(&Sha256::digest(entry.text.as_bytes()));
     look(
         Path::new(&entry.file),
         "sha256 of the card",

@@ -291,9 +291,13 @@ impl Script {
             record::string(answer, "lower")?,
         );
         // The script looks at the choices of a prediction with tokens alone.
-        let choices = match python::words(&python::lower(prediction)).next() {
-            Some(_) => record::walked(choices, "lower")?,
-            None => Vec::new(),
+        let has_tokens = match prediction.is_ascii() {
+            true => ascii_words(prediction.as_bytes()).next().is_some(),
+            false => python::words(&python::lower(prediction)).next().is_some(),
+        };
+        let choices = match has_tokens {
+            true => record::walked(choices, "lower")?,
+            false => Vec::new(),
         };
         for (value, known) in [first, second] {
             record::hashable(value)?;

@@ -303,6 +303,11 @@ impl RuleName {
         self.record_as_read(&Json::from(record))
     }
 
+    /// Where a record holds the prediction that the rule reads; `None` of a rule without records.
+    pub(crate) fn prediction_key(self) -> Option<&'static str> {
+        self.facts().record.map(|(key, _)| key)
+    }
+
     /// [`RuleName::record`] of a record that lies in a file's text.
     pub(crate) fn record_as_read(self, record: &Json) -> Option<Judged> {
         let (key, judge) = self.facts().record?;

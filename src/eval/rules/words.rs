@@ -38,6 +38,7 @@ const TURNS: [&str; 5] = ["but", "only", "just", "rather", "instead"];
 const REACH: usize = 4;
 /// What ends a part of a sentence.
 const PAUSES: [char; 10] = ['.', ',', ';', ':', '!', '?', '\n', '。', '，', '、'];
+const QUOTES: [char; 7] = ['"', '\'', '`', '“', '”', '‘', '’'];
 /// Between digits they belong to the number.
 const JOINTS: [char; 4] = ['.', ',', ':', '/'];
 
@@ -244,6 +245,11 @@ pub(super) fn plain(text: &str) -> String {
 
 /// Where in a text a range of [`plain`] of it stands: whole characters, with what composes with them.
 pub(super) fn unplain(text: &str, plain_range: Range<usize>) -> Range<usize> {
+    // Nothing is left out of such a text, and each character is one byte there and here.
+    let same = text.is_ascii() && memchr::memchr2(b'*', b'`', text.as_bytes()).is_none();
+    if same && !plain_range.is_empty() && plain_range.end <= text.len() {
+        return plain_range;
+    }
     let (mut done, mut start, mut end) = (0, None, text.len());
     let mut pieces = text
         .char_indices()
@@ -383,6 +389,9 @@ pub(super) fn canonical(text: &str) -> String {
     if !text.is_ascii() {
         return normalise(&fold(&plain(text)));
     }
+    if is_spaced(text.as_bytes()) {
+        return bounds(text).to_ascii_lowercase();
+    }
     let mut spaced = String::with_capacity(text.len());
     let mut space = false;
     for c in text.chars().filter(|c| !matches!(c, '*' | '`')) {
@@ -399,17 +408,34 @@ pub(super) fn canonical(text: &str) -> String {
     unmarked(spaced)
 }
 
+/// Whether an ASCII text has neither emphasis nor other space than single blanks between its words, as most options have.
+fn is_spaced(ascii: &[u8]) -> bool {
+    let mut last = b'.';
+    ascii.iter().all(|b| {
+        let fits = !matches!(b, ..b' ' | b'*' | b'`' | b'_') && (*b, last) != (b' ', b' ');
+        last = *b;
+        fits
+    })
+}
+
 /// Without quotation marks around and punctuation behind.
 fn unmarked(mut text: String) -> String {
-    const QUOTES: [char; 7] = ['"', '\'', '`', '“', '”', '‘', '’'];
-    let ends = |c: char| {
-        c.is_whitespace() || QUOTES.contains(&c) || ['.', ',', ';', ':', '!', '?', '…'].contains(&c)
-    };
-    let starts = |c: char| c.is_whitespace() || QUOTES.contains(&c);
-    text.truncate(text.trim_end_matches(ends).len());
-    let from = text.len() - text.trim_start_matches(starts).len();
-    text.drain(..from);
+    let inner = bounds(&text).len();
+    text.truncate(ended(&text).len());
+    text.drain(..text.len() - inner);
     text
+}
+
+/// What [`unmarked`] leaves.
+fn bounds(text: &str) -> &str {
+    let starts = |c: char| c.is_whitespace() || QUOTES.contains(&c);
+    ended(text).trim_start_matches(starts)
+}
+
+fn ended(text: &str) -> &str {
+    text.trim_end_matches(|c: char| {
+        c.is_whitespace() || QUOTES.contains(&c) || ['.', ',', ';', ':', '!', '?', '…'].contains(&c)
+    })
 }
 
 #[cfg(test)]
@@ -429,6 +455,39 @@ mod tests {
             let own = split_ascii(text.as_bytes());
             assert!(own.iter().map(|w| w.at.clone()).eq(split(text)), "{text}");
             assert!(own.iter().all(|w| w.at == w.folded));
+        }
+    }
+
+    /// What is seen to be in order is what goes through the signs one by one.
+    #[test]
+    fn texts_in_order_are_normalised_as_any_text_is() {
+        let parts = ["a", "B", " ", "  ", "*", "_", "\t", "'", "\"", ".", "?!", "\x1c", "-"];
+        let mut spaced = 0;
+        for first in parts {
+            for second in parts {
+                for third in parts {
+                    for text in [format!("{first}{second}{third}"), format!("{first} x{second}y {third}")] {
+                        spaced += usize::from(is_spaced(text.as_bytes()));
+                        assert_eq!(canonical(&text), normalise(&fold(&plain(&text))), "{text:?}");
+                    }
+                }
+            }
+        }
+        assert!(spaced > 500, "{spaced}");
+    }
+
+    #[test]
+    fn what_was_made_plain_is_found_again() {
+        for text in ["a dog, b", "a *dog*, b", "a_b", "（Ｂ） dog"] {
+            let shown = plain(text);
+            for start in 0..shown.len() {
+                for end in start + 1..=shown.len() {
+                    if shown.is_char_boundary(start) && shown.is_char_boundary(end) {
+                        let found = &text[unplain(text, start..end)];
+                        assert!(plain(found).contains(&shown[start..end]), "{text}: {found}");
+                    }
+                }
+            }
         }
     }
 

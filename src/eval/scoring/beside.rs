@@ -7,6 +7,23 @@ use serde_json::{Map, Value};
 /// The key in lm-evaluation-harness's `doc` and inspect's `metadata`.
 pub(super) const KEY: &str = "af2";
 
+/// Keys of official records that are not the item's: what a model has written, and what af2 says of that in exported ones.
+pub(super) const SAID: [&str; 7] = [
+    "model_output",
+    "model_prediction",
+    "answer_prediction",
+    "thinking_prediction",
+    "pred",
+    "response",
+    KEY,
+];
+
+/// A record's own keys, and those that are not the item's.
+pub(crate) fn parted(record: &Map<String, Value>) -> (Map<String, Value>, Map<String, Value>) {
+    let all = record.iter().map(|(k, v)| (k.clone(), v.clone()));
+    all.partition(|(k, _)| !SAID.contains(&k.as_str()))
+}
+
 /// What stands under it.
 pub(super) struct Beside(Map<String, Value>);
 

@@ -2,10 +2,11 @@
 //! its own affair; a generated text has none.
 
 use super::loaded::{load, Row};
-use super::{hex, named, Source, VERSION};
+use super::{named, Source, VERSION};
 use crate::benchmark::names::{Metric, Task};
 use crate::benchmark::Card;
 use crate::error::{Error, Result};
+use crate::fsutil::hex;
 use crate::metrics::bootstrap::{Bootstrap, Interval};
 use crate::metrics::ranking::Tags;
 use crate::metrics::statistics::clusters::Clusters;
@@ -141,12 +142,12 @@ const RANKING: &str = "label_ranking_average_precision";
 fn item(clip: &Clip, answer: Option<String>, correct: bool) -> ScoredItem {
     ScoredItem {
         id: clip.id.clone(),
-        state: "answered".to_owned(),
+        state: "answered".into(),
         answer,
         span: None,
         correct,
         counted: true,
-        by: "scores".to_owned(),
+        by: "scores".into(),
         reason: None,
         clip: None,
         scores: IndexMap::new(),

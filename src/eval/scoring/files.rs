@@ -4,7 +4,6 @@ use crate::error::{Error, Result};
 use crate::eval::json::Json;
 use crate::fsutil::{open_regular, read_text_within};
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,8 +12,10 @@ use std::path::{Path, PathBuf};
 const MOST_BYTES: u64 = 4 << 30;
 /// Of one sample in a log of inspect.
 const MOST_SAMPLE_BYTES: u64 = 64 << 20;
-/// A list is read in parts of about so many bytes at once.
+/// Parts of about so many bytes are read at once.
 const PART: usize = 1 << 20;
+/// What may stand before the first record.
+const AROUND: [char; 5] = ['\u{feff}', ' ', '\n', '\r', '\t'];
 
 /// A file that was read and not yet looked into; its records borrow from it.
 pub struct Opened {
@@ -46,7 +47,7 @@ impl Records<'_> {
 }
 
 /// Whether a record is one of `predictions.jsonl` whose sound was replaced by silence.
-fn is_control(record: &Json) -> bool {
+pub(super) fn is_control(record: &Json) -> bool {
     record.at("control") == &Json::Bool(true) && record.get("reference").is_some()
 }
 
@@ -87,27 +88,6 @@ pub fn open(path: &Path) -> Result<Opened> {
     })
 }
 
-/// The sha256 of a file's bytes, in small letters.
-///
-/// # Errors
-/// A file that cannot be read.
-pub fn sha256(path: &Path) -> Result<String> {
-    let mut file = open_regular(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match file.read(&mut buffer).map_err(|e| Error::io(path, e))? {
-            0 => return Ok(hex(&hasher.finalize())),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
-}
-
-/// In small letters.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 impl Opened {
     /// Its records.
     ///
@@ -119,7 +99,7 @@ impl Opened {
             Held::Text(text) => text,
             Held::Samples(samples) => return self.samples(samples),
         };
-        let trimmed = text.trim_start_matches(['\u{feff}', ' ', '\n', '\r', '\t']);
+        let trimmed = text.trim_start_matches(AROUND);
         match trimmed.as_bytes().first() {
             None => Err(wrong("predictions", "an empty file".into())),
             Some(b'[') => {
@@ -141,6 +121,26 @@ impl Opened {
                 format!("{:?}", trimmed.chars().take(20).collect::<String>()),
             )),
         }
+    }
+
+    /// Its text, cut into records; none of a file that holds them in another way.
+    pub(super) fn cut(&self) -> Option<Cut<'_>> {
+        let Held::Text(text) = &self.held else {
+            return None;
+        };
+        let text = text.trim_start_matches(AROUND);
+        let lines = || {
+            // Of JSON lines the first is an object by itself, and others follow.
+            let line = text.split('\n').next().unwrap_or_default();
+            serde_json::from_str::<Json>(line).is_ok_and(|first| first.is_object())
+                && !text[line.len()..].trim().is_empty()
+        };
+        let cut = match text.as_bytes().first() {
+            Some(b'[') => true,
+            Some(b'{') => lines(),
+            _ => false,
+        };
+        cut.then(|| Cut::of(text))
     }
 
     fn lines<'a>(&self, text: &'a str) -> Result<Records<'a>> {
@@ -205,33 +205,78 @@ fn one_object(text: &str) -> Option<Vec<Json<'_>>> {
     }
 }
 
-/// The elements of a list of objects, read in parts at once; none of what has to be read as one, such as a list with an error in it.
+/// A text cut where its records begin, so that parts of it are read at once.
 ///
-/// Where an object ends and the next begins is guessed by the signs between them, which may as well stand in a text. A part holds
-/// only if whole elements fill it to its end; so the first part, which begins where the list does, proves that the second begins
-/// with an element, and so on.
-fn parts(text: &str) -> Option<Vec<Json<'_>>> {
-    let bytes = text.as_bytes();
-    let mut starts = vec![1];
-    let mut from = PART;
-    while from < bytes.len() {
-        match between(bytes, from) {
-            Some(at) => {
-                starts.push(at);
-                from = at + PART;
-            }
-            None => break,
+/// In a list, where an object ends and the next begins is guessed by the signs between them, which may as well stand in a text. A
+/// part holds only if whole elements fill it to its end; so the first part, which begins where the list does, proves that the second
+/// begins with an element, and so on.
+pub(super) struct Cut<'a> {
+    text: &'a str,
+    list: bool,
+    starts: Vec<usize>,
+}
+
+impl<'a> Cut<'a> {
+    /// Of a text that begins with the sign of a list, or else of an object a line.
+    fn of(text: &'a str) -> Self {
+        let bytes = text.as_bytes();
+        let list = bytes.first() == Some(&b'[');
+        let mut starts = vec![usize::from(list)];
+        let mut from = PART;
+        while from < bytes.len() {
+            let next = match list {
+                true => between(bytes, from),
+                false => memchr::memchr(b'\n', &bytes[from..]).map(|at| from + at + 1),
+            };
+            let Some(at) = next else { break };
+            starts.push(at);
+            from = at + PART;
         }
+        Cut { text, list, starts }
     }
-    let last = starts.len() - 1;
-    let parts: Option<Vec<Vec<Json>>> = starts
-        .par_iter()
-        .enumerate()
-        .map(|(i, from)| match starts.get(i + 1) {
-            Some(to) => elements(&text[*from..*to], false),
-            None => elements(&text[*from..], i == last),
-        })
-        .collect();
+
+    /// The parts.
+    pub(super) fn len(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// A part's text.
+    pub(super) fn text(&self, part: usize) -> &'a str {
+        let to = self.starts.get(part + 1).copied().unwrap_or(self.text.len());
+        self.starts.get(part).map_or("", |from| &self.text[*from..to])
+    }
+
+    /// Hands on each record of a part. None where the text has to be read as one, such as a list with an error in it.
+    pub(super) fn each(&self, part: usize, mut take: impl FnMut(Json<'a>) -> Option<()>) -> Option<()> {
+        let text = self.text(part);
+        if self.list {
+            return elements(text, part + 1 == self.len(), take);
+        }
+        for line in text.split('\n').filter(|line| !line.trim_start().is_empty()) {
+            take(serde_json::from_str(line).ok()?)?;
+        }
+        Some(())
+    }
+
+    /// The first record.
+    pub(super) fn first(&self) -> Option<Json<'a>> {
+        let rest = self.text(0);
+        serde_json::Deserializer::from_str(rest).into_iter().next()?.ok()
+    }
+}
+
+/// The elements of a list of objects, read in parts at once; none of what has to be read as one.
+fn parts(text: &str) -> Option<Vec<Json<'_>>> {
+    let cut = Cut::of(text);
+    let read = |part: usize| {
+        let mut all = Vec::new();
+        cut.each(part, |record| {
+            all.push(record);
+            Some(())
+        })?;
+        Some(all)
+    };
+    let parts: Option<Vec<Vec<Json>>> = (0..cut.len()).into_par_iter().map(read).collect();
     let parts = parts?;
     let mut all = Vec::with_capacity(parts.iter().map(Vec::len).sum());
     parts.into_iter().for_each(|part| all.extend(part));
@@ -254,23 +299,26 @@ fn between(bytes: &[u8], mut from: usize) -> Option<usize> {
     }
 }
 
-/// Elements that fill a text, with a comma behind each; behind the `last` of a list its end.
-fn elements(text: &str, last: bool) -> Option<Vec<Json<'_>>> {
+/// Hands on the elements that fill a text, with a comma behind each; behind the `last` of a list its end. None where they do not.
+fn elements<'a>(
+    text: &'a str,
+    last: bool,
+    mut take: impl FnMut(Json<'a>) -> Option<()>,
+) -> Option<()> {
     const SPACE: [char; 4] = [' ', '\n', '\r', '\t'];
-    let mut all = Vec::new();
     let mut rest = text.trim_start_matches(SPACE);
     loop {
         let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<Json>();
-        all.push(stream.next()?.ok()?);
+        take(stream.next()?.ok()?)?;
         let behind = rest[stream.byte_offset()..].trim_start_matches(SPACE);
         if last {
             if let Some(end) = behind.strip_prefix(']') {
-                return end.trim_matches(SPACE).is_empty().then_some(all);
+                return end.trim_matches(SPACE).is_empty().then_some(());
             }
         }
         rest = behind.strip_prefix(',')?.trim_start_matches(SPACE);
         if !last && rest.is_empty() {
-            return Some(all);
+            return Some(());
         }
     }
 }

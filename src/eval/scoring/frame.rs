@@ -1,100 +1,100 @@
 //! What answers get that do not depend on the sound: a score means little without it.
 
+use super::measure::{goes_by_more, measure, Mark, Row};
 use super::mmau_pro::left_out;
-use super::{measure, Kind, Sample};
+use super::samples::Sample;
 use crate::benchmark::names::{Aggregation, Metric, Task};
 use crate::benchmark::Card;
 use crate::error::Result;
 use crate::eval::json::Json;
-use crate::eval::rules::{Item, Judged, RuleName};
-use crate::run::scored::{Frame, Scored};
-use rayon::prelude::*;
+use crate::eval::rules::{Item, RuleName};
+use crate::run::scored::Frame;
+use std::borrow::Cow;
+
+/// What an item's options get, each judged as if a model had answered it.
+#[derive(Default)]
+pub(super) struct Constants {
+    /// In the options' order; none of an item that does not count.
+    marks: Vec<Mark>,
+    /// Of most characters, of equals the first.
+    longest: usize,
+    /// Of fewest.
+    shortest: usize,
+}
+
+/// Judges an item's options. None where it counts and has none.
+pub(super) fn constants(card: &Card, rule: RuleName, sample: &Sample, counted: bool) -> Option<Constants> {
+    if !counted {
+        return Some(Constants::default());
+    }
+    let options = options(card, sample);
+    let lengths = || options.iter().map(|option| option.chars().count()).enumerate();
+    let (longest, _) = lengths().reduce(|most, own| if own.1 > most.1 { own } else { most })?;
+    let (shortest, _) = lengths().reduce(|least, own| if own.1 < least.1 { own } else { least })?;
+    Some(Constants {
+        marks: answered(card, rule, sample, &options),
+        longest,
+        shortest,
+    })
+}
 
 /// Which of an item's options is answered.
-type Choose<'a> = dyn Fn(&[String]) -> usize + 'a;
+type Choose = dyn Fn(&Constants) -> usize;
 
-/// Adds the frame to a score of the same samples: each option of each item is judged as if a model had answered it. Nothing is added
-/// where the items carry no options.
+/// The frame of a score over these items; none where one of them carries no options.
 ///
 /// # Errors
 /// A rule or a metric that texts alone do not give.
-pub fn add_frame(scored: &mut Scored, card: &Card, samples: &[Sample], kind: Kind) -> Result<()> {
-    let rule = kind.rule(card)?;
-    let letters = reads_letters(rule);
-    let of_item = |(sample, counted): (&Sample, bool)| -> Option<Vec<Judged>> {
-        let options = options(card, sample);
-        if !counted {
-            return Some(Vec::new());
-        }
-        (!options.is_empty()).then(|| answered(rule, sample, &options, letters))
-    };
-    let counted: Vec<bool> = scored.items.iter().map(|item| item.counted).collect();
-    let all: Option<Vec<Vec<Judged>>> = samples
-        .par_iter()
-        .zip(counted)
-        .map(of_item)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .collect();
-    let Some(all) = all else {
-        return Ok(());
+pub(super) fn frame(
+    card: &Card,
+    rule: RuleName,
+    rows: &[Row],
+    all: &[Option<Constants>],
+) -> Result<Option<Frame>> {
+    let Some(all) = all.iter().map(Option::as_ref).collect::<Option<Vec<&Constants>>>() else {
+        return Ok(None);
     };
     let score = |choose: &Choose| -> Result<Option<f64>> {
-        let judged: Vec<Judged> = samples
-            .iter()
-            .zip(&all)
-            .map(|(sample, judged)| {
-                let place = match judged.is_empty() {
-                    true => 0,
-                    false => choose(&options(card, sample)),
-                };
-                judged.get(place).cloned().unwrap_or_else(left_out)
-            })
-            .collect();
-        if !judged.iter().any(|j| j.counted) {
+        let answer = |constants: &&Constants| {
+            let mark = constants.marks.get(choose(constants)).cloned();
+            mark.unwrap_or_else(|| Mark::of(&left_out(), false))
+        };
+        let marks: Vec<Mark> = all.iter().map(answer).collect();
+        if !marks.iter().any(|mark| mark.counted) {
             return Ok(None);
         }
-        Ok(measure(card, samples, &judged, None)?.score)
+        Ok(measure(card, rows, &marks, None)?.score)
     };
-    let length = |text: &String| text.chars().count();
-    scored.frame = Some(Frame {
+    Ok(Some(Frame {
         chance: chance(card, &all, &score)?,
         first: score(&|_| 0)?,
-        longest: score(&|options| {
-            let most = options.iter().map(length).max().unwrap_or(0);
-            options.iter().position(|o| length(o) == most).unwrap_or(0)
-        })?,
-        shortest: score(&|options| {
-            let least = options.iter().map(length).min().unwrap_or(0);
-            options.iter().position(|o| length(o) == least).unwrap_or(0)
-        })?,
-        answered_by: if letters { "letter" } else { "text" }.to_owned(),
-    });
-    Ok(())
+        longest: score(&|constants| constants.longest)?,
+        shortest: score(&|constants| constants.shortest)?,
+        answered_by: if reads_letters(rule) { "letter" } else { "text" }.to_owned(),
+    }))
 }
 
 /// The mean over items of the share of options that are right. Another metric than that share is the mean of what its options get
 /// place by place, where all items have as many; else it is not known.
 fn chance(
     card: &Card,
-    all: &[Vec<Judged>],
+    all: &[&Constants],
     score: &dyn Fn(&Choose) -> Result<Option<f64>>,
 ) -> Result<Option<f64>> {
-    let asked: Vec<&Vec<Judged>> = all.iter().filter(|judged| !judged.is_empty()).collect();
+    let asked = || all.iter().map(|own| &own.marks).filter(|marks| !marks.is_empty());
     if card.metric == Metric::Accuracy && card.aggregation == Aggregation::Micro {
-        let shares: Vec<f64> = asked
-            .iter()
-            .map(|judged| judged.iter().filter(|j| j.correct).count() as f64 / judged.len() as f64)
+        let shares: Vec<f64> = asked()
+            .map(|marks| marks.iter().filter(|m| m.correct).count() as f64 / marks.len() as f64)
             .collect();
         return Ok(crate::metrics::mean(&shares));
     }
-    let most = asked.iter().map(|judged| judged.len()).max().unwrap_or(0);
+    let most = asked().map(Vec::len).max().unwrap_or(0);
     // F1 and its like are not linear in the verdicts.
     let linear = matches!(card.metric, Metric::Accuracy | Metric::PaHrMean);
-    if !linear || asked.iter().any(|judged| judged.len() != most) {
+    if !linear || asked().any(|marks| marks.len() != most) {
         return Ok(None);
     }
-    let each = (0..most).map(|place| score(&|_| place));
+    let each = (0..most).map(|place| score(&move |_| place));
     let each: Option<Vec<f64>> = each.collect::<Result<Vec<_>>>()?.into_iter().collect();
     Ok(each.and_then(|each| crate::metrics::mean(&each)))
 }
@@ -112,26 +112,36 @@ fn reads_letters(rule: RuleName) -> bool {
 }
 
 /// The item's own, or those that all items share.
-fn options(card: &Card, sample: &Sample) -> Vec<String> {
+fn options<'s>(card: &'s Card, sample: &'s Sample) -> Cow<'s, [String]> {
     if !sample.choices.is_empty() {
-        return sample.choices.clone();
+        return Cow::Borrowed(&sample.choices);
     }
-    let shared = card.labels.as_ref().and_then(|labels| labels.of.clone());
-    match shared {
-        Some(labels) => labels,
-        None if card.task == Task::YesNo => vec!["yes".to_owned(), "no".to_owned()],
-        None => Vec::new(),
+    match card.labels.as_ref().and_then(|labels| labels.of.as_deref()) {
+        Some(labels) => Cow::Borrowed(labels),
+        None if card.task == Task::YesNo => Cow::Owned(vec!["yes".to_owned(), "no".to_owned()]),
+        None => Cow::Borrowed(&[]),
     }
 }
 
-fn answered(rule: RuleName, sample: &Sample, options: &[String], letters: bool) -> Vec<Judged> {
+fn answered(card: &Card, rule: RuleName, sample: &Sample, options: &[String]) -> Vec<Mark> {
+    let letters = reads_letters(rule);
+    let more = goes_by_more(card);
     let answer = |(place, option): (usize, &String)| match u8::try_from(place) {
         Ok(place) if letters && place < 26 => char::from(b'A' + place).to_string(),
         _ => option.clone(),
     };
+    // The official record with another answer where the script takes it from.
+    let mut record = sample.record.clone().filter(Json::is_object);
+    let key = rule.prediction_key();
     let judge = |text: String| {
-        let record = record(sample, &text).and_then(|record| rule.record_as_read(&record));
-        let judged = record.unwrap_or_else(|| {
+        let official = match (&mut record, key) {
+            (Some(record), Some(key)) => {
+                record.set(key, Json::Text(Cow::Owned(text.clone())));
+                rule.record_as_read(record)
+            }
+            _ => None,
+        };
+        let judged = official.unwrap_or_else(|| {
             rule.judge(&Item {
                 prediction: Some(&text),
                 truncated: false,
@@ -139,19 +149,9 @@ fn answered(rule: RuleName, sample: &Sample, options: &[String], letters: bool) 
             })
         });
         // The metrics that read the text again would read the prediction's.
-        Judged {
-            by: "frame",
-            ..judged
-        }
+        let mut mark = Mark::of(&judged, more);
+        mark.decide(judged.correct);
+        mark
     };
     options.iter().enumerate().map(answer).map(judge).collect()
-}
-
-/// The official record with this answer, under every key that a script takes it from.
-fn record<'a>(sample: &Sample<'a>, text: &str) -> Option<Json<'a>> {
-    let mut record = sample.record.clone().filter(Json::is_object)?;
-    for key in ["model_output", "answer_prediction", "pred", "response"] {
-        record.set(key, Json::Text(text.to_owned().into()));
-    }
-    Some(record)
 }

@@ -1,13 +1,13 @@
 //! MMAU-Pro's three kinds of items, of which a text alone decides one. Its script takes closed questions by NV-Embed's cosines, open
 //! ones by a judge, and instructions by checks; the total weighs them by their items.
 
-use super::Sample;
+use super::samples::Sample;
 use crate::benchmark::names::Rule;
 use crate::benchmark::Card;
 use crate::eval::rules::{Judged, RuleName, State};
 use indexmap::IndexMap;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Sort {
     Instruction,
     Closed,
@@ -33,19 +33,9 @@ fn is_one(card: &Card) -> bool {
         .is_some_and(|r| r.official == Rule::MmauProInstructions)
 }
 
-/// Takes out of the score what the rule does not decide.
-pub(super) fn apart(card: &Card, rule: RuleName, samples: &[Sample], mut judged: Vec<Judged>) -> Vec<Judged> {
-    if is_one(card) {
-        let wanted = decided(rule);
-        for (judged, _) in judged
-            .iter_mut()
-            .zip(samples)
-            .filter(|(_, sample)| of(sample) != wanted)
-        {
-            *judged = left_out();
-        }
-    }
-    judged
+/// Whether the rule decides the item. Of other benchmarks each rule decides all.
+pub(super) fn decides(card: &Card, rule: RuleName, sample: &Sample) -> bool {
+    !is_one(card) || of(sample) == decided(rule)
 }
 
 fn decided(rule: RuleName) -> Sort {
@@ -55,39 +45,50 @@ fn decided(rule: RuleName) -> Sort {
     }
 }
 
-/// What of the total is not in the score, by category, and why.
-pub(super) fn not_scored(card: &Card, rule: RuleName, samples: &[Sample]) -> IndexMap<String, String> {
-    let mut all = IndexMap::new();
-    if !is_one(card) {
-        return all;
-    }
-    let mut counts: IndexMap<(String, u8), usize> = IndexMap::new();
-    for sample in samples.iter().filter(|sample| of(sample) != decided(rule)) {
+/// Items that a rule does not decide, counted by category and kind.
+#[derive(Default)]
+pub(super) struct Undecided(IndexMap<(String, Sort), usize>);
+
+impl Undecided {
+    pub(super) fn add(&mut self, sample: &Sample) {
         let category = sample.groups.iter().find(|(key, _)| *key == "category");
-        let category = category.and_then(|(_, values)| values.first());
-        let category = category.map_or("without a category".to_owned(), |c| c.to_string());
-        *counts.entry((category, of(sample) as u8)).or_default() += 1;
+        let category = category.map_or("without a category".to_owned(), |(_, c)| c.to_string());
+        *self.0.entry((category, of(sample))).or_default() += 1;
     }
-    let whole = match counts.is_empty() {
-        true => "the official total also counts closed and open questions, and this file has none",
-        false => "the official total is the mean of all categories by their items, and some are not scored",
-    };
-    all.insert("total".to_owned(), whole.to_owned());
-    for ((category, sort), n) in counts {
-        let why = match sort {
-            s if s == Sort::Open as u8 => "open questions want a judge's marks",
-            s if s == Sort::Closed as u8 => {
-                "the official script reads these by cosines of NV-Embed-v2; `--rule fair` reads the option that is named"
-            }
-            _ => "instructions are checked by the official rule",
-        };
-        let name = match all.contains_key(&category) {
-            true => format!("{category}, other items"),
-            false => category,
-        };
-        all.insert(name, format!("{n} items: {why}"));
+
+    pub(super) fn append(&mut self, other: Self) {
+        for (key, n) in other.0 {
+            *self.0.entry(key).or_default() += n;
+        }
     }
-    all
+
+    /// What of the total is not in the score, by category, and why.
+    pub(super) fn not_scored(&self, card: &Card) -> IndexMap<String, String> {
+        let mut all = IndexMap::new();
+        if !is_one(card) {
+            return all;
+        }
+        let whole = match self.0.is_empty() {
+            true => "the official total also counts closed and open questions, and this file has none",
+            false => "the official total is the mean of all categories by their items, and some are not scored",
+        };
+        all.insert("total".to_owned(), whole.to_owned());
+        for ((category, sort), n) in &self.0 {
+            let why = match sort {
+                Sort::Open => "open questions want a judge's marks",
+                Sort::Closed => {
+                    "the official script reads these by cosines of NV-Embed-v2; `--rule fair` reads the option that is named"
+                }
+                Sort::Instruction => "instructions are checked by the official rule",
+            };
+            let name = match all.contains_key(category) {
+                true => format!("{category}, other items"),
+                false => category.clone(),
+            };
+            all.insert(name, format!("{n} items: {why}"));
+        }
+        all
+    }
 }
 
 /// Of an item that no rule of this score decides.

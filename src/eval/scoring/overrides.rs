@@ -1,10 +1,9 @@
 //! Corrections by hand: verdicts of people on single items, each with its author and its reason. They stand beside the rule's
 //! verdicts and never in their place.
 
-use super::{measure, verdicts, within_split, Kind, Sample};
+use super::measure::{measure, tally, Mark, Row};
 use crate::benchmark::Card;
 use crate::error::{all, Error, Result};
-use crate::eval::rules::{Judged, Tally};
 use crate::run::predictions::lines;
 use crate::run::scored::{ByAuthor, Corrected, Override, Scored};
 use indexmap::IndexMap;
@@ -117,24 +116,21 @@ fn one(path: &Path, place: &str, line: &[u8]) -> Result<Override> {
     })
 }
 
-/// Adds the score with the corrections to a score of the same samples.
+/// Adds the score with the corrections to a score of these items, which have these marks.
 ///
 /// # Errors
 /// All corrections of items that are not there, are there twice, or are in no score, with their lines.
-pub fn correct(
+pub(super) fn correct(
     scored: &mut Scored,
     card: &Card,
-    samples: &[Sample],
-    kind: Kind,
+    rows: &[Row],
+    mut marks: Vec<Mark>,
     overrides: Overrides,
 ) -> Result<()> {
-    let rule = kind.rule(card)?;
-    let mut places: HashMap<&str, Vec<usize>> = HashMap::with_capacity(samples.len());
-    for (i, sample) in samples.iter().enumerate() {
-        places.entry(sample.id.as_ref()).or_default().push(i);
+    let mut places: HashMap<&str, Vec<usize>> = HashMap::with_capacity(scored.items.len());
+    for (i, item) in scored.items.iter().enumerate() {
+        places.entry(&item.id).or_default().push(i);
     }
-    let within: Vec<bool> = samples.iter().map(|s| super::in_split(card, s)).collect();
-    let mut judged = within_split(&verdicts(card, rule, samples), &within).into_owned();
     let mut authors: IndexMap<String, ByAuthor> = IndexMap::new();
     let (mut changed, mut faults) = (0, Vec::new());
     for (place, by_hand) in &overrides.all {
@@ -160,32 +156,27 @@ pub fn correct(
                 continue;
             }
         };
-        let judged = &mut judged[at];
-        if !judged.counted {
+        let mark = &mut marks[at];
+        if !mark.counted {
             let found = format!("{:?}, which is left out", by_hand.item);
             faults.push(fault("an item of the score", found));
             continue;
         }
         let author = authors.entry(by_hand.author.clone()).or_default();
         author.n += 1;
-        author.to_right += usize::from(by_hand.verdict && !judged.correct);
-        author.to_wrong += usize::from(!by_hand.verdict && judged.correct);
-        changed += usize::from(by_hand.verdict != judged.correct);
-        *judged = Judged {
-            correct: by_hand.verdict,
-            // Metrics that go by the label that was said must not find the right one in a wrong answer.
-            answer: judged
-                .answer
-                .take()
-                .filter(|answer| by_hand.verdict || *answer != samples[at].answer),
-            by: "override",
-            ..judged.clone()
-        };
+        author.to_right += usize::from(by_hand.verdict && !mark.correct);
+        author.to_wrong += usize::from(!by_hand.verdict && mark.correct);
+        changed += usize::from(by_hand.verdict != mark.correct);
+        // Metrics that go by the label that was said must not find the right one in a wrong answer.
+        let own = rows[at].answer();
+        let keeps = |answer: &Box<str>| by_hand.verdict || **answer != *own;
+        mark.answer = mark.answer.take().filter(keeps);
+        mark.decide(by_hand.verdict);
     }
     faults.truncate(MOST_FAULTS);
     all(faults)?;
-    debug_assert_eq!(Tally::of(&judged).counted, scored.n);
-    let measured = measure(card, samples, &judged, Some(scored.bootstrap))?;
+    debug_assert_eq!(tally(&marks).counted, scored.n);
+    let measured = measure(card, rows, &marks, Some(scored.bootstrap))?;
     scored.corrected = Some(Corrected {
         path: overrides.path,
         sha256: overrides.sha256,

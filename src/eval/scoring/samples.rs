@@ -32,8 +32,8 @@ pub struct Sample<'a> {
     pub prediction: Option<Cow<'a, str>>,
     /// It ran into its most tokens.
     pub truncated: bool,
-    /// Keys by which a benchmark counts, with the item's values.
-    pub groups: Vec<(&'static str, Vec<Cow<'a, str>>)>,
+    /// Keys by which a benchmark counts, each with a value of the item; a key with several values stands before each.
+    pub groups: Vec<(&'static str, Cow<'a, str>)>,
     /// The record of the official file, which official rules read.
     pub(crate) record: Option<Json<'a>>,
 }
@@ -70,7 +70,7 @@ pub enum Form {
 
 impl Form {
     /// By the keys of the first record.
-    fn of(record: &Json, card: &Card) -> Self {
+    pub(super) fn of(record: &Json, card: &Card) -> Self {
         let has = |key: &str| record.get(key).is_some();
         let official = card.official_format;
         if has("doc") && (has("filtered_resps") || has("resps")) {
@@ -207,7 +207,8 @@ pub fn samples<'a>(
         let all = records.all.into_par_iter().enumerate();
         return Ok((
             form,
-            all.map(|(i, (_, record))| official(format, i, record)).collect(),
+            all.map(|(i, (_, record))| official(format, Some(i), record).unwrap_or_default())
+                .collect(),
         ));
     }
     let all: Result<_> = records.all.par_iter().map(read).collect();
@@ -278,7 +279,7 @@ fn joined<'a>(
         if let (Some(prediction), Some(key)) = (said.remove(&id), keys.predictions.first()) {
             record.set(key, Json::Text(prediction));
         }
-        all.push(official(card.official_format, i, record));
+        all.push(official(card.official_format, Some(i), record).unwrap_or_default());
     }
     if let Some(id) = said.keys().min() {
         let found = format!("{} that are none, such as {id}", said.len());
@@ -292,10 +293,10 @@ fn joined<'a>(
     Ok(all)
 }
 
-fn official(format: Format, i: usize, record: Json<'_>) -> Sample<'_> {
-    let Some(keys) = keys(format) else {
-        return Sample::default();
-    };
+/// The sample of an official record, called by its place where it has no id; none of one without either, and of a format whose
+/// prediction files carry no items.
+pub(super) fn official(format: Format, place: Option<usize>, record: Json<'_>) -> Option<Sample<'_>> {
+    let keys = keys(format)?;
     let strings = |key: &str| {
         let all = match record.get(key) {
             Some(Json::List(all)) => &all[..],
@@ -305,34 +306,32 @@ fn official(format: Format, i: usize, record: Json<'_>) -> Sample<'_> {
         all.iter().filter_map(Json::text)
     };
     let one = |keys: &[&str]| keys.iter().find_map(|k| record.get(k)?.text());
+    let id = one(keys.ids).or_else(|| Some(Cow::Owned(place?.to_string())))?;
     let choices = keys.choices.iter().flat_map(|k| strings(k));
     let mut choices: Vec<String> = choices.map(Cow::into_owned).collect();
     if format == Format::AirBench {
         // What is not there was printed so.
         choices.retain(|c| c != "None");
     }
-    let right = match (format, record.get("answer_orders")) {
-        (Format::MuchomusicJson | Format::MuchomusicCsv, Some(Json::List(orders))) => {
-            orders.iter().position(|v| v.as_f64() == Some(0.0))
-        }
+    let orders = match format {
+        Format::MuchomusicJson | Format::MuchomusicCsv => record.at("answer_orders").as_list(),
         _ => None,
     };
+    let right = orders.and_then(|orders| orders.iter().position(|v| v.as_f64() == Some(0.0)));
     let answer = match right {
         Some(at) => Cow::Owned(choices.get(at).cloned().unwrap_or_default()),
         None => one(&[keys.answer]).unwrap_or_default(),
     };
-    let mut groups: Vec<(&'static str, Vec<Text>)> = keys
-        .groups
-        .iter()
-        .map(|key| (*key, strings(key).collect()))
-        .collect();
+    let mut groups: Vec<(&'static str, Text)> = Vec::with_capacity(keys.groups.len() + 1);
+    for key in keys.groups {
+        groups.extend(strings(key).map(|value| (*key, value)));
+    }
     if let (Format::AirBench, Some(task), Some(set)) = (format, one(&["task_name"]), one(&["dataset_name"])) {
         // What the official script counts by.
-        groups.push(("task", vec![Cow::Owned(format!("{task}_{set}"))]));
+        groups.push(("task", Cow::Owned(format!("{task}_{set}"))));
     }
-    groups.retain(|(_, values)| !values.is_empty());
-    Sample {
-        id: one(keys.ids).unwrap_or_else(|| Cow::Owned(i.to_string())),
+    Some(Sample {
+        id,
         clip: one(keys.clips),
         question: one(&[keys.question]).unwrap_or_default(),
         prediction: keys.predictions.iter().find_map(|k| match record.get(k)? {
@@ -345,7 +344,7 @@ fn official(format: Format, i: usize, record: Json<'_>) -> Sample<'_> {
         answer,
         right,
         record: Some(record),
-    }
+    })
 }
 
 fn ours<'a>(path: &Path, place: &Place, record: &Json<'a>) -> Result<Sample<'a>> {
@@ -358,7 +357,7 @@ fn ours<'a>(path: &Path, place: &Place, record: &Json<'a>) -> Result<Sample<'a>>
         choices: prediction.labels,
         answer: prediction.reference.into(),
         prediction: Some(prediction.prediction.into()),
-        groups: vec![("task", vec![prediction.task.into()])],
+        groups: vec![("task", prediction.task.into())],
         ..Sample::default()
     })
 }
@@ -399,7 +398,7 @@ fn restored(sample: Sample, beside: Option<Beside>) -> Sample {
         right: own.right().filter(|at| *at < sample.choices.len()),
         truncated: own.truncated().unwrap_or(sample.truncated),
         groups: match own.tasks() {
-            Some(tasks) => vec![("task", tasks.into_iter().map(Cow::Owned).collect())],
+            Some(tasks) => tasks.into_iter().map(|t| ("task", Cow::Owned(t))).collect(),
             None => sample.groups,
         },
         ..sample
@@ -433,7 +432,7 @@ fn of_record<'a>(
             record.set(key, value);
         }
     }
-    let sample = official(card.official_format, 0, record);
+    let sample = official(card.official_format, Some(0), record)?;
     Some(match named {
         true => sample,
         false => Sample {

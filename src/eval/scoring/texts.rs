@@ -1,11 +1,12 @@
 //! Metrics of texts beside references: captions by pycocoevalcap's, open answers by MU-LLaMA's script.
 
-use super::{hex, named, Pair, Source, VERSION};
+use super::{named, Pair, Source, VERSION};
 use crate::benchmark::names::{Metric, Rule};
 use crate::benchmark::Card;
 use crate::error::{Error, Result};
 use crate::eval::captions::others;
 use crate::eval::rules::musicqa::{self, Matching};
+use crate::fsutil::hex;
 use crate::metrics::bootstrap::{Bootstrap, Interval};
 use crate::metrics::captions::{score, Item};
 use crate::metrics::mean;
@@ -85,12 +86,12 @@ pub fn texts(card: &Card, pairs: &[Pair], source: Source, bootstrap: Bootstrap) 
         }
         ScoredItem {
             id: pair.id.clone(),
-            state: state.to_owned(),
+            state: state.into(),
             answer: None,
             span: None,
             correct: false,
             counted,
-            by: rule.to_owned(),
+            by: rule.into(),
             reason: (!counted).then(|| "the file has no prediction for it".to_owned()),
             clip: pair.clip.clone(),
             scores,

@@ -2,9 +2,10 @@
 //! an aggregate file of one benchmark's results, and beside it a line for each item. Both lie as the datastore wants them,
 //! `data/COLLECTION/DEVELOPER/MODEL/UUID.json` and `UUID_samples.jsonl`.
 
-use super::exported::{hex, sha256, Exported, Text, HARNESS, HARNESS_VERSION, INTERVAL, STANDARD_ERROR};
+use super::exported::{sha256, Exported, Text, HARNESS, HARNESS_VERSION, INTERVAL, STANDARD_ERROR};
 use super::file::{line, File};
 use crate::error::{Error, Result};
+use crate::fsutil::hex;
 use crate::run::scored::{Group, ScoredItem};
 use serde_json::{json, Map, Value};
 use sha2::{Digest, Sha256};
@@ -385,9 +386,9 @@ fn instance(e: &Exported, item: &ScoredItem, text: &Text, id: &str, main: &str) 
             "is_terminal": true,
         })
     });
-    let error = matches!(item.state.as_str(), "error" | "refused").then(|| match &item.reason {
+    let error = matches!(&*item.state, "error" | "refused").then(|| match &item.reason {
         Some(reason) => format!("{}: {reason}", item.state),
-        None => item.state.clone(),
+        None => item.state.to_string(),
     });
     let mut value = json!({
         "schema_version": SCHEMA,

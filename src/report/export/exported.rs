@@ -3,6 +3,7 @@
 use super::time::Moment;
 use crate::benchmark::names::{Aggregation, Metric};
 use crate::benchmark::Card;
+use crate::fsutil::hex;
 use crate::run::scored::{Scored, ScoredItem};
 use serde_json::{json, Map, Value};
 use sha2::{Digest, Sha256};
@@ -230,11 +231,6 @@ pub(super) fn item_facts(item: &ScoredItem, text: &Text) -> Value {
         "groups": groups,
         "said": text.said,
     })
-}
-
-/// In small letters.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Of a text.

@@ -1,10 +1,10 @@
 //! A log of inspect: `EvalLog` of version 2 (`inspect_ai/log/_log.py`, 0.3.285), one a result. As `.json` it is one object, as
 //! `.eval` a ZIP with a file a sample, which viewers open without reading the whole.
 
-use super::exported::{file_name, hex, item_facts, Exported, Text, HARNESS, HARNESS_VERSION, STANDARD_ERROR};
+use super::exported::{file_name, item_facts, Exported, Text, HARNESS, HARNESS_VERSION, STANDARD_ERROR};
 use super::file::File;
 use crate::error::{Error, Result};
-use crate::fsutil::Out;
+use crate::fsutil::{hex, Out};
 use crate::run::scored::ScoredItem;
 use serde::{Serialize, Serializer};
 use serde_json::{json, Map, Value};
@@ -259,7 +259,7 @@ fn reductions(e: &Exported) -> Value {
 
 /// A `Score`: `C` and `I` are inspect's words for right and wrong.
 fn verdict(item: &ScoredItem) -> Value {
-    let reason = match item.state.as_str() {
+    let reason = match &*item.state {
         "unparsed" => Some("invalid_response_format"),
         "refused" => Some("refusal"),
         "empty" => Some("no_response"),

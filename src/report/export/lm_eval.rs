@@ -1,9 +1,10 @@
 //! lm-evaluation-harness 0.4.13: `results_DATE.json` (`EvalResults` of `lm_eval/result_schema.py`) and `samples_TASK_DATE.jsonl`
 //! (`SampleResult` there), in a folder a model, as its `--output_path` and `--log_samples` write them.
 
-use super::exported::{hex, item_facts, sha256, Exported, Text, HARNESS};
+use super::exported::{item_facts, sha256, Exported, Text, HARNESS};
 use super::file::{line, File};
 use crate::error::Result;
+use crate::fsutil::hex;
 use crate::run::scored::ScoredItem;
 use indexmap::IndexMap;
 use serde_json::{json, Map, Value};
