@@ -1298,3 +1298,129 @@ fn a_hidden_test_is_asked_and_submitted() {
     has(&err, &["is an input"]);
     assert!(Path::new(&official).is_file());
 }
+
+/// A line of `predictions.jsonl` as `af2 eval` writes it to an item of a manifest.
+fn asked(task: &str, key: &str, item: &Value, prediction: &str) -> Value {
+    json!({"version": 1, "id": key, "task": task, "path": item["name"], "prompt": item["prompt"], "reference": item["output"],
+        "prediction": prediction, "tokens": [1], "labels": item.get("labels").unwrap_or(&json!([])), "chance": item["chance"],
+        "control": false, "seconds": 0.5})
+}
+
+/// From the official file to the score: imported, answered as `af2 eval` does it, scored by the card on the manifest that was asked.
+#[test]
+fn predictions_of_af2_are_scored_on_the_manifest_that_was_asked() {
+    let set = Set::new(&["0.wav", "1.wav", "2.wav"]);
+    let mut rows = [mmau(0), mmau(1), mmau(2)];
+    rows[1]["difficulty"] = json!("hard");
+    let file = set.json("mmau-test-mini.json", &json!(rows));
+    const CARD: &str = "mmau-mini-v05.15.25";
+    let (manifest, _) = set.imported(CARD, &[&file], &[]);
+    let items = set.path("out").join(CARD).join("test-mini.json").display().to_string();
+    let item = |n: usize| manifest["data"][n.to_string()].clone();
+    let said = ["Rain", "(B) Rain", "a dog"];
+    let mut lines: Vec<Value> = (0..3).map(|n| asked(CARD, &n.to_string(), &item(n), said[n])).collect();
+    lines.rotate_left(1);
+    let written = |name: &str, lines: &[Value]| {
+        let text: String = lines.iter().map(|line| line.to_string() + "\n").collect();
+        set.file(name, text)
+    };
+    let score = |predictions: &str, items: &str, more: &[&str]| {
+        let head = ["score", "--benchmark", CARD, "--predictions", predictions, "--items", items];
+        af2(&[&head[..], more].concat())
+    };
+    let found = |done: Done| -> Value {
+        assert_eq!(done.0, 0, "{}", done.2);
+        serde_json::from_str(&done.1).unwrap()
+    };
+    let ours = written("ours.jsonl", &lines);
+    let scored = found(score(&ours, &items, &["--json"]));
+    // What the official file gives with the same answers: "(B) Rain" has the letter of no wrong choice.
+    let mut official = rows.clone();
+    for (row, said) in official.iter_mut().zip(said) {
+        row["model_output"] = json!(said);
+    }
+    let official = set.json("official.json", &json!(official));
+    let done = af2(&["score", "--benchmark", CARD, "--predictions", &official, "--json"]);
+    let wanted = found(done);
+    for key in ["items", "score", "n", "categories", "states", "other", "frame", "name"] {
+        assert_eq!(scored[key], wanted[key], "{key}");
+    }
+    assert_eq!(scored["items"][2]["id"], "id-2");
+    assert_eq!(scored["categories"]["difficulty"]["hard"]["n"], 1);
+    assert_eq!(scored["predictions"]["form"], "predictions of af2");
+    let sha256 = Sha256::digest(fs::read(&items).unwrap());
+    let sha256: String = sha256.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(scored["data"]["sha256"], json!(sha256));
+
+    // Answers to silence and to another set of the same run stand in the file as well.
+    let mut more = lines.clone();
+    let mut silence = asked(CARD, "0", &item(0), "Rain");
+    silence["control"] = json!(true);
+    more.insert(0, silence);
+    more.push(asked("another", "0", &item(0), "a dog"));
+    let (code, out, err) = score(&written("more.jsonl", &more), &items, &["--json"]);
+    has(&err, &["1 answers to silence", "1 answers to other manifests"]);
+    assert_eq!(found((code, out, err))["items"], scored["items"]);
+
+    // By the ids of the official file, on the manifest.
+    let by_id = json!([{"id": "id-1", "prediction": "(B) Rain"}, {"id": "id-0", "prediction": "Rain"}]);
+    let half = found(score(&set.json("by_id.json", &by_id), &items, &["--json"]));
+    assert_eq!((&half["n"], &half["name"]), (&json!(2), &json!(format!("{CARD} (2 of 1000 items)"))));
+    assert_eq!(half["items"][1], scored["items"][1]);
+
+    // What does not fit is said, and nothing is scored.
+    let change = |at: usize, key: &str, value: Value| {
+        let mut lines = lines.clone();
+        lines[at][key] = value;
+        written(&format!("{at}_{key}.jsonl"), &lines)
+    };
+    let twice = written("twice.jsonl", &[lines.clone(), lines[..1].to_vec()].concat());
+    let mut other = manifest.clone();
+    other["benchmark"]["card"] = json!("mmar");
+    let other = set.json("other.json", &other);
+    for (predictions, items, words) in [
+        (change(0, "id", json!("7")), &items, vec!["such as 7"]),
+        (change(1, "path", json!("9.wav")), &items, vec!["line 2", "path \"2.wav\"", "9.wav", "the manifest that was asked"]),
+        (change(1, "prompt", json!("?")), &items, vec!["line 2", "prompt", "item 2"]),
+        (change(2, "reference", json!("(A) a dog")), &items, vec!["line 3", "reference \"(B) Rain\""]),
+        (change(2, "sample", json!(1)), &items, vec!["line 3", "one answer an item", "sample 1"]),
+        (twice, &items, vec!["line 4", "each id once", "1 again"]),
+        (written("elsewhere.jsonl", &[asked("another", "0", &item(0), "x")]), &items, vec!["task", CARD, "another"]),
+        (ours.clone(), &other, vec!["benchmark.card", "mmar"]),
+        (ours.clone(), &official, vec!["such as 0", "the manifest that was asked"]),
+    ] {
+        let (code, out, err) = score(&predictions, items, &[]);
+        assert_eq!((code, out.as_str()), (6, ""), "{err}");
+        has(&err, &words);
+    }
+}
+
+/// Benchmarks whose own files of predictions carry no items, which the manifest has.
+#[test]
+fn other_formats_are_scored_on_their_manifest() {
+    let set = Set::new(&["a.wav"]);
+    let mut csv = "file_name,QuestionText,answer,confidence\n".to_owned();
+    for (question, answer) in [("Rain?", "yes"), ("Dog?", "no")] {
+        csv += &format!("a.wav,{question},{answer},yes\n").repeat(3);
+    }
+    let file = set.file("clotho_aqa_test.csv", csv);
+    const CARD: &str = "clotho-aqa-unanimous";
+    let (manifest, _) = set.imported(CARD, &[&file], &[]);
+    let data = manifest["data"].as_object().unwrap();
+    let items = set.path("out").join(CARD);
+    let items = fs::read_dir(items).unwrap().next().unwrap().unwrap().path();
+    let items = items.display().to_string();
+    let line = |key: &str, said: &str| asked(CARD, key, &data[key], said).to_string();
+    let ours = set.file("ours.jsonl", [line("0", "Yes."), line("1", "yes")].join("\n"));
+    let head = ["score", "--benchmark", CARD, "--json", "--predictions", &ours];
+    let (code, out, err) = af2(&[&head[..], &["--items", &items]].concat());
+    assert_eq!(code, 0, "{err}");
+    let found: Value = serde_json::from_str(&out).unwrap();
+    let verdicts: Vec<&Value> = found["items"].as_array().unwrap().iter().map(|i| &i["correct"]).collect();
+    assert_eq!(verdicts, [true, false]);
+    assert_eq!((&found["n"], &found["items"][0]["clip"]), (&json!(2), &json!("a.wav")));
+    // The official file alone says too little.
+    let (code, _, err) = af2(&[&head[..], &["--items", &file]].concat());
+    assert_ne!(code, 0);
+    assert!(!err.contains("panicked"), "{err}");
+}

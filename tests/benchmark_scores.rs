@@ -1,35 +1,16 @@
 //! `af2 score --benchmark`: predictions of any model, by a card's rules; and the tables that are made of the results.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
-mod common;
+#[path = "common/scores.rs"]
+mod scores;
 
-use common::af2;
+use scores::{af2, golden, read, scored};
 use serde_json::{json, Value};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn golden(file: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/M_metrics/rules");
-    folder.join(file)
-}
-
-fn scored(benchmark: &str, predictions: &Path, more: &[&str]) -> Value {
-    let path = predictions.display().to_string();
-    let line = [
-        "score",
-        "--benchmark",
-        benchmark,
-        "--predictions",
-        &path,
-        "--json",
-    ];
-    let (code, out, err) = af2(&[&line[..], more].concat());
-    assert_eq!(code, 0, "{err}");
-    serde_json::from_str(&out).unwrap()
-}
-
 fn expected(file: &str) -> Value {
-    serde_json::from_str(&fs::read_to_string(golden(file)).unwrap()).unwrap()
+    read(&golden(&format!("rules/{file}")))
 }
 
 fn near(a: &Value, b: f64) -> bool {
@@ -61,7 +42,7 @@ fn official_files_are_scored_as_their_scripts_do() {
             ],
         ),
     ] {
-        let (found, wanted) = (scored(card, &golden(input), &[]), expected(output));
+        let (found, wanted) = (scored(card, &golden(&format!("rules/{input}")), &[]), expected(output));
         let (correct, total) = (&wanted["correct"], &wanted["total"]);
         assert_eq!(&found["n"], total);
         assert!(near(
@@ -98,7 +79,7 @@ fn official_files_are_scored_as_their_scripts_do() {
 #[test]
 fn muchomusic_cmm_and_air_bench() {
     let (found, wanted) = (
-        scored("muchomusic", &golden("muchomusic_input.json"), &[]),
+        scored("muchomusic", &golden("rules/muchomusic_input.json"), &[]),
         expected("muchomusic_expected.json"),
     );
     let verdicts = |found: &Value| -> Vec<bool> {
@@ -115,7 +96,7 @@ fn muchomusic_cmm_and_air_bench() {
 
     // Of the whole file what the script says; the card's row of the paper is one of its parts.
     let (found, wanted) = (
-        scored("cmm", &golden("cmm_input.jsonl"), &[]),
+        scored("cmm", &golden("rules/cmm_input.jsonl"), &[]),
         expected("cmm_expected.json"),
     );
     let whole = &found["whole"];
@@ -136,7 +117,7 @@ fn muchomusic_cmm_and_air_bench() {
     assert_eq!(found["n"], part["total"]);
 
     let (found, wanted) = (
-        scored("air-bench", &golden("airbench_foundation_input.jsonl"), &[]),
+        scored("air-bench", &golden("rules/airbench_foundation_input.jsonl"), &[]),
         expected("airbench_foundation_expected.json"),
     );
     assert_eq!(found["n"], wanted["total_sum"]);
@@ -289,7 +270,7 @@ fn hostile_predictions_are_scored() {
         "--benchmark",
         "long-audio-bench",
         "--predictions",
-        &golden("cmm_input.jsonl").display().to_string(),
+        &golden("rules/cmm_input.jsonl").display().to_string(),
     ]);
     assert!(code != 0 && err.contains("judge"), "{code} {err}");
 }
@@ -315,7 +296,7 @@ fn tables_show_what_was_measured_and_what_is_missing() {
     let out = runs.join("run/muchomusic").display().to_string();
     scored(
         "muchomusic",
-        &golden("muchomusic_input.json"),
+        &golden("rules/muchomusic_input.json"),
         &["--out", &out, "--model", "tiny"],
     );
     fs::create_dir_all(runs.join("broken")).unwrap();

@@ -2,63 +2,14 @@
 //! comparisons of runs, calibration.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
+#[path = "common/scores.rs"]
+mod scores;
+
+use scores::{af2, fine, golden, read, refused, scored};
 use serde_json::{json, Map, Value};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-
-fn golden(file: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/M_metrics");
-    folder.join(file)
-}
-
-fn read(file: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
-}
-
-/// Exit code, standard output, standard error; METEOR and SPICE are not there.
-fn af2(arguments: &[&str]) -> (i32, String, String) {
-    let done = Command::new(assert_cmd::cargo::cargo_bin("af2"))
-        .args(arguments)
-        .env_remove("AF2_METEOR_JAR")
-        .env_remove("AF2_SPICE_JAR")
-        .output()
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (
-        done.status.code().unwrap_or(-1),
-        text(done.stdout),
-        text(done.stderr),
-    )
-}
-
-fn fine(arguments: &[&str]) -> String {
-    let (code, out, err) = af2(arguments);
-    assert_eq!(code, 0, "{arguments:?}: {err}");
-    out
-}
-
-/// What a command says that ends with this code.
-fn refused(arguments: &[&str], expected: i32) -> String {
-    let (code, _, err) = af2(arguments);
-    assert_eq!(code, expected, "{arguments:?}: {err}");
-    assert!(!err.contains("panicked"), "{err}");
-    err
-}
-
-fn scored(benchmark: &str, predictions: &Path, more: &[&str]) -> Value {
-    let path = predictions.display().to_string();
-    let line = [
-        "score",
-        "--benchmark",
-        benchmark,
-        "--predictions",
-        &path,
-        "--json",
-    ];
-    serde_json::from_str(&fine(&[&line[..], more].concat())).unwrap()
-}
 
 fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);

@@ -7,8 +7,10 @@ mod diff;
 mod embedded;
 pub(crate) mod import;
 pub mod names;
+pub(crate) mod numbers;
 mod page;
 mod registry;
+pub(crate) mod table;
 
 pub use card::{
     Card, Categories, Citation, Constant, Decoding, Defect, Fact, Judge, Labels, Number, Numbers,

@@ -223,7 +223,7 @@ fn texts(results: &Path, scored: &Scored, card: &Card) -> Result<Result<(Vec<Tex
         (Some(items), Some(opened)) => Some((items.as_path(), opened.records()?)),
         _ => None,
     };
-    let (_, samples) = scoring::samples(&path, records, beside, card)?;
+    let samples = scoring::samples(&path, records, beside, card)?.all;
     let other = |found: String| {
         let e = Error::data(results, "items", format!("those of {}", path.display()), found);
         e.hint("another af2 has read them otherwise: score the predictions again")

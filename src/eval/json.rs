@@ -30,7 +30,7 @@ impl<'a> Json<'a> {
     /// The value of an object's key.
     pub(crate) fn get(&self, key: &str) -> Option<&Json<'a>> {
         match self {
-            Json::Object(all) => all.iter().find(|(own, _)| own == key).map(|(_, v)| v),
+            Json::Object(all) => all.iter().find(|(own, _)| same(own, key)).map(|(_, v)| v),
             _ => None,
         }
     }
@@ -194,6 +194,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Json<'a> {
     }
 }
 
+/// Whether two short texts are one; most are not, by their length or last byte.
+pub(crate) fn same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    one.len() == other.len() && one.last() == other.last() && one == other
+}
+
 struct Any;
 
 impl<'de> Visitor<'de> for Any {
@@ -250,7 +256,7 @@ impl<'de> Visitor<'de> for Any {
         while let Some(key) = map.next_key_seed(Key)? {
             let value = map.next_value()?;
             let before = match all.len() {
-                0..FEW => all.iter().position(|(own, _)| *own == key),
+                0..FEW => all.iter().position(|(own, _)| same(own, &key)),
                 FEW => {
                     places = all
                         .iter()
@@ -301,6 +307,124 @@ impl<'de> Visitor<'de> for Key {
     }
 }
 
+/// The object at the beginning of a text, and where it ends: of texts, lists of texts and single values, as records are, which is read
+/// with one look at each byte. None of any other, be it right or wrong: serde_json says then what it is.
+pub(crate) fn record(text: &str) -> Option<(Json<'_>, usize)> {
+    let mut at = At { text, place: 0 };
+    at.sign(b'{')?;
+    let mut all: Vec<(Text, Json)> = Vec::with_capacity(16);
+    loop {
+        let key = at.text()?;
+        if all.len() >= FEW || all.iter().any(|(own, _)| same(own, &key)) {
+            return None;
+        }
+        at.sign(b':')?;
+        all.push((key, at.value()?));
+        match at.next()? {
+            b',' => {}
+            b'}' => return Some((Json::Object(all), at.place)),
+            _ => return None,
+        }
+    }
+}
+
+/// A place in a text.
+struct At<'a> {
+    text: &'a str,
+    place: usize,
+}
+
+impl<'a> At<'a> {
+    /// Of the next byte that is no white space.
+    fn peek(&mut self) -> Option<u8> {
+        let rest = self.text.as_bytes().get(self.place..)?;
+        let space = rest.iter().take_while(|b| matches!(b, b' ' | b'\n' | b'\r' | b'\t'));
+        self.place += space.count();
+        self.text.as_bytes().get(self.place).copied()
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let sign = self.peek()?;
+        self.place += 1;
+        Some(sign)
+    }
+
+    fn sign(&mut self, wanted: u8) -> Option<()> {
+        (self.next()? == wanted).then_some(())
+    }
+
+    fn value(&mut self) -> Option<Json<'a>> {
+        match self.peek()? {
+            b'"' => self.text().map(Json::Text),
+            b'[' => self.list(),
+            b'{' => None,
+            _ => {
+                let rest = self.text.as_bytes().get(self.place..)?;
+                let end = rest.iter().position(|b| matches!(b, b',' | b'}' | b' ' | b'\n' | b'\r' | b'\t'));
+                let own = self.text.get(self.place..self.place + end?)?;
+                self.place += own.len();
+                serde_json::from_str(own).ok()
+            }
+        }
+    }
+
+    /// Of texts.
+    fn list(&mut self) -> Option<Json<'a>> {
+        self.sign(b'[')?;
+        let mut all = Vec::with_capacity(4);
+        loop {
+            all.push(Json::Text(self.text()?));
+            match self.next()? {
+                b',' => {}
+                b']' => return Some(Json::List(all)),
+                _ => return None,
+            }
+        }
+    }
+
+    fn text(&mut self) -> Option<Text<'a>> {
+        self.sign(b'"')?;
+        let (start, mut escaped) = (self.place, false);
+        loop {
+            self.place += until_special(self.text.as_bytes().get(self.place..)?);
+            match self.text.as_bytes().get(self.place)? {
+                b'"' => break,
+                b'\\' => {
+                    escaped = true;
+                    self.place += 2;
+                }
+                _ => return None,
+            }
+        }
+        self.place += 1;
+        match escaped {
+            false => self.text.get(start..self.place - 1).map(Cow::Borrowed),
+            true => serde_json::from_str(self.text.get(start - 1..self.place)?).ok().map(Cow::Owned),
+        }
+    }
+}
+
+/// How many bytes stand before the first that is a quotation mark, a backslash or a control character, eight at a time.
+fn until_special(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let special = |b: &u8| matches!(b, b'"' | b'\\' | ..b' ');
+    let (words, _) = bytes.as_chunks::<8>();
+    for (i, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The lowest bit that this sets is that of the first zero.
+        let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+        let found = zero(word ^ (ONES * 0x22)) | zero(word ^ (ONES * 0x5c)) | (word.wrapping_sub(ONES * 0x20) & !word);
+        let found = found & HIGH;
+        if found != 0 {
+            return 8 * i + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let from = 8 * words.len();
+    let rest = bytes[from..].iter().position(special);
+    rest.map_or(bytes.len(), |at| from + at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,6 +462,46 @@ mod tests {
                 assert_eq!(String::from_utf8(out).unwrap(), theirs.to_string());
             }
         }
+    }
+
+    /// Each text cut off and changed at each of its bytes: what is read is what serde_json reads.
+    #[test]
+    fn records_are_read_as_serde_json_reads_them() {
+        let texts = [
+            r#"{"id": "a b", "choices": ["x", "a longer text é"], "n": -1.5e3, "b": true, "z":null}"#,
+            r#"{"a":"\u00e9\n\"","b":["\\"],"c":"x" , "d": 7}, {"#,
+            r#"{"a": "1", "a": "2"}"#,
+            r#"{"a": [1], "b": []}"#,
+            r#"{"a": {"b": "c"}}"#,
+            "{}",
+        ];
+        let mut found = 0;
+        let mut look = |text: &str| {
+            let Some((own, end)) = record(text) else {
+                return;
+            };
+            let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Json>();
+            let theirs = stream.next().and_then(Result::ok);
+            assert_eq!((Some(&own), end), (theirs.as_ref(), stream.byte_offset()), "{text:?}");
+            for value in [&own, &theirs.unwrap()] {
+                let mut out = Vec::new();
+                value.write(&mut out);
+                assert_eq!(String::from_utf8(out).unwrap(), own.to_value().to_string());
+            }
+            found += 1;
+        };
+        for text in texts {
+            look(text);
+            for at in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
+                look(&text[..at]);
+                for other in ["\"", "\\", "\u{1}", "\n", "{", "}", "[", "]", ",", ":", "0", "é", " ", "-", "\u{7f}", "\u{80}"] {
+                    look(&format!("{}{other}{}", &text[..at], &text[at..]));
+                    let behind = text[at..].chars().next().map_or(0, char::len_utf8);
+                    look(&format!("{}{other}{}", &text[..at], &text[at + behind..]));
+                }
+            }
+        }
+        assert!(found > 1_000, "{found}");
     }
 
     #[test]

@@ -5,45 +5,16 @@ use super::report::Report;
 use super::row::{texts, Row};
 use super::sounds::Wanted;
 use crate::benchmark::names::Task;
+use crate::benchmark::numbers;
 use indexmap::IndexMap;
 use serde_json::{json, Value};
 
 /// Who has answered each question of ClothoAQA.
 const ANNOTATORS: usize = 3;
 
-/// Number words, as annotators write them.
-const NUMBERS: [&str; 31] = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-    "thirty",
-    "forty",
-    "fifty",
-    "sixty",
-    "seventy",
-    "eighty",
-    "ninety",
-    "hundred",
-    "once",
-    "twice",
+/// Number words that annotators write beside [`numbers::WORDS`].
+const TENS: [&str; 10] = [
+    "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety", "hundred", "once", "twice",
 ];
 
 /// Three rows a question. The card of yes and no takes those whose three answers are one; the other one those that are neither yes
@@ -119,7 +90,8 @@ fn unanimous<'a>(answers: &[&'a str]) -> Result<&'a str, &'static str> {
 
 /// The answer that most annotators gave; of three different ones the first.
 fn one_word<'a>(answers: &[&'a str]) -> Result<&'a str, &'static str> {
-    let number = |a: &&str| a.parse::<f64>().is_ok() || a.split([' ', '-']).all(|w| NUMBERS.contains(&w));
+    let word = |w: &str| numbers::WORDS.contains(&w) || TENS.contains(&w);
+    let number = |a: &&str| a.parse::<f64>().is_ok() || a.split([' ', '-']).all(word);
     if answers.iter().any(|a| ["yes", "no"].contains(a)) {
         return Err("yes or no");
     }

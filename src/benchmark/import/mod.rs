@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `files`, `row`, `rows`, `json`, `table`, `python`, `parquet` | which files, whether the card knows them, and their rows, whatever other tools write |
+//! | `files`, `row`, `rows`, `json`, `python`, `parquet` | which files, whether the card knows them, and their rows, whatever other tools write |
 //! | `draft`, `choices`, `open`, `aqa`, `captions`, `labels`, `manifest` | what a row asks, by the form of the official files |
 //! | `sounds` | an item's sound below a folder |
 //! | `words`, `constant`, `items` | the wording, what constant answers get, an item of the manifest |
@@ -27,7 +27,6 @@ mod row;
 mod rows;
 mod sounds;
 pub(crate) mod submit;
-mod table;
 mod words;
 
 use super::names::{Format, Task};

@@ -1,7 +1,8 @@
 //! The rows of official files, whatever form they have: JSON, JSON lines, CSV, Parquet.
 
 use super::row::{Place, Row, Rows, MOST_ROWS, MOST_TOLD};
-use super::{json, parquet, table};
+use super::{json, parquet};
+use crate::benchmark::table;
 use crate::error::{Error, Result};
 use crate::fsutil::{open_regular, read_text_within, sha256};
 use serde_json::{Map, Value};

@@ -174,6 +174,13 @@ fn score(wanted: Wanted) -> Result<Scored> {
             let answers = answers?;
             mended(path, answers.mended);
             silent(path, answers.silent);
+            if answers.elsewhere > 0 {
+                crate::say!(
+                    "note: {}: {} answers to other manifests are left out",
+                    path.display(),
+                    answers.elsewhere,
+                );
+            }
             let source = source(answers.form.name(), of_bytes?)?;
             scoring::score(&card, answers, source, wanted.bootstrap, by_hand)
         }

@@ -26,7 +26,7 @@ pub fn judge(item: &Item) -> Judged {
     let wholes = Wholes::of(item.choices);
     match whole(item, &wholes) {
         Some(judged) => judged,
-        None => within(item, wholes),
+        None => within(item, &wholes),
     }
 }
 
@@ -52,8 +52,8 @@ fn given(item: &Item) -> Option<usize> {
 }
 
 /// The rule on any item.
-fn within(item: &Item, wholes: Wholes) -> Judged {
-    let options = Options::of_wholes(item.choices, wholes, item.question);
+fn within(item: &Item, wholes: &Wholes) -> Judged {
+    let options = Options::in_order(item.choices, wholes, item.question);
     let right = given(item).or_else(|| options.reference(item.answer));
     let Some(right) = right.filter(|right| *right < item.choices.len()) else {
         let reason = format!(
@@ -90,7 +90,7 @@ fn within(item: &Item, wholes: Wholes) -> Judged {
 /// What of an answer counts: all behind the last `</think>`; nothing, where a thought was begun and not ended.
 pub(super) fn said(prediction: &str) -> &str {
     const END: &str = "</think>";
-    match prediction.rfind(END) {
+    match memchr::memmem::rfind(prediction.as_bytes(), END.as_bytes()) {
         Some(at) => &prediction[at + END.len()..],
         None if prediction.trim_start().starts_with("<think>") => "",
         None => prediction,
@@ -160,7 +160,7 @@ mod tests {
                         let Some(judged) = whole(&item, &Wholes::of(&choices)) else {
                             continue;
                         };
-                        assert_eq!(judged, within(&item, Wholes::of(&choices)), "{item:?}");
+                        assert_eq!(judged, within(&item, &Wholes::of(&choices)), "{item:?}");
                         found += 1;
                     }
                 }

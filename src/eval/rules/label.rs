@@ -3,7 +3,7 @@
 
 use super::choice::{said, span};
 use super::item::{Item, Judged, State};
-use super::options::{Fault, How, Options};
+use super::options::{Fault, How, Options, Wholes};
 use super::refusal::refuses;
 
 /// The rule on an item.
@@ -19,7 +19,8 @@ pub fn judge(item: &Item) -> Judged {
 }
 
 fn try_judge(item: &Item) -> Result<Judged, Fault> {
-    let options = Options::new(item.choices, item.question)?;
+    let wholes = Wholes::of(item.choices);
+    let options = Options::new(item.choices, &wholes, item.question)?;
     let right = right(&options, item.answer, item.choices)?;
     let Some(prediction) = item.prediction else {
         return Ok(Judged::none(State::Empty, "label.no_prediction"));
@@ -79,7 +80,8 @@ pub fn judge_letter(item: &Item) -> Judged {
     let Some(prediction) = item.prediction else {
         return Judged::none(State::Empty, "option_letter.no_prediction");
     };
-    let options = Options::in_order(&letters, "");
+    let wholes = Wholes::of(&letters);
+    let options = Options::in_order(&letters, &wholes, "");
     let said = said(prediction);
     match options.read(said, refuses(said)) {
         Some(named) => {

@@ -79,27 +79,42 @@ fn tokens<C: AsRef<str>>(prediction: &str, answer: &str, choices: &[C]) -> Judge
 /// Tokens of ASCII texts, at most as many as bits in a word, so that a set is a word and nothing is allocated.
 struct Few<'a> {
     tokens: [&'a [u8]; MOST_CHOICES * 8],
+    /// Of each its sign.
+    signs: [u64; MOST_CHOICES * 8],
     len: usize,
+}
+
+/// So many bytes of a token are in its sign.
+const SIGNED: usize = 7;
+
+/// A token of an ASCII text.
+struct Token {
+    at: Range<usize>,
+    /// Its length and first bytes in lower case: what it is, unless it is longer.
+    sign: u64,
 }
 
 /// More choices are left to [`any`].
 const MOST_CHOICES: usize = 8;
 
 impl<'a> Few<'a> {
-    fn number(&self, token: &[u8]) -> Option<usize> {
-        let all = &self.tokens[..self.len];
-        all.iter().position(|own| own.eq_ignore_ascii_case(token))
+    fn number(&self, text: &[u8], token: &Token) -> Option<usize> {
+        let same = |i: &usize| {
+            self.signs[*i] == token.sign
+                && (token.at.len() <= SIGNED || self.tokens[*i].eq_ignore_ascii_case(&text[token.at.clone()]))
+        };
+        (0..self.len).find(same)
     }
 
     /// The set of a text's tokens; none where there are too many.
     fn set(&mut self, text: &'a str) -> Option<u64> {
         let mut set = 0;
-        for at in ascii_words(text.as_bytes()) {
-            let token = &text.as_bytes()[at];
-            let number = match self.number(token) {
+        for token in ascii_words(text.as_bytes()) {
+            let number = match self.number(text.as_bytes(), &token) {
                 Some(number) => number,
                 None => {
-                    *self.tokens.get_mut(self.len)? = token;
+                    *self.tokens.get_mut(self.len)? = &text.as_bytes()[token.at];
+                    self.signs[self.len] = token.sign;
                     self.len += 1;
                     self.len - 1
                 }
@@ -110,15 +125,42 @@ impl<'a> Few<'a> {
     }
 }
 
+/// What a byte is in a word, in lower case; 0 of what is in none.
+const IN_WORD: [u8; 256] = {
+    let mut of = [0; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        if (byte as u8).is_ascii_alphanumeric() || byte as u8 == b'_' {
+            of[byte] = (byte as u8).to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    of
+};
+
 /// The matches of `\b\w+\b` in an ASCII text.
-fn ascii_words(text: &[u8]) -> impl Iterator<Item = Range<usize>> + '_ {
-    let word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
-    let mut from = 0;
+fn ascii_words(text: &[u8]) -> impl Iterator<Item = Token> + '_ {
+    let mut place = 0;
     std::iter::from_fn(move || {
-        let start = from + text[from..].iter().position(word)?;
-        let len = text[start..].iter().position(|b| !word(b));
-        from = len.map_or(text.len(), |len| start + len);
-        Some(start..from)
+        while IN_WORD[usize::from(*text.get(place)?)] == 0 {
+            place += 1;
+        }
+        let (start, mut first) = (place, 0);
+        while let Some(byte) = text.get(place) {
+            let byte = IN_WORD[usize::from(*byte)];
+            if byte == 0 {
+                break;
+            }
+            if place - start < SIGNED {
+                first = first << 8 | u64::from(byte);
+            }
+            place += 1;
+        }
+        let length = (place - start).min(255) as u64;
+        Some(Token {
+            at: start..place,
+            sign: length << 56 | first,
+        })
     })
 }
 
@@ -130,6 +172,7 @@ fn short<C: AsRef<str>>(prediction: &str, answer: &str, choices: &[C]) -> Option
     }
     let mut few = Few {
         tokens: [&[]; MOST_CHOICES * 8],
+        signs: [0; MOST_CHOICES * 8],
         len: 0,
     };
     let gold = few.set(answer)?;
@@ -141,12 +184,12 @@ fn short<C: AsRef<str>>(prediction: &str, answer: &str, choices: &[C]) -> Option
     // Which stand in the prediction, and where first.
     let (mut seen, mut places) = (0u64, [(0, 0); MOST_CHOICES * 8]);
     let mut any = false;
-    for at in ascii_words(prediction.as_bytes()) {
+    for token in ascii_words(prediction.as_bytes()) {
         any = true;
-        if let Some(number) = few.number(&prediction.as_bytes()[at.clone()]) {
+        if let Some(number) = few.number(prediction.as_bytes(), &token) {
             if seen & (1 << number) == 0 {
                 seen |= 1 << number;
-                places[number] = (at.start, at.end);
+                places[number] = (token.at.start, token.at.end);
             }
         }
     }
@@ -330,6 +373,8 @@ mod tests {
             "4/4",
             "4 4",
             "dog cat",
+            "barking1 Barking2",
+            "barking2",
             "it's",
             "\x1c",
             " \n ",

@@ -57,7 +57,7 @@ pub(crate) use words::normalise;
 use crate::error::nearest;
 use crate::eval::json::Json;
 use crate::run::results::Rule;
-use options::Options;
+use options::{Options, Wholes};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -430,7 +430,8 @@ pub fn judge(
     Ok(verdict(match rule {
         Rule::Exact => exact::same(prediction, reference),
         Rule::Label => {
-            let options = Options::new(labels, prompt)?;
+            let wholes = Wholes::of(labels);
+            let options = Options::new(labels, &wholes, prompt)?;
             let right = label::right(&options, reference, labels)?;
             options.answer(prediction).map(|given| given == right)
         }

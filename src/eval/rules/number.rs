@@ -5,31 +5,8 @@ use super::item::{Item, Judged, State};
 use super::options::Fault;
 use super::python;
 use super::refusal::refuses;
+use crate::benchmark::numbers::WORDS;
 use std::ops::Range;
-
-const WORDS: [&str; 21] = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-];
 
 /// The rule on an item.
 pub fn judge(item: &Item) -> Judged {

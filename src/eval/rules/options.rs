@@ -3,7 +3,8 @@
 //! [`Options::new`] takes a set as strictly as a manifest's labels are; [`Options::in_order`] any options of a benchmark, whose
 //! letters are their places where nothing says otherwise.
 
-use super::words::{canonical, plain, Text};
+use super::words::{add_canonical, canonical, plain, Text};
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -59,13 +60,13 @@ const MUSIC: [&str; 12] = [
 const RIGHT: [&str; 5] = ["correct", "right", "answer", "best", "true"];
 
 /// One answer.
-struct Choice {
+struct Choice<'w> {
     /// The whole text, normalised.
-    whole: String,
+    whole: Cow<'w, str>,
     /// Where what is behind its letter begins.
     unlettered: usize,
     /// The words of `text`; `None` where it has none, or is its letter alone.
-    words: Option<Text>,
+    words: Option<Text<'w>>,
     /// In lower case.
     letter: Option<char>,
     /// The first option with the same text, often itself.
@@ -108,16 +109,16 @@ pub(super) enum How {
 }
 
 /// A closed set of answers.
-pub(super) struct Options {
-    choices: Vec<Choice>,
+pub(super) struct Options<'w> {
+    choices: Vec<Choice<'w>>,
     /// Whether the letters are those that number options: A, B, C … without a gap. Others are names, of notes for example.
     numbered: bool,
 }
 
-impl Options {
+impl<'w> Options<'w> {
     /// Refuses an empty set, an option without a word, and two that are one after normalisation. Options have letters where
     /// they are letters, where all begin with one ("(A) wind"), or where `prompt` puts one before each ("A. wind").
-    pub(crate) fn new(labels: &[String], prompt: &str) -> Result<Self, Fault> {
+    pub(crate) fn new(labels: &[String], wholes: &'w Wholes, prompt: &str) -> Result<Self, Fault> {
         let fault = |expected: &str, found: String| Fault {
             key: "labels",
             expected: expected.to_owned(),
@@ -128,8 +129,8 @@ impl Options {
         }
         let mut seen = HashSet::new();
         let mut choices: Vec<Choice> = Vec::with_capacity(labels.len());
-        for label in labels {
-            let choice = Choice::new(label, choices.len());
+        for (label, whole) in labels.iter().zip(wholes.all()) {
+            let choice = Choice::new(label, whole, choices.len());
             if choice.words.is_none() && choice.letter.is_none() {
                 return Err(fault("labels with a letter or digit", format!("{label:?}")));
             }
@@ -146,22 +147,17 @@ impl Options {
     /// Of any options. Those with the same text are one; one without a word ("...") is named by its letter, or as the whole text.
     /// Where neither they nor `prompt` have letters, their places are A, B, C and so on. An article that an option begins with is its
     /// own, so that "A man" and "the man" are two, and "A" before "cough" is no letter where "A cough" is an option.
-    pub(crate) fn in_order(labels: &[String], prompt: &str) -> Self {
-        Self::of_wholes(labels, Wholes::of(labels), prompt)
-    }
-
-    /// The same, where the labels are normalised already.
-    pub(crate) fn of_wholes(labels: &[String], wholes: Wholes, prompt: &str) -> Self {
+    pub(crate) fn in_order(labels: &[String], wholes: &'w Wholes, prompt: &str) -> Self {
         let mut firsts: HashMap<String, usize> = HashMap::new();
         let mut choices: Vec<Choice> = Vec::with_capacity(labels.len());
-        for (label, whole) in labels.iter().zip(wholes.0) {
-            let mut choice = Choice::of_whole(label, whole, choices.len());
+        for (label, whole) in labels.iter().zip(wholes.all()) {
+            let mut choice = Choice::new(label, whole, choices.len());
             choice.first = match labels.len() <= FEW {
                 true => choices
                     .iter()
                     .position(|c| c.whole == choice.whole)
                     .unwrap_or(choices.len()),
-                false => *firsts.entry(choice.whole.clone()).or_insert(choices.len()),
+                false => *firsts.entry(choice.whole.to_string()).or_insert(choices.len()),
             };
             choices.push(choice);
         }
@@ -182,7 +178,7 @@ impl Options {
         Options::of(choices)
     }
 
-    fn of(choices: Vec<Choice>) -> Self {
+    fn of(choices: Vec<Choice<'w>>) -> Self {
         Options {
             numbered: in_sequence(choices.iter().filter_map(|c| c.letter), choices.len()),
             choices,
@@ -438,12 +434,31 @@ enum Reading {
     Open,
 }
 
-/// The texts of options, normalised.
-pub(super) struct Wholes(Vec<String>);
+/// The texts of options, normalised: one behind the other, so that they cost no room each.
+pub(super) struct Wholes {
+    text: String,
+    ends: Vec<usize>,
+}
 
 impl Wholes {
     pub(crate) fn of(labels: &[String]) -> Self {
-        Wholes(labels.iter().map(|label| canonical(label)).collect())
+        let mut text = String::with_capacity(labels.iter().map(String::len).sum());
+        let end = |label: &String| {
+            add_canonical(label, &mut text);
+            text.len()
+        };
+        let ends = labels.iter().map(end).collect();
+        Wholes { text, ends }
+    }
+
+    /// In the labels' order.
+    fn all(&self) -> impl Iterator<Item = &str> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| {
+            let own = &self.text[start..*end];
+            start = *end;
+            own
+        })
     }
 
     /// The first option whose whole text this is, and the first with the same text as option `right`: what
@@ -451,31 +466,30 @@ impl Wholes {
     /// looked into: such letters, and texts without a word, which are compared as they are.
     pub(crate) fn position(&self, text: &str, right: usize) -> Option<(usize, usize)> {
         let whole = canonical(text);
-        let of = |whole: &str| self.0.iter().position(|own| own == whole);
+        let of = |whole: &str| self.all().position(|own| own == whole);
         let option = of(&whole)?;
         let words = without_article(&whole).contains(char::is_alphanumeric);
-        let lettered = self.0.first().is_some_and(|first| part(first).is_some());
+        let lettered = self.all().next().is_some_and(|first| part(first).is_some());
         match words && !lettered {
-            true => Some((option, of(self.0.get(right)?)?)),
+            true => Some((option, of(self.all().nth(right)?)?)),
             false => None,
         }
     }
 }
 
-impl Choice {
-    fn new(label: &str, place: usize) -> Self {
-        Self::of_whole(label, canonical(label), place)
-    }
-
-    fn of_whole(label: &str, whole: String, place: usize) -> Self {
-        let words = Text::new(without_article(&whole));
+impl<'w> Choice<'w> {
+    fn new(label: &str, whole: &'w str, place: usize) -> Self {
+        let words = Text::new(without_article(whole));
         let mut letter = None;
         if let [_] = words.words[..] {
             letter = ascii(words.folded(0));
         }
         let none = words.words.is_empty();
         Choice {
-            whole: if none { bare(label) } else { whole },
+            whole: match none {
+                true => Cow::Owned(bare(label)),
+                false => Cow::Borrowed(whole),
+            },
             unlettered: 0,
             words: (!none && letter.is_none()).then_some(words),
             letter,
@@ -587,7 +601,13 @@ fn own_letters(choices: &mut [Choice]) -> bool {
     for (choice, (letter, behind)) in choices.iter_mut().zip(parted) {
         choice.letter = Some(letter);
         choice.unlettered = behind;
-        choice.words = Some(Text::new(without_article(choice.text())));
+        choice.words = Some(match &choice.whole {
+            Cow::Borrowed(whole) => Text::new(without_article(&whole[behind..])),
+            Cow::Owned(whole) => {
+                let shown = plain(without_article(&whole[behind..]));
+                Text::of_plain(Cow::Owned(shown.into_owned()))
+            }
+        });
     }
     true
 }

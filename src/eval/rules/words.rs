@@ -1,5 +1,6 @@
 //! A text in words, with what stands around each: enough to tell a letter that is meant as one from the article "a".
 
+use std::borrow::Cow;
 use std::ops::Range;
 use unicode_normalization::char::canonical_combining_class;
 use unicode_normalization::{is_nfkc_quick, IsNormalized, UnicodeNormalization};
@@ -50,16 +51,20 @@ pub(super) struct Word {
 }
 
 /// A text without markup and with compatible characters made one (NFKC).
-pub(super) struct Text {
-    text: String,
+pub(super) struct Text<'a> {
+    text: Cow<'a, str>,
     /// The words as they are compared, and perhaps what stands between them; none where that is the text.
     folded: Option<String>,
     pub words: Vec<Word>,
 }
 
-impl Text {
-    pub(crate) fn new(text: &str) -> Self {
-        let text = plain(text);
+impl<'a> Text<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self::of_plain(plain(text))
+    }
+
+    /// Of a text that is [`plain`].
+    pub(crate) fn of_plain(text: Cow<'a, str>) -> Self {
         if text.is_ascii() {
             let words = split_ascii(text.as_bytes());
             let capitals = text.bytes().any(|b| b.is_ascii_uppercase());
@@ -84,7 +89,7 @@ impl Text {
     }
 
     /// Where a run of words stands: ranges of word numbers.
-    pub(crate) fn find<'a>(&'a self, run: &'a Text) -> impl Iterator<Item = Range<usize>> + 'a {
+    pub(crate) fn find<'s>(&'s self, run: &'s Text) -> impl Iterator<Item = Range<usize>> + 's {
         let n = run.words.len();
         let last = (self.words.len() + 1).saturating_sub(n.max(1));
         let same = move |start: usize| (0..n).all(|i| self.folded(start + i) == run.folded(i));
@@ -224,7 +229,7 @@ pub(super) fn fold(text: &str) -> String {
 }
 
 /// Without emphasis and characters that take no room; one apostrophe; compatible characters made one: "（Ｂ）" is "(B)".
-pub(super) fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
     let invisible = |c: &char| {
         matches!(
             c,
@@ -237,7 +242,7 @@ pub(super) fn plain(text: &str) -> String {
         c => c,
     };
     match text.is_ascii() {
-        true if memchr::memchr3(b'*', b'`', b'_', text.as_bytes()).is_none() => text.to_owned(),
+        true if memchr::memchr3(b'*', b'`', b'_', text.as_bytes()).is_none() => Cow::Borrowed(text),
         true => text.chars().filter(|c| !invisible(c)).map(one).collect(),
         false => text.nfkc().filter(|c| !invisible(c)).map(one).collect(),
     }
@@ -389,8 +394,8 @@ pub(super) fn canonical(text: &str) -> String {
     if !text.is_ascii() {
         return normalise(&fold(&plain(text)));
     }
-    if is_spaced(text.as_bytes()) {
-        return bounds(text).to_ascii_lowercase();
+    if let Some(spaced) = spaced(text) {
+        return spaced.to_ascii_lowercase();
     }
     let mut spaced = String::with_capacity(text.len());
     let mut space = false;
@@ -408,14 +413,29 @@ pub(super) fn canonical(text: &str) -> String {
     unmarked(spaced)
 }
 
+/// Appends [`canonical`] of a text.
+pub(super) fn add_canonical(text: &str, out: &mut String) {
+    match spaced(text) {
+        Some(spaced) => {
+            let start = out.len();
+            out.push_str(spaced);
+            out[start..].make_ascii_lowercase();
+        }
+        None => out.push_str(&canonical(text)),
+    }
+}
+
+/// [`canonical`] of an ASCII text but for its case, where it stands in the text as it is.
+fn spaced(text: &str) -> Option<&str> {
+    (text.is_ascii() && is_spaced(text.as_bytes())).then(|| bounds(text))
+}
+
 /// Whether an ASCII text has neither emphasis nor other space than single blanks between its words, as most options have.
 fn is_spaced(ascii: &[u8]) -> bool {
-    let mut last = b'.';
-    ascii.iter().all(|b| {
-        let fits = !matches!(b, ..b' ' | b'*' | b'`' | b'_') && (*b, last) != (b' ', b' ');
-        last = *b;
-        fits
-    })
+    // To their ends, so that many bytes are looked at in one go.
+    let odd = ascii.iter().fold(false, |odd, b| odd | matches!(b, ..b' ' | b'*' | b'`' | b'_'));
+    let pairs = ascii.iter().zip(ascii.iter().skip(1));
+    !odd && !pairs.fold(false, |wide, (a, b)| wide | ((*a == b' ') & (*b == b' ')))
 }
 
 /// Without quotation marks around and punctuation behind.

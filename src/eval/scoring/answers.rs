@@ -2,14 +2,17 @@
 //! stays of it is its line of the results and what the metrics read.
 
 use super::beside::SAID;
-use super::files::{is_control, Cut, Opened};
+use super::cut::Cut;
+use super::files::{is_control, Opened};
 use super::frame::{self, Constants};
 use super::measure::{goes_by_more, Mark, More, Row};
 use super::mmau_pro::{self, left_out, Undecided};
-use super::samples::{official, samples, Form, Sample};
+use super::sample::{official, Form, Sample};
+use super::samples::{samples, Samples};
 use super::Kind;
 use crate::benchmark::Card;
 use crate::error::Result;
+use crate::eval::json::same;
 use crate::eval::rules::{Judged, RuleName};
 use crate::fsutil::hex;
 use crate::run::scored::ScoredItem;
@@ -17,7 +20,9 @@ use indexmap::IndexMap;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::borrow::Cow;
+use std::collections::hash_map::RandomState;
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -30,6 +35,8 @@ pub struct Answers<'a> {
     pub mended: usize,
     /// So many were answers of `af2 eval` to silence in the sound's place, and are left out.
     pub silent: usize,
+    /// So many were its answers to other manifests than that of the items.
+    pub elsewhere: usize,
     pub(super) kind: Kind,
     pub(super) rule: RuleName,
     /// The other kind's, where it is another one.
@@ -60,56 +67,48 @@ pub(super) struct Part<'a> {
 
 /// Items in the score, and right ones among them, by key and value, each where it comes first.
 #[derive(Default)]
-pub(super) struct Groups<'a>(pub IndexMap<&'static str, IndexMap<Cow<'a, str>, [usize; 2]>>);
+pub(super) struct Groups<'a>(pub Vec<(&'static str, IndexMap<Cow<'a, str>, [usize; 2]>)>);
 
 impl<'a> Groups<'a> {
     fn add(&mut self, key: &'static str, value: Cow<'a, str>, [n, correct]: [usize; 2]) {
-        let of = self.0.entry(key).or_default();
-        let own = match of.get_mut(&value) {
-            Some(own) => own,
-            None => of.entry(value).or_default(),
+        // A benchmark has a handful of them.
+        let at = self.0.iter().position(|(own, _)| *own == key);
+        let at = at.unwrap_or_else(|| {
+            self.0.push((key, IndexMap::new()));
+            self.0.len() - 1
+        });
+        let of = &mut self.0[at].1;
+        // Up to so many values a look at each is faster than a hash.
+        const FEW: usize = 32;
+        let own = match of.len() {
+            0..=FEW => of.iter_mut().find(|(own, _)| same(own, &value)).map(|(_, own)| own),
+            _ => of.get_mut(&value),
         };
-        *own = [own[0] + n, own[1] + correct];
-    }
-}
-
-impl Part<'_> {
-    fn with_room(text: &str) -> Self {
-        // Few records are shorter.
-        let room = text.len() / 256;
-        Part {
-            items: Vec::with_capacity(room),
-            rows: Vec::with_capacity(room),
-            marks: Vec::with_capacity(room),
-            others: Vec::with_capacity(room),
-            ..Part::default()
-        }
-    }
-}
-
-/// Puts parts together, in their order.
-fn together<'a>(parts: Vec<Part<'a>>) -> Part<'a> {
-    let n = parts.iter().map(|part| part.items.len()).sum();
-    let mut all = Part {
-        items: Vec::with_capacity(n),
-        rows: Vec::with_capacity(n),
-        ..Part::default()
-    };
-    for part in parts {
-        all.items.extend(part.items);
-        all.rows.extend(part.rows);
-        all.marks.extend(part.marks);
-        all.others.extend(part.others);
-        all.constants.extend(part.constants);
-        for (key, of) in part.groups.0 {
-            for (value, counts) in of {
-                all.groups.add(key, value, counts);
+        match own {
+            Some(own) => *own = [own[0] + n, own[1] + correct],
+            None => {
+                of.insert(value, [n, correct]);
             }
         }
-        all.undecided.append(part.undecided);
-        all.silent += part.silent;
     }
-    all
+}
+
+impl<'a> Part<'a> {
+    /// Takes what another part has, and leaves its room.
+    fn append(&mut self, other: &mut Part<'a>) {
+        self.items.append(&mut other.items);
+        self.rows.append(&mut other.rows);
+        self.marks.append(&mut other.marks);
+        self.others.append(&mut other.others);
+        self.constants.append(&mut other.constants);
+        for (key, of) in other.groups.0.drain(..) {
+            for (value, counts) in of {
+                self.groups.add(key, value, counts);
+            }
+        }
+        self.undecided.append(std::mem::take(&mut other.undecided));
+        self.silent += std::mem::take(&mut other.silent);
+    }
 }
 
 /// How items are judged.
@@ -122,6 +121,8 @@ struct Judge<'c> {
     /// The items have no hash of their own.
     hashes: bool,
     more: bool,
+    /// Of clips.
+    hashing: RandomState,
 }
 
 impl Judge<'_> {
@@ -133,7 +134,8 @@ impl Judge<'_> {
         official.unwrap_or_else(|| rule.judge(&sample.item()))
     }
 
-    fn add<'a>(&self, sample: Sample<'a>, part: &mut Part<'a>) {
+    /// Returns the choices' room.
+    fn add<'a>(&self, sample: Sample<'a>, part: &mut Part<'a>) -> Vec<String> {
         let within = in_split(self.card, &sample);
         let judged = self.verdict(self.rule, &sample);
         let counted = judged.counted && within;
@@ -157,13 +159,14 @@ impl Judge<'_> {
         part.rows.push(Row {
             within,
             more: self.more.then(|| Box::new(self.more(&sample))),
-            clip: sample.clip,
+            clip: sample.clip.map(|clip| (self.hashing.hash_one(&clip), clip)),
         });
         if counted {
             for (key, value) in sample.groups {
                 part.groups.add(key, value, [1, usize::from(correct)]);
             }
         }
+        sample.choices
     }
 
     fn more<'a>(&self, sample: &Sample<'a>) -> More<'a> {
@@ -182,9 +185,9 @@ impl Judge<'_> {
         let Form::Official(format) = form else {
             return None;
         };
-        let (next, hashing) = (AtomicUsize::new(0), Hashing::default());
-        let one = |at: usize| {
-            let mut part = Part::with_room(cut.text(at));
+        let (next, order) = (AtomicUsize::new(0), Order::default());
+        let one = |at: usize, room: &mut Vec<String>| {
+            let mut part = order.room();
             cut.each(at, |record| {
                 if !record.is_object() {
                     return None;
@@ -194,39 +197,32 @@ impl Judge<'_> {
                     return Some(());
                 }
                 // One that has no name is called by its place, which is not known here.
-                self.add(official(format, None, record)?, &mut part);
+                let sample = official(format, None, record, std::mem::take(room))?;
+                *room = self.add(sample, &mut part);
                 Some(())
             })?;
-            hashing.add(at, std::mem::take(&mut part.bytes));
-            Some(part)
+            order.add(at, part);
+            Some(())
         };
-        // One after the other, by whoever is free: hashing follows closely.
+        // One after the other, by whoever is free: putting them together follows closely.
         let some = |_| {
-            let mut own = Vec::new();
+            let mut room = Vec::new();
             loop {
                 match next.fetch_add(1, Ordering::Relaxed) {
-                    at if at < cut.len() => match one(at) {
-                        Some(part) => own.push((at, part)),
-                        None => {
+                    at if at < cut.len() => {
+                        if one(at, &mut room).is_none() {
                             next.store(cut.len(), Ordering::Relaxed);
                             return None;
                         }
-                    },
-                    _ => return Some(own),
+                    }
+                    _ => return Some(()),
                 }
             }
         };
-        let parts: Option<Vec<Vec<_>>> = (0..rayon::current_num_threads())
-            .into_par_iter()
-            .map(some)
-            .collect();
-        let mut parts: Vec<(usize, Part)> = parts?.into_iter().flatten().collect();
-        parts.sort_unstable_by_key(|(at, _)| *at);
-        let (all, sha256) = rayon::join(
-            || together(parts.into_iter().map(|(_, part)| part).collect()),
-            || self.hashes.then(|| hashing.finish()),
-        );
-        Some((form, all, sha256))
+        let workers = 0..rayon::current_num_threads();
+        workers.into_par_iter().map(some).collect::<Option<()>>()?;
+        let done = order.finish();
+        Some((form, done.all, self.hashes.then(|| hex(&done.hasher.finalize()))))
     }
 
     /// Any samples.
@@ -236,10 +232,9 @@ impl Judge<'_> {
             part
         };
         let parts: Vec<Part> = samples.into_par_iter().fold(Part::default, add).collect();
-        let mut hasher = Sha256::new();
-        parts.iter().for_each(|part| hasher.update(&part.bytes));
-        let sha256 = self.hashes.then(|| hex(&hasher.finalize()));
-        (together(parts), sha256)
+        let mut done = Done::default();
+        parts.into_iter().for_each(|mut part| done.add(&mut part));
+        (done.all, self.hashes.then(|| hex(&done.hasher.finalize())))
     }
 }
 
@@ -265,11 +260,13 @@ pub fn answers<'a>(
         frame,
         hashes: items.is_none(),
         more: goes_by_more(card),
+        hashing: RandomState::new(),
     };
     let of = |form, mended, all: Part<'a>, sha256| Answers {
         form,
         mended,
         silent: all.silent,
+        elsewhere: 0,
         kind,
         rule,
         other,
@@ -280,15 +277,24 @@ pub fn answers<'a>(
     if let Some((form, all, sha256)) = cut.and_then(|cut| judge.in_parts(&cut)) {
         return Ok(of(form, 0, all, sha256));
     }
-    let mut records = opened.records()?;
-    let (mended, silent) = (records.mended, records.without_control());
+    let records = opened.records()?;
+    let mended = records.mended;
     let items = match items {
         Some((of, items)) => Some((of, items.records()?)),
         None => None,
     };
-    let (form, samples) = samples(path, records, items, card)?;
-    let (all, sha256) = judge.of(samples);
-    Ok(of(form, mended, Part { silent, ..all }, sha256))
+    let Samples {
+        form,
+        all,
+        silent,
+        elsewhere,
+    } = samples(path, records, items, card)?;
+    let (all, sha256) = judge.of(all);
+    let all = Part { silent, ..all };
+    Ok(Answers {
+        elsewhere,
+        ..of(form, mended, all, sha256)
+    })
 }
 
 /// Whether the item is one of the card's scored split; what the file does not say of an item speaks for it.
@@ -336,19 +342,41 @@ fn item(sample: &Sample, judged: Judged, counted: bool) -> ScoredItem {
     }
 }
 
-/// The hash of what comes in parts, not in their order.
+/// Parts that are put together in their order, whatever the order in which they come.
 #[derive(Default)]
-struct Hashing {
-    /// Parts that wait for one before them.
-    waiting: Mutex<BTreeMap<usize, Vec<u8>>>,
-    /// The next one, and what is hashed.
-    done: Mutex<(usize, Sha256)>,
+struct Order<'a> {
+    /// Those that wait for one before them.
+    waiting: Mutex<BTreeMap<usize, Part<'a>>>,
+    /// The next one, and those before it.
+    done: Mutex<(usize, Done<'a>)>,
+    /// Room of parts that were taken, for others.
+    rooms: Mutex<Vec<Part<'a>>>,
 }
 
-impl Hashing {
-    fn add(&self, part: usize, bytes: Vec<u8>) {
-        held(&self.waiting).insert(part, bytes);
-        // Nobody waits: who hashes takes what others leave, and the last of it is left to the end.
+/// Parts put together.
+#[derive(Default)]
+struct Done<'a> {
+    all: Part<'a>,
+    /// Of the items.
+    hasher: Sha256,
+}
+
+impl<'a> Done<'a> {
+    fn add(&mut self, part: &mut Part<'a>) {
+        self.hasher.update(&part.bytes);
+        part.bytes.clear();
+        self.all.append(part);
+    }
+}
+
+impl<'a> Order<'a> {
+    fn room(&self) -> Part<'a> {
+        held(&self.rooms).pop().unwrap_or_default()
+    }
+
+    fn add(&self, at: usize, part: Part<'a>) {
+        held(&self.waiting).insert(at, part);
+        // Nobody waits: one takes what others leave, and the last of it is left to the end.
         match self.done.try_lock() {
             Ok(mut done) => self.go_on(&mut done),
             Err(TryLockError::Poisoned(mut e)) => self.go_on(e.get_mut()),
@@ -356,20 +384,21 @@ impl Hashing {
         }
     }
 
-    fn go_on(&self, (next, hasher): &mut (usize, Sha256)) {
+    fn go_on(&self, (next, done): &mut (usize, Done<'a>)) {
         loop {
-            let Some(bytes) = held(&self.waiting).remove(next) else {
+            let Some(mut part) = held(&self.waiting).remove(next) else {
                 return;
             };
-            hasher.update(&bytes);
+            done.add(&mut part);
             *next += 1;
+            held(&self.rooms).push(part);
         }
     }
 
-    fn finish(self) -> String {
-        let mut done = held(&self.done).clone();
-        self.go_on(&mut done);
-        hex(&done.1.finalize())
+    fn finish(self) -> Done<'a> {
+        self.go_on(&mut held(&self.done));
+        let done = self.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.1
     }
 }
 

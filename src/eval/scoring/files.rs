@@ -1,7 +1,8 @@
 //! Records of any file of predictions or items: a JSON list, JSON lines, a log of inspect.
 
+use super::cut::{parts, Cut};
 use crate::error::{Error, Result};
-use crate::eval::json::Json;
+use crate::eval::json::{Json, Text};
 use crate::fsutil::{open_regular, read_text_within};
 use rayon::prelude::*;
 use std::fmt;
@@ -12,8 +13,6 @@ use std::path::{Path, PathBuf};
 const MOST_BYTES: u64 = 4 << 30;
 /// Of one sample in a log of inspect.
 const MOST_SAMPLE_BYTES: u64 = 64 << 20;
-/// Parts of about so many bytes are read at once.
-const PART: usize = 1 << 20;
 /// What may stand before the first record.
 const AROUND: [char; 5] = ['\u{feff}', ' ', '\n', '\r', '\t'];
 
@@ -33,8 +32,17 @@ enum Held {
 pub struct Records<'a> {
     /// Each with its place.
     pub(crate) all: Vec<(Place<'a>, Json<'a>)>,
+    /// What else the file says, where it is one object that holds the records by their names.
+    pub(crate) whole: Option<Whole<'a>>,
     /// Half of a surrogate pair stood in so many of them, as Python writes it and no text can hold it; U+FFFD stands there now.
     pub mended: usize,
+}
+
+/// An object over a whole file, without the records that it holds.
+pub(crate) struct Whole<'a> {
+    /// Their names, in their order.
+    pub keys: Vec<Text<'a>>,
+    pub beside: Json<'a>,
 }
 
 impl Records<'_> {
@@ -113,7 +121,10 @@ impl Opened {
                 Ok(numbered(all, mended))
             }
             Some(b'{') => match one_object(trimmed) {
-                Some(all) => Ok(numbered(all, false)),
+                Some((all, whole)) => Ok(Records {
+                    whole,
+                    ..numbered(all, false)
+                }),
                 None => self.lines(trimmed),
             },
             Some(_) => Err(wrong(
@@ -161,6 +172,7 @@ impl Opened {
         let mended = all.iter().filter(|(.., mended)| *mended).count();
         Ok(Records {
             all: all.into_iter().map(|(place, value, _)| (place, value)).collect(),
+            whole: None,
             mended,
         })
     }
@@ -172,6 +184,7 @@ impl Opened {
         };
         Ok(Records {
             all: samples.iter().map(read).collect::<Result<_>>()?,
+            whole: None,
             mended: 0,
         })
     }
@@ -181,12 +194,13 @@ fn numbered(all: Vec<Json<'_>>, mended: bool) -> Records<'_> {
     let all = all.into_iter().enumerate();
     Records {
         all: all.map(|(i, v)| (Place::Item(i + 1), v)).collect(),
+        whole: None,
         mended: usize::from(mended),
     }
 }
 
 /// One object over the whole file that holds its records under a key: a log of inspect, or a manifest.
-fn one_object(text: &str) -> Option<Vec<Json<'_>>> {
+fn one_object(text: &str) -> Option<(Vec<Json<'_>>, Option<Whole<'_>>)> {
     // Of JSON lines the first is an object by itself.
     let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Json>();
     let Some(Ok(Json::Object(whole))) = stream.next() else {
@@ -198,128 +212,15 @@ fn one_object(text: &str) -> Option<Vec<Json<'_>>> {
     let key = ["samples", "data"]
         .into_iter()
         .find(|key| whole.iter().any(|(own, _)| own == key))?;
-    match whole.into_iter().find(|(own, _)| own == key)?.1 {
-        Json::List(all) => Some(all),
-        Json::Object(all) => Some(all.into_iter().map(|(_, v)| v).collect()),
+    let (mut held, beside): (Vec<_>, Vec<_>) = whole.into_iter().partition(|(own, _)| own == key);
+    match held.pop()?.1 {
+        Json::List(all) => Some((all, None)),
+        Json::Object(all) => {
+            let (keys, all) = all.into_iter().unzip();
+            let beside = Json::Object(beside);
+            Some((all, Some(Whole { keys, beside })))
+        }
         _ => None,
-    }
-}
-
-/// A text cut where its records begin, so that parts of it are read at once.
-///
-/// In a list, where an object ends and the next begins is guessed by the signs between them, which may as well stand in a text. A
-/// part holds only if whole elements fill it to its end; so the first part, which begins where the list does, proves that the second
-/// begins with an element, and so on.
-pub(super) struct Cut<'a> {
-    text: &'a str,
-    list: bool,
-    starts: Vec<usize>,
-}
-
-impl<'a> Cut<'a> {
-    /// Of a text that begins with the sign of a list, or else of an object a line.
-    fn of(text: &'a str) -> Self {
-        let bytes = text.as_bytes();
-        let list = bytes.first() == Some(&b'[');
-        let mut starts = vec![usize::from(list)];
-        let mut from = PART;
-        while from < bytes.len() {
-            let next = match list {
-                true => between(bytes, from),
-                false => memchr::memchr(b'\n', &bytes[from..]).map(|at| from + at + 1),
-            };
-            let Some(at) = next else { break };
-            starts.push(at);
-            from = at + PART;
-        }
-        Cut { text, list, starts }
-    }
-
-    /// The parts.
-    pub(super) fn len(&self) -> usize {
-        self.starts.len()
-    }
-
-    /// A part's text.
-    pub(super) fn text(&self, part: usize) -> &'a str {
-        let to = self.starts.get(part + 1).copied().unwrap_or(self.text.len());
-        self.starts.get(part).map_or("", |from| &self.text[*from..to])
-    }
-
-    /// Hands on each record of a part. None where the text has to be read as one, such as a list with an error in it.
-    pub(super) fn each(&self, part: usize, mut take: impl FnMut(Json<'a>) -> Option<()>) -> Option<()> {
-        let text = self.text(part);
-        if self.list {
-            return elements(text, part + 1 == self.len(), take);
-        }
-        for line in text.split('\n').filter(|line| !line.trim_start().is_empty()) {
-            take(serde_json::from_str(line).ok()?)?;
-        }
-        Some(())
-    }
-
-    /// The first record.
-    pub(super) fn first(&self) -> Option<Json<'a>> {
-        let rest = self.text(0);
-        serde_json::Deserializer::from_str(rest).into_iter().next()?.ok()
-    }
-}
-
-/// The elements of a list of objects, read in parts at once; none of what has to be read as one.
-fn parts(text: &str) -> Option<Vec<Json<'_>>> {
-    let cut = Cut::of(text);
-    let read = |part: usize| {
-        let mut all = Vec::new();
-        cut.each(part, |record| {
-            all.push(record);
-            Some(())
-        })?;
-        Some(all)
-    };
-    let parts: Option<Vec<Vec<Json>>> = (0..cut.len()).into_par_iter().map(read).collect();
-    let parts = parts?;
-    let mut all = Vec::with_capacity(parts.iter().map(Vec::len).sum());
-    parts.into_iter().for_each(|part| all.extend(part));
-    Some(all)
-}
-
-/// The place of the first brace behind `from` that opens an object behind another one: of the second in `}, {`.
-fn between(bytes: &[u8], mut from: usize) -> Option<usize> {
-    let space = |at: &usize| bytes.get(*at).is_some_and(|b| b" \n\r\t".contains(b));
-    loop {
-        from += memchr::memchr(b'}', bytes.get(from..)?)? + 1;
-        let comma = (from..).find(|at| !space(at))?;
-        if bytes.get(comma) != Some(&b',') {
-            continue;
-        }
-        let open = (comma + 1..).find(|at| !space(at))?;
-        if bytes.get(open) == Some(&b'{') {
-            return Some(open);
-        }
-    }
-}
-
-/// Hands on the elements that fill a text, with a comma behind each; behind the `last` of a list its end. None where they do not.
-fn elements<'a>(
-    text: &'a str,
-    last: bool,
-    mut take: impl FnMut(Json<'a>) -> Option<()>,
-) -> Option<()> {
-    const SPACE: [char; 4] = [' ', '\n', '\r', '\t'];
-    let mut rest = text.trim_start_matches(SPACE);
-    loop {
-        let mut stream = serde_json::Deserializer::from_str(rest).into_iter::<Json>();
-        take(stream.next()?.ok()?)?;
-        let behind = rest[stream.byte_offset()..].trim_start_matches(SPACE);
-        if last {
-            if let Some(end) = behind.strip_prefix(']') {
-                return end.trim_matches(SPACE).is_empty().then_some(());
-            }
-        }
-        rest = behind.strip_prefix(',')?.trim_start_matches(SPACE);
-        if !last && rest.is_empty() {
-            return Some(());
-        }
     }
 }
 
@@ -396,6 +297,7 @@ fn archive(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cut::PART;
     use super::*;
 
     /// The records in compact JSON, and how many were mended.

@@ -2,7 +2,7 @@
 
 use super::measure::{goes_by_more, measure, Mark, Row};
 use super::mmau_pro::left_out;
-use super::samples::Sample;
+use super::sample::Sample;
 use crate::benchmark::names::{Aggregation, Metric, Task};
 use crate::benchmark::Card;
 use crate::error::Result;
@@ -123,20 +123,20 @@ fn options<'s>(card: &'s Card, sample: &'s Sample) -> Cow<'s, [String]> {
     }
 }
 
-fn answered(card: &Card, rule: RuleName, sample: &Sample, options: &[String]) -> Vec<Mark> {
+fn answered<'s>(card: &Card, rule: RuleName, sample: &'s Sample, options: &'s [String]) -> Vec<Mark> {
     let letters = reads_letters(rule);
     let more = goes_by_more(card);
-    let answer = |(place, option): (usize, &String)| match u8::try_from(place) {
-        Ok(place) if letters && place < 26 => char::from(b'A' + place).to_string(),
-        _ => option.clone(),
+    let answer = |(place, option)| match u8::try_from(place) {
+        Ok(place) if letters && place < 26 => Cow::Owned(char::from(b'A' + place).to_string()),
+        _ => Cow::Borrowed(option),
     };
-    // The official record with another answer where the script takes it from.
-    let mut record = sample.record.clone().filter(Json::is_object);
+    // The official record with another answer where the script takes it from. It is written nowhere.
+    let mut record: Option<Json<'s>> = sample.record.clone().filter(Json::is_object);
     let key = rule.prediction_key();
-    let judge = |text: String| {
+    let judge = |text: Cow<'s, str>| {
         let official = match (&mut record, key) {
             (Some(record), Some(key)) => {
-                record.set(key, Json::Text(Cow::Owned(text.clone())));
+                record.set(key, Json::Text(text.clone()));
                 rule.record_as_read(record)
             }
             _ => None,
@@ -153,5 +153,6 @@ fn answered(card: &Card, rule: RuleName, sample: &Sample, options: &[String]) ->
         mark.decide(judged.correct);
         mark
     };
-    options.iter().enumerate().map(answer).map(judge).collect()
+    let options = options.iter().map(String::as_str).enumerate();
+    options.map(answer).map(judge).collect()
 }

@@ -2,6 +2,7 @@
 //! tables with a header.
 
 use super::files;
+use crate::benchmark::table;
 use crate::error::{Error, Result};
 use crate::fsutil::read_text_within;
 use serde_json::{Map, Value};
@@ -41,7 +42,7 @@ pub(super) fn load(path: &Path) -> Result<Loaded> {
             _ => records(path)?,
         },
         Some(b'[') => records(path)?,
-        Some(_) => table(path, &text)?,
+        Some(_) => rows_of_table(path, &text)?,
     };
     match loaded.rows.is_empty() {
         true => Err(Error::data(path, "file", "at least one record", "none")),
@@ -166,87 +167,31 @@ fn by_name(path: &Path, key: String, value: Value, rows: &mut Vec<Row>) -> Resul
     Ok(())
 }
 
-/// A table with a header: commas, or tabs where the first line has one; fields with quotation marks as in RFC 4180.
-fn table(path: &Path, text: &str) -> Result<Loaded> {
-    let text = text.trim_start_matches('\u{feff}');
-    let first = text.lines().next().unwrap_or_default();
-    let tabs = first.contains('\t');
-    let delimiter = if tabs { '\t' } else { ',' };
-    if !first.contains(delimiter) {
-        let expected = "JSON, or a table with a header: names of columns and commas or tabs between them";
-        let found = format!("{:?}", first.chars().take(40).collect::<String>());
-        return Err(Error::data(path, "line 1", expected, found));
-    }
-    let mut lines = fields(path, text, delimiter)?.into_iter();
+/// A table with a header: CSV with commas, semicolons or tabs.
+fn rows_of_table(path: &Path, text: &str) -> Result<Loaded> {
+    let mut lines = table::read(path, text.trim_start_matches('\u{feff}'))?.lines.into_iter();
     let header = lines.next().map(|(_, names)| names).unwrap_or_default();
-    let header: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
+    if header.len() < 2 {
+        let expected = "JSON, or a table with a header: names of columns and commas or tabs between them";
+        let found = header.concat().chars().take(40).collect::<String>();
+        return Err(Error::data(path, "line 1", expected, format!("{found:?}")));
+    }
     let mut rows = Vec::new();
     for (line, own) in lines {
-        if own.len() == 1 && own[0].trim().is_empty() {
-            continue;
-        }
         let place = format!("line {line}");
         if own.len() != header.len() {
-            let e = Error::data(
-                path,
-                place,
-                format!("{} fields, as the header has", header.len()),
-                own.len().to_string(),
-            );
+            let expected = format!("{} fields, as the header has", header.len());
+            let e = Error::data(path, place, expected, own.len().to_string());
             return Err(e.hint("a field with a comma in it wants quotation marks around"));
         }
-        let record = header.iter().cloned().zip(own.into_iter().map(Value::String));
+        let names = header.iter().map(|name| name.trim().to_owned());
         rows.push(Row {
             place,
             key: None,
-            record: record.collect(),
+            record: names.zip(own.into_iter().map(Value::String)).collect(),
         });
     }
     Ok(Loaded { rows, mended: 0 })
-}
-
-/// Each line's fields, with the number of the line in which it begins.
-fn fields(path: &Path, text: &str, delimiter: char) -> Result<Vec<(usize, Vec<String>)>> {
-    let (mut all, mut own, mut field) = (Vec::new(), Vec::new(), String::new());
-    let (mut line, mut begun, mut quoted, mut was_quoted) = (1, 1, false, false);
-    let mut signs = text.chars().peekable();
-    while let Some(c) = signs.next() {
-        line += usize::from(c == '\n');
-        match c {
-            '"' if quoted && signs.peek() == Some(&'"') => {
-                field.push('"');
-                signs.next();
-            }
-            '"' if quoted => quoted = false,
-            c if quoted => field.push(c),
-            '"' if field.is_empty() && !was_quoted => (quoted, was_quoted) = (true, true),
-            '\r' if signs.peek() == Some(&'\n') => {}
-            c if c == delimiter => {
-                own.push(std::mem::take(&mut field));
-                was_quoted = false;
-            }
-            '\n' => {
-                own.push(std::mem::take(&mut field));
-                all.push((begun, std::mem::take(&mut own)));
-                (begun, was_quoted) = (line, false);
-            }
-            c => field.push(c),
-        }
-    }
-    if quoted {
-        let place = format!("line {begun}");
-        return Err(Error::data(
-            path,
-            place,
-            "a quotation mark that ends the field",
-            "the file's end",
-        ));
-    }
-    if !field.is_empty() || !own.is_empty() || was_quoted {
-        own.push(field);
-        all.push((begun, own));
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::metrics::classification::{Average, Confusion};
 use crate::metrics::statistics::clusters::Clusters;
 use indexmap::IndexMap;
 use std::borrow::Cow;
+use std::hash::{Hash, Hasher};
 
 /// What of a verdict the metrics read: a million of them lie side by side.
 #[derive(Debug, Clone)]
@@ -74,8 +75,8 @@ pub(super) fn within<'m>(marks: &'m [Mark], rows: &[Row]) -> Cow<'m, [Mark]> {
 /// What of an item the metrics read beside its mark.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
-    /// What it is about, where that is known.
-    pub clip: Option<Cow<'a, str>>,
+    /// What it is about, where that is known, with a hash of that: when clusters are sought the text is no longer at hand.
+    pub clip: Option<(u64, Cow<'a, str>)>,
     /// Whether it is one of the card's split.
     pub within: bool,
     /// Where [`goes_by_more`] says so.
@@ -110,15 +111,25 @@ pub(super) struct Measured {
 }
 
 /// What is drawn together: an item's clip, or the item alone where no clip is known.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq)]
 enum Cluster<'a> {
-    Clip(&'a str),
+    Clip(u64, &'a str),
     Item(usize),
+}
+
+impl Hash for Cluster<'_> {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        match self {
+            Cluster::Clip(hash, _) => hash.hash(to),
+            Cluster::Item(i) => i.hash(to),
+        }
+    }
 }
 
 impl<'a> Cluster<'a> {
     fn of(i: usize, row: &'a Row) -> Self {
-        row.clip.as_deref().map_or(Cluster::Item(i), Cluster::Clip)
+        let clip = row.clip.as_ref();
+        clip.map_or(Cluster::Item(i), |(hash, clip)| Cluster::Clip(*hash, clip))
     }
 }
 

@@ -1,7 +1,7 @@
 //! MMAU-Pro's three kinds of items, of which a text alone decides one. Its script takes closed questions by NV-Embed's cosines, open
 //! ones by a judge, and instructions by checks; the total weighs them by their items.
 
-use super::samples::Sample;
+use super::sample::Sample;
 use crate::benchmark::names::Rule;
 use crate::benchmark::Card;
 use crate::eval::rules::{Judged, RuleName, State};

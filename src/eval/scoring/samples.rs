@@ -2,185 +2,45 @@
 
 use super::beside::Beside;
 use super::files::{Place, Records};
-use crate::benchmark::names::Format;
+use super::joined::{joined, Files};
+use super::sample::{keys, official, short, texts, Form, Sample};
 use crate::benchmark::Card;
 use crate::error::{Error, Result};
 use crate::eval::json::{Json, Text};
-use crate::eval::rules::Item;
 use rayon::prelude::*;
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::Path;
 
-/// An item and what a model says to it. Texts borrow from the file where nothing in them is escaped.
-#[derive(Debug, Clone, Default)]
-pub struct Sample<'a> {
-    /// As its file has it, or its place.
-    pub id: Cow<'a, str>,
-    /// What it is about; items of one clip are drawn together for an interval.
-    pub clip: Option<Cow<'a, str>>,
-    /// As it was asked.
-    pub question: Cow<'a, str>,
-    /// In the order in which they were shown.
-    pub choices: Vec<String>,
-    /// The right answer.
-    pub answer: Cow<'a, str>,
-    /// Which choice that is, where the file says it by place.
-    pub right: Option<usize>,
-    /// What the model wrote.
-    pub prediction: Option<Cow<'a, str>>,
-    /// It ran into its most tokens.
-    pub truncated: bool,
-    /// Keys by which a benchmark counts, each with a value of the item; a key with several values stands before each.
-    pub groups: Vec<(&'static str, Cow<'a, str>)>,
-    /// The record of the official file, which official rules read.
-    pub(crate) record: Option<Json<'a>>,
+/// What a file of predictions holds.
+pub struct Samples<'a> {
+    /// Who has written it.
+    pub form: Form,
+    /// In the order of the file that has the items.
+    pub all: Vec<Sample<'a>>,
+    /// So many were answers of `af2 eval` to silence in the sound's place, and are left out.
+    pub silent: usize,
+    /// So many were its answers to other manifests than that of the items.
+    pub elsewhere: usize,
 }
 
-impl Sample<'_> {
-    /// As a rule reads it.
-    pub fn item(&self) -> Item<'_> {
-        Item {
-            question: &self.question,
-            choices: &self.choices,
-            answer: &self.answer,
-            right: self.right,
-            prediction: self.prediction.as_deref(),
-            truncated: self.truncated,
-            instruction: None,
-        }
-    }
-}
-
-/// Who has written a file of predictions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// `predictions.jsonl` of `af2 eval`.
-    Ours,
-    /// Samples of lm-evaluation-harness.
-    LmEval,
-    /// A log of inspect.
-    Inspect,
-    /// The benchmark's own.
-    Official(Format),
-    /// `id` and `prediction` alone, for items that lie elsewhere.
-    Bare,
-}
-
-impl Form {
-    /// By the keys of the first record.
-    pub(super) fn of(record: &Json, card: &Card) -> Self {
-        let has = |key: &str| record.get(key).is_some();
-        let official = card.official_format;
-        if has("doc") && (has("filtered_resps") || has("resps")) {
-            Form::LmEval
-        } else if has("output") && has("input") && has("target") {
-            Form::Inspect
-        } else if has("prediction") && has("reference") && has("task") {
-            Form::Ours
-        } else if keys(official).is_some_and(|k| has(k.answer)) {
-            Form::Official(official)
-        } else {
-            Form::Bare
-        }
-    }
-
-    /// In words.
-    pub fn name(self) -> &'static str {
-        match self {
-            Form::Ours => "predictions of af2",
-            Form::LmEval => "samples of lm-evaluation-harness",
-            Form::Inspect => "a log of inspect",
-            Form::Official(format) => format.name(),
-            Form::Bare => "id and prediction",
-        }
-    }
-}
-
-/// Where the parts of an item stand in an official file.
-struct Keys {
-    ids: &'static [&'static str],
-    clips: &'static [&'static str],
-    question: &'static str,
-    choices: &'static [&'static str],
-    answer: &'static str,
-    /// The one that the official script reads first.
-    predictions: &'static [&'static str],
-    groups: &'static [&'static str],
-}
-
-/// Of the formats whose prediction files carry their items.
-fn keys(format: Format) -> Option<Keys> {
-    Some(match format {
-        Format::MmauJson => Keys {
-            ids: &["id"],
-            clips: &["audio_id"],
-            question: "question",
-            choices: &["choices"],
-            answer: "answer",
-            predictions: &["model_output", "model_prediction"],
-            groups: &["task", "difficulty", "sub-category", "category"],
-        },
-        Format::MmarJsonl => Keys {
-            ids: &["id"],
-            clips: &["audio_path"],
-            question: "question",
-            choices: &["choices"],
-            answer: "answer",
-            predictions: &["answer_prediction", "model_output"],
-            groups: &["modality", "category", "sub-category"],
-        },
-        Format::MuchomusicJson | Format::MuchomusicCsv => Keys {
-            ids: &["id"],
-            clips: &["audio_path"],
-            question: "prompt",
-            choices: &["answers"],
-            answer: "answer_orders",
-            predictions: &["model_output"],
-            groups: &["knowledge", "reasoning", "dataset", "genre"],
-        },
-        Format::CmmJsonl => Keys {
-            ids: &["id"],
-            clips: &["audio_path", "video_path"],
-            question: "question",
-            choices: &[],
-            answer: "answer",
-            predictions: &["pred"],
-            groups: &["sub_category", "granularity", "category", "correlation_type"],
-        },
-        Format::AirBench => Keys {
-            ids: &["uniq_id"],
-            clips: &["path"],
-            question: "question",
-            choices: &["choice_a", "choice_b", "choice_c", "choice_d"],
-            answer: "answer_gt",
-            predictions: &["response"],
-            groups: &["task_name", "dataset_name"],
-        },
-        Format::MmauProParquet => Keys {
-            ids: &["id"],
-            clips: &["audio_path"],
-            question: "question",
-            choices: &["choices"],
-            answer: "answer",
-            predictions: &["model_output"],
-            groups: &["category", "sub-cat", "length_type"],
-        },
-        _ => return None,
-    })
-}
-
-/// Samples of a file of predictions, and who has written it.
+/// Reads the samples of a file of predictions.
 ///
 /// # Errors
-/// A record that is no object or lacks its item; predictions without items, where none are given.
+/// A record that is no object or lacks its item; predictions without items, where none are given; those that [`joined`] refuses.
 pub fn samples<'a>(
     path: &Path,
-    records: Records<'a>,
+    mut records: Records<'a>,
     items: Option<(&Path, Records<'a>)>,
     card: &Card,
-) -> Result<(Form, Vec<Sample<'a>>)> {
+) -> Result<Samples<'a>> {
+    let silent = records.without_control();
+    let of = |form, all, elsewhere| Samples {
+        form,
+        all,
+        silent,
+        elsewhere,
+    };
     let Some((place, first)) = records.all.first() else {
         return Err(Error::data(path, "file", "at least one prediction", "none"));
     };
@@ -191,8 +51,13 @@ pub fn samples<'a>(
         return Err(no_object(path, place, first));
     }
     let form = Form::of(first, card);
-    if let Some((of, items)) = items {
-        return Ok((form, joined(path, records, of, items, card)?));
+    if let Some((items_path, items)) = items {
+        let files = Files {
+            predictions: path,
+            items: items_path,
+        };
+        let (all, elsewhere) = joined(&files, records, form, items, card)?;
+        return Ok(of(form, all, elsewhere));
     }
     if let Some((place, record)) = records.all.iter().find(|(_, r)| !r.is_object()) {
         return Err(no_object(path, place, record));
@@ -205,16 +70,13 @@ pub fn samples<'a>(
     };
     if let Form::Official(format) = form {
         let all = records.all.into_par_iter().enumerate();
-        return Ok((
-            form,
-            all.map(|(i, (_, record))| official(format, Some(i), record).unwrap_or_default())
-                .collect(),
-        ));
+        let all = all.map(|(i, (_, record))| official(format, Some(i), record, Vec::new()).unwrap_or_default());
+        return Ok(of(form, all.collect(), 0));
     }
     let all: Result<_> = records.all.par_iter().map(read).collect();
     // Of several errors the first in the file.
     let all = all.map_err(|any| records.all.iter().find_map(|r| read(r).err()).unwrap_or(any));
-    Ok((form, all?))
+    Ok(of(form, all?, 0))
 }
 
 fn no_items(path: &Path, place: &Place, record: &Json, card: &Card) -> Error {
@@ -229,122 +91,6 @@ fn no_items(path: &Path, place: &Place, record: &Json, card: &Card) -> Error {
         format!("the keys {}", keys.join(", ")),
     );
     e.hint("--items OFFICIAL_FILE takes the items from there, by their ids")
-}
-
-/// Predictions by id on the items of an official file.
-fn joined<'a>(
-    path: &Path,
-    predictions: Records<'a>,
-    of: &Path,
-    items: Records<'a>,
-    card: &Card,
-) -> Result<Vec<Sample<'a>>> {
-    let Some(keys) = keys(card.official_format) else {
-        let found = card.official_format.name();
-        let expected = "a format whose items can be read without an import";
-        return Err(Error::data(of, "file", expected, found));
-    };
-    let mut said: HashMap<Text<'a>, Text<'a>> = HashMap::with_capacity(predictions.all.len());
-    for (place, record) in &predictions.all {
-        let id = keys.ids.iter().chain(&["id"]).find_map(|k| record.get(k)?.text());
-        let Some(id) = id else {
-            return Err(Error::data(path, place.to_string(), "an id", "none"));
-        };
-        let keys = keys.predictions.iter().chain(&["prediction", "response"]);
-        let Some(prediction) = keys.clone().find_map(|k| record.get(k)) else {
-            let expected = format!("one of {}", keys.copied().collect::<Vec<_>>().join(", "));
-            return Err(Error::data(path, place.to_string(), expected, "none"));
-        };
-        let Json::Text(prediction) = prediction else {
-            let expected = "a prediction that is a text";
-            return Err(Error::data(path, place.to_string(), expected, short(prediction)));
-        };
-        if said.insert(id.clone(), prediction.clone()).is_some() {
-            let found = format!("{id} again");
-            return Err(Error::data(path, place.to_string(), "each id once", found));
-        }
-    }
-    let mut all = Vec::with_capacity(items.all.len());
-    for (i, (place, mut record)) in items.all.into_iter().enumerate() {
-        if !record.is_object() {
-            return Err(Error::data(
-                of,
-                place.to_string(),
-                "a JSON object",
-                short(&record),
-            ));
-        }
-        let id = keys.ids.iter().find_map(|k| record.get(k)?.text());
-        let id = id.unwrap_or_else(|| Cow::Owned(i.to_string()));
-        if let (Some(prediction), Some(key)) = (said.remove(&id), keys.predictions.first()) {
-            record.set(key, Json::Text(prediction));
-        }
-        all.push(official(card.official_format, Some(i), record).unwrap_or_default());
-    }
-    if let Some(id) = said.keys().min() {
-        let found = format!("{} that are none, such as {id}", said.len());
-        return Err(Error::data(
-            path,
-            "ids",
-            format!("those of {}", of.display()),
-            found,
-        ));
-    }
-    Ok(all)
-}
-
-/// The sample of an official record, called by its place where it has no id; none of one without either, and of a format whose
-/// prediction files carry no items.
-pub(super) fn official(format: Format, place: Option<usize>, record: Json<'_>) -> Option<Sample<'_>> {
-    let keys = keys(format)?;
-    let strings = |key: &str| {
-        let all = match record.get(key) {
-            Some(Json::List(all)) => &all[..],
-            Some(value) => std::slice::from_ref(value),
-            None => &[],
-        };
-        all.iter().filter_map(Json::text)
-    };
-    let one = |keys: &[&str]| keys.iter().find_map(|k| record.get(k)?.text());
-    let id = one(keys.ids).or_else(|| Some(Cow::Owned(place?.to_string())))?;
-    let choices = keys.choices.iter().flat_map(|k| strings(k));
-    let mut choices: Vec<String> = choices.map(Cow::into_owned).collect();
-    if format == Format::AirBench {
-        // What is not there was printed so.
-        choices.retain(|c| c != "None");
-    }
-    let orders = match format {
-        Format::MuchomusicJson | Format::MuchomusicCsv => record.at("answer_orders").as_list(),
-        _ => None,
-    };
-    let right = orders.and_then(|orders| orders.iter().position(|v| v.as_f64() == Some(0.0)));
-    let answer = match right {
-        Some(at) => Cow::Owned(choices.get(at).cloned().unwrap_or_default()),
-        None => one(&[keys.answer]).unwrap_or_default(),
-    };
-    let mut groups: Vec<(&'static str, Text)> = Vec::with_capacity(keys.groups.len() + 1);
-    for key in keys.groups {
-        groups.extend(strings(key).map(|value| (*key, value)));
-    }
-    if let (Format::AirBench, Some(task), Some(set)) = (format, one(&["task_name"]), one(&["dataset_name"])) {
-        // What the official script counts by.
-        groups.push(("task", Cow::Owned(format!("{task}_{set}"))));
-    }
-    Some(Sample {
-        id,
-        clip: one(keys.clips),
-        question: one(&[keys.question]).unwrap_or_default(),
-        prediction: keys.predictions.iter().find_map(|k| match record.get(k)? {
-            Json::Text(text) => Some(text.clone()),
-            _ => None,
-        }),
-        truncated: false,
-        groups,
-        choices,
-        answer,
-        right,
-        record: Some(record),
-    })
 }
 
 fn ours<'a>(path: &Path, place: &Place, record: &Json<'a>) -> Result<Sample<'a>> {
@@ -432,7 +178,7 @@ fn of_record<'a>(
             record.set(key, value);
         }
     }
-    let sample = official(card.official_format, Some(0), record)?;
+    let sample = official(card.official_format, Some(0), record, Vec::new())?;
     Some(match named {
         true => sample,
         false => Sample {
@@ -497,20 +243,10 @@ fn inspect<'a>(path: &Path, place: &Place, record: &Json<'a>, card: &Card) -> Re
     Ok(restored(sample, beside))
 }
 
-/// Those in a list.
-fn texts(value: &Json) -> Vec<String> {
-    let all = value.as_list().unwrap_or_default().iter();
-    all.filter_map(Json::text).map(Cow::into_owned).collect()
-}
-
 /// The first text within lists in lists.
 fn innermost<'a>(value: &Json<'a>) -> Option<Text<'a>> {
     match value {
         Json::List(all) => innermost(all.first()?),
         other => other.text(),
     }
-}
-
-fn short(value: &Json) -> String {
-    crate::error::short(&value.to_value())
 }

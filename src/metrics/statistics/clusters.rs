@@ -6,8 +6,8 @@ use crate::metrics::alike::Alike;
 use crate::metrics::bootstrap::{one_of, refuse, Bootstrap, Interval};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::hash_map::{Entry, HashMap, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
 /// Sums over each cluster's items: all that a resample needs of it, however many items it has.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,16 +23,17 @@ impl Clusters {
     ///
     /// # Errors
     /// A value that is not finite; no items.
-    pub fn of<K: Hash + Eq>(items: impl IntoIterator<Item = (K, f64)>) -> Result<Self> {
-        let items = items.into_iter();
-        let mut places: HashMap<K, usize> = HashMap::with_capacity(items.size_hint().0);
-        let mut sums = Vec::with_capacity(2 * items.size_hint().0);
-        for (key, value) in items {
-            let next = places.len();
-            let at = 2 * *places.entry(key).or_insert(next);
-            if at == sums.len() {
+    pub fn of<K: Hash + Eq + Sync>(items: impl IntoIterator<Item = (K, f64)>) -> Result<Self> {
+        let (keys, values): (Vec<K>, Vec<f64>) = items.into_iter().unzip();
+        let firsts = firsts(&keys);
+        let mut places = vec![0; keys.len()];
+        let mut sums = Vec::with_capacity(2 * keys.len());
+        for (i, (first, value)) in firsts.into_iter().zip(values).enumerate() {
+            if first == i {
+                places[i] = sums.len();
                 sums.extend([0.0, 0.0]);
             }
+            let at = places[first];
             sums[at] += value;
             sums[at + 1] += 1.0;
         }
@@ -111,6 +112,63 @@ impl Clusters {
             add(&mut sums, &rows[one_of(n, rng)]);
         }
         totals.copy_from_slice(&sums);
+    }
+}
+
+/// Of each key the place of the first one that is equal. Shares of the keys, by their hashes, are looked through at once: a table of
+/// a million keys fits into no cache.
+fn firsts<K: Hash + Eq + Sync>(keys: &[K]) -> Vec<usize> {
+    const SHARE: usize = 1 << 16;
+    let state = RandomState::new();
+    let hashes: Vec<u64> = keys.par_iter().map(|key| state.hash_one(key)).collect();
+    let shares = (keys.len() / SHARE + 1).next_power_of_two() as u64;
+    let later = |share: u64| {
+        let room = keys.len() / shares as usize;
+        let mut seen = HashMap::with_capacity_and_hasher(room, BuildHasherDefault::<AsIs>::default());
+        let mut later = Vec::new();
+        // Not by the bits that the table goes by.
+        let own = hashes.iter().enumerate().filter(|(_, hash)| (*hash >> 24) & (shares - 1) == share);
+        for (i, hash) in own {
+            match seen.entry(Hashed(*hash, &keys[i])) {
+                Entry::Occupied(first) => later.push((i, *first.get())),
+                Entry::Vacant(entry) => {
+                    entry.insert(i);
+                }
+            }
+        }
+        later
+    };
+    let later: Vec<Vec<(usize, usize)>> = (0..shares).into_par_iter().map(later).collect();
+    let mut all: Vec<usize> = (0..keys.len()).collect();
+    for (i, first) in later.into_iter().flatten() {
+        all[i] = first;
+    }
+    all
+}
+
+/// A key whose hash is known.
+#[derive(PartialEq, Eq)]
+struct Hashed<'k, K>(u64, &'k K);
+
+impl<K> Hash for Hashed<'_, K> {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        to.write_u64(self.0);
+    }
+}
+
+/// Takes a hash for what it is.
+#[derive(Default)]
+struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn write(&mut self, _: &[u8]) {}
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -234,6 +292,24 @@ mod tests {
             resamples,
             seed: 3,
         }
+    }
+
+    /// Over several shares.
+    #[test]
+    fn clusters_stand_where_they_come_first() {
+        let n = 200_000usize;
+        let items = (0..n).map(|i| (i * 7919 % 150_001, i as f64));
+        let mut sums: Vec<f64> = Vec::new();
+        let mut places = HashMap::new();
+        for (key, value) in items.clone() {
+            let at = *places.entry(key).or_insert(sums.len());
+            if at == sums.len() {
+                sums.extend([0.0, 0.0]);
+            }
+            sums[at] += value;
+            sums[at + 1] += 1.0;
+        }
+        assert_eq!(Clusters::of(items).unwrap().sums, sums);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Aggregate {
 /// # Errors
 /// No seeds, no items, a seed with other items than the first, an item without samples, a value that is not finite; as
 /// [`Bootstrap::clustered_mean`].
-pub fn aggregate<K: Hash + Eq>(
+pub fn aggregate<K: Hash + Eq + Sync>(
     runs: &[Vec<Vec<f64>>],
     clusters: &[K],
     bootstrap: &Bootstrap,

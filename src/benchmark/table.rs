@@ -9,7 +9,7 @@ const MOST_FIELD_BYTES: usize = 1 << 20;
 const MOST_COLUMNS: usize = 4096;
 
 /// What a table holds, without a meaning for its first line.
-pub(super) struct Table {
+pub(crate) struct Table {
     /// Each with its line in the file, from 1.
     pub lines: Vec<(u64, Vec<String>)>,
 }
@@ -17,8 +17,8 @@ pub(super) struct Table {
 /// Splits a text into fields. Lines that are empty, or begin with `#` and a blank before the first line of fields, are passed over.
 ///
 /// # Errors
-/// Fields that are too long, lines that are too wide.
-pub(super) fn read(path: &Path, text: &str) -> Result<Table> {
+/// Fields that are too long, lines that are too wide, a quotation mark that nothing closes.
+pub(crate) fn read(path: &Path, text: &str) -> Result<Table> {
     // Comments of AudioSet's files; `# YTID, …`, their header, is one too.
     let (mut begin, mut skipped) = (0, 0);
     for line in text.split_inclusive('\n') {
@@ -29,12 +29,13 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Table> {
         skipped += 1;
     }
     let text = &text[begin..];
+    let delimiter = delimiter(text);
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
-        .delimiter(delimiter(text))
+        .delimiter(delimiter)
         .from_reader(text.as_bytes());
-    let mut lines = Vec::new();
+    let mut lines: Vec<(u64, Vec<String>)> = Vec::new();
     let mut record = csv::StringRecord::new();
     // Lines are counted here: the reader takes a line's end of two characters for the next line's beginning.
     let (mut line, mut counted) = (skipped + 1, 0);
@@ -73,7 +74,15 @@ pub(super) fn read(path: &Path, text: &str) -> Result<Table> {
         }
         lines.push((line, record.iter().map(str::to_owned).collect()));
     }
-    Ok(Table { lines })
+    // Quoted is what holds an end of a line or a comma, and then the text ends with its mark.
+    let open = |field: &String| field.contains(['\n', char::from(delimiter)]);
+    match lines.last() {
+        Some((line, own)) if own.last().is_some_and(open) && !text.trim_end_matches(['\r', '\n']).ends_with('"') => {
+            let (place, expected) = (format!("line {line}"), "a quotation mark that ends the field");
+            Err(Error::data(path, place, expected, "the file's end"))
+        }
+        _ => Ok(Table { lines }),
+    }
 }
 
 /// What stands most often in the first line, outside of quotation marks.
@@ -138,6 +147,11 @@ mod tests {
         let text = format!("a,b\n1,\"{}", "x\n".repeat(1 << 20));
         let e = read(Path::new("t.csv"), &text).err().unwrap().to_string();
         assert!(e.contains("line 2") && e.contains("quotation mark"), "{e}");
+        for text in ["a,b\n1,\"2\n", "a,b\n1,\"2,3"] {
+            let e = read(Path::new("t.csv"), text).err().unwrap().to_string();
+            assert!(e.contains("line 2") && e.contains("quotation mark"), "{e}");
+        }
+        assert_eq!(fields("a,b\n1,\"2\n\"\r\n").len(), 2);
         let wide = ",".repeat(5000);
         assert!(read(Path::new("t.csv"), &wide).is_err());
     }
