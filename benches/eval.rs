@@ -321,7 +321,10 @@ fn items(bench: &Bench) {
     });
     let right = score(&part, &mut Times::default());
     if let Some(theirs) = theirs {
-        assert_eq!(right, theirs, "both sides count the same right answers, by both rules");
+        assert_eq!(
+            right, theirs,
+            "both sides count the same right answers, by both rules"
+        );
     }
     let scored = times.sum(&["read", "judge", "score"]);
     let theirs = python.sum(&["load", "score"]);
@@ -336,7 +339,11 @@ fn items(bench: &Bench) {
         ]);
     };
     let none = f64::NAN;
-    row("reading the file (Python: and its records)", times.median("read"), python.median("load"));
+    row(
+        "reading the file (Python: and its records)",
+        times.median("read"),
+        python.median("load"),
+    );
     row(
         "records judged by two rules, their sha256",
         times.median("judge"),

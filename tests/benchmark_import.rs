@@ -1315,17 +1315,32 @@ fn predictions_of_af2_are_scored_on_the_manifest_that_was_asked() {
     let file = set.json("mmau-test-mini.json", &json!(rows));
     const CARD: &str = "mmau-mini-v05.15.25";
     let (manifest, _) = set.imported(CARD, &[&file], &[]);
-    let items = set.path("out").join(CARD).join("test-mini.json").display().to_string();
+    let items = set
+        .path("out")
+        .join(CARD)
+        .join("test-mini.json")
+        .display()
+        .to_string();
     let item = |n: usize| manifest["data"][n.to_string()].clone();
     let said = ["Rain", "(B) Rain", "a dog"];
-    let mut lines: Vec<Value> = (0..3).map(|n| asked(CARD, &n.to_string(), &item(n), said[n])).collect();
+    let mut lines: Vec<Value> = (0..3)
+        .map(|n| asked(CARD, &n.to_string(), &item(n), said[n]))
+        .collect();
     lines.rotate_left(1);
     let written = |name: &str, lines: &[Value]| {
         let text: String = lines.iter().map(|line| line.to_string() + "\n").collect();
         set.file(name, text)
     };
     let score = |predictions: &str, items: &str, more: &[&str]| {
-        let head = ["score", "--benchmark", CARD, "--predictions", predictions, "--items", items];
+        let head = [
+            "score",
+            "--benchmark",
+            CARD,
+            "--predictions",
+            predictions,
+            "--items",
+            items,
+        ];
         af2(&[&head[..], more].concat())
     };
     let found = |done: Done| -> Value {
@@ -1342,7 +1357,16 @@ fn predictions_of_af2_are_scored_on_the_manifest_that_was_asked() {
     let official = set.json("official.json", &json!(official));
     let done = af2(&["score", "--benchmark", CARD, "--predictions", &official, "--json"]);
     let wanted = found(done);
-    for key in ["items", "score", "n", "categories", "states", "other", "frame", "name"] {
+    for key in [
+        "items",
+        "score",
+        "n",
+        "categories",
+        "states",
+        "other",
+        "frame",
+        "name",
+    ] {
         assert_eq!(scored[key], wanted[key], "{key}");
     }
     assert_eq!(scored["items"][2]["id"], "id-2");
@@ -1365,7 +1389,10 @@ fn predictions_of_af2_are_scored_on_the_manifest_that_was_asked() {
     // By the ids of the official file, on the manifest.
     let by_id = json!([{"id": "id-1", "prediction": "(B) Rain"}, {"id": "id-0", "prediction": "Rain"}]);
     let half = found(score(&set.json("by_id.json", &by_id), &items, &["--json"]));
-    assert_eq!((&half["n"], &half["name"]), (&json!(2), &json!(format!("{CARD} (2 of 1000 items)"))));
+    assert_eq!(
+        (&half["n"], &half["name"]),
+        (&json!(2), &json!(format!("{CARD} (2 of 1000 items)")))
+    );
     assert_eq!(half["items"][1], scored["items"][1]);
 
     // What does not fit is said, and nothing is scored.
@@ -1380,14 +1407,38 @@ fn predictions_of_af2_are_scored_on_the_manifest_that_was_asked() {
     let other = set.json("other.json", &other);
     for (predictions, items, words) in [
         (change(0, "id", json!("7")), &items, vec!["such as 7"]),
-        (change(1, "path", json!("9.wav")), &items, vec!["line 2", "path \"2.wav\"", "9.wav", "the manifest that was asked"]),
-        (change(1, "prompt", json!("?")), &items, vec!["line 2", "prompt", "item 2"]),
-        (change(2, "reference", json!("(A) a dog")), &items, vec!["line 3", "reference \"(B) Rain\""]),
-        (change(2, "sample", json!(1)), &items, vec!["line 3", "one answer an item", "sample 1"]),
+        (
+            change(1, "path", json!("9.wav")),
+            &items,
+            vec!["line 2", "path \"2.wav\"", "9.wav", "the manifest that was asked"],
+        ),
+        (
+            change(1, "prompt", json!("?")),
+            &items,
+            vec!["line 2", "prompt", "item 2"],
+        ),
+        (
+            change(2, "reference", json!("(A) a dog")),
+            &items,
+            vec!["line 3", "reference \"(B) Rain\""],
+        ),
+        (
+            change(2, "sample", json!(1)),
+            &items,
+            vec!["line 3", "one answer an item", "sample 1"],
+        ),
         (twice, &items, vec!["line 4", "each id once", "1 again"]),
-        (written("elsewhere.jsonl", &[asked("another", "0", &item(0), "x")]), &items, vec!["task", CARD, "another"]),
+        (
+            written("elsewhere.jsonl", &[asked("another", "0", &item(0), "x")]),
+            &items,
+            vec!["task", CARD, "another"],
+        ),
         (ours.clone(), &other, vec!["benchmark.card", "mmar"]),
-        (ours.clone(), &official, vec!["such as 0", "the manifest that was asked"]),
+        (
+            ours.clone(),
+            &official,
+            vec!["such as 0", "the manifest that was asked"],
+        ),
     ] {
         let (code, out, err) = score(&predictions, items, &[]);
         assert_eq!((code, out.as_str()), (6, ""), "{err}");
@@ -1416,9 +1467,17 @@ fn other_formats_are_scored_on_their_manifest() {
     let (code, out, err) = af2(&[&head[..], &["--items", &items]].concat());
     assert_eq!(code, 0, "{err}");
     let found: Value = serde_json::from_str(&out).unwrap();
-    let verdicts: Vec<&Value> = found["items"].as_array().unwrap().iter().map(|i| &i["correct"]).collect();
+    let verdicts: Vec<&Value> = found["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|i| &i["correct"])
+        .collect();
     assert_eq!(verdicts, [true, false]);
-    assert_eq!((&found["n"], &found["items"][0]["clip"]), (&json!(2), &json!("a.wav")));
+    assert_eq!(
+        (&found["n"], &found["items"][0]["clip"]),
+        (&json!(2), &json!("a.wav"))
+    );
     // The official file alone says too little.
     let (code, _, err) = af2(&[&head[..], &["--items", &file]].concat());
     assert_ne!(code, 0);

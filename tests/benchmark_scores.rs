@@ -42,7 +42,10 @@ fn official_files_are_scored_as_their_scripts_do() {
             ],
         ),
     ] {
-        let (found, wanted) = (scored(card, &golden(&format!("rules/{input}")), &[]), expected(output));
+        let (found, wanted) = (
+            scored(card, &golden(&format!("rules/{input}")), &[]),
+            expected(output),
+        );
         let (correct, total) = (&wanted["correct"], &wanted["total"]);
         assert_eq!(&found["n"], total);
         assert!(near(

@@ -77,7 +77,9 @@ pub(crate) fn read(path: &Path, text: &str) -> Result<Table> {
     // Quoted is what holds an end of a line or a comma, and then the text ends with its mark.
     let open = |field: &String| field.contains(['\n', char::from(delimiter)]);
     match lines.last() {
-        Some((line, own)) if own.last().is_some_and(open) && !text.trim_end_matches(['\r', '\n']).ends_with('"') => {
+        Some((line, own))
+            if own.last().is_some_and(open) && !text.trim_end_matches(['\r', '\n']).ends_with('"') =>
+        {
             let (place, expected) = (format!("line {line}"), "a quotation mark that ends the field");
             Err(Error::data(path, place, expected, "the file's end"))
         }

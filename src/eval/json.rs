@@ -338,7 +338,9 @@ impl<'a> At<'a> {
     /// Of the next byte that is no white space.
     fn peek(&mut self) -> Option<u8> {
         let rest = self.text.as_bytes().get(self.place..)?;
-        let space = rest.iter().take_while(|b| matches!(b, b' ' | b'\n' | b'\r' | b'\t'));
+        let space = rest
+            .iter()
+            .take_while(|b| matches!(b, b' ' | b'\n' | b'\r' | b'\t'));
         self.place += space.count();
         self.text.as_bytes().get(self.place).copied()
     }
@@ -360,7 +362,9 @@ impl<'a> At<'a> {
             b'{' => None,
             _ => {
                 let rest = self.text.as_bytes().get(self.place..)?;
-                let end = rest.iter().position(|b| matches!(b, b',' | b'}' | b' ' | b'\n' | b'\r' | b'\t'));
+                let end = rest
+                    .iter()
+                    .position(|b| matches!(b, b',' | b'}' | b' ' | b'\n' | b'\r' | b'\t'));
                 let own = self.text.get(self.place..self.place + end?)?;
                 self.place += own.len();
                 serde_json::from_str(own).ok()
@@ -399,7 +403,9 @@ impl<'a> At<'a> {
         self.place += 1;
         match escaped {
             false => self.text.get(start..self.place - 1).map(Cow::Borrowed),
-            true => serde_json::from_str(self.text.get(start - 1..self.place)?).ok().map(Cow::Owned),
+            true => serde_json::from_str(self.text.get(start - 1..self.place)?)
+                .ok()
+                .map(Cow::Owned),
         }
     }
 }
@@ -414,7 +420,9 @@ fn until_special(bytes: &[u8]) -> usize {
         let word = u64::from_le_bytes(*word);
         // The lowest bit that this sets is that of the first zero.
         let zero = |word: u64| word.wrapping_sub(ONES) & !word;
-        let found = zero(word ^ (ONES * 0x22)) | zero(word ^ (ONES * 0x5c)) | (word.wrapping_sub(ONES * 0x20) & !word);
+        let found = zero(word ^ (ONES * 0x22))
+            | zero(word ^ (ONES * 0x5c))
+            | (word.wrapping_sub(ONES * 0x20) & !word);
         let found = found & HIGH;
         if found != 0 {
             return 8 * i + found.trailing_zeros() as usize / 8;
@@ -482,7 +490,11 @@ mod tests {
             };
             let mut stream = serde_json::Deserializer::from_str(text).into_iter::<Json>();
             let theirs = stream.next().and_then(Result::ok);
-            assert_eq!((Some(&own), end), (theirs.as_ref(), stream.byte_offset()), "{text:?}");
+            assert_eq!(
+                (Some(&own), end),
+                (theirs.as_ref(), stream.byte_offset()),
+                "{text:?}"
+            );
             for value in [&own, &theirs.unwrap()] {
                 let mut out = Vec::new();
                 value.write(&mut out);
@@ -494,7 +506,10 @@ mod tests {
             look(text);
             for at in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
                 look(&text[..at]);
-                for other in ["\"", "\\", "\u{1}", "\n", "{", "}", "[", "]", ",", ":", "0", "é", " ", "-", "\u{7f}", "\u{80}"] {
+                for other in [
+                    "\"", "\\", "\u{1}", "\n", "{", "}", "[", "]", ",", ":", "0", "é", " ", "-", "\u{7f}",
+                    "\u{80}",
+                ] {
                     look(&format!("{}{other}{}", &text[..at], &text[at..]));
                     let behind = text[at..].chars().next().map_or(0, char::len_utf8);
                     look(&format!("{}{other}{}", &text[..at], &text[at + behind..]));

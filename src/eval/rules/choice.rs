@@ -11,8 +11,9 @@
 //!    before.
 //! 4. Refused, where the text begins so; otherwise unparsed: none or several options, or one that is denied.
 
+use super::choices::Wholes;
 use super::item::{Item, Judged, State};
-use super::options::{How, Named, Options, Wholes};
+use super::options::{How, Named, Options};
 use super::python;
 use super::refusal::refuses;
 use super::words::unplain;

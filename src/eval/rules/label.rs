@@ -2,8 +2,9 @@
 //! word. [`choice`](super::choice) takes any options.
 
 use super::choice::{said, span};
+use super::choices::Wholes;
 use super::item::{Item, Judged, State};
-use super::options::{Fault, How, Options, Wholes};
+use super::options::{Fault, How, Options};
 use super::refusal::refuses;
 
 /// The rule on an item.

@@ -28,6 +28,7 @@
 
 pub mod air_bench;
 pub mod choice;
+mod choices;
 pub mod clotho_aqa;
 pub mod cmm;
 pub mod exact;
@@ -57,7 +58,8 @@ pub(crate) use words::normalise;
 use crate::error::nearest;
 use crate::eval::json::Json;
 use crate::run::results::Rule;
-use options::{Options, Wholes};
+use choices::Wholes;
+use options::Options;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

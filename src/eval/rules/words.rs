@@ -433,7 +433,9 @@ fn spaced(text: &str) -> Option<&str> {
 /// Whether an ASCII text has neither emphasis nor other space than single blanks between its words, as most options have.
 fn is_spaced(ascii: &[u8]) -> bool {
     // To their ends, so that many bytes are looked at in one go.
-    let odd = ascii.iter().fold(false, |odd, b| odd | matches!(b, ..b' ' | b'*' | b'`' | b'_'));
+    let odd = ascii
+        .iter()
+        .fold(false, |odd, b| odd | matches!(b, ..b' ' | b'*' | b'`' | b'_'));
     let pairs = ascii.iter().zip(ascii.iter().skip(1));
     !odd && !pairs.fold(false, |wide, (a, b)| wide | ((*a == b' ') & (*b == b' ')))
 }
@@ -481,12 +483,17 @@ mod tests {
     /// What is seen to be in order is what goes through the signs one by one.
     #[test]
     fn texts_in_order_are_normalised_as_any_text_is() {
-        let parts = ["a", "B", " ", "  ", "*", "_", "\t", "'", "\"", ".", "?!", "\x1c", "-"];
+        let parts = [
+            "a", "B", " ", "  ", "*", "_", "\t", "'", "\"", ".", "?!", "\x1c", "-",
+        ];
         let mut spaced = 0;
         for first in parts {
             for second in parts {
                 for third in parts {
-                    for text in [format!("{first}{second}{third}"), format!("{first} x{second}y {third}")] {
+                    for text in [
+                        format!("{first}{second}{third}"),
+                        format!("{first} x{second}y {third}"),
+                    ] {
                         spaced += usize::from(is_spaced(text.as_bytes()));
                         assert_eq!(canonical(&text), normalise(&fold(&plain(&text))), "{text:?}");
                     }

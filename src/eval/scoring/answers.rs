@@ -67,7 +67,10 @@ pub(super) struct Part<'a> {
 
 /// Items in the score, and right ones among them, by key and value, each where it comes first.
 #[derive(Default)]
-pub(super) struct Groups<'a>(pub Vec<(&'static str, IndexMap<Cow<'a, str>, [usize; 2]>)>);
+pub(super) struct Groups<'a>(pub Vec<(&'static str, Counts<'a>)>);
+
+/// By value.
+type Counts<'a> = IndexMap<Cow<'a, str>, [usize; 2]>;
 
 impl<'a> Groups<'a> {
     fn add(&mut self, key: &'static str, value: Cow<'a, str>, [n, correct]: [usize; 2]) {
@@ -81,7 +84,10 @@ impl<'a> Groups<'a> {
         // Up to so many values a look at each is faster than a hash.
         const FEW: usize = 32;
         let own = match of.len() {
-            0..=FEW => of.iter_mut().find(|(own, _)| same(own, &value)).map(|(_, own)| own),
+            0..=FEW => of
+                .iter_mut()
+                .find(|(own, _)| same(own, &value))
+                .map(|(_, own)| own),
             _ => of.get_mut(&value),
         };
         match own {

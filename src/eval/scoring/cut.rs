@@ -105,11 +105,7 @@ fn between(bytes: &[u8], mut from: usize) -> Option<usize> {
 }
 
 /// Hands on the elements that fill a text, with a comma behind each; behind the `last` of a list its end. None where they do not.
-fn elements<'a>(
-    text: &'a str,
-    last: bool,
-    mut take: impl FnMut(Json<'a>) -> Option<()>,
-) -> Option<()> {
+fn elements<'a>(text: &'a str, last: bool, mut take: impl FnMut(Json<'a>) -> Option<()>) -> Option<()> {
     let mut rest = text.trim_start_matches(SPACE);
     loop {
         let end = match json::record(rest) {

@@ -51,7 +51,11 @@ pub(super) fn frame(
     rows: &[Row],
     all: &[Option<Constants>],
 ) -> Result<Option<Frame>> {
-    let Some(all) = all.iter().map(Option::as_ref).collect::<Option<Vec<&Constants>>>() else {
+    let Some(all) = all
+        .iter()
+        .map(Option::as_ref)
+        .collect::<Option<Vec<&Constants>>>()
+    else {
         return Ok(None);
     };
     let score = |choose: &Choose| -> Result<Option<f64>> {

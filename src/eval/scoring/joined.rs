@@ -62,7 +62,10 @@ pub(super) fn joined<'a>(
         };
         if let (Form::Ours, Some(asked)) = (form, &items[at].asked) {
             asked.is(record).map_err(|(key, expected, found)| {
-                let expected = format!("{key} {expected:?}, as item {id} of {} has it", files.items.display());
+                let expected = format!(
+                    "{key} {expected:?}, as item {id} of {} has it",
+                    files.items.display()
+                );
                 wrong(expected, format!("{found:?}")).hint("--items takes the manifest that was asked")
             })?;
         }
@@ -75,9 +78,9 @@ pub(super) fn joined<'a>(
         let found = format!("{unknown} that are none, such as {id}");
         let e = Error::data(files.predictions, "ids", expected, found);
         return Err(match (form, &manifest) {
-            (Form::Ours, None) => {
-                e.hint("predictions of af2 have the numbers of the manifest that was asked: --items takes that")
-            }
+            (Form::Ours, None) => e.hint(
+                "predictions of af2 have the numbers of the manifest that was asked: --items takes that",
+            ),
             _ => e,
         });
     }
@@ -86,16 +89,28 @@ pub(super) fn joined<'a>(
         return Err(Error::data(files.predictions, "file", expected, "none"));
     }
     let all = items.into_iter().zip(said);
-    Ok((all.map(|(item, said)| item.sample(said, card)).collect(), elsewhere))
+    Ok((
+        all.map(|(item, said)| item.sample(said, card)).collect(),
+        elsewhere,
+    ))
 }
 
 /// A prediction's id and text; else what was expected and found.
-fn said_of<'a>(record: &Json<'a>, card: &Card) -> std::result::Result<(Text<'a>, Text<'a>), (String, String)> {
+fn said_of<'a>(
+    record: &Json<'a>,
+    card: &Card,
+) -> std::result::Result<(Text<'a>, Text<'a>), (String, String)> {
     let own = keys(card.official_format);
-    let (ids, said) = own.as_ref().map_or((&[][..], &[][..]), |own| (own.ids, own.predictions));
+    let (ids, said) = own
+        .as_ref()
+        .map_or((&[][..], &[][..]), |own| (own.ids, own.predictions));
     let id = ids.iter().chain(&["id"]).find_map(|k| record.get(k)?.text());
     let id = id.ok_or(("an id".to_owned(), "none".to_owned()))?;
-    if record.get("sample").and_then(Json::as_f64).is_some_and(|n| n > 0.0) {
+    if record
+        .get("sample")
+        .and_then(Json::as_f64)
+        .is_some_and(|n| n > 0.0)
+    {
         let found = format!("sample {} of item {id}", record.at("sample").to_value());
         return Err(("one answer an item".to_owned(), found));
     }
@@ -183,7 +198,11 @@ struct Asked<'a> {
 impl Asked<'_> {
     /// Whether an answer of `af2 eval` is to this item; else which of its keys tells, what the item and what the answer has.
     fn is(&self, record: &Json) -> std::result::Result<(), (&'static str, String, String)> {
-        let own = [("path", &self.name), ("prompt", &self.prompt), ("reference", &self.output)];
+        let own = [
+            ("path", &self.name),
+            ("prompt", &self.prompt),
+            ("reference", &self.output),
+        ];
         for (key, own) in own {
             let found = record.at(key).as_str().unwrap_or_default();
             if found.trim() != own.trim() {
@@ -219,7 +238,12 @@ impl<'a> Item<'a> {
         manifest: Option<&Manifest<'a>>,
     ) -> Result<Self> {
         if !record.is_object() {
-            return Err(Error::data(path, place.to_string(), "a JSON object", short(&record)));
+            return Err(Error::data(
+                path,
+                place.to_string(),
+                "a JSON object",
+                short(&record),
+            ));
         }
         let text = |key: &str| record.at(key).text().unwrap_or_default();
         let asked = manifest.map(|manifest| Asked {
@@ -240,7 +264,8 @@ impl<'a> Item<'a> {
             (None, None, Some(_)) => Kind::Official(record, i),
             (None, None, None) => {
                 let found = card.official_format.name();
-                let expected = "a manifest that was imported, or a format whose items can be read without an import";
+                let expected =
+                    "a manifest that was imported, or a format whose items can be read without an import";
                 let e = Error::data(path, "file", expected, found);
                 return Err(e.hint("`af2 benchmark import` writes the manifest"));
             }
@@ -263,7 +288,11 @@ impl<'a> Item<'a> {
                 let output = item.at("output").text().unwrap_or_default();
                 let right = labels.iter().position(|label| *label == output);
                 // Letters are the prompt's; where the answer is none of the choices, it stands behind them in the labels alone.
-                let choices = if choices.len() == labels.len() { choices } else { labels };
+                let choices = if choices.len() == labels.len() {
+                    choices
+                } else {
+                    labels
+                };
                 let answer = right.and_then(|at| choices.get(at)).cloned();
                 let question = item.get("question").or_else(|| item.get("prompt"));
                 Sample {

@@ -169,7 +169,9 @@ fn by_name(path: &Path, key: String, value: Value, rows: &mut Vec<Row>) -> Resul
 
 /// A table with a header: CSV with commas, semicolons or tabs.
 fn rows_of_table(path: &Path, text: &str) -> Result<Loaded> {
-    let mut lines = table::read(path, text.trim_start_matches('\u{feff}'))?.lines.into_iter();
+    let mut lines = table::read(path, text.trim_start_matches('\u{feff}'))?
+        .lines
+        .into_iter();
     let header = lines.next().map(|(_, names)| names).unwrap_or_default();
     if header.len() < 2 {
         let expected = "JSON, or a table with a header: names of columns and commas or tabs between them";

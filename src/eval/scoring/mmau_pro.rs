@@ -70,7 +70,9 @@ impl Undecided {
         }
         let whole = match self.0.is_empty() {
             true => "the official total also counts closed and open questions, and this file has none",
-            false => "the official total is the mean of all categories by their items, and some are not scored",
+            false => {
+                "the official total is the mean of all categories by their items, and some are not scored"
+            }
         };
         all.insert("total".to_owned(), whole.to_owned());
         for ((category, sort), n) in &self.0 {

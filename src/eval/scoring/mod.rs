@@ -122,4 +122,3 @@ fn named(card: &Card, n: usize) -> String {
 
 /// Which af2 this is.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-

@@ -168,9 +168,9 @@ pub(super) fn correct(
         author.to_wrong += usize::from(!by_hand.verdict && mark.correct);
         changed += usize::from(by_hand.verdict != mark.correct);
         // Metrics that go by the label that was said must not find the right one in a wrong answer.
-        let own = rows[at].answer();
-        let keeps = |answer: &Box<str>| by_hand.verdict || **answer != *own;
-        mark.answer = mark.answer.take().filter(keeps);
+        if !by_hand.verdict && mark.answer.as_deref() == Some(rows[at].answer()) {
+            mark.answer = None;
+        }
         mark.decide(by_hand.verdict);
     }
     faults.truncate(MOST_FAULTS);

@@ -70,7 +70,8 @@ pub fn samples<'a>(
     };
     if let Form::Official(format) = form {
         let all = records.all.into_par_iter().enumerate();
-        let all = all.map(|(i, (_, record))| official(format, Some(i), record, Vec::new()).unwrap_or_default());
+        let all =
+            all.map(|(i, (_, record))| official(format, Some(i), record, Vec::new()).unwrap_or_default());
         return Ok(of(form, all.collect(), 0));
     }
     let all: Result<_> = records.all.par_iter().map(read).collect();

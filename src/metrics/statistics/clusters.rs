@@ -127,7 +127,10 @@ fn firsts<K: Hash + Eq + Sync>(keys: &[K]) -> Vec<usize> {
         let mut seen = HashMap::with_capacity_and_hasher(room, BuildHasherDefault::<AsIs>::default());
         let mut later = Vec::new();
         // Not by the bits that the table goes by.
-        let own = hashes.iter().enumerate().filter(|(_, hash)| (*hash >> 24) & (shares - 1) == share);
+        let own = hashes
+            .iter()
+            .enumerate()
+            .filter(|(_, hash)| (*hash >> 24) & (shares - 1) == share);
         for (i, hash) in own {
             match seen.entry(Hashed(*hash, &keys[i])) {
                 Entry::Occupied(first) => later.push((i, *first.get())),
