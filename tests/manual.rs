@@ -59,6 +59,10 @@ const NOT_RUN: &[(&str, &str)] = &[
         "af2 benchmark submit",
         "a manifest of official files; tests/benchmark_import.rs",
     ),
+    (
+        "af2 score --benchmark esc-50",
+        "AF-CLAP with its tokenizer; tests/clap_label.rs makes one",
+    ),
     // The machine's own verdict.
     ("af2 doctor", "what it says is the machine's; tests/doctor.rs"),
     ("make gpu-check", "a GPU; tests/gpu_check.rs runs it on the CPU"),

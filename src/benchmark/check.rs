@@ -395,6 +395,13 @@ impl Check<'_> {
             }
             return;
         };
+        for (i, template) in labels.templates.iter().enumerate() {
+            if !template.contains("{label}") {
+                let message =
+                    format!("`{template}` has no {{label}}: it would be the same text for every label");
+                self.fault(&["labels", "templates", &i.to_string()], message);
+            }
+        }
         match (&labels.of, &labels.why) {
             (None, None) => self.hinted(
                 &["labels", "of"],

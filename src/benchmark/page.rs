@@ -73,6 +73,9 @@ pub fn page(card: &Card) -> String {
             None,
         );
         page.row("labels", &format!("{list}{known}"));
+        for template in &labels.templates {
+            page.row("", &format!("embedded as {template:?}"));
+        }
     }
 
     page.head("Files");

@@ -7,10 +7,12 @@ pub mod convert;
 mod identity;
 mod language_model;
 mod report;
+mod text_space;
 
 pub use language_model::language_model;
 pub(crate) use report::compare;
 pub use report::{Report, Rules};
+pub use text_space::TextSpace;
 
 use crate::checkpoint::{
     self, canonical, hugging_face, items, names, Archive, Parts, ReleasedFolder, TorchFile,

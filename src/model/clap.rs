@@ -6,9 +6,11 @@ use super::audio::{self, Encoder};
 use super::bounds::{Sizes, Wrong, WIDTH};
 use super::layers::Linear;
 use super::mode::Mode;
-use super::params::{Init, Scope};
-use super::t5::{self, T5Encoder};
+use super::params::{Init, Scope, Shapes};
+use super::text::t5::{self, T5Encoder};
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use tch::{Kind, Tensor};
 
 /// Text is padded to this many tokens, and the plain mean is taken over all of them, padding included.
@@ -37,12 +39,86 @@ impl Config {
     }
 }
 
+/// Sizes of the text side.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct TextConfig {
+    /// The text tower.
+    pub text: t5::Config,
+    /// Width of the joint space.
+    pub joint_dim: i64,
+}
+
+impl TextConfig {
+    /// Sizes by the shapes of an AF-CLAP file's tensors.
+    ///
+    /// # Errors
+    /// No text side; sizes that cannot be.
+    pub(crate) fn read(shapes: Shapes, path: &Path) -> Result<Self> {
+        let text = t5::Config::read(shapes, TEXT_BRANCH, path)?;
+        let last = format!("{TEXT_PROJECTION}.2.weight");
+        let joint_dim = match shapes(&last).as_deref() {
+            Some([joint, _]) => *joint,
+            found => {
+                let found = found.map_or("no such tensor".to_owned(), |s| format!("shape {s:?}"));
+                return Err(Error::checkpoint(path, last, "a matrix", found));
+            }
+        };
+        let mut sizes = Sizes::of("clap");
+        sizes.within("joint_dim", joint_dim, WIDTH);
+        let mut tower = Sizes::of("clap.text");
+        text.check(&mut tower);
+        let wrong = sizes.wrong.into_iter().chain(tower.wrong);
+        crate::error::all(
+            wrong
+                .map(|w| Error::checkpoint(path, w.key, w.expected, w.found))
+                .collect(),
+        )?;
+        Ok(TextConfig { text, joint_dim })
+    }
+}
+
+/// Where the text tower stands.
+pub(crate) const TEXT_BRANCH: &str = "text_branch";
+const TEXT_PROJECTION: &str = "text_projection";
+
+/// The text tower and its projection: all that a text needs.
+pub(crate) struct TextSide {
+    branch: T5Encoder,
+    projection: [Linear; 2],
+}
+
+impl TextSide {
+    /// Its weights, by the names under `p`.
+    pub(crate) fn new(p: &Scope, config: &TextConfig) -> Self {
+        TextSide {
+            branch: T5Encoder::new(&(p / TEXT_BRANCH), &config.text),
+            projection: mlp(p, TEXT_PROJECTION, config.text.d_model, config.joint_dim),
+        }
+    }
+
+    /// # Shapes
+    /// `ids_bt` (B, 77), `real_bt` (B, 77) → (B, joint), of length 1.
+    pub(crate) fn embed(&self, ids_bt: &Tensor, real_bt: &Tensor, mode: Mode) -> Tensor {
+        unit(&self.project(&self.branch.forward(ids_bt, real_bt, mode)))
+    }
+
+    fn project(&self, states_btd: &Tensor) -> Tensor {
+        project(&self.projection, &states_btd.mean_dim(1i64, false, Kind::Float))
+    }
+}
+
+fn mlp(p: &Scope, name: &str, input: i64, joint: i64) -> [Linear; 2] {
+    [
+        Linear::new(p / name / 0, input, joint, true),
+        Linear::new(p / name / 2, joint, joint, true),
+    ]
+}
+
 /// Both towers and their projections.
 pub struct Clap {
     audio_branch: Encoder,
-    text_branch: T5Encoder,
     audio_projection: [Linear; 2],
-    text_projection: [Linear; 2],
+    text: TextSide,
     /// Logarithm of the factor by which similarities are scaled: a scalar.
     pub logit_scale_a: Tensor,
 }
@@ -51,19 +127,17 @@ impl Clap {
     /// Its weights, by the names under `p`.
     pub fn new(p: &Scope, config: &Config) -> Self {
         let joint = config.joint_dim;
-        let mlp = |name: &str, input: i64| {
-            [
-                Linear::new(p / name / 0, input, joint, true),
-                Linear::new(p / name / 2, joint, joint, true),
-            ]
-        };
         // The published loss has further heads (`*_transform`) for its MLP variants; AF2 never uses them.
         let scale = |name: &str| p.weight(name, &[], Init::Const((1.0f64 / 0.07).ln()));
+        // In this order the optimizer numbers them.
+        let audio_branch = Encoder::new(&(p / "audio_branch"), &config.audio);
+        let branch = T5Encoder::new(&(p / TEXT_BRANCH), &config.text);
+        let audio_projection = mlp(p, "audio_projection", config.audio.width(), joint);
+        let projection = mlp(p, TEXT_PROJECTION, config.text.d_model, joint);
         let clap = Clap {
-            audio_branch: Encoder::new(&(p / "audio_branch"), &config.audio),
-            text_branch: T5Encoder::new(&(p / "text_branch"), &config.text),
-            audio_projection: mlp("audio_projection", config.audio.width()),
-            text_projection: mlp("text_projection", config.text.d_model),
+            audio_branch,
+            audio_projection,
+            text: TextSide { branch, projection },
             logit_scale_a: scale("logit_scale_a"),
         };
         // In every checkpoint; a loss without those heads has one scale.
@@ -91,20 +165,17 @@ impl Clap {
     /// # Shapes
     /// `ids_bt` (B, 77), `real_bt` (B, 77) → (B, joint), of length 1.
     pub fn embed_text(&self, ids_bt: &Tensor, real_bt: &Tensor, mode: Mode) -> Tensor {
-        unit(&self.project_text(&self.text_branch.forward(ids_bt, real_bt, mode)))
+        self.text.embed(ids_bt, real_bt, mode)
     }
 
     /// The text tower's last hidden state (B, 77, D).
     pub fn text_states(&self, ids_bt: &Tensor, real_bt: &Tensor) -> Tensor {
-        self.text_branch.forward(ids_bt, real_bt, Mode::EVAL)
+        self.text.branch.forward(ids_bt, real_bt, Mode::EVAL)
     }
 
     /// (B, T, D) → (B, joint), before it is brought to length 1.
     pub fn project_text(&self, states_btd: &Tensor) -> Tensor {
-        project(
-            &self.text_projection,
-            &states_btd.mean_dim(1i64, false, Kind::Float),
-        )
+        self.text.project(states_btd)
     }
 }
 

@@ -74,6 +74,9 @@ pub struct Scored {
     /// What belongs to the benchmark and is not in the numbers, by name, and why.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub not_scored: IndexMap<String, String>,
+    /// In which space answers were compared with labels, where a rule does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<SpaceFacts>,
     /// What answers get that know nothing of the sound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<Frame>,
@@ -85,6 +88,28 @@ pub struct Scored {
     pub af2: Option<String>,
     /// In the file's order.
     pub items: Vec<ScoredItem>,
+}
+
+/// A space of text embeddings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpaceFacts {
+    /// AF-CLAP's file, named as [`PredictionsFile::path`].
+    pub checkpoint: PathBuf,
+    /// Its tokenizer.
+    pub tokenizer: PathBuf,
+    /// Of the text tower's tensors and of the tokenizer (BLAKE3): other files with the same contents have the same.
+    pub tower: String,
+    /// What was embedded of a label, with `{label}` in its place.
+    pub templates: Vec<String>,
+}
+
+/// The label nearest to an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct NearestLabel {
+    /// Its cosine, to 6 digits.
+    pub cosine: f64,
+    /// That less the next label's, to 6 digits; none where there is one label.
+    pub margin: Option<f64>,
 }
 
 /// The metric of answers that do not depend on the sound, under the rule of the score, over its items. None where an item has no
@@ -245,6 +270,9 @@ pub struct ScoredItem {
     /// The clip that it is about, where the file names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<String>,
+    /// Of a rule that compares embeddings: how near the answer's label is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<NearestLabel>,
     /// Of metrics that are no verdict, the item's values by the metric's name; `null` where it has none. `correct` says nothing then.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub scores: IndexMap<String, Option<f64>>,

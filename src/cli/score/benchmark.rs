@@ -3,10 +3,12 @@
 use super::shown::show;
 use super::told::differences;
 use crate::benchmark::{Entry, Registry};
+use crate::device;
 use crate::error::{Error, Result};
 use crate::eval::scoring::{self, Kind, Overrides, Source, Way};
+use crate::load::TextSpace;
 use crate::metrics::bootstrap::Bootstrap;
-use crate::run::scored::{self, PredictionsFile, Scored};
+use crate::run::scored::{self, PredictionsFile, Scored, SpaceFacts};
 use clap::{Args, ValueEnum};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -35,6 +37,16 @@ pub(crate) struct BenchmarkArgs {
     /// Which rule reads the answers; the other one's score stands beside it.
     #[arg(long, value_enum, default_value = "official")]
     rule: Kind,
+    /// AF-CLAP, in whose space of texts the rule clap_label compares answers with labels: the released .pt, a file of `af2 clap`, or
+    /// a folder that holds one. With RUN: default is the one that the results name.
+    #[arg(long, value_name = "CHECKPOINT")]
+    clap: Option<PathBuf>,
+    /// Its tokenizer.json, or the folder of it. Default: beside the checkpoint.
+    #[arg(long, value_name = "FILE", requires = "clap")]
+    clap_tokenizer: Option<PathBuf>,
+    /// Where the text tower computes.
+    #[arg(long, default_value = "auto")]
+    device: String,
     /// Whose predictions these are, for tables.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
@@ -67,6 +79,7 @@ struct Wanted<'a> {
     overrides: Option<PathBuf>,
     frame: bool,
     bootstrap: Bootstrap,
+    tower: Option<&'a TextSpace>,
 }
 
 pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
@@ -80,8 +93,17 @@ pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
         .hint("`af2 score --help`"));
     };
     let registry = Registry::with(args.cards.as_deref())?;
+    let entry = registry.entry(name)?;
+    let tower = match &args.clap {
+        Some(clap) => {
+            let card = entry.card()?;
+            scoring::fits(&card, Way::of(&card, args.rule)?, args.rule, true)?;
+            Some(tower(args, clap, args.clap_tokenizer.as_deref())?)
+        }
+        None => None,
+    };
     let scored = score(Wanted {
-        entry: registry.entry(name)?,
+        entry,
         predictions: path,
         items: args.items.as_deref(),
         kind: args.rule,
@@ -90,12 +112,17 @@ pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
         overrides: overrides(args, args.out.as_deref()),
         frame: !args.no_frame,
         bootstrap: Bootstrap::default(),
+        tower: tower.as_ref(),
     })?;
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         scored.write(&scored::path(folder))?;
     }
     tell(args, &scored)
+}
+
+fn tower(args: &BenchmarkArgs, clap: &Path, tokenizer: Option<&Path>) -> Result<TextSpace> {
+    TextSpace::open(clap, tokenizer, device::of(&args.device)?)
 }
 
 /// The file that was named, or the one that lies where the results do.
@@ -118,6 +145,16 @@ fn score(wanted: Wanted) -> Result<Scored> {
     let (path, card) = (wanted.predictions, wanted.entry.card()?);
     // Before anything is read: what cannot be scored so.
     let way = Way::of(&card, wanted.kind)?;
+    scoring::fits(&card, way, wanted.kind, wanted.tower.is_some())?;
+    let space = match wanted.tower {
+        Some(tower) => Some(SpaceFacts {
+            checkpoint: named_from(wanted.folder, &tower.checkpoint)?,
+            tokenizer: named_from(wanted.folder, &tower.tokenizer)?,
+            tower: tower.identity()?,
+            templates: scoring::templates(&card),
+        }),
+        None => None,
+    };
     let source = |form: &str, sha256: String| -> Result<Source> {
         let items = match wanted.items {
             Some(of) => Some(named_from(wanted.folder, of)?),
@@ -136,6 +173,7 @@ fn score(wanted: Wanted) -> Result<Scored> {
                 form: form.to_owned(),
                 items,
             }),
+            space: space.clone(),
         })
     };
     let by_hand = match &wanted.overrides {
@@ -170,7 +208,10 @@ fn score(wanted: Wanted) -> Result<Scored> {
                 (Some(of), Some(items)) => Some((of, items.records()?)),
                 _ => None,
             };
-            let (form, samples) = scoring::samples(path, records, items, &card)?;
+            let (form, mut samples) = scoring::samples(path, records, items, &card)?;
+            if let Some(tower) = wanted.tower {
+                scoring::embed(&card, &mut samples, tower)?;
+            }
             let source = source(form.name(), sha256)?;
             let mut scored = scoring::score(&card, &samples, wanted.kind, source, wanted.bootstrap)?;
             if wanted.frame {
@@ -264,6 +305,30 @@ fn again(args: &BenchmarkArgs, run: &Path) -> Result<()> {
         &before.card.sha256,
         card_sha256,
     );
+    // Another file than then, or the one that was named then.
+    let named = before.space.as_ref().map(|space| {
+        let (clap, words) = (folder.join(&space.checkpoint), folder.join(&space.tokenizer));
+        match &args.clap {
+            Some(clap) => (clap.clone(), args.clap_tokenizer.clone()),
+            None => (clap, Some(words)),
+        }
+    });
+    let own = args.clap.clone().map(|clap| (clap, args.clap_tokenizer.clone()));
+    let tower = match named.or(own) {
+        Some((clap, words)) => {
+            let tower = tower(args, &clap, words.as_deref());
+            Some(tower.map_err(|e| e.hint("--clap CHECKPOINT says where AF-CLAP lies now"))?)
+        }
+        None => None,
+    };
+    if let (Some(tower), Some(space)) = (&tower, &before.space) {
+        look(
+            &tower.checkpoint,
+            "the text tower",
+            &space.tower,
+            tower.identity()?,
+        );
+    }
     if !args.accept && !changed.is_empty() {
         let last = changed.pop().map(|e| {
             e.hint("--accept makes the results from these; --cards DIR, if the card was one of yours")
@@ -290,6 +355,7 @@ fn again(args: &BenchmarkArgs, run: &Path) -> Result<()> {
         overrides: by_hand,
         frame: !args.no_frame && (before.frame.is_some() || before.af2.is_none()),
         bootstrap: before.bootstrap,
+        tower: tower.as_ref(),
     })?;
     let told = differences(&file, &before, &after)?;
     if args.check {

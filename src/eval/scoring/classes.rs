@@ -121,6 +121,7 @@ pub fn classes(
         parts,
         intervals,
         not_scored: IndexMap::new(),
+        space: None,
         frame: None,
         corrected: None,
         af2: Some(VERSION.to_owned()),
@@ -149,6 +150,7 @@ fn item(clip: &Clip, answer: Option<String>, correct: bool) -> ScoredItem {
         by: "scores".to_owned(),
         reason: None,
         clip: None,
+        nearest: None,
         scores: IndexMap::new(),
     }
 }

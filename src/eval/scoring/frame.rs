@@ -112,7 +112,7 @@ fn reads_letters(rule: RuleName) -> bool {
 }
 
 /// The item's own, or those that all items share.
-fn options(card: &Card, sample: &Sample) -> Vec<String> {
+pub(super) fn options(card: &Card, sample: &Sample) -> Vec<String> {
     if !sample.choices.is_empty() {
         return sample.choices.clone();
     }

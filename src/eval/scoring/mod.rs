@@ -15,9 +15,11 @@ mod frame;
 mod likelihoods;
 mod loaded;
 mod mmau_pro;
+mod near;
 mod overrides;
 mod pairs;
 mod samples;
+mod space;
 mod texts;
 mod way;
 
@@ -29,6 +31,7 @@ pub use likelihoods::{likelihoods, By, Likelihood};
 pub use overrides::{correct, read_overrides, Overrides};
 pub use pairs::{pairs, Pair, Pairs};
 pub use samples::{samples, Form, Sample};
+pub use space::{embed, fits, templates};
 pub use texts::texts;
 pub use way::Way;
 
@@ -40,7 +43,9 @@ use crate::metrics::bootstrap::{Bootstrap, Interval};
 use crate::metrics::classification::{Average, Confusion};
 use crate::metrics::statistics::clusters::Clusters;
 use crate::metrics::statistics::proportion::{self, Method};
-use crate::run::scored::{CardFacts, Data, Group, OtherRule, PredictionsFile, Scored, ScoredItem, Whole};
+use crate::run::scored::{
+    CardFacts, Data, Group, OtherRule, PredictionsFile, Scored, ScoredItem, SpaceFacts, Whole,
+};
 use indexmap::IndexMap;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
@@ -86,7 +91,6 @@ impl Kind {
         named.name().parse().map_err(|_| {
             let needs = match named.name() {
                 "judge" => "a judge's marks",
-                "clap_label" => "the embeddings of AF-CLAP's text tower",
                 other => other,
             };
             no_text(card, needs)
@@ -111,6 +115,8 @@ pub struct Source {
     pub card_sha256: String,
     /// The files, to be found again.
     pub predictions: Option<PredictionsFile>,
+    /// Where the samples' embeddings come from, if they have some.
+    pub space: Option<SpaceFacts>,
 }
 
 /// Scores samples by a card.
@@ -125,12 +131,17 @@ pub fn score(
     bootstrap: Bootstrap,
 ) -> Result<Scored> {
     let rule = kind.rule(card)?;
+    let embedded = |rule: RuleName| !rule.compares_embeddings() || samples.iter().all(|s| s.space.is_some());
+    if !embedded(rule) {
+        return Err(near::wanted(card, kind.name()));
+    }
     let within: Vec<bool> = samples.iter().map(|s| in_split(card, s)).collect();
     // The hash of the items goes through all of them, one after the other: meanwhile the others judge.
     let (data, (of_file, of_other)) = rayon::join(
         || data(card, samples, source.items.clone()),
         || {
-            let other = kind.other().rule(card).ok().filter(|other| *other != rule);
+            let other = kind.other().rule(card).ok();
+            let other = other.filter(|other| *other != rule && embedded(*other));
             (
                 verdicts(card, rule, samples),
                 other.map(|other| (other, verdicts(card, other, samples))),
@@ -224,6 +235,7 @@ pub fn score(
         left_out: tally.left_out,
         intervals: IndexMap::new(),
         not_scored: not_scored.into_iter().chain(not_also).collect(),
+        space: source.space.clone(),
         frame: None,
         corrected: None,
         af2: Some(VERSION.to_owned()),
@@ -596,6 +608,7 @@ fn item(sample: &Sample, judged: &Judged) -> ScoredItem {
         by: judged.by.to_owned(),
         reason: judged.reason.clone(),
         clip: sample.clip.as_ref().map(|clip| clip.to_string()),
+        nearest: near::nearest(sample, judged),
         scores: IndexMap::new(),
     }
 }

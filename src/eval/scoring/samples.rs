@@ -6,12 +6,14 @@ use crate::benchmark::names::Format;
 use crate::benchmark::Card;
 use crate::error::{Error, Result};
 use crate::eval::json::{Json, Text};
+use crate::eval::rules::retrieval::Space;
 use crate::eval::rules::Item;
 use rayon::prelude::*;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// An item and what a model says to it. Texts borrow from the file where nothing in them is escaped.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +36,8 @@ pub struct Sample<'a> {
     pub truncated: bool,
     /// Keys by which a benchmark counts, with the item's values.
     pub groups: Vec<(&'static str, Vec<Cow<'a, str>>)>,
+    /// How near its prediction is to labels, where a rule wants to know.
+    pub(super) space: Option<Arc<Space>>,
     /// The record of the official file, which official rules read.
     pub(crate) record: Option<Json<'a>>,
 }
@@ -49,6 +53,7 @@ impl Sample<'_> {
             prediction: self.prediction.as_deref(),
             truncated: self.truncated,
             instruction: None,
+            space: self.space.as_deref(),
         }
     }
 }
@@ -341,6 +346,7 @@ fn official(format: Format, i: usize, record: Json<'_>) -> Sample<'_> {
         }),
         truncated: false,
         groups,
+        space: None,
         choices,
         answer,
         right,

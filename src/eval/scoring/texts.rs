@@ -93,6 +93,7 @@ pub fn texts(card: &Card, pairs: &[Pair], source: Source, bootstrap: Bootstrap) 
             by: rule.to_owned(),
             reason: (!counted).then(|| "the file has no prediction for it".to_owned()),
             clip: pair.clip.clone(),
+            nearest: None,
             scores,
         }
     });
@@ -125,6 +126,7 @@ pub fn texts(card: &Card, pairs: &[Pair], source: Source, bootstrap: Bootstrap) 
             .filter_map(|c| Some((c.name.to_owned(), c.interval?)))
             .collect(),
         not_scored,
+        space: None,
         frame: None,
         corrected: None,
         af2: Some(VERSION.to_owned()),
