@@ -7,11 +7,13 @@ pub mod convert;
 mod identity;
 mod language_model;
 mod report;
+mod text_encoder;
 mod text_space;
 
 pub use language_model::language_model;
 pub(crate) use report::compare;
 pub use report::{Report, Rules};
+pub use text_encoder::TextEncoder;
 pub use text_space::TextSpace;
 
 use crate::checkpoint::{

@@ -77,6 +77,9 @@ pub struct Scored {
     /// In which space answers were compared with labels, where a rule does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub space: Option<SpaceFacts>,
+    /// Whose tokens BERTScore compares, where it is one of the metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bert_score: Option<EncoderFacts>,
     /// What answers get that know nothing of the sound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<Frame>,
@@ -101,6 +104,24 @@ pub struct SpaceFacts {
     pub tower: String,
     /// What was embedded of a label, with `{label}` in its place.
     pub templates: Vec<String>,
+}
+
+/// An encoder of text, and how its tokens are compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncoderFacts {
+    /// Its folder, named as [`PredictionsFile::path`].
+    pub folder: PathBuf,
+    /// Of its tensors and of the tokenizer (BLAKE3): another folder with the same contents has the same.
+    pub encoder: String,
+    /// The layer whose states are compared.
+    pub layer: usize,
+    /// Whether tokens count by how rare they are among the references.
+    pub idf: bool,
+    /// The table by which scores are rescaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<PathBuf>,
+    /// Whose computation it is.
+    pub follows: String,
 }
 
 /// The label nearest to an answer.

@@ -1,14 +1,16 @@
 //! `af2 score --benchmark`
 
+use super::encoder::{self, BertArgs};
 use super::shown::show;
 use super::told::differences;
 use crate::benchmark::{Entry, Registry};
 use crate::device;
 use crate::error::{Error, Result};
+use crate::eval::captions::{BertScore, FOLLOWS};
 use crate::eval::scoring::{self, Kind, Overrides, Source, Way};
 use crate::load::TextSpace;
 use crate::metrics::bootstrap::Bootstrap;
-use crate::run::scored::{self, PredictionsFile, Scored, SpaceFacts};
+use crate::run::scored::{self, EncoderFacts, PredictionsFile, Scored, SpaceFacts};
 use clap::{Args, ValueEnum};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -44,7 +46,9 @@ pub(crate) struct BenchmarkArgs {
     /// Its tokenizer.json, or the folder of it. Default: beside the checkpoint.
     #[arg(long, value_name = "FILE", requires = "clap")]
     clap_tokenizer: Option<PathBuf>,
-    /// Where the text tower computes.
+    #[command(flatten)]
+    bert: BertArgs,
+    /// Where AF-CLAP and BERTScore's encoder compute.
     #[arg(long, default_value = "auto")]
     device: String,
     /// Whose predictions these are, for tables.
@@ -80,6 +84,7 @@ struct Wanted<'a> {
     frame: bool,
     bootstrap: Bootstrap,
     tower: Option<&'a TextSpace>,
+    bert: Option<&'a BertScore>,
 }
 
 pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
@@ -94,14 +99,17 @@ pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
     };
     let registry = Registry::with(args.cards.as_deref())?;
     let entry = registry.entry(name)?;
+    // Before a tower is opened that nothing asks.
+    let (card, models) = (
+        entry.card()?,
+        [args.clap.is_some(), args.bert.bertscore.is_some()],
+    );
+    scoring::fits(&card, Way::of(&card, args.rule)?, args.rule, models[0], models[1])?;
     let tower = match &args.clap {
-        Some(clap) => {
-            let card = entry.card()?;
-            scoring::fits(&card, Way::of(&card, args.rule)?, args.rule, true)?;
-            Some(tower(args, clap, args.clap_tokenizer.as_deref())?)
-        }
+        Some(clap) => Some(tower(args, clap, args.clap_tokenizer.as_deref())?),
         None => None,
     };
+    let bert = args.bert.open(&args.device)?;
     let scored = score(Wanted {
         entry,
         predictions: path,
@@ -113,6 +121,7 @@ pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
         frame: !args.no_frame,
         bootstrap: Bootstrap::default(),
         tower: tower.as_ref(),
+        bert: bert.as_ref(),
     })?;
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
@@ -145,13 +154,28 @@ fn score(wanted: Wanted) -> Result<Scored> {
     let (path, card) = (wanted.predictions, wanted.entry.card()?);
     // Before anything is read: what cannot be scored so.
     let way = Way::of(&card, wanted.kind)?;
-    scoring::fits(&card, way, wanted.kind, wanted.tower.is_some())?;
+    let (tower, bert) = (wanted.tower.is_some(), wanted.bert.is_some());
+    scoring::fits(&card, way, wanted.kind, tower, bert)?;
     let space = match wanted.tower {
         Some(tower) => Some(SpaceFacts {
             checkpoint: named_from(wanted.folder, &tower.checkpoint)?,
             tokenizer: named_from(wanted.folder, &tower.tokenizer)?,
             tower: tower.identity()?,
             templates: scoring::templates(&card),
+        }),
+        None => None,
+    };
+    let bert_score = match wanted.bert {
+        Some(bert) => Some(EncoderFacts {
+            folder: named_from(wanted.folder, &bert.encoder.folder)?,
+            encoder: bert.encoder.identity()?,
+            layer: bert.encoder.layer,
+            idf: bert.idf,
+            baseline: match &bert.baseline {
+                Some(baseline) => Some(named_from(wanted.folder, &baseline.path)?),
+                None => None,
+            },
+            follows: FOLLOWS.to_owned(),
         }),
         None => None,
     };
@@ -174,6 +198,7 @@ fn score(wanted: Wanted) -> Result<Scored> {
                 items,
             }),
             space: space.clone(),
+            bert_score: bert_score.clone(),
         })
     };
     let by_hand = match &wanted.overrides {
@@ -228,7 +253,7 @@ fn score(wanted: Wanted) -> Result<Scored> {
             mended(path, pairs.mended);
             silent(path, pairs.silent);
             let source = source(pairs.form, scoring::sha256(path)?)?;
-            scoring::texts(&card, &pairs.all, source, wanted.bootstrap)
+            scoring::texts(&card, &pairs.all, wanted.bert, source, wanted.bootstrap)
         }
         Way::Classes => {
             refuse(by_hand)?;
@@ -329,6 +354,19 @@ fn again(args: &BenchmarkArgs, run: &Path) -> Result<()> {
             tower.identity()?,
         );
     }
+    let bert = match (args.bert.open(&args.device)?, &before.bert_score) {
+        (None, Some(own)) => {
+            let baseline = own.baseline.as_ref().map(|file| folder.join(file));
+            let at = folder.join(&own.folder);
+            let bert = encoder::open(&at, Some(own.layer), own.idf, baseline.as_deref(), &args.device);
+            Some(bert.map_err(|e| e.hint("--bertscore FOLDER says where the encoder lies now"))?)
+        }
+        (given, _) => given,
+    };
+    if let (Some(bert), Some(own)) = (&bert, &before.bert_score) {
+        let is = bert.encoder.identity()?;
+        look(&bert.encoder.folder, "the encoder", &own.encoder, is);
+    }
     if !args.accept && !changed.is_empty() {
         let last = changed.pop().map(|e| {
             e.hint("--accept makes the results from these; --cards DIR, if the card was one of yours")
@@ -356,6 +394,7 @@ fn again(args: &BenchmarkArgs, run: &Path) -> Result<()> {
         frame: !args.no_frame && (before.frame.is_some() || before.af2.is_none()),
         bootstrap: before.bootstrap,
         tower: tower.as_ref(),
+        bert: bert.as_ref(),
     })?;
     let told = differences(&file, &before, &after)?;
     if args.check {

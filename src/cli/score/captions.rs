@@ -1,8 +1,10 @@
 //! `af2 score captions`
 
+use super::encoder::BertArgs;
 use crate::cli::parts;
 use crate::error::Result;
-use crate::eval::captions::{others, read, Captioned};
+use crate::eval::captions::{others, read, Captioned, FOLLOWS};
+use crate::metrics::bert_score::Score;
 use crate::metrics::captions::{score, Item, Scores};
 use clap::Args;
 use serde_json::{json, Map, Value};
@@ -13,6 +15,11 @@ pub(crate) struct CaptionsArgs {
     /// JSON lines: `{"id": "…", "prediction": "…", "references": ["…", …]}`. The order counts: see docs/evaluation.md.
     #[arg(long, value_name = "FILE.jsonl")]
     predictions: PathBuf,
+    #[command(flatten)]
+    bert: BertArgs,
+    /// Where BERTScore's encoder computes.
+    #[arg(long, default_value = "auto")]
+    device: String,
     /// One object: `corpus`, and `items` in the file's order with their tokens.
     #[arg(long)]
     json: bool,
@@ -23,6 +30,8 @@ pub(crate) fn run(args: &CaptionsArgs) -> Result<()> {
     let items: Vec<Item> = captions.iter().map(item).collect();
     let scored = score(&items)?;
     let others = others(&scored.items, scored.corpus.cider)?;
+    let bert = args.bert.open(&args.device)?;
+    let alike = bert.as_ref().map(|bert| bert.of(&items)).transpose()?;
     if args.json {
         let mut corpus = own(&scored.corpus);
         let mut metrics = Map::new();
@@ -39,6 +48,9 @@ pub(crate) fn run(args: &CaptionsArgs) -> Result<()> {
                 corpus.insert(other.name.into(), json!(value));
             }
         }
+        if let Some(alike) = &alike {
+            corpus.extend(bert_score(&alike.corpus));
+        }
         let items = captions.iter().zip(&scored.items).enumerate();
         let items = items.map(|(n, (caption, item))| {
             let mut object = Map::new();
@@ -49,15 +61,28 @@ pub(crate) fn run(args: &CaptionsArgs) -> Result<()> {
                     object.insert(other.name.into(), json!(values[n]));
                 }
             }
+            if let Some(alike) = &alike {
+                object.extend(bert_score(&alike.items[n]));
+            }
             object.insert("tokens".into(), json!(item.tokens.join(" ")));
             Value::from(object)
         });
-        let whole = json!({
+        let mut whole = json!({
             "n": captions.len(),
             "corpus": corpus,
             "official_tools": metrics,
             "items": items.collect::<Vec<_>>(),
         });
+        if let Some(bert) = &bert {
+            whole["bert_score"] = json!({
+                "folder": bert.encoder.folder,
+                "encoder": bert.encoder.identity()?,
+                "layer": bert.encoder.layer,
+                "idf": bert.idf,
+                "baseline": bert.baseline.as_ref().map(|b| &b.path),
+                "follows": FOLLOWS,
+            });
+        }
         return parts::out(&format!("{whole}\n"));
     }
     let references: usize = captions.iter().map(|c| c.references.len()).sum();
@@ -74,15 +99,19 @@ pub(crate) fn run(args: &CaptionsArgs) -> Result<()> {
     let computed = others
         .iter()
         .filter_map(|o| Some((o.name.to_owned(), o.value.as_ref().ok()?.0)));
-    for (name, value) in own.chain(computed) {
+    // Its names are longer than the others'.
+    let width = if alike.is_some() { 12 } else { 8 };
+    let alike = alike.iter().flat_map(|alike| bert_score(&alike.corpus));
+    let alike = alike.map(|(name, value)| (name, value.as_f64()));
+    for (name, value) in own.chain(computed).chain(alike) {
         match value {
-            Some(value) => text.push_str(&format!("{name:<8}{value:>9.4}\n")),
-            None => text.push_str(&format!("{name:<8}        – (a clip has none)\n")),
+            Some(value) => text.push_str(&format!("{name:<width$}{value:>9.4}\n")),
+            None => text.push_str(&format!("{name:<width$}        – (a clip has none)\n")),
         }
     }
     for other in &others {
         if let Err(why) = &other.value {
-            text.push_str(&format!("{:<8} not computed: {why}\n", other.name));
+            text.push_str(&format!("{:<width$} not computed: {why}\n", other.name));
         }
     }
     parts::out(&text)
@@ -93,6 +122,15 @@ fn item(captioned: &Captioned) -> Item<'_> {
         prediction: &captioned.prediction,
         references: captioned.references.iter().map(String::as_str).collect(),
     }
+}
+
+/// F1 by the metric's name, as papers print it, and what it is made of.
+fn bert_score(score: &Score) -> Map<String, Value> {
+    let mut all = Map::new();
+    all.insert("BERTScore".into(), json!(score.f1));
+    all.insert("BERTScore_P".into(), json!(score.precision));
+    all.insert("BERTScore_R".into(), json!(score.recall));
+    all
 }
 
 fn own(scores: &Scores) -> Map<String, Value> {

@@ -5,6 +5,7 @@ mod benchmark;
 mod calibration;
 mod captions;
 mod compare;
+mod encoder;
 mod retrieval;
 mod shown;
 mod tagging;

@@ -122,6 +122,7 @@ pub fn classes(
         intervals,
         not_scored: IndexMap::new(),
         space: None,
+        bert_score: None,
         frame: None,
         corrected: None,
         af2: Some(VERSION.to_owned()),

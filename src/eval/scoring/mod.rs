@@ -44,7 +44,7 @@ use crate::metrics::classification::{Average, Confusion};
 use crate::metrics::statistics::clusters::Clusters;
 use crate::metrics::statistics::proportion::{self, Method};
 use crate::run::scored::{
-    CardFacts, Data, Group, OtherRule, PredictionsFile, Scored, ScoredItem, SpaceFacts, Whole,
+    CardFacts, Data, EncoderFacts, Group, OtherRule, PredictionsFile, Scored, ScoredItem, SpaceFacts, Whole,
 };
 use indexmap::IndexMap;
 use rayon::prelude::*;
@@ -117,6 +117,8 @@ pub struct Source {
     pub predictions: Option<PredictionsFile>,
     /// Where the samples' embeddings come from, if they have some.
     pub space: Option<SpaceFacts>,
+    /// Whose tokens are compared, if some are.
+    pub bert_score: Option<EncoderFacts>,
 }
 
 /// Scores samples by a card.
@@ -236,6 +238,7 @@ pub fn score(
         intervals: IndexMap::new(),
         not_scored: not_scored.into_iter().chain(not_also).collect(),
         space: source.space.clone(),
+        bert_score: None,
         frame: None,
         corrected: None,
         af2: Some(VERSION.to_owned()),

@@ -22,11 +22,18 @@ fn compares_embeddings(card: &Card) -> bool {
         .any(|kind| kind.rule(card).is_ok_and(RuleName::compares_embeddings))
 }
 
-/// Whether there is a tower where one is wanted, and something for it to do where there is one.
+/// Whether there is a tower where one is wanted, and something to do for it, and for an encoder of tokens, where there is one.
 ///
 /// # Errors
-/// No tower for the rule that reads the answers; a tower of which no rule of the card makes use.
-pub fn fits(card: &Card, way: Way, kind: Kind, tower: bool) -> Result<()> {
+/// No tower for the rule that reads the answers; a tower or an encoder of which the card makes no use.
+pub fn fits(card: &Card, way: Way, kind: Kind, tower: bool, encoder: bool) -> Result<()> {
+    if encoder && way != Way::Texts {
+        let e = Error::usage(format!(
+            "--bertscore: answers to {} are not compared with reference texts",
+            card.name
+        ));
+        return Err(e.hint(format!("`af2 benchmark show {}` says its rules", card.name)));
+    }
     let compares = way == Way::Verdicts && compares_embeddings(card);
     if tower && !compares {
         let e = Error::usage(format!(

@@ -4,8 +4,9 @@ use super::{hex, named, Pair, Source, VERSION};
 use crate::benchmark::names::{Metric, Rule};
 use crate::benchmark::Card;
 use crate::error::{Error, Result};
-use crate::eval::captions::others;
+use crate::eval::captions::{others, BertScore};
 use crate::eval::rules::musicqa::{self, Matching};
+use crate::metrics::bert_score::Score;
 use crate::metrics::bootstrap::{Bootstrap, Interval};
 use crate::metrics::captions::{score, Item};
 use crate::metrics::mean;
@@ -40,7 +41,13 @@ struct Column {
 ///
 /// # Errors
 /// No prediction; an official program that is there and fails.
-pub fn texts(card: &Card, pairs: &[Pair], source: Source, bootstrap: Bootstrap) -> Result<Scored> {
+pub fn texts(
+    card: &Card,
+    pairs: &[Pair],
+    bert: Option<&BertScore>,
+    source: Source,
+    bootstrap: Bootstrap,
+) -> Result<Scored> {
     let there: Vec<&Pair> = pairs.iter().filter(|p| p.prediction.is_some()).collect();
     if there.is_empty() {
         return Err(Error::data(
@@ -51,19 +58,24 @@ pub fn texts(card: &Card, pairs: &[Pair], source: Source, bootstrap: Bootstrap) 
         ));
     }
     let mut not_scored = IndexMap::new();
-    let (columns, rule) = match is_musicqa(card) {
+    let (mut columns, rule) = match is_musicqa(card) {
         true => (musicqa_columns(&there, bootstrap, &mut not_scored)?, "musicqa"),
         false => (
             caption_columns(&there, bootstrap, &mut not_scored)?,
             "pycocoevalcap",
         ),
     };
+    if let Some(bert) = bert {
+        columns.extend(bert_columns(card, &there, bert, bootstrap)?);
+    }
     // What the card asks for and nobody here gives.
     for metric in std::iter::once(card.metric).chain(card.also.iter().copied()) {
         let name = metric.name();
         if !columns.iter().any(|c| c.name == name) && !not_scored.contains_key(name) {
             let why = match metric {
-                Metric::BertScore => "it wants the embeddings of a language model (roberta-large)",
+                Metric::BertScore => {
+                    "it wants an encoder: --bertscore FOLDER (the scripts take roberta-large)"
+                }
                 Metric::ClapScore => "it wants the embeddings of AF-CLAP",
                 _ => "it is no metric of texts",
             };
@@ -113,6 +125,7 @@ pub fn texts(card: &Card, pairs: &[Pair], source: Source, bootstrap: Bootstrap) 
         other: None,
         metric: card.metric.name().to_owned(),
         predictions: source.predictions.clone(),
+        bert_score: source.bert_score.clone(),
         data: data(card, pairs, source),
         n: there.len(),
         score: own.and_then(|c| c.value),
@@ -167,18 +180,40 @@ fn column(
     })
 }
 
+/// BERTScore: of MU-LLaMA's script the recall, as it takes; elsewhere F1.
+fn bert_columns(card: &Card, there: &[&Pair], bert: &BertScore, bootstrap: Bootstrap) -> Result<Vec<Column>> {
+    let scored = bert.of(&items(there))?.items;
+    let of = |value: fn(&Score) -> Option<f64>| -> Vec<Option<f64>> { scored.iter().map(value).collect() };
+    let own: fn(&Score) -> Option<f64> = match is_musicqa(card) {
+        true => |s| s.recall,
+        false => |s| s.f1,
+    };
+    let columns = [
+        ("bert_score", of(own)),
+        ("bert_score_precision", of(|s| s.precision)),
+        ("bert_score_recall", of(|s| s.recall)),
+        ("bert_score_f1", of(|s| s.f1)),
+    ];
+    let columns = columns.into_iter();
+    columns
+        .map(|(name, items)| column(name, there, items, bootstrap))
+        .collect()
+}
+
+fn items<'a>(there: &[&'a Pair]) -> Vec<Item<'a>> {
+    let item = |pair: &&'a Pair| Item {
+        prediction: pair.prediction.as_deref().unwrap_or_default(),
+        references: pair.references.iter().map(String::as_str).collect(),
+    };
+    there.iter().map(item).collect()
+}
+
 fn caption_columns(
     there: &[&Pair],
     bootstrap: Bootstrap,
     not_scored: &mut IndexMap<String, String>,
 ) -> Result<Vec<Column>> {
-    let items: Vec<Item> = there
-        .iter()
-        .map(|pair| Item {
-            prediction: pair.prediction.as_deref().unwrap_or_default(),
-            references: pair.references.iter().map(String::as_str).collect(),
-        })
-        .collect();
+    let items = items(there);
     let scored = score(&items)?;
     let of_each = |f: &dyn Fn(&crate::metrics::captions::Scores) -> f64| -> Vec<Option<f64>> {
         scored.items.iter().map(|item| Some(f(&item.scores))).collect()
