@@ -282,6 +282,7 @@ fn items(bench: &Bench) {
             model: None,
             card_sha256: String::new(),
             predictions: None,
+            ..Source::default()
         };
         let [once, all] = [1, Bootstrap::default().resamples].map(|resamples| Bootstrap {
             resamples,

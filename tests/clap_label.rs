@@ -1,9 +1,10 @@
-//! AF-CLAP's space of texts, and `af2 score` by the rule that looks for the nearest label in it.
+//! AF-CLAP's space of texts, and what `af2 score` does in it: the nearest label, CLAP score.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 mod common;
 
 use af2::checkpoint::{items, open_released, write_safetensors};
+use af2::data::feed::{Clip, Ears};
 use af2::load::TextSpace;
 use af2::model::{
     audio::{self, htsat},
@@ -11,6 +12,7 @@ use af2::model::{
     mode::Mode,
     text::t5,
 };
+use af2::shapes::Seconds;
 use common::{af2, assert_close, golden, Golden};
 use serde_json::{json, Value};
 use std::fs;
@@ -488,4 +490,134 @@ fn templates_are_a_cards_data() {
     let item = &found["items"][1];
     assert_eq!(item["answer"], labels[best as usize]);
     assert!((item["nearest"]["cosine"].as_f64().unwrap() - cosines.double_value(&[best])).abs() < 2e-6);
+}
+
+// CLAP score -------------------------------------------------------------------------------------------------------
+
+/// The cosine of a caption with the mean direction of its clip's windows, over the reference's own file.
+#[test]
+fn captions_are_compared_with_their_clips() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = folder.path().join("words.json");
+    letters(&words);
+    let lines = [
+        ("tones_16k_mono_10s.wav", "ab"),
+        ("flac_16k_mono_12p5s.flac", "b a c"),
+        ("tones_16k_mono_10s.wav", "zz top"),
+    ];
+    let write = |name: &str, more: &[Value]| {
+        let all = lines.iter().enumerate().map(|(i, (audio, said))| {
+            json!({"id": i.to_string(), "audio": audio, "prediction": said, "references": ["a b"]})
+        });
+        let text: String = all
+            .chain(more.iter().cloned())
+            .map(|l| l.to_string() + "\n")
+            .collect();
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (file, wavs) = (write("captions.jsonl", &[]), golden("wavs").display().to_string());
+    let (clap, tokens) = (
+        golden("F_tiny").display().to_string(),
+        words.display().to_string(),
+    );
+    let line = [
+        "score",
+        "captions",
+        "--clap",
+        &clap,
+        "--clap-tokenizer",
+        &tokens,
+        "--audio-root",
+        &wavs,
+        "--device",
+        "cpu",
+        "--json",
+        "--predictions",
+    ];
+    let (code, text, err) = af2(&[&line[..], &[&file]].concat());
+    assert_eq!(code, 0, "{err}");
+    let found: Value = serde_json::from_str(&text).unwrap();
+
+    let weights = Golden::of(&open_released(&golden("F_tiny")).unwrap().clap.unwrap());
+    let config = clap::Config {
+        audio: tiny_audio(),
+        text: t5::Config {
+            vocab_size: 120,
+            d_model: 32,
+            d_kv: 8,
+            d_ff: 48,
+            num_layers: 2,
+            num_heads: 4,
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+        },
+        joint_dim: 24,
+    };
+    let unused = ["spectrogram_extractor", "attn_mask", "num_batches_tracked"];
+    let (model, _) = weights.build("", &unused, |p| Clap::new(p, &config));
+    let space = TextSpace::open(&golden("F_tiny"), Some(&words), Device::Cpu).unwrap();
+    let ears = Ears::new(0);
+    let mut sum = 0.0;
+    for (item, (audio, said)) in found["items"].as_array().unwrap().iter().zip(lines) {
+        let clip = Clip::new(golden("wavs").join(audio), Seconds(0.0), 30);
+        let mel = ears.mel(&clip).unwrap();
+        let windows: Vec<Tensor> = mel
+            .outer_iter()
+            .map(|window| {
+                let flat: Vec<f32> = window.iter().copied().collect();
+                let one = Tensor::from_slice(&flat).reshape([1, 1, 1001, 64]);
+                model.embed_audio(&one.repeat([1, 4, 1, 1]), &[], Mode::EVAL)
+            })
+            .collect();
+        assert_eq!(windows.len(), if audio.contains("12p5s") { 2 } else { 1 });
+        let mean = Tensor::cat(&windows, 0).mean_dim(0i64, false, Kind::Float);
+        let text = rows(&space.embed(&[said], &|_| {}).unwrap()).reshape([-1]);
+        let cosine = (&mean * &text).sum(Kind::Float) / (mean.norm() * text.norm());
+        let cosine = cosine.double_value(&[]);
+        let own = item["CLAPScore"].as_f64().unwrap();
+        assert!((own - cosine).abs() < 1e-5, "{item} {cosine}");
+        sum += own;
+    }
+    assert!((found["corpus"]["CLAPScore"].as_f64().unwrap() - sum / 3.0).abs() < 1e-12);
+    assert_eq!(found["clap_score"]["tower"], space.identity().unwrap());
+
+    // A blank caption is near to nothing, and one without its clip cannot be compared.
+    let blank = write(
+        "blank.jsonl",
+        &[json!({"id": "b", "audio": lines[0].0, "prediction": " ", "references": ["a"]})],
+    );
+    let (code, text, err) = af2(&[&line[..], &[&blank]].concat());
+    assert_eq!(code, 0, "{err}");
+    let found: Value = serde_json::from_str(&text).unwrap();
+    assert!(found["items"][3]["CLAPScore"].is_null() && found["corpus"]["CLAPScore"].is_null());
+    let bare = write(
+        "bare.jsonl",
+        &[json!({"id": "no-clip", "prediction": "a", "references": ["a"]})],
+    );
+    let (code, _, err) = af2(&[&line[..], &[&bare]].concat());
+    assert!(
+        code == 6 && err.contains("no-clip") && err.contains("--audio-root"),
+        "{err}"
+    );
+    let gone = write(
+        "gone.jsonl",
+        &[json!({"id": "g", "audio": "gone.wav", "prediction": "a", "references": ["a"]})],
+    );
+    let (code, _, err) = af2(&[&line[..], &[&gone]].concat());
+    assert!(code == 3 && err.contains("gone.wav"), "{err}");
+    // A file that has the captions' side alone.
+    let half = tower(folder.path()).display().to_string();
+    let (code, _, err) = af2(&[
+        "score",
+        "captions",
+        "--predictions",
+        &file,
+        "--clap",
+        &half,
+        "--audio-root",
+        &wavs,
+    ]);
+    assert!(code == 7 && err.contains("audio_branch"), "{err}");
 }

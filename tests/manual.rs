@@ -63,6 +63,10 @@ const NOT_RUN: &[(&str, &str)] = &[
         "af2 score --benchmark esc-50",
         "AF-CLAP with its tokenizer; tests/clap_label.rs makes one",
     ),
+    (
+        "af2 score captions --predictions captions.jsonl --audio-root",
+        "AF-CLAP with its tokenizer, and clips; tests/clap_label.rs",
+    ),
     // The machine's own verdict.
     ("af2 doctor", "what it says is the machine's; tests/doctor.rs"),
     ("make gpu-check", "a GPU; tests/gpu_check.rs runs it on the CPU"),

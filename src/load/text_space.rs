@@ -22,7 +22,7 @@ const BESIDE: [&str; 4] = ["tokenizer", "flan-t5-large", "google/flan-t5-large",
 /// How a text becomes ids.
 enum Words {
     /// As the published AF-CLAP: Flan-T5's tokenizer, the text as it is.
-    T5(TowerTokenizer),
+    T5(Box<TowerTokenizer>),
     /// As `af2 clap` trains: the language model's tokenizer, the text cleaned.
     Lm(Box<Tokenizer>),
 }
@@ -148,8 +148,20 @@ impl TextSpace {
     }
 }
 
+/// That a tensor's values are places in a table of so many rows: libtorch stops at one that is none.
+pub(super) fn places(tensor: &Tensor, rows: i64, file: &Path, name: &str) -> Result<()> {
+    let wrong = tensor.lt(0).logical_or(&tensor.ge(rows));
+    match i64::try_from(wrong.any())? {
+        0 => Ok(()),
+        _ => {
+            let expected = format!("places from 0 to {}", rows - 1);
+            Err(Error::checkpoint(file, name, expected, "others"))
+        }
+    }
+}
+
 /// The one AF-CLAP file that is meant.
-fn file(given: &Path) -> Result<PathBuf> {
+pub(super) fn file(given: &Path) -> Result<PathBuf> {
     if !given.is_dir() {
         return Ok(given.to_owned());
     }
@@ -213,7 +225,7 @@ fn words(path: &Path, config: &TextConfig) -> Result<(Words, PathBuf)> {
             t5.id(PAD)?;
             return match t5.rows() {
                 n if n > rows => other(&file, n),
-                _ => Ok((Words::T5(t5), file)),
+                _ => Ok((Words::T5(Box::new(t5)), file)),
             };
         }
     }

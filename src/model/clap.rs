@@ -55,19 +55,10 @@ impl TextConfig {
     /// No text side; sizes that cannot be.
     pub(crate) fn read(shapes: Shapes, path: &Path) -> Result<Self> {
         let text = t5::Config::read(shapes, TEXT_BRANCH, path)?;
-        let last = format!("{TEXT_PROJECTION}.2.weight");
-        let joint_dim = match shapes(&last).as_deref() {
-            Some([joint, _]) => *joint,
-            found => {
-                let found = found.map_or("no such tensor".to_owned(), |s| format!("shape {s:?}"));
-                return Err(Error::checkpoint(path, last, "a matrix", found));
-            }
-        };
-        let mut sizes = Sizes::of("clap");
-        sizes.within("joint_dim", joint_dim, WIDTH);
+        let joint_dim = joint_dim(shapes, TEXT_PROJECTION, path)?;
         let mut tower = Sizes::of("clap.text");
         text.check(&mut tower);
-        let wrong = sizes.wrong.into_iter().chain(tower.wrong);
+        let wrong = tower.wrong.into_iter();
         crate::error::all(
             wrong
                 .map(|w| Error::checkpoint(path, w.key, w.expected, w.found))
@@ -107,6 +98,57 @@ impl TextSide {
     }
 }
 
+/// Where the audio encoder stands.
+pub(crate) const AUDIO_BRANCH: &str = "audio_branch";
+const AUDIO_PROJECTION: &str = "audio_projection";
+
+/// The audio encoder and its projection: all that a sound needs.
+pub(crate) struct AudioSide {
+    branch: Encoder,
+    projection: [Linear; 2],
+}
+
+impl AudioSide {
+    /// Its weights, by the names under `p`.
+    pub(crate) fn new(p: &Scope, config: &audio::Config, joint_dim: i64) -> Self {
+        AudioSide {
+            branch: Encoder::new(&(p / AUDIO_BRANCH), config),
+            projection: mlp(p, AUDIO_PROJECTION, config.width(), joint_dim),
+        }
+    }
+
+    /// Width of the joint space, by the shapes of an AF-CLAP file's tensors.
+    ///
+    /// # Errors
+    /// No projection; one of a width that cannot be.
+    pub(crate) fn joint_dim(shapes: Shapes, path: &Path) -> Result<i64> {
+        joint_dim(shapes, AUDIO_PROJECTION, path)
+    }
+
+    /// # Shapes
+    /// `mel_bfm` (B, F, M), a window of each → (B, joint), of length 1.
+    pub(crate) fn embed_windows(&self, mel_bfm: &Tensor, mode: Mode) -> Tensor {
+        self.project(&self.branch.encode(mel_bfm, mode))
+    }
+
+    fn project(&self, encodings: &Tensor) -> Tensor {
+        let embedding = encodings.mean_dim(1i64, false, Kind::Float);
+        unit(&project(&self.projection, &embedding))
+    }
+}
+
+/// Rows of a projection's last matrix.
+fn joint_dim(shapes: Shapes, projection: &str, path: &Path) -> Result<i64> {
+    let last = format!("{projection}.2.weight");
+    match shapes(&last).as_deref() {
+        Some([joint, _]) if WIDTH.contains(joint) => Ok(*joint),
+        found => {
+            let found = found.map_or("no such tensor".to_owned(), |s| format!("shape {s:?}"));
+            Err(Error::checkpoint(path, last, "a matrix", found))
+        }
+    }
+}
+
 fn mlp(p: &Scope, name: &str, input: i64, joint: i64) -> [Linear; 2] {
     [
         Linear::new(p / name / 0, input, joint, true),
@@ -116,8 +158,7 @@ fn mlp(p: &Scope, name: &str, input: i64, joint: i64) -> [Linear; 2] {
 
 /// Both towers and their projections.
 pub struct Clap {
-    audio_branch: Encoder,
-    audio_projection: [Linear; 2],
+    audio: AudioSide,
     text: TextSide,
     /// Logarithm of the factor by which similarities are scaled: a scalar.
     pub logit_scale_a: Tensor,
@@ -130,13 +171,15 @@ impl Clap {
         // The published loss has further heads (`*_transform`) for its MLP variants; AF2 never uses them.
         let scale = |name: &str| p.weight(name, &[], Init::Const((1.0f64 / 0.07).ln()));
         // In this order the optimizer numbers them.
-        let audio_branch = Encoder::new(&(p / "audio_branch"), &config.audio);
+        let encoder = Encoder::new(&(p / AUDIO_BRANCH), &config.audio);
         let branch = T5Encoder::new(&(p / TEXT_BRANCH), &config.text);
-        let audio_projection = mlp(p, "audio_projection", config.audio.width(), joint);
+        let of_audio = mlp(p, AUDIO_PROJECTION, config.audio.width(), joint);
         let projection = mlp(p, TEXT_PROJECTION, config.text.d_model, joint);
         let clap = Clap {
-            audio_branch,
-            audio_projection,
+            audio: AudioSide {
+                branch: encoder,
+                projection: of_audio,
+            },
             text: TextSide { branch, projection },
             logit_scale_a: scale("logit_scale_a"),
         };
@@ -148,18 +191,14 @@ impl Clap {
     /// # Shapes
     /// `mel_b4fm` and `longer` as in `Encoder::encode_whole` → (B, joint), of length 1.
     pub fn embed_audio(&self, mel_b4fm: &Tensor, longer: &[i64], mode: Mode) -> Tensor {
-        self.project_audio(&self.audio_branch.encode_whole(mel_b4fm, longer, mode))
+        self.audio
+            .project(&self.audio.branch.encode_whole(mel_b4fm, longer, mode))
     }
 
     /// # Shapes
     /// `mel_bfm` (B, F, M), a window of each → (B, joint), of length 1.
     pub(crate) fn embed_windows(&self, mel_bfm: &Tensor, mode: Mode) -> Tensor {
-        self.project_audio(&self.audio_branch.encode(mel_bfm, mode))
-    }
-
-    fn project_audio(&self, encodings: &Tensor) -> Tensor {
-        let embedding = encodings.mean_dim(1i64, false, Kind::Float);
-        unit(&project(&self.audio_projection, &embedding))
+        self.audio.embed_windows(mel_bfm, mode)
     }
 
     /// # Shapes

@@ -76,7 +76,9 @@ pub fn texts(
                 Metric::BertScore => {
                     "it wants an encoder: --bertscore FOLDER (the scripts take roberta-large)"
                 }
-                Metric::ClapScore => "it wants the embeddings of AF-CLAP",
+                Metric::ClapScore => {
+                    "it wants clips and AF-CLAP: `af2 score captions --clap CHECKPOINT` compares them with captions"
+                }
                 _ => "it is no metric of texts",
             };
             not_scored.insert(name.to_owned(), why.to_owned());
