@@ -6,6 +6,7 @@
 pub mod convert;
 mod identity;
 mod language_model;
+mod places;
 mod report;
 mod sound_space;
 mod text_encoder;
@@ -556,7 +557,7 @@ impl Source<'_> {
             }
             let table = names::of_the_encoder(name).and_then(|n| config.encoder.table_of(n));
             if let Some(rows) = table {
-                text_space::places(&tensor, rows, &info.file, name)?;
+                places::places(&tensor, rows, &info.file, name)?;
             }
             Ok(Some(tensor))
         });

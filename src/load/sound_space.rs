@@ -1,7 +1,7 @@
 //! AF-CLAP's space of sounds: the audio side of a checkpoint, from log-mel windows to plain numbers.
 
 use super::identity::identity;
-use super::text_space;
+use super::{places, text_space};
 use crate::checkpoint::{names, Archive};
 use crate::cores;
 use crate::error::{self, Error, Result};
@@ -51,7 +51,7 @@ impl SoundSpace {
             }
             let tensor = archive.get_as(name, kind, device)?;
             if let Some(rows) = own(name).and_then(|n| config.table_of(&n)) {
-                text_space::places(&tensor, rows, &checkpoint, name)?;
+                places::places(&tensor, rows, &checkpoint, name)?;
             }
             Ok(Some(tensor))
         });

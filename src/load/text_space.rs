@@ -148,18 +148,6 @@ impl TextSpace {
     }
 }
 
-/// That a tensor's values are places in a table of so many rows: libtorch stops at one that is none.
-pub(super) fn places(tensor: &Tensor, rows: i64, file: &Path, name: &str) -> Result<()> {
-    let wrong = tensor.lt(0).logical_or(&tensor.ge(rows));
-    match i64::try_from(wrong.any())? {
-        0 => Ok(()),
-        _ => {
-            let expected = format!("places from 0 to {}", rows - 1);
-            Err(Error::checkpoint(file, name, expected, "others"))
-        }
-    }
-}
-
 /// The one AF-CLAP file that is meant.
 pub(super) fn file(given: &Path) -> Result<PathBuf> {
     if !given.is_dir() {
