@@ -63,6 +63,9 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("af2 doctor", "what it says is the machine's; tests/doctor.rs"),
     ("make gpu-check", "a GPU; tests/gpu_check.rs runs it on the CPU"),
     ("LD_LIBRARY_PATH=$(python3", "a GPU"),
+    ("af2 judge run", "a server; tests/judge.rs has one"),
+    ("af2 judge check", "a judge's marks; tests/judge.rs"),
+    ("export AF2_API_KEY", "a key"),
     // Until a signal.
     ("af2 serve", "runs until it is told to end; tests/serve.rs"),
     (
@@ -283,7 +286,8 @@ fn exists(place: &str, words: &[String]) {
     let of_its_own = rest
         .first()
         .is_some_and(|word| !word.starts_with('-') && !a_file(word));
-    if ["recipe", "checkpoint", "data", "benchmark", "score"].contains(&verb.as_str()) && of_its_own {
+    if ["recipe", "checkpoint", "data", "benchmark", "score", "judge"].contains(&verb.as_str()) && of_its_own
+    {
         let group = help(&verbs);
         // `af2 recipe ls | show` names several.
         let sub = rest.remove(0);

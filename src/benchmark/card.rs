@@ -320,6 +320,9 @@ pub struct Judge {
     /// `null` where nobody says.
     #[serde(deserialize_with = "said")]
     pub model: Option<String>,
+    /// Our words for it: a file of `data-manifests/judges`, without its ending.
+    #[serde(default)]
+    pub prompt: Option<String>,
     /// The lowest and the highest mark.
     pub scale: [f64; 2],
     /// What it is given and asked, in our words.

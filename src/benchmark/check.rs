@@ -1,6 +1,7 @@
 //! What must be so beyond the type of each value: every fault with its line, its key and what was perhaps meant.
 
 use super::card::{Card, Categories, Fact, Number};
+use super::embedded::PROTOCOLS;
 use super::names::{Aggregation, Mark, Metric, Rule, Task, Unit};
 use crate::error::{nearest, Error};
 use crate::yaml::{Node, Place, Step};
@@ -508,6 +509,10 @@ impl Check<'_> {
             }
             if judge.runs == 0 {
                 self.fault(&["judge", "runs"], "is 0");
+            }
+            if let Some(prompt) = &judge.prompt {
+                let known: Vec<&str> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
+                self.one_of(&["judge", "prompt"], prompt, &known, "protocols of judges");
             }
         }
     }

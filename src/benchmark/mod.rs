@@ -5,9 +5,11 @@ mod card;
 mod check;
 mod diff;
 mod embedded;
+mod fault;
 pub(crate) mod import;
 pub mod names;
 mod page;
+mod protocol;
 mod registry;
 
 pub use card::{
@@ -16,4 +18,5 @@ pub use card::{
 };
 pub use diff::{differences, Difference};
 pub use page::page;
+pub use protocol::{Aggregate, Criterion, Field, ItemMark, MarkScale, Only, Piece, Protocol};
 pub use registry::{parse, read, Entry, Registry};

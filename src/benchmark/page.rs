@@ -184,6 +184,9 @@ pub fn page(card: &Card) -> String {
             ),
         );
         page.row("", &judge.protocol);
+        if let Some(prompt) = &judge.prompt {
+            page.row("", &format!("in our words: data-manifests/judges/{prompt}.yaml"));
+        }
         page.row("", &judge.answer);
     }
 

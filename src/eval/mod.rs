@@ -9,6 +9,7 @@
 pub mod captions;
 mod deal;
 mod json;
+pub mod judge;
 mod questions;
 pub mod rules;
 pub(crate) mod score;

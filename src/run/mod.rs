@@ -12,6 +12,7 @@
 //! verify-resume/             what `af2 train --verify-resume` compares
 //! predictions.partial/       the answers of an evaluation that is not done
 //! predictions.jsonl  results.json  table.md  curves*.svg
+//! judgements.jsonl           a judge's marks
 //! run.lock                   who has the folder, while a run has it
 //! ```
 //!
@@ -23,6 +24,7 @@ pub(crate) mod done;
 pub(crate) mod environment;
 pub mod events;
 pub(crate) mod journal;
+pub mod judgements;
 pub(crate) mod lock;
 pub(crate) mod nonfinite;
 pub mod predictions;

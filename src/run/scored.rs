@@ -80,6 +80,9 @@ pub struct Scored {
     /// The score after corrections by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corrected: Option<Corrected>,
+    /// Who has marked the answers, where a judge has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeFacts>,
     /// The af2 that has written it; none in results of before it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub af2: Option<String>,
@@ -122,6 +125,43 @@ pub struct Corrected {
     pub authors: IndexMap<String, ByAuthor>,
     /// Each of them, in the file's order.
     pub overrides: Vec<Override>,
+}
+
+/// How answers were marked by a judge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JudgeFacts {
+    /// The protocol's name.
+    pub protocol: String,
+    /// Its version.
+    pub version: u32,
+    /// Of its file.
+    pub sha256: String,
+    /// Who was asked.
+    pub model: String,
+    /// Who the server says has answered, each once.
+    pub answered_by: Vec<String>,
+    /// As it was sent.
+    pub temperature: Option<f64>,
+    /// As it was sent.
+    pub seed: Option<u64>,
+    /// How often each answer was marked.
+    pub runs: u32,
+    /// What was made of several runs.
+    pub aggregate: String,
+    /// The lowest and the highest mark. A score is a mark over the highest.
+    pub scale: [f64; 2],
+    /// Replies that could not be read and were asked for again.
+    pub asked_again: usize,
+    /// Items without a mark: in no score.
+    pub unscored: usize,
+    /// The score if all of these had the lowest mark, and the highest; none where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bounds: Option<Interval>,
+    /// Spearman's correlation of the marks with the answers' length in words.
+    pub length_correlation: Option<f64>,
+    /// Where pairs are compared: the share of items in which both orders have the same winner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_winner: Option<f64>,
 }
 
 /// What one author has corrected.

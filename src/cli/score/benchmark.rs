@@ -308,7 +308,7 @@ fn again(args: &BenchmarkArgs, run: &Path) -> Result<()> {
 }
 
 /// A file as results in `folder` name it: from there where it lies within, so that the folder may be moved.
-fn named_from(folder: Option<&Path>, path: &Path) -> Result<PathBuf> {
+pub(in crate::cli) fn named_from(folder: Option<&Path>, path: &Path) -> Result<PathBuf> {
     let whole = |p: &Path| std::path::absolute(p).map_err(|e| Error::io(p, e));
     let Some(folder) = folder else {
         return Ok(path.to_owned());

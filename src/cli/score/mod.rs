@@ -10,6 +10,8 @@ mod shown;
 mod tagging;
 mod told;
 
+pub(super) use benchmark::named_from;
+
 use crate::error::Result;
 use clap::{Args, Subcommand};
 

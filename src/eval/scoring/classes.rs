@@ -123,6 +123,7 @@ pub fn classes(
         not_scored: IndexMap::new(),
         frame: None,
         corrected: None,
+        judge: None,
         af2: Some(VERSION.to_owned()),
         bootstrap,
         states: IndexMap::from([("answered".to_owned(), n)]),

@@ -26,8 +26,10 @@ pub use compare::{compare, seeds, Agreement, Compared, Seeds};
 pub use files::{hex, open, sha256, Opened, Records};
 pub use frame::add_frame;
 pub use likelihoods::{likelihoods, By, Likelihood};
+pub(crate) use loaded::named_records;
+pub(crate) use mmau_pro::is_open;
 pub use overrides::{correct, read_overrides, Overrides};
-pub use pairs::{pairs, Pair, Pairs};
+pub use pairs::{pairs, pairs_with_records, Pair, Pairs};
 pub use samples::{samples, Form, Sample};
 pub use texts::texts;
 pub use way::Way;
@@ -85,7 +87,7 @@ impl Kind {
         };
         named.name().parse().map_err(|_| {
             let needs = match named.name() {
-                "judge" => "a judge's marks",
+                "judge" => JUDGE,
                 "clap_label" => "the embeddings of AF-CLAP's text tower",
                 other => other,
             };
@@ -94,9 +96,18 @@ impl Kind {
     }
 }
 
+/// What open answers want.
+const JUDGE: &str = "a judge's marks";
+
 fn no_text(card: &Card, needs: &str) -> Error {
     let expected = "a benchmark whose answers are scored as texts";
     let e = Error::data(&card.name, "rules", expected, needs.to_owned());
+    if needs == JUDGE {
+        let name = &card.name;
+        return e.hint(format!(
+            "`af2 judge run --benchmark {name} --predictions FILE --endpoint URL --out DIR` asks one"
+        ));
+    }
     e.hint("`af2 benchmark ls` shows rules and metrics; `af2 score --help` what else is scored")
 }
 
@@ -226,6 +237,7 @@ pub fn score(
         not_scored: not_scored.into_iter().chain(not_also).collect(),
         frame: None,
         corrected: None,
+        judge: None,
         af2: Some(VERSION.to_owned()),
         whole,
         categories: categories?,
@@ -244,7 +256,7 @@ fn also(
     for metric in card.also.iter().filter(|m| !there.contains_key(m.name())) {
         let name = metric.name().to_owned();
         if *metric == Metric::JudgeMean {
-            missing.insert(name, "it wants a judge's marks".to_owned());
+            missing.insert(name, "it wants a judge's marks: `af2 judge run`".to_owned());
             continue;
         }
         let of = Card {

@@ -9,7 +9,7 @@ use crate::benchmark::names::Task;
 use crate::benchmark::Card;
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -58,6 +58,8 @@ pub struct Pair {
     pub prediction: Option<String>,
     /// What people wrote: at least one.
     pub references: Vec<String>,
+    /// Where it is [kept](pairs_with_records): the item's record, and what the prediction's has beside it.
+    pub record: Map<String, Value>,
 }
 
 /// What a file holds.
@@ -76,6 +78,7 @@ pub struct Pairs {
 struct Reader<'a> {
     path: &'a Path,
     card: &'a Card,
+    keeps: bool,
 }
 
 /// Reads predictions with their references.
@@ -84,13 +87,25 @@ struct Reader<'a> {
 /// The first record without what it must have, with its place; predictions of items that are not there or twice with other words; no
 /// prediction at all.
 pub fn pairs(path: &Path, items: Option<&Path>, card: &Card) -> Result<Pairs> {
+    read(path, items, card, false)
+}
+
+/// The same with all that their records hold.
+///
+/// # Errors
+/// As [`pairs`].
+pub fn pairs_with_records(path: &Path, items: Option<&Path>, card: &Card) -> Result<Pairs> {
+    read(path, items, card, true)
+}
+
+fn read(path: &Path, items: Option<&Path>, card: &Card, keeps: bool) -> Result<Pairs> {
     let mut said = load(path)?;
     let before = said.rows.len();
     said.rows.retain(|row| {
         row.record.get("control") != Some(&Value::Bool(true)) || !row.record.contains_key("reference")
     });
     let silent = before - said.rows.len();
-    let reader = Reader { path, card };
+    let reader = Reader { path, card, keeps };
     let first = said.rows.first();
     let ours = first.is_some_and(|row| {
         ["task", "prediction", "reference"]
@@ -107,7 +122,12 @@ pub fn pairs(path: &Path, items: Option<&Path>, card: &Card) -> Result<Pairs> {
         Some(of) => {
             let items = load(of)?;
             mended += items.mended;
-            let items = Reader { path: of, card }.items(&items.rows)?;
+            let items = Reader {
+                path: of,
+                card,
+                keeps,
+            }
+            .items(&items.rows)?;
             reader.joined(&said.rows, of, items)?
         }
     };
@@ -150,6 +170,7 @@ impl Reader<'_> {
             question: question(row),
             prediction: Some(self.said(row)?),
             references,
+            record: self.kept(row),
         })
     }
 
@@ -172,6 +193,13 @@ impl Reader<'_> {
                 "a text",
                 crate::error::short(other),
             )),
+        }
+    }
+
+    fn kept(&self, row: &Row) -> Map<String, Value> {
+        match self.keeps {
+            true => row.record.clone(),
+            false => Map::new(),
         }
     }
 
@@ -259,6 +287,7 @@ impl Reader<'_> {
                     id,
                     clip: clip.clone(),
                     question: if pooled { String::new() } else { question(row) },
+                    record: self.kept(row),
                     ..Pair::default()
                 };
                 (pair, Vec::new())
@@ -314,6 +343,9 @@ impl Reader<'_> {
                 }
                 _ => {
                     pair.prediction = Some(prediction);
+                    for (key, value) in self.kept(row) {
+                        pair.record.entry(key).or_insert(value);
+                    }
                     places.insert(i, &row.place);
                 }
             }

@@ -127,6 +127,7 @@ pub fn texts(card: &Card, pairs: &[Pair], source: Source, bootstrap: Bootstrap) 
         not_scored,
         frame: None,
         corrected: None,
+        judge: None,
         af2: Some(VERSION.to_owned()),
         bootstrap,
         states,
