@@ -276,6 +276,7 @@ fn items(bench: &Bench) {
         model: None,
         card_sha256: String::new(),
         predictions: None,
+        ..Source::default()
     };
     let [once, all] = [1, Bootstrap::default().resamples].map(|resamples| Bootstrap {
         resamples,
@@ -284,7 +285,7 @@ fn items(bench: &Bench) {
     let score = |path: &Path, times: &mut Times| {
         let file = times.time("read", || scoring::open(path)).expect("the items");
         let mut judge = |name: &str| {
-            let judged = || scoring::answers(path, &file, None, &card, Kind::Official, false);
+            let judged = || scoring::answers(path, &file, None, &card, Kind::Official, false, None);
             times.time(name, judged).expect("answers")
         };
         let (answers, again) = (judge("judge"), judge("judge again"));

@@ -95,6 +95,17 @@ pub enum Error {
     /// A device that was asked for, or should be used, and cannot be.
     #[error("device: {message}{}", hint_text(.hint))]
     Device { message: String, hint: Option<String> },
+    /// A server of a language model that cannot be used: it refuses, or does not answer.
+    #[error("{endpoint}: {message}{}", hint_text(.hint))]
+    Endpoint {
+        /// Host and port.
+        endpoint: String,
+        message: String,
+        hint: Option<String>,
+    },
+    /// What may be spent for asking a server is spent; what was answered is kept.
+    #[error("{message}{}", hint_text(.hint))]
+    Budget { message: String, hint: Option<String> },
     /// A signal ended the run; its state is saved.
     #[error("{0}")]
     Stopped(String),
@@ -207,7 +218,9 @@ impl Error {
             | Error::Checkpoint { hint, .. }
             | Error::Training { hint, .. }
             | Error::Ranks { hint, .. }
-            | Error::Device { hint, .. } => *hint = Some(text.into()),
+            | Error::Device { hint, .. }
+            | Error::Endpoint { hint, .. }
+            | Error::Budget { hint, .. } => *hint = Some(text.into()),
             Error::Many(_)
             | Error::Missing { .. }
             | Error::Mismatch(_)
@@ -219,7 +232,7 @@ impl Error {
     }
 
     /// 1 libtorch, 2 usage (clap's own end so too), 3 files, 4 recipe, 5 audio, 6 data, 7 checkpoint, 8 training, 9 mismatch,
-    /// 10 too many skips, 11 ranks, 12 stopped by a signal, 13 a device that cannot be used.
+    /// 10 too many skips, 11 ranks, 12 stopped by a signal, 13 a device that cannot be used, 15 a server, 16 a budget.
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::Torch(_) => 1,
@@ -235,6 +248,8 @@ impl Error {
             Error::Ranks { .. } => 11,
             Error::Stopped(_) => 12,
             Error::Device { .. } => 13,
+            Error::Endpoint { .. } => 15,
+            Error::Budget { .. } => 16,
             Error::Missing { code, .. } => *code,
             Error::Many(all) => all.first().map_or(1, Error::exit_code),
         }

@@ -55,6 +55,7 @@ pub mod shapes;
 pub mod yaml;
 
 pub mod benchmark;
+pub mod llm;
 
 pub mod audio;
 pub mod text;

@@ -1422,11 +1422,6 @@ fn predictions_of_af2_are_scored_on_the_manifest_that_was_asked() {
             &items,
             vec!["line 3", "reference \"(B) Rain\""],
         ),
-        (
-            change(2, "sample", json!(1)),
-            &items,
-            vec!["line 3", "one answer an item", "sample 1"],
-        ),
         (twice, &items, vec!["line 4", "each id once", "1 again"]),
         (
             written("elsewhere.jsonl", &[asked("another", "0", &item(0), "x")]),

@@ -17,7 +17,8 @@ use af2::model::{
     flamingo::Flamingo,
     mode::{EncoderMode, Mode},
     params::{Origin, Store},
-    presets, t5,
+    presets,
+    text::t5,
 };
 use common::{assert_close, golden, relative, scalar, Golden, NOTHING};
 use tch::{Device, IndexOp, Kind, Tensor};

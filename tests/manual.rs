@@ -52,6 +52,18 @@ const NOT_RUN: &[(&str, &str)] = &[
         "needs the demo's corpus; tests/data_loader.rs",
     ),
     (
+        "af2 eval --checkpoint checkpoints/audio-flamingo-2 --benchmarks",
+        "published weights and official files; tests/benchmark_run.rs has its own",
+    ),
+    (
+        "af2 eval --endpoint http://127.0.0.1:8000/v1 --model tiny",
+        "a server and official files; tests/benchmark_run.rs has its own",
+    ),
+    (
+        "af2 launch -n 8 -- eval --checkpoint checkpoints/audio-flamingo-2 --benchmarks all",
+        "8 GPUs; tests/benchmark_run.rs launches",
+    ),
+    (
         "af2 benchmark import",
         "official files; tests/benchmark_import.rs writes some",
     ),
@@ -59,10 +71,21 @@ const NOT_RUN: &[(&str, &str)] = &[
         "af2 benchmark submit",
         "a manifest of official files; tests/benchmark_import.rs",
     ),
+    (
+        "af2 score --benchmark esc-50",
+        "AF-CLAP with its tokenizer; tests/clap_label.rs makes one",
+    ),
+    (
+        "af2 score captions --predictions captions.jsonl --audio-root",
+        "AF-CLAP with its tokenizer, and clips; tests/clap_label.rs",
+    ),
     // The machine's own verdict.
     ("af2 doctor", "what it says is the machine's; tests/doctor.rs"),
     ("make gpu-check", "a GPU; tests/gpu_check.rs runs it on the CPU"),
     ("LD_LIBRARY_PATH=$(python3", "a GPU"),
+    ("af2 judge run", "a server; tests/judge.rs has one"),
+    ("af2 judge check", "a judge's marks; tests/judge.rs"),
+    ("export AF2_API_KEY", "a key"),
     // Until a signal.
     ("af2 serve", "runs until it is told to end; tests/serve.rs"),
     (
@@ -283,7 +306,8 @@ fn exists(place: &str, words: &[String]) {
     let of_its_own = rest
         .first()
         .is_some_and(|word| !word.starts_with('-') && !a_file(word));
-    if ["recipe", "checkpoint", "data", "benchmark", "score"].contains(&verb.as_str()) && of_its_own {
+    if ["recipe", "checkpoint", "data", "benchmark", "score", "judge"].contains(&verb.as_str()) && of_its_own
+    {
         let group = help(&verbs);
         // `af2 recipe ls | show` names several.
         let sub = rest.remove(0);

@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("yaml", &["error"]),
     ("fsutil", &["error", "yaml"]),
     ("benchmark", &["error", "panics", "fsutil", "yaml"]),
+    ("llm", &["error", "screen", "fsutil"]),
     ("npy", &["error", "fsutil"]),
     ("progress", &["screen"]),
     ("ffi", &["error", "panics"]),
@@ -143,12 +144,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "fsutil",
             "progress",
             "benchmark",
+            "llm",
             "dist",
             "metrics",
             "run",
             "data",
             "load",
             "generate",
+            "text",
             "recipe",
         ],
     ),
@@ -189,6 +192,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "error",
             "benchmark",
+            "llm",
             "shapes",
             "screen",
             "panics",
@@ -497,7 +501,7 @@ fn groups_and_uses_over_several_lines_are_read() {
 #[test]
 fn rooms_of_plain_values_touch_no_tensor() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for module in ["benchmark", "metrics", "report", "run"] {
+    for module in ["benchmark", "llm", "metrics", "report", "run"] {
         let mut files = Vec::new();
         sources(&src.join(module), &mut files);
         assert!(!files.is_empty());

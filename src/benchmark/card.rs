@@ -250,6 +250,10 @@ pub struct Labels {
     pub of: Option<Vec<String>>,
     /// How many there are.
     pub count: u64,
+    /// What is embedded of a label where answers are compared with labels so, with `{label}` in its place; of several the mean.
+    /// None: the label as it stands.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub templates: Vec<String>,
     /// How well they are known.
     pub mark: Mark,
     /// Where they were found.
@@ -320,6 +324,9 @@ pub struct Judge {
     /// `null` where nobody says.
     #[serde(deserialize_with = "said")]
     pub model: Option<String>,
+    /// Our words for it: a file of `data-manifests/judges`, without its ending.
+    #[serde(default)]
+    pub prompt: Option<String>,
     /// The lowest and the highest mark.
     pub scale: [f64; 2],
     /// What it is given and asked, in our words.

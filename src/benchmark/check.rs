@@ -1,6 +1,7 @@
 //! What must be so beyond the type of each value: every fault with its line, its key and what was perhaps meant.
 
 use super::card::{Card, Categories, Fact, Number};
+use super::embedded::PROTOCOLS;
 use super::names::{Aggregation, Mark, Metric, Rule, Task, Unit};
 use crate::error::{nearest, Error};
 use crate::yaml::{Node, Place, Step};
@@ -395,6 +396,13 @@ impl Check<'_> {
             }
             return;
         };
+        for (i, template) in labels.templates.iter().enumerate() {
+            if !template.contains("{label}") {
+                let message =
+                    format!("`{template}` has no {{label}}: it would be the same text for every label");
+                self.fault(&["labels", "templates", &i.to_string()], message);
+            }
+        }
         match (&labels.of, &labels.why) {
             (None, None) => self.hinted(
                 &["labels", "of"],
@@ -508,6 +516,10 @@ impl Check<'_> {
             }
             if judge.runs == 0 {
                 self.fault(&["judge", "runs"], "is 0");
+            }
+            if let Some(prompt) = &judge.prompt {
+                let known: Vec<&str> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
+                self.one_of(&["judge", "prompt"], prompt, &known, "protocols of judges");
             }
         }
     }

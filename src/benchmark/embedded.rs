@@ -8,6 +8,13 @@ macro_rules! cards {
     };
 }
 
+/// The same of judges' protocols.
+macro_rules! protocols {
+    ($($name:literal),+ $(,)?) => {
+        &[$(($name, include_str!(concat!("../../data-manifests/judges/", $name, ".yaml")))),+]
+    };
+}
+
 /// By the paper's tables, then what came after it.
 pub(super) const CARDS: &[(&str, &str)] = cards![
     "clotho-aqa-unanimous",
@@ -59,4 +66,15 @@ pub(super) const CARDS: &[(&str, &str)] = cards![
     "af-reasoning-eval-mcq",
     "af-reasoning-eval-yes-no",
     "af-reasoning-eval-classes",
+];
+
+/// The files of `data-manifests/judges`, in the same way.
+pub(super) const PROTOCOLS: &[(&str, &str)] = protocols![
+    "long-audio-bench",
+    "compa-r-test",
+    "openaqa",
+    "music-instruct",
+    "mmau-pro",
+    "mmar-rubrics",
+    "pairs",
 ];

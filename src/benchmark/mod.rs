@@ -5,12 +5,15 @@ mod card;
 mod check;
 mod diff;
 mod embedded;
+mod fault;
 pub(crate) mod import;
 pub mod names;
 pub(crate) mod numbers;
 mod page;
+mod protocol;
 mod registry;
 pub(crate) mod table;
+pub(crate) mod wording;
 
 pub use card::{
     Card, Categories, Citation, Constant, Decoding, Defect, Fact, Judge, Labels, Number, Numbers,
@@ -18,4 +21,5 @@ pub use card::{
 };
 pub use diff::{differences, Difference};
 pub use page::page;
+pub use protocol::{Aggregate, Criterion, Field, ItemMark, MarkScale, Only, Piece, Protocol};
 pub use registry::{parse, read, Entry, Registry};

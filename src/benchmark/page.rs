@@ -73,6 +73,9 @@ pub fn page(card: &Card) -> String {
             None,
         );
         page.row("labels", &format!("{list}{known}"));
+        for template in &labels.templates {
+            page.row("", &format!("embedded as {template:?}"));
+        }
     }
 
     page.head("Files");
@@ -184,6 +187,9 @@ pub fn page(card: &Card) -> String {
             ),
         );
         page.row("", &judge.protocol);
+        if let Some(prompt) = &judge.prompt {
+            page.row("", &format!("in our words: data-manifests/judges/{prompt}.yaml"));
+        }
         page.row("", &judge.answer);
     }
 

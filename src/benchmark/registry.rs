@@ -2,6 +2,7 @@
 
 use super::card::Card;
 use super::embedded::CARDS;
+use super::fault::of_a_card;
 use crate::error::{all, nearest, Error, Result};
 use crate::yaml::{self, Place, MOST_BYTES};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,14 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Of its text, in small hexadecimal digits.
+    pub(crate) fn sha256(&self) -> String {
+        format!(
+            "{:x}",
+            <sha2::Sha256 as sha2::Digest>::digest(self.text.as_bytes())
+        )
+    }
+
     /// Reads and checks it.
     ///
     /// # Errors
@@ -253,24 +262,5 @@ fn placed(text: &str, file: &str) -> Result<(Card, Place)> {
     match understood.value {
         Some(card) => Ok((card, name)),
         None => Err(of_a_card(Error::recipe(file, "cannot be read"))),
-    }
-}
-
-/// The reader's errors are of any YAML; a card is data.
-fn of_a_card(error: Error) -> Error {
-    match error {
-        Error::Recipe {
-            file,
-            line,
-            message,
-            hint,
-        } => Error::Card {
-            file,
-            line,
-            message,
-            hint,
-        },
-        Error::Many(all) => Error::Many(all.into_iter().map(of_a_card).collect()),
-        error => error,
     }
 }

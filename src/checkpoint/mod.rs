@@ -43,6 +43,7 @@ pub(crate) use keep::{file_name, Keep};
 pub use model_of::canonical;
 pub(crate) use model_of::named;
 pub use pickle::Plain;
+pub(crate) use released::clap_file;
 pub use released::{open_parts, open_released, write_released, Parts, ReleasedFolder};
 pub use safetensors::write as write_safetensors;
 pub use torch_file::TorchFile;

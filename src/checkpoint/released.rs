@@ -142,7 +142,7 @@ fn beside(path: &Path) -> PathBuf {
 }
 
 /// The one checkpoint of `clap_ckpt/`.
-fn clap_file(folder: &Path) -> Result<Option<PathBuf>> {
+pub(crate) fn clap_file(folder: &Path) -> Result<Option<PathBuf>> {
     if !folder.is_dir() {
         return Ok(None);
     }

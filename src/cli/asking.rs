@@ -190,7 +190,7 @@ pub(crate) struct EngineArgs {
     memory: Option<u64>,
 }
 
-fn bytes(text: &str) -> std::result::Result<u64, String> {
+pub(super) fn bytes(text: &str) -> std::result::Result<u64, String> {
     gib(text).map(|n| (n * GIB) as u64)
 }
 

@@ -62,6 +62,8 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
         end_at_ctrl_c()?;
     }
     let (model, settings) = args.model.open()?;
+    // One answer at a time.
+    model.lay_out_to_speak()?;
     if let Some(wrong) = decoding.check_vocabulary(model.tokenizer.len()) {
         return Err(usage(&wrong));
     }

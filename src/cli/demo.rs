@@ -66,7 +66,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
         ("tokenizer and language model, on text alone", steps::lm),
         ("AF-CLAP, contrastive", steps::clap),
         ("curriculum, three stages", steps::train),
-        ("evaluation", steps::evaluate),
+        ("evaluation", super::eval::evaluate),
     ];
     for (i, (name, step)) in steps.iter().enumerate() {
         let begun = Instant::now();

@@ -7,11 +7,14 @@ mod checkpoint;
 mod data;
 mod demo;
 mod doctor;
+mod endpoint;
 mod environment;
+mod eval;
 mod export;
 mod files;
 mod generate;
 mod gpu_check;
+mod judge;
 mod parts;
 mod plan;
 mod recipe;
@@ -39,7 +42,7 @@ use parts::{out, RecipeArgs};
 #[command(name = "af2", version, max_term_width = 100, arg_required_else_help = true)]
 #[command(
     after_help = "Exit codes: 0 done, 1 libtorch, 2 usage (also KEY=VALUE of no key), 3 files, 4 recipe, 5 audio, 6 data, \
-    7 checkpoint, 8 training, 9 comparison past its tolerance, 10 too many items skipped, 11 ranks, 12 stopped by a signal after saving, 13 a device that cannot be used, 14 slow (`af2 doctor --strict`), 130 interrupted (training: twice)."
+    7 checkpoint, 8 training, 9 comparison past its tolerance, 10 too many items skipped, 11 ranks, 12 stopped by a signal after saving, 13 a device that cannot be used, 14 slow (`af2 doctor --strict`), 15 a server that refuses or does not answer, 16 a budget that is spent, 130 interrupted (training: twice)."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -66,10 +69,13 @@ enum Verb {
     Train(steps::TrainArgs),
     /// Run a command as several ranks on this machine, without torchrun.
     Launch(steps::LaunchArgs),
-    /// Ask a trained model the questions of a recipe's evaluation sets, and score the answers.
-    Eval(steps::EvalArgs),
+    /// Ask a trained model the questions of a recipe's evaluation sets, or of benchmarks, and score the answers.
+    Eval(Box<eval::EvalArgs>),
     /// Score predictions of any model by a benchmark's own rule, and embeddings, tags and captions by official metrics.
     Score(score::ScoreArgs),
+    /// Have open answers marked by a language model, and hold its marks against people's.
+    #[command(subcommand)]
+    Judge(judge::JudgeVerb),
     /// Write results of benchmarks in the forms of Every Eval Ever, Hugging Face, inspect and lm-evaluation-harness.
     Export(export::ExportArgs),
     /// Print the table and draw the curves of a run, from its files alone.
@@ -117,7 +123,7 @@ impl Verb {
             Verb::GpuCheck(args) => args.computes(),
             Verb::Synth(_) | Verb::Launch(_) | Verb::Report(_) | Verb::Plan(_) | Verb::Recipe(_) => false,
             Verb::Checkpoint(_) | Verb::Data(_) | Verb::Benchmark(_) | Verb::Score(_) => false,
-            Verb::Tables(_) | Verb::Export(_) | Verb::Completions { .. } => false,
+            Verb::Judge(_) | Verb::Tables(_) | Verb::Export(_) | Verb::Completions { .. } => false,
         }
     }
 }
@@ -170,6 +176,7 @@ fn run(verb: &Verb, threads: Option<usize>) -> Result<i32> {
         Verb::Launch(args) => return args.run(),
         Verb::Eval(args) => args.run(),
         Verb::Score(args) => score::run(args),
+        Verb::Judge(verb) => judge::run(verb),
         Verb::Export(args) => export::run(args),
         Verb::Report(args) => args.run(),
         Verb::Generate(args) => generate::run(args),

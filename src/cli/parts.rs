@@ -8,6 +8,7 @@ use crate::preflight;
 use crate::recipe::Precision;
 use clap::Args;
 use std::path::{Path, PathBuf};
+use tch::Device;
 
 /// Which checkpoint, and how strictly it is read.
 #[derive(Args)]
@@ -86,26 +87,63 @@ impl OpenArgs {
 impl CheckpointArgs {
     /// Opens the model for nothing but asking in this precision, and prints what a user may want to know of it.
     pub(crate) fn open_to_ask(&self, precision: Precision) -> Result<Loaded> {
-        let options = Options {
-            held_in: precision,
-            ..self.how.options()?
-        };
-        let model = self.how.open_with(&self.checkpoint, &options)?;
-        // What no file had, too.
-        model.ask_in(precision)?;
-        Ok(model)
+        let device = device::of(&self.how.device)?;
+        self.how.open_on(&self.checkpoint, device, precision, true)
     }
 }
 
 impl OpenArgs {
-    /// Opens the model and prints what a user may want to know of it.
-    pub(crate) fn open(&self, checkpoint: &Path) -> Result<Loaded> {
-        self.open_with(checkpoint, &self.options()?)
+    /// The first of these options that is given.
+    pub(crate) fn said(&self) -> Option<&'static str> {
+        let all = [
+            ("--llm", self.llm.is_some()),
+            ("--clap", self.clap.is_some()),
+            ("--base", self.base.is_some()),
+            ("--config", self.config.is_some()),
+            ("--few-shot-mask", self.few_shot_mask),
+            ("--strict", self.strict),
+            ("--allow-missing", !self.allow_missing.is_empty()),
+            ("--allow-unexpected", self.allow_unexpected),
+            ("--device", self.device != "auto"),
+        ];
+        all.into_iter().find(|(_, said)| *said).map(|(name, _)| name)
     }
 
-    fn open_with(&self, checkpoint: &Path, options: &Options) -> Result<Loaded> {
+    /// As it was given.
+    pub(crate) fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// Opens the model and prints what a user may want to know of it.
+    pub(crate) fn open(&self, checkpoint: &Path) -> Result<Loaded> {
+        self.open_with(checkpoint, &self.options()?, true)
+    }
+
+    /// Opens the model on this device for nothing but asking in this precision. `tell`: prints what a user may want to know of it.
+    pub(crate) fn open_on(
+        &self,
+        checkpoint: &Path,
+        device: Device,
+        precision: Precision,
+        tell: bool,
+    ) -> Result<Loaded> {
+        let options = Options {
+            held_in: precision,
+            device,
+            ..self.options()?
+        };
+        let model = self.open_with(checkpoint, &options, tell)?;
+        // What no file had, too.
+        model.ask_in(precision)?;
+        Ok(model)
+    }
+
+    fn open_with(&self, checkpoint: &Path, options: &Options, tell: bool) -> Result<Loaded> {
         let parts = self.parts(checkpoint.to_path_buf());
         let model = load::open_parts(&parts, options).map_err(|e| published(e, &parts))?;
+        if !tell {
+            return Ok(model);
+        }
         for note in &model.notes {
             crate::say!("note: {note}");
         }

@@ -1,50 +1,22 @@
-//! `af2 synth`, `lm`, `clap`, `train`, `eval`, `report`: the steps of a recipe, one by one.
+//! `af2 synth`, `lm`, `clap`, `train`, `launch`, `report`: the steps of a recipe, one by one.
 
-use super::parts::{self, ArithmeticArgs, RecipeArgs};
+use super::parts::{self, RecipeArgs};
 use super::same;
 use crate::device;
 use crate::dist::{launch::Launch, note_alone, Facts, Place, Ranks};
 use crate::error::{Error, Result};
-use crate::eval::score;
 use crate::ffi::kernels;
-use crate::preflight;
 use crate::progress::{self, Progress};
-use crate::recipe::{EvalRecipe, Recipe};
+use crate::recipe::Recipe;
 use crate::recipe_file;
 use crate::report;
 use crate::train::{Resume, Which};
-use crate::{cores, eval, load, lock, run, synth, train};
-use clap::{Args, ValueEnum};
+use crate::{cores, lock, run, synth, train};
+use clap::Args;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 use tch::Device;
-
-#[derive(Args)]
-pub(crate) struct EvalArgs {
-    #[command(flatten)]
-    recipe: RecipeArgs,
-    /// A folder in the released layout; default: the recipe's last stage.
-    #[arg(long, value_name = "DIR")]
-    checkpoint: Option<PathBuf>,
-    /// Score the predictions that are there, without a model.
-    #[arg(long)]
-    score_only: bool,
-    /// Go on with an evaluation of this model that did not end, or ask everything again.
-    #[arg(long, value_enum, default_value = "auto", conflicts_with = "score_only")]
-    resume: Unfinished,
-    #[command(flatten)]
-    arithmetic: ArithmeticArgs,
-}
-
-/// What becomes of the answers that an evaluation which did not end has left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Unfinished {
-    /// Those of the same model to the same questions are taken as they are.
-    Auto,
-    /// They are thrown away.
-    Never,
-}
 
 /// How a job of a recipe is trained.
 #[derive(Args)]
@@ -92,28 +64,6 @@ pub(crate) struct ReportArgs {
     run: PathBuf,
 }
 
-impl EvalArgs {
-    pub(crate) fn run(&self) -> Result<()> {
-        let place = Place::of_environment()?;
-        let mut recipe = load_for(&self.recipe, place.as_ref())?;
-        if let Some(section) = &mut recipe.eval {
-            section.precision = self.arithmetic.precision.unwrap_or(section.precision);
-            section.tf32 |= self.arithmetic.tf32;
-        }
-        if !self.score_only {
-            let afresh = self.resume == Unfinished::Never;
-            return ask_as(place.as_ref(), &recipe, self.checkpoint.as_deref(), afresh);
-        }
-        section(&recipe)?;
-        // One is enough.
-        if place.is_some_and(|p| p.rank > 0) {
-            return Ok(());
-        }
-        let _held = lock::hold(&recipe.output, false)?;
-        score_run(&recipe.output)
-    }
-}
-
 impl ReportArgs {
     pub(crate) fn run(&self) -> Result<()> {
         let folder = if self.run.is_file() {
@@ -125,12 +75,8 @@ impl ReportArgs {
     }
 }
 
-fn device(recipe: &Recipe) -> Result<Device> {
-    device::of(&recipe.device)
-}
-
 /// The recipe of a verb that may be one of several ranks; of these the first says its notes.
-fn load_for(recipe: &RecipeArgs, place: Option<&Place>) -> Result<Recipe> {
+pub(super) fn load_for(recipe: &RecipeArgs, place: Option<&Place>) -> Result<Recipe> {
     let recipe = recipe.load_for(place.map_or(1, |p| p.world))?;
     if place.is_none() {
         note_alone(|name| std::env::var(name).ok())
@@ -143,7 +89,7 @@ fn load_for(recipe: &RecipeArgs, place: Option<&Place>) -> Result<Recipe> {
     Ok(recipe)
 }
 
-fn missing(recipe: &Recipe, section: &str) -> Error {
+pub(super) fn missing(recipe: &Recipe, section: &str) -> Error {
     Error::recipe(&recipe.name, format!("the recipe has no section `{section}`"))
         .hint("recipes/demo.yaml has each of them")
 }
@@ -204,28 +150,49 @@ struct Task {
 /// Trains as the rank in this place, or alone.
 fn train_as(place: Option<&Place>, recipe: &Recipe, task: &Task) -> Result<()> {
     task.which.in_recipe(recipe)?;
-    let same = |recipe: &Recipe| same::facts(recipe, task.which, &task.resume, task.verify);
-    as_rank(place, recipe, recipe.train.tf32, same, |ranks, device| {
-        run_as(recipe, ranks, device, task)
-    })
+    let same = || same::facts(recipe, task.which, &task.resume, task.verify);
+    as_rank(
+        place,
+        &Seat::of(recipe, recipe.train.tf32),
+        same,
+        |ranks, device| run_as(recipe, ranks, device, task),
+    )
+}
+
+/// Where something runs.
+pub(super) struct Seat<'a> {
+    /// As a recipe says it.
+    pub device: &'a str,
+    /// Seconds that ranks wait for each other.
+    pub timeout: u64,
+    pub tf32: bool,
+}
+
+impl<'a> Seat<'a> {
+    pub(super) fn of(recipe: &'a Recipe, tf32: bool) -> Self {
+        Seat {
+            device: &recipe.device,
+            timeout: recipe.train.timeout,
+            tf32,
+        }
+    }
 }
 
 /// Does something as the rank in this place, or alone; all ranks must bring the `same`.
-fn as_rank(
+pub(super) fn as_rank(
     place: Option<&Place>,
-    recipe: &Recipe,
-    tf32: bool,
-    same: impl FnOnce(&Recipe) -> Result<Facts>,
+    seat: &Seat,
+    same: impl FnOnce() -> Result<Facts>,
     what: impl FnOnce(&Rc<Ranks>, Device) -> Result<()>,
 ) -> Result<()> {
-    kernels::allow_tf32(tf32)?;
+    kernels::allow_tf32(seat.tf32)?;
     let (ranks, device) = match place {
-        None => (Ranks::alone(), device(recipe)?),
+        None => (Ranks::alone(), device::of(seat.device)?),
         Some(place) => {
-            let same = same(recipe)?;
+            let same = same()?;
             // A rank without one meets the others all the same, to tell them.
-            let device = device::of_rank(&recipe.device, place.local);
-            Ranks::join(place, device, Duration::from_secs(recipe.train.timeout), &same)?
+            let device = device::of_rank(seat.device, place.local);
+            Ranks::join(place, device, Duration::from_secs(seat.timeout), &same)?
         }
     };
     cores::at_most(ranks.cores());
@@ -319,61 +286,6 @@ impl LaunchArgs {
         };
         launch.run()
     }
-}
-
-/// Asks the last stage's model and scores.
-pub(crate) fn evaluate(recipe: &Recipe) -> Result<()> {
-    ask_as(Place::of_environment()?.as_ref(), recipe, None, false)
-}
-
-fn section(recipe: &Recipe) -> Result<&EvalRecipe> {
-    recipe.eval.as_ref().ok_or_else(|| missing(recipe, "eval"))
-}
-
-/// Asks and scores, as the rank in this place, or alone.
-fn ask_as(place: Option<&Place>, recipe: &Recipe, checkpoint: Option<&Path>, afresh: bool) -> Result<()> {
-    let tf32 = section(recipe)?.tf32;
-    as_rank(place, recipe, tf32, same::evaluation, |ranks, device| {
-        ranks.remedy("what it wrote last says why; the same command asks only what is left");
-        let _held = match ranks.first() {
-            true => Some(lock::hold(&recipe.output, ranks.again())?),
-            false => None,
-        };
-        // What a launcher starts again has answers of its own.
-        ask(recipe, checkpoint, ranks, device, afresh && !ranks.again())?;
-        match ranks.first() {
-            true => score_run(&recipe.output),
-            false => Ok(()),
-        }
-    })
-}
-
-fn ask(
-    recipe: &Recipe,
-    checkpoint: Option<&Path>,
-    ranks: &Ranks,
-    device: Device,
-    afresh: bool,
-) -> Result<()> {
-    let folder = match (checkpoint, recipe.stages.last()) {
-        (Some(folder), _) => folder.to_path_buf(),
-        (None, Some(stage)) => recipe.stage_folder(&stage.name),
-        (None, None) => return Err(missing(recipe, "stages").hint("--checkpoint names a model")),
-    };
-    preflight::evaluation(recipe, &folder).result()?;
-    let mut model = load::open(&folder, &load::Options::new(device))?;
-    if ranks.first() {
-        parts::say(&model.notes);
-    }
-    model.tokenizer.special_tokens = recipe.data.special_tokens_in_texts;
-    eval::run(recipe, section(recipe)?, &model, ranks, afresh)
-}
-
-/// Scores the predictions that are there.
-fn score_run(run: &Path) -> Result<()> {
-    let results = score::score(&run::predictions::read(&run::predictions::path(run))?)?;
-    results.write(&run::results::path(run))?;
-    report_run(run)
 }
 
 /// Prints the table; writes table.md and curves.svg.

@@ -10,6 +10,8 @@ use crate::text::labels::{self, Batch as TextBatch};
 use crate::text::tokenizer::SpecialTokens;
 use crate::text::tokenizer::Tokenizer;
 use ndarray::Array3;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use rayon::{prelude::*, ThreadPool, ThreadPoolBuilder};
 use std::{
     collections::HashMap,
@@ -76,6 +78,11 @@ impl Clip {
         &self.source.name
     }
 
+    /// Whether it is cut shorter than its windows are.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.most_us.is_some()
+    }
+
     /// The stretch of the file that is read.
     pub fn span(&self) -> Span {
         let whole = Seconds(self.windows as f64 * WINDOW_SECONDS);
@@ -113,6 +120,35 @@ impl Clip {
                 .hint("pack again with the stage's `windows`: loudness is normalised over what is read"));
         }
         Ok(audio::windows_of_int16(&samples, self.windows))
+    }
+}
+
+impl Clip {
+    /// White noise in its place: as many samples as it has up to its last one that is not zero, uniform, with its root mean square, of
+    /// a seed that the sound's content gives.
+    ///
+    /// # Shapes
+    /// As [`Clip::samples`].
+    ///
+    /// # Errors
+    /// Those of [`Clip::samples`].
+    pub(crate) fn noise(&self) -> Result<Vec<Vec<f32>>> {
+        let samples = self.samples().map_err(nearby::hinted)?;
+        let windows = samples.len();
+        let samples: Vec<f32> = samples.into_iter().flatten().collect();
+        let sounding = samples.iter().rposition(|s| *s != 0.0).map_or(0, |last| last + 1);
+        let power: f64 = samples.iter().map(|s| f64::from(*s).powi(2)).sum();
+        // Uniform over ±a has the root mean square a/√3.
+        let most = (3.0 * power / sounding.max(1) as f64).sqrt();
+        let mut random = ChaCha8Rng::from_seed(*self.fingerprint()?.as_bytes());
+        let noise: Vec<f64> = (0..samples.len())
+            .map(|at| match at < sounding {
+                true => random.gen_range(-1.0..1.0) * most,
+                false => 0.0,
+            })
+            .collect();
+        // What is louder than a sound can be is cut off there.
+        Ok(audio::windows(&noise, windows))
     }
 }
 
@@ -237,6 +273,14 @@ impl Ears {
             windows.max(1),
         );
         self.front_end.batch(&silent)
+    }
+
+    /// The mel of [`Clip::noise`].
+    ///
+    /// # Errors
+    /// Those of [`Ears::mel`].
+    pub fn noise(&self, clip: &Clip) -> Result<Arc<Array3<f32>>> {
+        caught(clip, || Ok(Arc::new(self.front_end.batch(&clip.noise()?))))
     }
 
     /// Mels of several clips, in parallel; the first error in order is returned.

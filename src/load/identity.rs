@@ -3,6 +3,9 @@
 use super::Loaded;
 use crate::checkpoint::Item;
 use crate::error::{Error, Result};
+use crate::model::params::Params;
+use serde::Serialize;
+use std::path::Path;
 
 impl Loaded {
     /// Of all that a model's answers come from: names, dtypes, sizes and values of its tensors as they were loaded, its
@@ -14,23 +17,37 @@ impl Loaded {
     /// # Errors
     /// A device that does not give a tensor back.
     pub(crate) fn identity(&self) -> Result<blake3::Hash> {
-        let mut hasher = blake3::Hasher::new();
-        for (name, entry) in self.params.iter() {
-            let tensor = entry.tensor.detach();
-            let what = format!("{name} {:?} {:?}\n", tensor.kind(), tensor.size());
-            hasher.update(what.as_bytes());
-            Item::Here(tensor).bytes(|piece| {
-                hasher.update(piece);
-                Ok(())
-            })?;
-        }
-        let config = serde_json::to_string(&self.model.config).map_err(|e| {
-            Error::checkpoint(&self.llm, "sizes", "something that JSON can say", e.to_string())
-        })?;
-        for text in [config, self.tokenizer.to_json()?] {
-            hasher.update(&(text.len() as u64).to_le_bytes());
-            hasher.update(text.as_bytes());
-        }
-        Ok(hasher.finalize())
+        identity(
+            &self.params,
+            &self.model.config,
+            self.tokenizer.to_json()?,
+            &self.llm,
+        )
     }
+}
+
+/// Of tensors as they were loaded, a configuration, and a tokenizer as JSON. Errors name `path`.
+pub(super) fn identity(
+    params: &Params,
+    config: &impl Serialize,
+    tokenizer: String,
+    path: &Path,
+) -> Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    for (name, entry) in params.iter() {
+        let tensor = entry.tensor.detach();
+        let what = format!("{name} {:?} {:?}\n", tensor.kind(), tensor.size());
+        hasher.update(what.as_bytes());
+        Item::Here(tensor).bytes(|piece| {
+            hasher.update(piece);
+            Ok(())
+        })?;
+    }
+    let config = serde_json::to_string(config)
+        .map_err(|e| Error::checkpoint(path, "sizes", "something that JSON can say", e.to_string()))?;
+    for text in [config, tokenizer] {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+    Ok(hasher.finalize())
 }

@@ -6,11 +6,19 @@
 pub mod convert;
 mod identity;
 mod language_model;
+mod layout;
+mod places;
 mod report;
+mod sound_space;
+mod text_encoder;
+mod text_space;
 
 pub use language_model::language_model;
 pub(crate) use report::compare;
 pub use report::{Report, Rules};
+pub use sound_space::SoundSpace;
+pub use text_encoder::TextEncoder;
+pub use text_space::TextSpace;
 
 use crate::checkpoint::{
     self, canonical, hugging_face, items, names, Archive, Parts, ReleasedFolder, TorchFile,
@@ -548,14 +556,9 @@ impl Source<'_> {
                     "NaN or infinity",
                 ));
             }
-            // Its values are places in a table: libtorch stops at one that is none.
             let table = names::of_the_encoder(name).and_then(|n| config.encoder.table_of(n));
             if let Some(rows) = table {
-                let wrong = tensor.lt(0).logical_or(&tensor.ge(rows));
-                if i64::try_from(wrong.any())? != 0 {
-                    let expected = format!("places from 0 to {}", rows - 1);
-                    return Err(Error::checkpoint(&info.file, name, expected, "others"));
-                }
+                places::places(&tensor, rows, &info.file, name)?;
             }
             Ok(Some(tensor))
         });

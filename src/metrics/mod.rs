@@ -20,6 +20,7 @@
 
 pub mod accuracy;
 mod alike;
+pub mod bert_score;
 pub mod bootstrap;
 pub mod calibration;
 pub mod captions;

@@ -109,6 +109,11 @@ impl Heard {
         self.windows_bw.device()
     }
 
+    /// Whether no block has anything to attend to: each is passed over.
+    fn deaf(&self) -> bool {
+        self.kv.iter().all(Option::is_none)
+    }
+
     /// What it holds, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.kv.iter().flatten().map(KeyValue::bytes).sum()
@@ -254,6 +259,15 @@ impl Flamingo {
         self.listen(&self.join(clap_out, audio, mode), audio)
     }
 
+    /// No sound: every cross-attention block is passed over, and the LM answers alone.
+    pub(crate) fn deaf(&self) -> Heard {
+        Heard {
+            kv: self.cross.iter().map(|_| None).collect(),
+            windows_bw: Tensor::ones([1, 1], (Kind::Float, self.lang_encoder.embed_tokens.device())),
+            full: true,
+        }
+    }
+
     /// The LM's normed states (B, T, D) for whole texts. Those of padded positions are finite and mean nothing, see
     /// [`Padding::Behind`].
     pub fn states(&self, text: &Text, heard: &Heard, mode: Mode) -> Tensor {
@@ -291,7 +305,8 @@ impl Flamingo {
         let onto = |values: &[i64]| Tensor::from_slice(values).to_device(device);
         let context = lm.context_at(&slots.begin());
         let few_shot = self.config.cross_attention.frames == cross_attention::Frames::FewShotMask;
-        let masks: Vec<Option<Tensor>> = about
+        let hearing: Vec<&About> = about.iter().filter(|a| !a.heard.deaf()).collect();
+        let masks: Vec<Option<Tensor>> = hearing
             .iter()
             .map(|a| {
                 (few_shot || !a.heard.full).then(|| {
@@ -300,7 +315,16 @@ impl Flamingo {
                 })
             })
             .collect();
-        let order: Vec<i64> = about.iter().flat_map(|a| a.rows.iter().copied()).collect();
+        // Clip by clip; with texts about no sound among them, as places among those that hear.
+        let mut order: Vec<i64> = hearing.iter().flat_map(|a| a.rows.iter().copied()).collect();
+        let some = (order.len() < tokens.len()).then(|| {
+            let mut rows = order.clone();
+            rows.sort_unstable();
+            for row in &mut order {
+                *row = rows.partition_point(|r| r < row) as i64;
+            }
+            onto(&rows)
+        });
         let sorted = order.iter().copied().eq(0..order.len() as i64);
         let sort = (!sorted).then(|| {
             let order = onto(&order);
@@ -309,8 +333,8 @@ impl Flamingo {
         });
         let mut x = lm.embed(&onto(tokens).unsqueeze(1));
         for (i, layer) in lm.layers.iter().enumerate() {
-            if let Some(cross) = &self.cross[i] {
-                let listeners: Vec<Listener> = about
+            if let Some(cross) = self.cross[i].as_ref().filter(|_| !hearing.is_empty()) {
+                let listeners: Vec<Listener> = hearing
                     .iter()
                     .zip(&masks)
                     .filter_map(|(a, mask)| {
@@ -321,7 +345,13 @@ impl Flamingo {
                         })
                     })
                     .collect();
-                x = cross.get().speak(&x, &listeners, sort.as_ref());
+                x = match &some {
+                    None => cross.get().speak(&x, &listeners, sort.as_ref()),
+                    Some(rows) => {
+                        let own = x.index_select(0, rows);
+                        x.index_copy(0, rows, &cross.get().speak(&own, &listeners, sort.as_ref()))
+                    }
+                };
             }
             x = layer.get().speak(&x, &context, slots, i);
         }

@@ -17,4 +17,4 @@ pub mod mode;
 pub mod params;
 pub mod parts;
 pub mod presets;
-pub mod t5;
+pub mod text;

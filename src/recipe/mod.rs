@@ -13,7 +13,8 @@ pub use stage::*;
 use crate::data::loader::BadItems;
 use crate::data::order::Mixing;
 use crate::generate::decoding::Decoding;
-use crate::model::{audio, audio_transformer, cross_attention, lm, t5};
+use crate::model::text::t5;
+use crate::model::{audio, audio_transformer, cross_attention, lm};
 use crate::run;
 use crate::synth::CorpusSpec;
 use crate::text::tokenizer::SpecialTokens;
@@ -300,6 +301,22 @@ fn yes() -> bool {
 }
 
 impl EvalRecipe {
+    /// How questions are asked that come from elsewhere: every default, and no set.
+    pub(crate) fn of_no_set() -> Self {
+        EvalRecipe {
+            sets: Vec::new(),
+            windows: thirty(),
+            max_new_tokens: None,
+            decoding: Decoding::default(),
+            silence_control: false,
+            limit: None,
+            precision: Precision::default(),
+            tf32: false,
+            slots: slots(),
+            memory: None,
+        }
+    }
+
     /// How answers are chosen, all of it.
     pub fn decoding(&self) -> Decoding {
         Decoding {

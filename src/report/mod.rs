@@ -1,5 +1,6 @@
 //! Tables and curves of a run, from its files alone: no tensor, no model.
 
+pub(crate) mod asked;
 pub(crate) mod curve;
 pub(crate) mod export;
 pub mod paper;

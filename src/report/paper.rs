@@ -1,7 +1,7 @@
 //! The paper's tables of results: its numbers, the previous best, and what was measured here, from cards and `results.json` alone.
 
 use super::table::Table;
-use crate::benchmark::names::{Aggregation, Unit};
+use crate::benchmark::names::{Aggregation, Metric, Rule, Unit};
 use crate::benchmark::{Card, Number};
 use crate::error::{Error, Result};
 use crate::run::scored::Scored;
@@ -172,8 +172,11 @@ fn benchmarks(number: u32, title: &'static str, cards: &[&Card], measured: &Meas
             }
             None => {
                 cells.push(MISSING.to_owned());
+                let in_clap = card.metric == Metric::Accuracy
+                    && card.rules.as_ref().map(|r| r.official) == Some(Rule::ClapLabel);
+                let tower = if in_clap { " --clap CHECKPOINT" } else { "" };
                 out.commands.push(format!(
-                    "af2 score --benchmark {} --predictions FILE --out experiments/RUN/{}",
+                    "af2 score --benchmark {} --predictions FILE{tower} --out experiments/RUN/{}",
                     card.name, card.name
                 ));
             }
@@ -246,7 +249,7 @@ fn mean_of(number: &Number) -> Option<f64> {
 }
 
 /// A share in the unit of the card's numbers.
-fn in_unit(share: f64, card: &Card) -> f64 {
+pub(super) fn in_unit(share: f64, card: &Card) -> f64 {
     match card.unit {
         Unit::Percent => 100.0 * share,
         Unit::Plain => share,
@@ -254,7 +257,7 @@ fn in_unit(share: f64, card: &Card) -> f64 {
 }
 
 /// With the paper's digits.
-fn plain(value: f64, card: &Card) -> String {
+pub(super) fn plain(value: f64, card: &Card) -> String {
     match card.unit {
         Unit::Percent => format!("{value:.1}"),
         Unit::Plain => format!("{value:.2}"),

@@ -12,17 +12,21 @@
 //! verify-resume/             what `af2 train --verify-resume` compares
 //! predictions.partial/       the answers of an evaluation that is not done
 //! predictions.jsonl  results.json  table.md  curves*.svg
+//! NAME/                      of a benchmark that was asked: predictions.jsonl, controls/WAY.jsonl, asked.json, results.json
+//! judgements.jsonl           a judge's marks
 //! run.lock                   who has the folder, while a run has it
 //! ```
 //!
 //! Each format of ours says its version. A file that says none is from before they did, and of version 1; a version that is
 //! newer than this program knows is refused.
 
+pub(crate) mod asked;
 pub(crate) mod begun;
 pub(crate) mod done;
 pub(crate) mod environment;
 pub mod events;
 pub(crate) mod journal;
+pub mod judgements;
 pub(crate) mod lock;
 pub(crate) mod nonfinite;
 pub mod predictions;

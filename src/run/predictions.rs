@@ -16,6 +16,11 @@ pub fn path(run: &Path) -> PathBuf {
     run.join("predictions.jsonl")
 }
 
+/// Where the answers of a benchmark lie that were asked under controls: a file each, named by the control.
+pub(crate) fn controls(folder: &Path) -> PathBuf {
+    folder.join("controls")
+}
+
 /// One answer of a model: one line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
@@ -40,9 +45,25 @@ pub struct Prediction {
     /// Probability of a right guess, from 0 to 1.
     #[serde(default)]
     pub chance: Option<f64>,
-    /// The audio was replaced by silence.
+    /// The item was not asked as it is, so that the answer is no part of the score: with silence in the audio's place, unless
+    /// `condition` says otherwise.
     #[serde(default)]
     pub control: bool,
+    /// Which control it is, as `af2 eval --control` names it; empty of silence and of answers that are none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub condition: String,
+    /// It was asked in other words than the manifest's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reworded: bool,
+    /// Of options that were rotated: at each place the number, from 0, of the option that stands there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub order: Vec<usize>,
+    /// What the model thought before its answer, where that was taken off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<String>,
+    /// How likely each option is, where the likeliest is the answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<Weighed>,
     /// Which of several samples of the answer, from 0.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub sample: usize,
@@ -53,6 +74,21 @@ pub struct Prediction {
     /// once and hears a clip once for all of them, so that these overlap: their sum is no run's time.
     #[serde(default)]
     pub seconds: f64,
+}
+
+/// How likely an option is. Natural logarithms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Weighed {
+    /// The option.
+    pub choice: String,
+    /// Of all that is written: the answer and what ends it.
+    pub logprob: f64,
+    /// Of the answer alone.
+    pub logprob_answer: f64,
+    /// `logprob_answer` over the answer's tokens.
+    pub per_token: f64,
+    /// `logprob_answer` over the answer's characters.
+    pub per_character: f64,
 }
 
 fn is_zero(n: &usize) -> bool {
@@ -145,6 +181,11 @@ pub(crate) fn asked(id: usize, reference: &str, prediction: &str) -> Prediction 
         labels: vec!["dog".into(), "rain".into()],
         chance: Some(0.5),
         control: false,
+        condition: String::new(),
+        reworded: false,
+        order: Vec::new(),
+        thinking: None,
+        choices: Vec::new(),
         sample: 0,
         near_tie: false,
         seconds: 0.25,

@@ -75,17 +75,69 @@ pub struct Scored {
     /// What belongs to the benchmark and is not in the numbers, by name, and why.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub not_scored: IndexMap<String, String>,
+    /// In which space answers were compared with labels, where a rule does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<SpaceFacts>,
+    /// Whose tokens BERTScore compares, where it is one of the metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bert_score: Option<EncoderFacts>,
     /// What answers get that know nothing of the sound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<Frame>,
+    /// What the same items show that were asked in other ways, where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listening: Option<Listening>,
     /// The score after corrections by hand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub corrected: Option<Corrected>,
+    /// Who has marked the answers, where a judge has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeFacts>,
     /// The af2 that has written it; none in results of before it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub af2: Option<String>,
     /// In the file's order.
     pub items: Vec<ScoredItem>,
+}
+
+/// A space of text embeddings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpaceFacts {
+    /// AF-CLAP's file, named as [`PredictionsFile::path`].
+    pub checkpoint: PathBuf,
+    /// Its tokenizer.
+    pub tokenizer: PathBuf,
+    /// Of the text tower's tensors and of the tokenizer (BLAKE3): other files with the same contents have the same.
+    pub tower: String,
+    /// What was embedded of a label, with `{label}` in its place.
+    pub templates: Vec<String>,
+}
+
+/// An encoder of text, and how its tokens are compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncoderFacts {
+    /// Its folder, named as [`PredictionsFile::path`].
+    pub folder: PathBuf,
+    /// Of its tensors and of the tokenizer (BLAKE3): another folder with the same contents has the same.
+    pub encoder: String,
+    /// The layer whose states are compared.
+    pub layer: usize,
+    /// Whether tokens count by how rare they are among the references.
+    pub idf: bool,
+    /// The table by which scores are rescaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<PathBuf>,
+    /// Whose computation it is.
+    pub follows: String,
+}
+
+/// The label nearest to an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct NearestLabel {
+    /// Its cosine, to 6 digits.
+    pub cosine: f64,
+    /// That less the next label's, to 6 digits; none where there is one label.
+    pub margin: Option<f64>,
 }
 
 /// The metric of answers that do not depend on the sound, under the rule of the score, over its items. None where an item has no
@@ -102,6 +154,63 @@ pub struct Frame {
     pub shortest: Option<f64>,
     /// What stands for an option: its `text`, or its `letter` where the rule reads letters alone.
     pub answered_by: String,
+}
+
+/// The same items asked in other ways: without their sound, with another one, or otherwise worded. All of it is about the share of
+/// right answers, whatever the benchmark's metric is, over items that were asked in both ways.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Listening {
+    /// By control, as `af2 eval --control` names it.
+    pub controls: IndexMap<String, Controlled>,
+    /// What hearing adds.
+    pub audio_gain: Option<Gain>,
+    /// What the order of options does.
+    pub permutations: Option<Permutations>,
+}
+
+/// Answers under one control.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Controlled {
+    /// Items.
+    pub n: usize,
+    /// The share of right answers.
+    pub score: f64,
+    /// Of that.
+    pub interval: Interval,
+    /// The share of answers that the rule could not read.
+    pub unread: Option<f64>,
+    /// The share of the plain way over the same items less this one.
+    pub difference: f64,
+    /// Of the difference: clips drawn again, each with the answers of both ways.
+    pub difference_interval: Interval,
+}
+
+/// (plain − against) ÷ (1 − against): the share of what was left to gain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gain {
+    /// The control that stands for not hearing: `text_only` where it was asked, else `silence`.
+    pub against: String,
+    /// None where nothing was left to gain.
+    pub value: Option<f64>,
+    /// Clips drawn again, each with the answers of both ways; none where some of the draws have nothing left to gain.
+    pub interval: Option<Interval>,
+    /// Items that were asked in both ways.
+    pub n: usize,
+}
+
+/// The same options in other orders.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Permutations {
+    /// Items that were asked in more than one order.
+    pub n: usize,
+    /// Orders of each, its own among them: the mean.
+    pub orders: f64,
+    /// By the place of the right option, A first: the share of right answers over all orders.
+    pub positions: IndexMap<String, Group>,
+    /// The share of items whose answer is the same option in every order.
+    pub consistency: f64,
+    /// The share of items that are right in every order.
+    pub correctness: f64,
 }
 
 /// A score after corrections by hand. [`Scored::score`] stays as the rule gives it.
@@ -123,6 +232,43 @@ pub struct Corrected {
     pub authors: IndexMap<String, ByAuthor>,
     /// Each of them, in the file's order.
     pub overrides: Vec<Override>,
+}
+
+/// How answers were marked by a judge.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JudgeFacts {
+    /// The protocol's name.
+    pub protocol: String,
+    /// Its version.
+    pub version: u32,
+    /// Of its file.
+    pub sha256: String,
+    /// Who was asked.
+    pub model: String,
+    /// Who the server says has answered, each once.
+    pub answered_by: Vec<String>,
+    /// As it was sent.
+    pub temperature: Option<f64>,
+    /// As it was sent.
+    pub seed: Option<u64>,
+    /// How often each answer was marked.
+    pub runs: u32,
+    /// What was made of several runs.
+    pub aggregate: String,
+    /// The lowest and the highest mark. A score is a mark over the highest.
+    pub scale: [f64; 2],
+    /// Replies that could not be read and were asked for again.
+    pub asked_again: usize,
+    /// Items without a mark: in no score.
+    pub unscored: usize,
+    /// The score if all of these had the lowest mark, and the highest; none where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bounds: Option<Interval>,
+    /// Spearman's correlation of the marks with the answers' length in words.
+    pub length_correlation: Option<f64>,
+    /// Where pairs are compared: the share of items in which both orders have the same winner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_winner: Option<f64>,
 }
 
 /// What one author has corrected.
@@ -246,6 +392,9 @@ pub struct ScoredItem {
     /// The clip that it is about, where the file names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<String>,
+    /// Of a rule that compares embeddings: how near the answer's label is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<NearestLabel>,
     /// Of metrics that are no verdict, the item's values by the metric's name; `null` where it has none. `correct` says nothing then.
     #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
     pub scores: IndexMap<String, Option<f64>>,

@@ -9,3 +9,4 @@ mod library;
 pub mod prompt;
 mod special;
 pub mod tokenizer;
+pub(crate) mod tower;

@@ -6,12 +6,14 @@
 
 use super::tokenizer::{Tokenizer, AUDIO, END_OF_CHUNK};
 
-/// `str.lower().strip()`. Rust lower-cases by the same Unicode tables, final sigma included; the characters that
-/// Python strips are Unicode white space and the four separators U+001C to U+001F.
+/// `str.lower().strip()`. Rust lower-cases by the same Unicode tables, final sigma included.
 pub fn clean(text: &str) -> String {
-    text.to_lowercase()
-        .trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
-        .to_owned()
+    strip(&text.to_lowercase()).to_owned()
+}
+
+/// `str.strip()`: the characters that Python strips are Unicode white space and the four separators U+001C to U+001F.
+pub(crate) fn strip(text: &str) -> &str {
+    text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
 }
 
 /// What the model is given to answer.

@@ -255,7 +255,7 @@ struct Dropout {
     dropout: Option<f64>,
 }
 
-fn from_json(path: &Path, notes: &mut Vec<String>) -> Result<Inner> {
+pub(super) fn from_json(path: &Path, notes: &mut Vec<String>) -> Result<Inner> {
     let text = read(path)?;
     let expected = "a Hugging Face tokenizer";
     let head: Head =

@@ -4,9 +4,8 @@ use super::constant::{self, Closed};
 use super::draft::{Draft, Drafts};
 use super::report::Report;
 use super::row::text;
-use super::words;
 use crate::benchmark::names::Task;
-use crate::benchmark::Card;
+use crate::benchmark::{wording, Card};
 use indexmap::IndexMap;
 use serde_json::{json, Map, Value};
 use std::collections::HashSet;
@@ -61,6 +60,12 @@ fn shared<'d>(card: &Card, drafts: &'d Drafts) -> Option<&'d [String]> {
     }
 }
 
+/// The whole question: as the file has it, else by the card's template.
+fn prompt(card: &Card, draft: &Draft) -> String {
+    let whole = || wording::prompt(card, card.prompt.chosen, &draft.choices, |name| draft.text(name));
+    draft.prompt.clone().unwrap_or_else(whole)
+}
+
 /// All items.
 pub(super) fn all(card: &Card, drafts: &Drafts) -> Vec<Map<String, Value>> {
     let shared = shared(card, drafts);
@@ -74,12 +79,12 @@ fn item(card: &Card, shared: Option<&[String]>, draft: &Draft) -> Map<String, Va
         "name",
         draft.sound.names.first().cloned().unwrap_or_default().into(),
     );
-    put("prompt", words::prompt(card, draft).into());
+    put("prompt", prompt(card, draft).into());
     let answer = draft.answer.as_deref();
     if draft.choices.is_empty() {
         let output = match card.task {
             // The text that is compared with the sound.
-            Task::ZeroShot => words::prompt(card, draft),
+            Task::ZeroShot => prompt(card, draft),
             _ => answer.unwrap_or_default().to_owned(),
         };
         put("output", output.into());
@@ -90,7 +95,7 @@ fn item(card: &Card, shared: Option<&[String]>, draft: &Draft) -> Map<String, Va
             }
         }
     } else {
-        let label = |(at, choice): (usize, &String)| words::label(card, at, choice);
+        let label = |(at, choice): (usize, &String)| wording::label(card, at, choice);
         let mut labels: Vec<String> = draft.choices.iter().enumerate().map(label).collect();
         let right = answer.map(|a| right(&draft.choices, a)).unwrap_or_default();
         match (answer, right.first()) {
@@ -101,7 +106,7 @@ fn item(card: &Card, shared: Option<&[String]>, draft: &Draft) -> Map<String, Va
             }
             // None of the options is right: the answer stands behind them, so that the item can be scored.
             (Some(answer), None) => {
-                labels.push(words::label(card, labels.len(), answer));
+                labels.push(wording::label(card, labels.len(), answer));
                 put("output", labels.last().cloned().unwrap_or_default().into());
                 put("chance", 0.0.into());
                 put("labels", json!(labels));
@@ -111,8 +116,9 @@ fn item(card: &Card, shared: Option<&[String]>, draft: &Draft) -> Map<String, Va
         }
     }
     put("id", draft.id.clone());
-    if let Some(question) = draft.text("question") {
-        put("question", question.into());
+    // What the template was filled with, for other wordings.
+    for (name, text) in &draft.texts {
+        put(name, text.clone().into());
     }
     if !draft.choices.is_empty() {
         put("choices", json!(draft.choices));

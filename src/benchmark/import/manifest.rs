@@ -4,6 +4,7 @@ use super::draft::{id, need, need_words, Context, Draft, Drafts};
 use super::report::Report;
 use super::row::{text, Row};
 use super::sounds::Wanted;
+use crate::benchmark::wording::letter;
 use serde_json::{Map, Value};
 
 pub(super) fn read(
@@ -87,11 +88,6 @@ pub(super) fn read(
         all.push(draft);
     }
     all.into()
-}
-
-/// A, B, C and so on.
-pub(super) fn letter(place: usize) -> char {
-    char::from(b'A' + (place % 26) as u8)
 }
 
 /// A question and its options, `(A) x. (B) y.` in one line or in several.

@@ -5,7 +5,7 @@
 //! | `files`, `row`, `rows`, `json`, `python`, `parquet` | which files, whether the card knows them, and their rows, whatever other tools write |
 //! | `draft`, `choices`, `open`, `aqa`, `captions`, `labels`, `manifest` | what a row asks, by the form of the official files |
 //! | `sounds` | an item's sound below a folder |
-//! | `words`, `constant`, `items` | the wording, what constant answers get, an item of the manifest |
+//! | `constant`, `items` | what constant answers get, an item of the manifest, as `wording` words it |
 //! | `report` | what is wrong with rows, all of it at once |
 //! | `submit` | predictions as the file that a hidden test's server takes |
 
@@ -27,7 +27,6 @@ mod row;
 mod rows;
 mod sounds;
 pub(crate) mod submit;
-mod words;
 
 use super::names::{Format, Task};
 use super::{Card, Entry, Split};
@@ -177,6 +176,8 @@ pub(crate) fn import(request: &Request) -> Result<Imported> {
         "faults": report.tolerated.iter().map(|(class, of)| {
             ((*class).to_owned(), json!({"count": of.count, "first": of.first}))
         }).collect::<Map<String, Value>>(),
+        // Where `af2 eval` finds the sounds, unless it is told otherwise.
+        "audio": std::path::absolute(request.audio).unwrap_or_else(|_| request.audio.to_owned()),
         "constant": items::constant(&drafts),
         "constant_card": {"first": card.constant.first, "longest": card.constant.longest, "shortest": card.constant.shortest},
         "labels": drafts.labels,

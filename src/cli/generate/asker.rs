@@ -73,13 +73,20 @@ impl<'a> OneByOne<'a> {
     fn answer(&self, ask: &Ask) -> Result<Found> {
         let model = self.model;
         let mel = match &ask.sound {
-            Sound::Clip(clip) => self.ears.mel(clip)?,
-            Sound::Silence(clip) => Arc::new(self.ears.silence(self.ears.mel(clip)?.shape()[0])),
-            Sound::Given(given) => given.mel.clone(),
+            Sound::Clip(clip) => Some(self.ears.mel(clip)?),
+            Sound::Silence(clip) => Some(Arc::new(self.ears.silence(self.ears.mel(clip)?.shape()[0]))),
+            Sound::Noise(clip) => Some(self.ears.noise(clip)?),
+            Sound::Given(given) => Some(given.mel.clone()),
+            Sound::Nothing => None,
         };
         model.compute(self.precision, || {
-            let audio = Audio::from_mels([&*mel], model.device);
-            let heard = no_grad(|| model.model.hear(&audio, Mode::EVAL));
+            let heard = match &mel {
+                Some(mel) => {
+                    let audio = Audio::from_mels([&**mel], model.device);
+                    no_grad(|| model.model.hear(&audio, Mode::EVAL))
+                }
+                None => model.model.deaf(),
+            };
             Ok(match &ask.wanted {
                 Wanted::Answers(decoding) => Found::Said(answers_to(
                     model,

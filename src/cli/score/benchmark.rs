@@ -1,13 +1,18 @@
 //! `af2 score --benchmark`
 
+use super::controls;
+use super::encoder::{self, BertArgs};
 use super::shown::show;
 use super::told::differences;
 use crate::benchmark::{Entry, Registry};
+use crate::device;
 use crate::error::{Error, Result};
+use crate::eval::captions::{BertScore, FOLLOWS};
 use crate::eval::scoring::{self, Kind, Overrides, Source, Way};
 use crate::fsutil::{hex, sha256};
+use crate::load::TextSpace;
 use crate::metrics::bootstrap::Bootstrap;
-use crate::run::scored::{self, PredictionsFile, Scored};
+use crate::run::scored::{self, EncoderFacts, PredictionsFile, Scored, SpaceFacts};
 use clap::{Args, ValueEnum};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -36,6 +41,18 @@ pub(crate) struct BenchmarkArgs {
     /// Which rule reads the answers; the other one's score stands beside it.
     #[arg(long, value_enum, default_value = "official")]
     rule: Kind,
+    /// AF-CLAP, in whose space of texts the rule clap_label compares answers with labels: the released .pt, a file of `af2 clap`, or
+    /// a folder that holds one. With RUN: default is the one that the results name.
+    #[arg(long, value_name = "CHECKPOINT")]
+    clap: Option<PathBuf>,
+    /// Its tokenizer.json, or the folder of it. Default: beside the checkpoint.
+    #[arg(long, value_name = "FILE", requires = "clap")]
+    clap_tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    bert: BertArgs,
+    /// Where AF-CLAP and BERTScore's encoder compute.
+    #[arg(long, default_value = "auto")]
+    device: String,
     /// Whose predictions these are, for tables.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
@@ -57,17 +74,19 @@ pub(crate) struct BenchmarkArgs {
 }
 
 /// What is to be scored.
-struct Wanted<'a> {
-    entry: &'a Entry,
-    predictions: &'a Path,
-    items: Option<&'a Path>,
-    kind: Kind,
-    model: Option<String>,
+pub(in crate::cli) struct Wanted<'a> {
+    pub entry: &'a Entry,
+    pub predictions: &'a Path,
+    pub items: Option<&'a Path>,
+    pub kind: Kind,
+    pub model: Option<String>,
     /// Where the results lie, or will.
-    folder: Option<&'a Path>,
-    overrides: Option<PathBuf>,
-    frame: bool,
-    bootstrap: Bootstrap,
+    pub folder: Option<&'a Path>,
+    pub overrides: Option<PathBuf>,
+    pub frame: bool,
+    pub bootstrap: Bootstrap,
+    pub tower: Option<&'a TextSpace>,
+    pub bert: Option<&'a BertScore>,
 }
 
 pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
@@ -81,8 +100,20 @@ pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
         .hint("`af2 score --help`"));
     };
     let registry = Registry::with(args.cards.as_deref())?;
+    let entry = registry.entry(name)?;
+    // Before a tower is opened that nothing asks.
+    let (card, models) = (
+        entry.card()?,
+        [args.clap.is_some(), args.bert.bertscore.is_some()],
+    );
+    scoring::fits(&card, Way::of(&card, args.rule)?, args.rule, models[0], models[1])?;
+    let tower = match &args.clap {
+        Some(clap) => Some(tower(args, clap, args.clap_tokenizer.as_deref())?),
+        None => None,
+    };
+    let bert = args.bert.open(&args.device)?;
     let scored = score(Wanted {
-        entry: registry.entry(name)?,
+        entry,
         predictions: path,
         items: args.items.as_deref(),
         kind: args.rule,
@@ -91,12 +122,18 @@ pub(crate) fn run(args: &BenchmarkArgs) -> Result<()> {
         overrides: overrides(args, args.out.as_deref()),
         frame: !args.no_frame,
         bootstrap: Bootstrap::default(),
+        tower: tower.as_ref(),
+        bert: bert.as_ref(),
     })?;
     if let Some(folder) = &args.out {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         scored.write(&scored::path(folder))?;
     }
     tell(args, &scored)
+}
+
+fn tower(args: &BenchmarkArgs, clap: &Path, tokenizer: Option<&Path>) -> Result<TextSpace> {
+    TextSpace::open(clap, tokenizer, device::of(&args.device)?)
 }
 
 /// The file that was named, or the one that lies where the results do.
@@ -115,10 +152,35 @@ fn tell(args: &BenchmarkArgs, scored: &Scored) -> Result<()> {
     Ok(())
 }
 
-fn score(wanted: Wanted) -> Result<Scored> {
+pub(in crate::cli) fn score(wanted: Wanted) -> Result<Scored> {
     let (path, card) = (wanted.predictions, wanted.entry.card()?);
     // Before anything is read: what cannot be scored so.
     let way = Way::of(&card, wanted.kind)?;
+    let (tower, bert) = (wanted.tower.is_some(), wanted.bert.is_some());
+    scoring::fits(&card, way, wanted.kind, tower, bert)?;
+    let space = match wanted.tower {
+        Some(tower) => Some(SpaceFacts {
+            checkpoint: named_from(wanted.folder, &tower.checkpoint)?,
+            tokenizer: named_from(wanted.folder, &tower.tokenizer)?,
+            tower: tower.identity()?,
+            templates: scoring::templates(&card),
+        }),
+        None => None,
+    };
+    let bert_score = match wanted.bert {
+        Some(bert) => Some(EncoderFacts {
+            folder: named_from(wanted.folder, &bert.encoder.folder)?,
+            encoder: bert.encoder.identity()?,
+            layer: bert.encoder.layer,
+            idf: bert.idf,
+            baseline: match &bert.baseline {
+                Some(baseline) => Some(named_from(wanted.folder, &baseline.path)?),
+                None => None,
+            },
+            follows: FOLLOWS.to_owned(),
+        }),
+        None => None,
+    };
     let source = |form: &str, of_bytes: String| -> Result<Source> {
         let items = match wanted.items {
             Some(of) => Some(named_from(wanted.folder, of)?),
@@ -137,6 +199,8 @@ fn score(wanted: Wanted) -> Result<Scored> {
                 form: form.to_owned(),
                 items,
             }),
+            space: space.clone(),
+            bert_score: bert_score.clone(),
         })
     };
     let by_hand = match &wanted.overrides {
@@ -167,10 +231,14 @@ fn score(wanted: Wanted) -> Result<Scored> {
                 None => None,
             };
             let items = items.as_ref().map(|(of, items)| (*of, items));
-            let (answers, of_bytes) = rayon::join(
-                || scoring::answers(path, &file, items, &card, wanted.kind, wanted.frame),
-                || sha256(path),
-            );
+            // A tower's tensors stay on this thread.
+            let (answers, of_bytes) = std::thread::scope(|scope| {
+                let of_bytes = scope.spawn(|| sha256(path));
+                let answers =
+                    scoring::answers(path, &file, items, &card, wanted.kind, wanted.frame, wanted.tower);
+                let joined = of_bytes.join();
+                (answers, joined.unwrap_or_else(|e| std::panic::resume_unwind(e)))
+            });
             let answers = answers?;
             mended(path, answers.mended);
             silent(path, answers.silent);
@@ -182,7 +250,9 @@ fn score(wanted: Wanted) -> Result<Scored> {
                 );
             }
             let source = source(answers.form.name(), of_bytes?)?;
-            scoring::score(&card, answers, source, wanted.bootstrap, by_hand)
+            let mut scored = scoring::score(&card, answers, source, wanted.bootstrap, by_hand)?;
+            scored.listening = controls::beside(&wanted, &scored)?;
+            Ok(scored)
         }
         Way::Texts => {
             refuse(by_hand)?;
@@ -190,7 +260,7 @@ fn score(wanted: Wanted) -> Result<Scored> {
             mended(path, pairs.mended);
             silent(path, pairs.silent);
             let source = source(pairs.form, sha256(path)?)?;
-            scoring::texts(&card, &pairs.all, source, wanted.bootstrap)
+            scoring::texts(&card, &pairs.all, wanted.bert, source, wanted.bootstrap)
         }
         Way::Classes => {
             refuse(by_hand)?;
@@ -267,6 +337,43 @@ fn again(args: &BenchmarkArgs, run: &Path) -> Result<()> {
         &before.card.sha256,
         card_sha256,
     );
+    // Another file than then, or the one that was named then.
+    let named = before.space.as_ref().map(|space| {
+        let (clap, words) = (folder.join(&space.checkpoint), folder.join(&space.tokenizer));
+        match &args.clap {
+            Some(clap) => (clap.clone(), args.clap_tokenizer.clone()),
+            None => (clap, Some(words)),
+        }
+    });
+    let own = args.clap.clone().map(|clap| (clap, args.clap_tokenizer.clone()));
+    let tower = match named.or(own) {
+        Some((clap, words)) => {
+            let tower = tower(args, &clap, words.as_deref());
+            Some(tower.map_err(|e| e.hint("--clap CHECKPOINT says where AF-CLAP lies now"))?)
+        }
+        None => None,
+    };
+    if let (Some(tower), Some(space)) = (&tower, &before.space) {
+        look(
+            &tower.checkpoint,
+            "the text tower",
+            &space.tower,
+            tower.identity()?,
+        );
+    }
+    let bert = match (args.bert.open(&args.device)?, &before.bert_score) {
+        (None, Some(own)) => {
+            let baseline = own.baseline.as_ref().map(|file| folder.join(file));
+            let at = folder.join(&own.folder);
+            let bert = encoder::open(&at, Some(own.layer), own.idf, baseline.as_deref(), &args.device);
+            Some(bert.map_err(|e| e.hint("--bertscore FOLDER says where the encoder lies now"))?)
+        }
+        (given, _) => given,
+    };
+    if let (Some(bert), Some(own)) = (&bert, &before.bert_score) {
+        let is = bert.encoder.identity()?;
+        look(&bert.encoder.folder, "the encoder", &own.encoder, is);
+    }
     if !args.accept && !changed.is_empty() {
         let last = changed.pop().map(|e| {
             e.hint("--accept makes the results from these; --cards DIR, if the card was one of yours")
@@ -293,6 +400,8 @@ fn again(args: &BenchmarkArgs, run: &Path) -> Result<()> {
         overrides: by_hand,
         frame: !args.no_frame && (before.frame.is_some() || before.af2.is_none()),
         bootstrap: before.bootstrap,
+        tower: tower.as_ref(),
+        bert: bert.as_ref(),
     })?;
     let told = differences(&file, &before, &after)?;
     if args.check {
@@ -311,7 +420,7 @@ fn again(args: &BenchmarkArgs, run: &Path) -> Result<()> {
 }
 
 /// A file as results in `folder` name it: from there where it lies within, so that the folder may be moved.
-fn named_from(folder: Option<&Path>, path: &Path) -> Result<PathBuf> {
+pub(in crate::cli) fn named_from(folder: Option<&Path>, path: &Path) -> Result<PathBuf> {
     let whole = |p: &Path| std::path::absolute(p).map_err(|e| Error::io(p, e));
     let Some(folder) = folder else {
         return Ok(path.to_owned());

@@ -1,14 +1,18 @@
 //! `af2 score`
 
 mod arrays;
-mod benchmark;
+pub(in crate::cli) mod benchmark;
 mod calibration;
 mod captions;
 mod compare;
+mod controls;
+mod encoder;
 mod retrieval;
 mod shown;
 mod tagging;
 mod told;
+
+pub(super) use benchmark::named_from;
 
 use crate::error::Result;
 use clap::{Args, Subcommand};

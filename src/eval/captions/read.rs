@@ -6,7 +6,7 @@ use crate::run::predictions::lines;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A clip's captions: one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Captioned {
     pub prediction: String,
     /// What people wrote: at least one caption.
     pub references: Vec<String>,
+    /// The clip's file, where the line names it.
+    pub audio: Option<PathBuf>,
 }
 
 /// Keys that are not these are passed over.
@@ -25,6 +27,7 @@ struct Line {
     id: Option<Value>,
     prediction: Option<Value>,
     references: Option<Value>,
+    audio: Option<Value>,
 }
 
 /// Reads `{"id", "prediction", "references": [...]}` a line; empty lines are passed over.
@@ -94,6 +97,11 @@ fn one(path: &Path, place: &str, line: &[u8]) -> Result<Captioned> {
         id: text("id", line.id)?,
         prediction: text("prediction", line.prediction)?,
         references: references.collect::<Result<_>>()?,
+        audio: match line.audio {
+            // Other tools put other things there, which nobody here asks for.
+            Some(Value::String(path)) if !path.is_empty() => Some(path.into()),
+            _ => None,
+        },
     })
 }
 

@@ -1,5 +1,6 @@
 //! What goes into a rule and what comes out.
 
+use super::space::Space;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -20,6 +21,8 @@ pub struct Item<'a> {
     pub truncated: bool,
     /// What a question of following instructions demands.
     pub instruction: Option<Instruction<'a>>,
+    /// How near texts are to labels, for the rule that compares them.
+    pub space: Option<&'a Space>,
 }
 
 /// A demand of MMAU-Pro's instruction following.

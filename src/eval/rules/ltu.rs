@@ -6,7 +6,7 @@
 
 use super::item::{Item, Judged};
 use super::python;
-use super::retrieval::cosine;
+use super::space::cosine;
 
 /// How a class's score comes of the phrases' cosines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 //! | rule | file | reads |
 //! |---|---|---|
 //! | [`Verbatim`](RuleName::Verbatim), [`Exact`](RuleName::Exact), [`Normalised`](RuleName::Normalised) | [`exact`] | the whole text |
+//! | [`ClapLabel`](RuleName::ClapLabel) | [`retrieval`] | which label is nearest, by embeddings that come with the item |
 //! | [`Label`](RuleName::Label), [`OptionLetter`](RuleName::OptionLetter) | [`label`] | one of a manifest's labels; one of the letters A, B, C … |
 //! | [`Number`](RuleName::Number) | [`number`] | one number |
 //! | [`Choice`](RuleName::Choice) | [`choice`] | one of any options: the fair rule beside every official one for multiple choice |
@@ -23,8 +24,8 @@
 //! | [`LtuGender`](RuleName::LtuGender) | [`ltu`] | "female" anywhere |
 //! | [`LmmsEvalMmau`](RuleName::LmmsEvalMmau) and its like | [`lmms_eval`] | lmms-eval's letters, without its random one |
 //!
-//! Beside them, what is no verdict on one text: MusicQA's scores ([`musicqa`]), LTU's arithmetic over cosines ([`ltu`]), the paper's
-//! label retrieval ([`retrieval`]), AIR-Bench's chats ([`air_bench`]), MMAU-Pro's judge and total ([`mmau_pro`]).
+//! Beside them, what is no verdict on one text: MusicQA's scores ([`musicqa`]), LTU's arithmetic over cosines ([`ltu`]),
+//! AIR-Bench's chats ([`air_bench`]), MMAU-Pro's judge and total ([`mmau_pro`]).
 
 pub mod air_bench;
 pub mod choice;
@@ -48,6 +49,7 @@ mod python;
 mod record;
 pub mod refusal;
 pub mod retrieval;
+mod space;
 mod words;
 pub mod yes_no;
 
@@ -72,6 +74,7 @@ pub enum RuleName {
     Exact,
     Normalised,
     Label,
+    ClapLabel,
     OptionLetter,
     Number,
     Choice,
@@ -106,11 +109,12 @@ type Record = (&'static str, fn(&Json) -> Judged);
 
 impl RuleName {
     /// All rules.
-    pub const ALL: [RuleName; 19] = [
+    pub const ALL: [RuleName; 20] = [
         RuleName::Verbatim,
         RuleName::Exact,
         RuleName::Normalised,
         RuleName::Label,
+        RuleName::ClapLabel,
         RuleName::OptionLetter,
         RuleName::Number,
         RuleName::Choice,
@@ -164,6 +168,12 @@ impl RuleName {
                 exact::judge_normalised,
             ),
             RuleName::Label => own("label", "the one label that is named", label::judge),
+            RuleName::ClapLabel => official(
+                "clap_label",
+                "the label whose embedding is nearest",
+                retrieval::judge,
+                Some(RuleName::Label),
+            ),
             RuleName::OptionLetter => own(
                 "option_letter",
                 "the one letter that is given",
@@ -282,6 +292,11 @@ impl RuleName {
     /// The fair rule that belongs beside this official one.
     pub fn beside(self) -> Option<RuleName> {
         self.facts().beside
+    }
+
+    /// Whether it compares embeddings, which an [`Item`] must bring with it.
+    pub fn compares_embeddings(self) -> bool {
+        self == RuleName::ClapLabel
     }
 
     /// The rule's verdict on an item.

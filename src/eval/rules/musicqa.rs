@@ -6,7 +6,7 @@
 //!   stemmed. Only the recall is reported: the longer an answer, the better.
 //! * **METEOR** of NLTK over `wordpunct_tokenize`, in lower case: exact matches, then stems. The script also matches synonyms of
 //!   **WordNet, which is not here**: [`meteor`] is at most the script's number, and equal where no synonym matches.
-//! * Its BERTScore recall needs a model, and is no part of this.
+//! * Its BERTScore recall needs a model: `eval/captions/bert_score.rs`.
 
 use super::porter::stem;
 use super::python;

@@ -7,14 +7,17 @@ use super::files::{is_control, Opened};
 use super::frame::{self, Constants};
 use super::measure::{goes_by_more, Mark, More, Row};
 use super::mmau_pro::{self, left_out, Undecided};
+use super::near;
 use super::sample::{official, Form, Sample};
 use super::samples::{samples, Samples};
+use super::space::embed;
 use super::Kind;
 use crate::benchmark::Card;
 use crate::error::Result;
 use crate::eval::json::same;
 use crate::eval::rules::{Judged, RuleName};
 use crate::fsutil::hex;
+use crate::load::TextSpace;
 use crate::run::scored::ScoredItem;
 use indexmap::IndexMap;
 use rayon::prelude::*;
@@ -70,7 +73,7 @@ pub(super) struct Part<'a> {
 pub(super) struct Groups<'a>(pub Vec<(&'static str, Counts<'a>)>);
 
 /// By value.
-type Counts<'a> = IndexMap<Cow<'a, str>, [usize; 2]>;
+pub(super) type Counts<'a> = IndexMap<Cow<'a, str>, [usize; 2]>;
 
 impl<'a> Groups<'a> {
     fn add(&mut self, key: &'static str, value: Cow<'a, str>, [n, correct]: [usize; 2]) {
@@ -245,7 +248,7 @@ impl Judge<'_> {
 }
 
 /// Reads a file's items and judges them by the card's rule of this kind and by its other one; with `frame` each of their options as
-/// well, as if a model had answered it.
+/// well, as if a model had answered it. `tower` embeds what rules that compare embeddings look at.
 ///
 /// # Errors
 /// What [`Opened::records`], [`samples`] and [`Kind::rule`] refuse.
@@ -256,9 +259,15 @@ pub fn answers<'a>(
     card: &Card,
     kind: Kind,
     frame: bool,
+    tower: Option<&TextSpace>,
 ) -> Result<Answers<'a>> {
     let rule = kind.rule(card)?;
-    let other = kind.other().rule(card).ok().filter(|other| *other != rule);
+    let embedded = |rule: RuleName| !rule.compares_embeddings() || tower.is_some();
+    if !embedded(rule) {
+        return Err(near::wanted(card, kind.name()));
+    }
+    let other = kind.other().rule(card).ok();
+    let other = other.filter(|other| *other != rule && embedded(*other));
     let judge = Judge {
         card,
         rule,
@@ -279,7 +288,7 @@ pub fn answers<'a>(
         all,
         sha256,
     };
-    let cut = opened.cut().filter(|_| items.is_none());
+    let cut = opened.cut().filter(|_| items.is_none() && tower.is_none());
     if let Some((form, all, sha256)) = cut.and_then(|cut| judge.in_parts(&cut)) {
         return Ok(of(form, 0, all, sha256));
     }
@@ -291,10 +300,13 @@ pub fn answers<'a>(
     };
     let Samples {
         form,
-        all,
+        mut all,
         silent,
         elsewhere,
     } = samples(path, records, items, card)?;
+    if let Some(tower) = tower {
+        embed(card, &mut all, tower)?;
+    }
     let (all, sha256) = judge.of(all);
     let all = Part { silent, ..all };
     Ok(Answers {
@@ -328,6 +340,7 @@ fn hashed(sample: &Sample, out: &mut Vec<u8>) {
 }
 
 fn item(sample: &Sample, judged: Judged, counted: bool) -> ScoredItem {
+    let nearest = near::nearest(sample, &judged);
     let text = sample.prediction.as_deref().unwrap_or_default();
     let characters = |bytes: usize| text.get(..bytes).map(|t| t.chars().count());
     let span = judged.span.and_then(|s| {
@@ -344,6 +357,7 @@ fn item(sample: &Sample, judged: Judged, counted: bool) -> ScoredItem {
         by: judged.by.into(),
         reason: judged.reason,
         clip: sample.clip.as_ref().map(|clip| clip.to_string()),
+        nearest,
         scores: IndexMap::new(),
     }
 }

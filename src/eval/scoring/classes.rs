@@ -122,8 +122,12 @@ pub fn classes(
         parts,
         intervals,
         not_scored: IndexMap::new(),
+        space: None,
+        bert_score: None,
         frame: None,
+        listening: None,
         corrected: None,
+        judge: None,
         af2: Some(VERSION.to_owned()),
         bootstrap,
         states: IndexMap::from([("answered".to_owned(), n)]),
@@ -150,6 +154,7 @@ fn item(clip: &Clip, answer: Option<String>, correct: bool) -> ScoredItem {
         by: "scores".into(),
         reason: None,
         clip: None,
+        nearest: None,
         scores: IndexMap::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! Two runs over the same items: do they differ, and how small a difference could these items show. And several runs of one recipe.
 
 use crate::error::{Error, Result};
+use crate::eval::rules::RuleName;
 use crate::metrics::bootstrap::{Bootstrap, Interval};
 use crate::metrics::statistics::clusters::Clusters;
 use crate::metrics::statistics::mcnemar::McNemar;
@@ -169,6 +170,14 @@ fn comparable(first: (&Path, &Scored), other: (&Path, &Scored), accept: bool) ->
             return Err(e.hint(
                 "score both by one rule: `af2 score --benchmark NAME --predictions FILE --rule … --out DIR`",
             ));
+        }
+    }
+    // Another tower is another rule.
+    let tower = |scored: &Scored| scored.space.as_ref().map(|space| space.tower.clone());
+    if let (Some(own), Some(other)) = (tower(a), tower(b)) {
+        if own != other && a.rule == RuleName::ClapLabel.name() {
+            let e = refuse("space.tower", &own, &other);
+            return Err(e.hint("answers were compared with labels in two spaces: score both with one --clap"));
         }
     }
     let hint = "--accept compares the items of the same id all the same, and says so";

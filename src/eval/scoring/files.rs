@@ -46,15 +46,25 @@ pub(crate) struct Whole<'a> {
 }
 
 impl Records<'_> {
-    /// Takes out answers of `af2 eval` to silence in the sound's place, which are no answers to the benchmark; how many there were.
+    /// Takes out answers of `af2 eval` to items that were not asked as they are (silence in the sound's place, other orders of options),
+    /// which are no answers to the benchmark; how many there were. Of a file that has no others those of its first one's
+    /// control stay.
     pub fn without_control(&mut self) -> usize {
         let before = self.all.len();
-        self.all.retain(|(_, record)| !is_control(record));
+        let plain = self.all.iter().any(|(_, record)| control(record).is_none());
+        let first = self.all.first().and_then(|(_, record)| control(record));
+        let kept = first.filter(|_| !plain).map(str::to_owned);
+        self.all.retain(|(_, record)| control(record) == kept.as_deref());
         before - self.all.len()
     }
 }
 
-/// Whether a record is one of `predictions.jsonl` whose sound was replaced by silence.
+/// The control of a record of `predictions.jsonl` that was not asked as it is.
+fn control<'r>(record: &'r Json) -> Option<&'r str> {
+    is_control(record).then(|| record.at("condition").as_str().unwrap_or("silence"))
+}
+
+/// Whether a record is one of `predictions.jsonl` that was not asked as it is.
 pub(super) fn is_control(record: &Json) -> bool {
     record.at("control") == &Json::Bool(true) && record.get("reference").is_some()
 }

@@ -116,7 +116,7 @@ fn reads_letters(rule: RuleName) -> bool {
 }
 
 /// The item's own, or those that all items share.
-fn options<'s>(card: &'s Card, sample: &'s Sample) -> Cow<'s, [String]> {
+pub(super) fn options<'s>(card: &'s Card, sample: &'s Sample) -> Cow<'s, [String]> {
     if !sample.choices.is_empty() {
         return Cow::Borrowed(&sample.choices);
     }

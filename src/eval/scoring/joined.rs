@@ -49,6 +49,8 @@ pub(super) fn joined<'a>(
         by_id.entry(name).or_insert(i);
     }
     let mut said: Vec<Option<Text<'a>>> = vec![None; items.len()];
+    // Of af2 the answers that are there: samples of one question, options in another order.
+    let mut ours: Vec<Said> = Vec::new();
     let (mut unknown, mut first) = (0, None::<Text>);
     for (place, record) in &predictions.all {
         let wrong = |expected: String, found: String| {
@@ -68,6 +70,16 @@ pub(super) fn joined<'a>(
                 );
                 wrong(expected, format!("{found:?}")).hint("--items takes the manifest that was asked")
             })?;
+            let sample = record.get("sample").and_then(Json::as_f64).unwrap_or_default() as u64;
+            let order = order(record).map_err(|(expected, found)| wrong(expected, found))?;
+            ours.push(Said {
+                at,
+                sample,
+                place: place.to_string(),
+                prediction,
+                order,
+            });
+            continue;
         }
         if said[at].replace(prediction).is_some() {
             return Err(wrong("each id once".into(), format!("{id} again")));
@@ -84,6 +96,28 @@ pub(super) fn joined<'a>(
             _ => e,
         });
     }
+    if !ours.is_empty() {
+        ours.sort_by_key(|said| (said.at, said.sample));
+        if let Some(twice) = ours
+            .windows(2)
+            .find(|w| (w[0].at, w[0].sample) == (w[1].at, w[1].sample))
+        {
+            let id = &items[twice[0].at].asked.as_ref().map_or("", |asked| &asked.key);
+            let (place, found) = (&twice[1].place, format!("{id} again"));
+            return Err(Error::data(
+                files.predictions,
+                place,
+                "each id once, or samples of it",
+                found,
+            ));
+        }
+        let all = ours.into_iter().map(|said| {
+            let sample = items[said.at].clone().sample(Some(said.prediction), card);
+            in_order(sample, &said.order)
+                .map_err(|(expected, found)| Error::data(files.predictions, "order", expected, found))
+        });
+        return Ok((all.collect::<Result<_>>()?, elsewhere));
+    }
     if said.iter().all(Option::is_none) {
         let expected = format!("a prediction of an item of {}", files.items.display());
         return Err(Error::data(files.predictions, "file", expected, "none"));
@@ -93,6 +127,59 @@ pub(super) fn joined<'a>(
         all.map(|(item, said)| item.sample(said, card)).collect(),
         elsewhere,
     ))
+}
+
+/// An answer of `af2 eval` to an item of its manifest.
+struct Said<'a> {
+    at: usize,
+    sample: u64,
+    /// In its file.
+    place: String,
+    prediction: Text<'a>,
+    order: Vec<usize>,
+}
+
+/// Where each option stood, where they were rotated: at each place the number of one.
+fn order(record: &Json) -> std::result::Result<Vec<usize>, (String, String)> {
+    let all = record.at("order").as_list().unwrap_or_default();
+    let whole = |v: &Json| {
+        v.as_f64()
+            .filter(|n| *n >= 0.0 && n.fract() == 0.0)
+            .map(|n| n as usize)
+    };
+    let numbers: Option<Vec<usize>> = all.iter().map(whole).collect();
+    numbers.ok_or_else(|| {
+        (
+            "order: whole numbers from 0".to_owned(),
+            short(record.at("order")),
+        )
+    })
+}
+
+/// The item with its options as they were shown. The official record, which has another order, is forgotten.
+fn in_order<'a>(
+    mut sample: Sample<'a>,
+    order: &[usize],
+) -> std::result::Result<Sample<'a>, (String, String)> {
+    if order.is_empty() {
+        return Ok(sample);
+    }
+    let mut sorted = order.to_vec();
+    sorted.sort_unstable();
+    if !sorted.iter().copied().eq(0..sample.choices.len()) {
+        let expected = format!(
+            "each of the {} options of item {} once",
+            sample.choices.len(),
+            sample.id
+        );
+        return Err((expected, format!("{order:?}")));
+    }
+    sample.right = sample
+        .right
+        .and_then(|was| order.iter().position(|from| *from == was));
+    sample.choices = order.iter().map(|from| sample.choices[*from].clone()).collect();
+    sample.record = None;
+    Ok(sample)
 }
 
 /// A prediction's id and text; else what was expected and found.
@@ -106,14 +193,6 @@ fn said_of<'a>(
         .map_or((&[][..], &[][..]), |own| (own.ids, own.predictions));
     let id = ids.iter().chain(&["id"]).find_map(|k| record.get(k)?.text());
     let id = id.ok_or(("an id".to_owned(), "none".to_owned()))?;
-    if record
-        .get("sample")
-        .and_then(Json::as_f64)
-        .is_some_and(|n| n > 0.0)
-    {
-        let found = format!("sample {} of item {id}", record.at("sample").to_value());
-        return Err(("one answer an item".to_owned(), found));
-    }
     let said = said.iter().chain(&["prediction", "response"]);
     match said.clone().find_map(|k| record.get(k)) {
         Some(Json::Text(prediction)) => Ok((id, prediction.clone())),
@@ -188,6 +267,7 @@ fn is_asked(item: &Json) -> bool {
 }
 
 /// An item of a manifest, as it was asked.
+#[derive(Clone)]
 struct Asked<'a> {
     key: Text<'a>,
     name: Text<'a>,
@@ -203,7 +283,8 @@ impl Asked<'_> {
             ("prompt", &self.prompt),
             ("reference", &self.output),
         ];
-        for (key, own) in own {
+        let otherwise = record.at("reworded") == &Json::Bool(true);
+        for (key, own) in own.into_iter().take(if otherwise { 1 } else { 3 }) {
             let found = record.at(key).as_str().unwrap_or_default();
             if found.trim() != own.trim() {
                 let cut = |text: &str| text.chars().take(80).collect();
@@ -215,6 +296,7 @@ impl Asked<'_> {
 }
 
 /// An item without a prediction.
+#[derive(Clone)]
 struct Item<'a> {
     id: Text<'a>,
     /// Where it is one of a manifest.
@@ -222,6 +304,7 @@ struct Item<'a> {
     kind: Kind<'a>,
 }
 
+#[derive(Clone)]
 enum Kind<'a> {
     /// The row of the official file.
     Official(Json<'a>, usize),

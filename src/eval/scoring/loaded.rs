@@ -50,6 +50,26 @@ pub(super) fn load(path: &Path) -> Result<Loaded> {
     }
 }
 
+/// A record's place in words, its id, and all of it.
+pub(crate) type Named = (String, Option<String>, Map<String, Value>);
+
+/// A file's records.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn named_records(path: &Path) -> Result<Vec<Named>> {
+    let text = |v: &Value| match v {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(n) => Some(n.to_string()),
+        _ => None,
+    };
+    let each = load(path)?.rows.into_iter().map(|row| {
+        let own = IDS.iter().find_map(|key| text(row.record.get(*key)?));
+        (row.place, own.or(row.key), row.record)
+    });
+    Ok(each.collect())
+}
+
 /// A single line of JSON lines.
 fn is_record(object: &Map<String, Value>) -> bool {
     let plain = |key: &str| object.get(key).is_some_and(|v| v.is_string() || v.is_number());

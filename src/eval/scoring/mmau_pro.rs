@@ -27,6 +27,11 @@ fn of(sample: &Sample) -> Sort {
     }
 }
 
+/// Whether an item is a question without options, which a judge marks.
+pub(crate) fn is_open(sample: &Sample) -> bool {
+    of(sample) == Sort::Open
+}
+
 fn is_one(card: &Card) -> bool {
     card.rules
         .as_ref()

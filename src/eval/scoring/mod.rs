@@ -16,14 +16,17 @@ mod files;
 mod frame;
 mod joined;
 mod likelihoods;
+mod listening;
 mod loaded;
 mod measure;
 mod mmau_pro;
+mod near;
 mod overrides;
 mod pairs;
 mod sample;
 mod samples;
 mod score;
+mod space;
 mod texts;
 mod way;
 
@@ -33,18 +36,23 @@ pub use classes::classes;
 pub use compare::{compare, seeds, Agreement, Compared, Seeds};
 pub use files::{open, Opened, Records};
 pub use likelihoods::{likelihoods, By, Likelihood};
+pub use listening::{listening, Asked};
+pub(crate) use loaded::named_records;
+pub(crate) use mmau_pro::is_open;
 pub use overrides::{read_overrides, Overrides};
-pub use pairs::{pairs, Pair, Pairs};
+pub use pairs::{pairs, pairs_with_records, Pair, Pairs};
 pub use sample::{Form, Sample};
 pub use samples::{samples, Samples};
 pub use score::score;
+pub(crate) use space::compares_embeddings;
+pub use space::{embed, fits, templates};
 pub use texts::texts;
 pub use way::Way;
 
 use super::rules::RuleName;
 use crate::benchmark::Card;
 use crate::error::{Error, Result};
-use crate::run::scored::PredictionsFile;
+use crate::run::scored::{EncoderFacts, PredictionsFile, SpaceFacts};
 
 /// Which of a card's two rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -84,8 +92,7 @@ impl Kind {
         };
         named.name().parse().map_err(|_| {
             let needs = match named.name() {
-                "judge" => "a judge's marks",
-                "clap_label" => "the embeddings of AF-CLAP's text tower",
+                "judge" => JUDGE,
                 other => other,
             };
             no_text(card, needs)
@@ -93,9 +100,18 @@ impl Kind {
     }
 }
 
+/// What open answers want.
+const JUDGE: &str = "a judge's marks";
+
 fn no_text(card: &Card, needs: &str) -> Error {
     let expected = "a benchmark whose answers are scored as texts";
     let e = Error::data(&card.name, "rules", expected, needs.to_owned());
+    if needs == JUDGE {
+        let name = &card.name;
+        return e.hint(format!(
+            "`af2 judge run --benchmark {name} --predictions FILE --endpoint URL --out DIR` asks one"
+        ));
+    }
     e.hint("`af2 benchmark ls` shows rules and metrics; `af2 score --help` what else is scored")
 }
 
@@ -110,6 +126,10 @@ pub struct Source {
     pub card_sha256: String,
     /// The files, to be found again.
     pub predictions: Option<PredictionsFile>,
+    /// Where the samples' embeddings come from, if they have some.
+    pub space: Option<SpaceFacts>,
+    /// Whose tokens are compared, if some are.
+    pub bert_score: Option<EncoderFacts>,
 }
 
 /// The card's name, and of how many of its items where they are not all.

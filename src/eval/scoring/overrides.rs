@@ -168,7 +168,8 @@ pub(super) fn correct(
         author.to_wrong += usize::from(!by_hand.verdict && mark.correct);
         changed += usize::from(by_hand.verdict != mark.correct);
         // Metrics that go by the label that was said must not find the right one in a wrong answer.
-        if !by_hand.verdict && mark.answer.as_deref() == Some(rows[at].answer()) {
+        let own = rows[at].answer();
+        if !by_hand.verdict && mark.answer.as_deref() == Some(own) {
             mark.answer = None;
         }
         mark.decide(by_hand.verdict);

@@ -9,7 +9,7 @@ use crate::benchmark::names::Task;
 use crate::benchmark::Card;
 use crate::error::{Error, Result};
 use indexmap::IndexMap;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -58,6 +58,8 @@ pub struct Pair {
     pub prediction: Option<String>,
     /// What people wrote: at least one.
     pub references: Vec<String>,
+    /// Where it is [kept](pairs_with_records): the item's record, and what the prediction's has beside it.
+    pub record: Map<String, Value>,
 }
 
 /// What a file holds.
@@ -76,6 +78,7 @@ pub struct Pairs {
 struct Reader<'a> {
     path: &'a Path,
     card: &'a Card,
+    keeps: bool,
 }
 
 /// Reads predictions with their references.
@@ -84,19 +87,27 @@ struct Reader<'a> {
 /// The first record without what it must have, with its place; predictions of items that are not there or twice with other words; no
 /// prediction at all.
 pub fn pairs(path: &Path, items: Option<&Path>, card: &Card) -> Result<Pairs> {
+    read(path, items, card, false)
+}
+
+/// The same with all that their records hold.
+///
+/// # Errors
+/// As [`pairs`].
+pub fn pairs_with_records(path: &Path, items: Option<&Path>, card: &Card) -> Result<Pairs> {
+    read(path, items, card, true)
+}
+
+fn read(path: &Path, items: Option<&Path>, card: &Card, keeps: bool) -> Result<Pairs> {
     let mut said = load(path)?;
     let before = said.rows.len();
-    said.rows.retain(|row| {
-        row.record.get("control") != Some(&Value::Bool(true)) || !row.record.contains_key("reference")
-    });
+    // As of records whose answers are right or wrong: a file of one control is that control's.
+    let plain = said.rows.iter().any(|row| control(row).is_none());
+    let kept = said.rows.first().and_then(control).filter(|_| !plain);
+    said.rows.retain(|row| control(row) == kept);
     let silent = before - said.rows.len();
-    let reader = Reader { path, card };
-    let first = said.rows.first();
-    let ours = first.is_some_and(|row| {
-        ["task", "prediction", "reference"]
-            .iter()
-            .all(|k| row.record.contains_key(*k))
-    });
+    let reader = Reader { path, card, keeps };
+    let ours = said.rows.first().is_some_and(is_ours);
     let mut mended = said.mended;
     let mut all = match items {
         None => said
@@ -107,7 +118,12 @@ pub fn pairs(path: &Path, items: Option<&Path>, card: &Card) -> Result<Pairs> {
         Some(of) => {
             let items = load(of)?;
             mended += items.mended;
-            let items = Reader { path: of, card }.items(&items.rows)?;
+            let items = Reader {
+                path: of,
+                card,
+                keeps,
+            }
+            .items(&items.rows)?;
             reader.joined(&said.rows, of, items)?
         }
     };
@@ -130,6 +146,20 @@ pub fn pairs(path: &Path, items: Option<&Path>, card: &Card) -> Result<Pairs> {
     })
 }
 
+/// The control of an answer of `af2 eval` to an item that was not asked as it is.
+fn control(row: &Row) -> Option<String> {
+    let is = row.record.get("control") == Some(&Value::Bool(true)) && row.record.contains_key("reference");
+    let name = row.record.get("condition").and_then(Value::as_str);
+    is.then(|| name.unwrap_or("silence").to_owned())
+}
+
+/// Whether it is an answer of `af2 eval`, whose ids are the numbers of a manifest.
+fn is_ours(row: &Row) -> bool {
+    ["task", "prediction", "reference"]
+        .iter()
+        .all(|k| row.record.contains_key(*k))
+}
+
 impl Reader<'_> {
     fn wrong(&self, place: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
         Error::data(self.path, place, expected, found)
@@ -150,6 +180,7 @@ impl Reader<'_> {
             question: question(row),
             prediction: Some(self.said(row)?),
             references,
+            record: self.kept(row),
         })
     }
 
@@ -172,6 +203,13 @@ impl Reader<'_> {
                 "a text",
                 crate::error::short(other),
             )),
+        }
+    }
+
+    fn kept(&self, row: &Row) -> Map<String, Value> {
+        match self.keeps {
+            true => row.record.clone(),
+            false => Map::new(),
         }
     }
 
@@ -259,6 +297,7 @@ impl Reader<'_> {
                     id,
                     clip: clip.clone(),
                     question: if pooled { String::new() } else { question(row) },
+                    record: self.kept(row),
                     ..Pair::default()
                 };
                 (pair, Vec::new())
@@ -293,11 +332,20 @@ impl Reader<'_> {
             }
             let of_clip = || clip.iter().chain(&own).flat_map(|clip| names(clip));
             let asked = || of_clip().find_map(|name| by_name.get(&about(name, &question)));
-            let found = own.as_ref().and_then(|own| by_name.get(own)).or_else(asked);
+            let named = || own.as_ref().and_then(|own| by_name.get(own));
             // A question that is not theirs is about another item of the clip.
-            let alone = || of_clip().find_map(|name| by_name.get(name));
             let loose = question.is_empty() || self.card.task == Task::Caption;
-            let Some(i) = found.or_else(|| loose.then(alone).flatten()) else {
+            let alone = || {
+                loose
+                    .then(|| of_clip().find_map(|name| by_name.get(name)))
+                    .flatten()
+            };
+            // Numbers of a manifest may be the ids of other items.
+            let found = match is_ours(row) {
+                true => asked().or_else(alone).or_else(named),
+                false => named().or_else(asked).or_else(alone),
+            };
+            let Some(i) = found else {
                 let shown = own.or(clip).unwrap_or_default();
                 let mut found = crate::error::short(&format!("{shown:?}"));
                 if !question.is_empty() {
@@ -314,6 +362,9 @@ impl Reader<'_> {
                 }
                 _ => {
                     pair.prediction = Some(prediction);
+                    for (key, value) in self.kept(row) {
+                        pair.record.entry(key).or_insert(value);
+                    }
                     places.insert(i, &row.place);
                 }
             }

@@ -3,8 +3,10 @@
 use crate::benchmark::names::Format;
 use crate::benchmark::Card;
 use crate::eval::json::{Json, Text};
+use crate::eval::rules::retrieval::Space;
 use crate::eval::rules::Item;
 use std::borrow::Cow;
+use std::sync::Arc;
 
 /// An item and what a model says to it. Texts borrow from the file where nothing in them is escaped.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +29,8 @@ pub struct Sample<'a> {
     pub truncated: bool,
     /// Keys by which a benchmark counts, each with a value of the item; a key with several values stands before each.
     pub groups: Vec<(&'static str, Cow<'a, str>)>,
+    /// How near its prediction is to labels, where a rule wants to know.
+    pub(super) space: Option<Arc<Space>>,
     /// The record of the official file, which official rules read.
     pub(crate) record: Option<Json<'a>>,
 }
@@ -42,6 +46,7 @@ impl Sample<'_> {
             prediction: self.prediction.as_deref(),
             truncated: self.truncated,
             instruction: None,
+            space: self.space.as_deref(),
         }
     }
 }
@@ -226,6 +231,7 @@ pub(super) fn official(
         }),
         truncated: false,
         groups,
+        space: None,
         choices,
         answer,
         right,

@@ -112,7 +112,11 @@ pub fn score(
         intervals: IndexMap::new(),
         not_scored: undecided.not_scored(card).into_iter().chain(not_also).collect(),
         frame,
+        space: source.space,
+        bert_score: None,
+        listening: None,
         corrected: None,
+        judge: None,
         af2: Some(VERSION.to_owned()),
         whole,
         categories: categories(groups, bootstrap.level)?,
@@ -149,7 +153,7 @@ fn also(
     for metric in card.also.iter().filter(|m| !there.contains_key(m.name())) {
         let name = metric.name().to_owned();
         if *metric == Metric::JudgeMean {
-            missing.insert(name, "it wants a judge's marks".to_owned());
+            missing.insert(name, "it wants a judge's marks: `af2 judge run`".to_owned());
             continue;
         }
         let of = Card {

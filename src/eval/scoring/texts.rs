@@ -4,9 +4,10 @@ use super::{named, Pair, Source, VERSION};
 use crate::benchmark::names::{Metric, Rule};
 use crate::benchmark::Card;
 use crate::error::{Error, Result};
-use crate::eval::captions::others;
+use crate::eval::captions::{others, BertScore};
 use crate::eval::rules::musicqa::{self, Matching};
 use crate::fsutil::hex;
+use crate::metrics::bert_score::Score;
 use crate::metrics::bootstrap::{Bootstrap, Interval};
 use crate::metrics::captions::{score, Item};
 use crate::metrics::mean;
@@ -41,7 +42,13 @@ struct Column {
 ///
 /// # Errors
 /// No prediction; an official program that is there and fails.
-pub fn texts(card: &Card, pairs: &[Pair], source: Source, bootstrap: Bootstrap) -> Result<Scored> {
+pub fn texts(
+    card: &Card,
+    pairs: &[Pair],
+    bert: Option<&BertScore>,
+    source: Source,
+    bootstrap: Bootstrap,
+) -> Result<Scored> {
     let there: Vec<&Pair> = pairs.iter().filter(|p| p.prediction.is_some()).collect();
     if there.is_empty() {
         return Err(Error::data(
@@ -52,20 +59,27 @@ pub fn texts(card: &Card, pairs: &[Pair], source: Source, bootstrap: Bootstrap) 
         ));
     }
     let mut not_scored = IndexMap::new();
-    let (columns, rule) = match is_musicqa(card) {
+    let (mut columns, rule) = match is_musicqa(card) {
         true => (musicqa_columns(&there, bootstrap, &mut not_scored)?, "musicqa"),
         false => (
             caption_columns(&there, bootstrap, &mut not_scored)?,
             "pycocoevalcap",
         ),
     };
+    if let Some(bert) = bert {
+        columns.extend(bert_columns(card, &there, bert, bootstrap)?);
+    }
     // What the card asks for and nobody here gives.
     for metric in std::iter::once(card.metric).chain(card.also.iter().copied()) {
         let name = metric.name();
         if !columns.iter().any(|c| c.name == name) && !not_scored.contains_key(name) {
             let why = match metric {
-                Metric::BertScore => "it wants the embeddings of a language model (roberta-large)",
-                Metric::ClapScore => "it wants the embeddings of AF-CLAP",
+                Metric::BertScore => {
+                    "it wants an encoder: --bertscore FOLDER (the scripts take roberta-large)"
+                }
+                Metric::ClapScore => {
+                    "it wants clips and AF-CLAP: `af2 score captions --clap CHECKPOINT` compares them with captions"
+                }
                 _ => "it is no metric of texts",
             };
             not_scored.insert(name.to_owned(), why.to_owned());
@@ -94,6 +108,7 @@ pub fn texts(card: &Card, pairs: &[Pair], source: Source, bootstrap: Bootstrap) 
             by: rule.into(),
             reason: (!counted).then(|| "the file has no prediction for it".to_owned()),
             clip: pair.clip.clone(),
+            nearest: None,
             scores,
         }
     });
@@ -113,6 +128,7 @@ pub fn texts(card: &Card, pairs: &[Pair], source: Source, bootstrap: Bootstrap) 
         other: None,
         metric: card.metric.name().to_owned(),
         predictions: source.predictions.clone(),
+        bert_score: source.bert_score.clone(),
         data: data(card, pairs, source),
         n: there.len(),
         score: own.and_then(|c| c.value),
@@ -126,8 +142,11 @@ pub fn texts(card: &Card, pairs: &[Pair], source: Source, bootstrap: Bootstrap) 
             .filter_map(|c| Some((c.name.to_owned(), c.interval?)))
             .collect(),
         not_scored,
+        space: None,
         frame: None,
+        listening: None,
         corrected: None,
+        judge: None,
         af2: Some(VERSION.to_owned()),
         bootstrap,
         states,
@@ -166,18 +185,40 @@ fn column(
     })
 }
 
+/// BERTScore: of MU-LLaMA's script the recall, as it takes; elsewhere F1.
+fn bert_columns(card: &Card, there: &[&Pair], bert: &BertScore, bootstrap: Bootstrap) -> Result<Vec<Column>> {
+    let scored = bert.of(&items(there))?.items;
+    let of = |value: fn(&Score) -> Option<f64>| -> Vec<Option<f64>> { scored.iter().map(value).collect() };
+    let own: fn(&Score) -> Option<f64> = match is_musicqa(card) {
+        true => |s| s.recall,
+        false => |s| s.f1,
+    };
+    let columns = [
+        ("bert_score", of(own)),
+        ("bert_score_precision", of(|s| s.precision)),
+        ("bert_score_recall", of(|s| s.recall)),
+        ("bert_score_f1", of(|s| s.f1)),
+    ];
+    let columns = columns.into_iter();
+    columns
+        .map(|(name, items)| column(name, there, items, bootstrap))
+        .collect()
+}
+
+fn items<'a>(there: &[&'a Pair]) -> Vec<Item<'a>> {
+    let item = |pair: &&'a Pair| Item {
+        prediction: pair.prediction.as_deref().unwrap_or_default(),
+        references: pair.references.iter().map(String::as_str).collect(),
+    };
+    there.iter().map(item).collect()
+}
+
 fn caption_columns(
     there: &[&Pair],
     bootstrap: Bootstrap,
     not_scored: &mut IndexMap<String, String>,
 ) -> Result<Vec<Column>> {
-    let items: Vec<Item> = there
-        .iter()
-        .map(|pair| Item {
-            prediction: pair.prediction.as_deref().unwrap_or_default(),
-            references: pair.references.iter().map(String::as_str).collect(),
-        })
-        .collect();
+    let items = items(there);
     let scored = score(&items)?;
     let of_each = |f: &dyn Fn(&crate::metrics::captions::Scores) -> f64| -> Vec<Option<f64>> {
         scored.items.iter().map(|item| Some(f(&item.scores))).collect()

@@ -332,8 +332,8 @@ impl<'a> Engine<'a> {
                 continue;
             }
             let windows = match &sound {
-                Sound::Clip(clip) => clip.windows,
-                Sound::Silence(_) | Sound::Given(_) => 0,
+                Sound::Clip(clip) | Sound::Noise(clip) => clip.windows,
+                Sound::Silence(_) | Sound::Given(_) | Sound::Nothing => 0,
             };
             if self.bytes() + mel_bytes(windows) > self.memory {
                 // The first one's turn comes in any case.

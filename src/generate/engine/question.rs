@@ -15,6 +15,10 @@ pub enum Sound {
     Clip(Clip),
     /// As many windows of silence as this clip has: the silence control.
     Silence(Clip),
+    /// White noise as long and as loud as this clip: see [`crate::data::feed::Ears::noise`].
+    Noise(Clip),
+    /// None: the cross-attention blocks are passed over, and the LM answers alone.
+    Nothing,
     /// One that is in memory.
     Given(Given),
 }

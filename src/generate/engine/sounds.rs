@@ -166,11 +166,22 @@ impl<'a> Sounds<'a> {
         entry.state = match sound {
             Sound::Given(given) => State::Mel(given.mel.clone()),
             Sound::Silence(clip) if self.windows.contains_key(clip) => State::Silent(self.windows[clip]),
-            Sound::Clip(clip) | Sound::Silence(clip) => {
+            Sound::Nothing => State::Held(Rc::new(Held {
+                heard: self.model.model.deaf(),
+                read: RefCell::default(),
+            })),
+            Sound::Clip(clip) | Sound::Silence(clip) | Sound::Noise(clip) => {
                 let (ears, sender) = (self.ears.clone(), self.sender.clone());
                 let (sound, clip) = (sound.clone(), clip.clone());
-                // Nobody listens any more where the engine is gone.
-                rayon::spawn(move || drop(sender.send((sound, ears.mel(&clip)))));
+                let hear = move || {
+                    let mel = match sound {
+                        Sound::Noise(_) => ears.noise(&clip),
+                        _ => ears.mel(&clip),
+                    };
+                    // Nobody listens any more where the engine is gone.
+                    drop(sender.send((sound, mel)));
+                };
+                rayon::spawn(hear);
                 State::Decoding
             }
         };
@@ -210,7 +221,7 @@ impl<'a> Sounds<'a> {
 
     fn take(&mut self, sound: Sound, mel: Result<Mel>) {
         let windows = mel.as_ref().map_or(0, |m| m.shape()[0]);
-        if let (Sound::Clip(clip) | Sound::Silence(clip), true) = (&sound, mel.is_ok()) {
+        if let (Sound::Clip(clip) | Sound::Silence(clip) | Sound::Noise(clip), true) = (&sound, mel.is_ok()) {
             self.windows.insert(clip.clone(), windows);
         }
         let Some(entry) = self.all.get_mut(&sound) else {

@@ -433,9 +433,7 @@ fn text_tokens(captions: &[&str], tokenizer: &Tokenizer, device: Device) -> Resu
     let mut real = vec![0i64; ids.len()];
     let mut tokens = 0;
     for (b, caption) in captions.iter().enumerate() {
-        let mut own = tokenizer.text(&prompt::clean(caption))?;
-        own.truncate(TEXT_TOKENS - 1);
-        own.push(tokenizer.eos);
+        let own = tokenizer.caption(caption, TEXT_TOKENS)?;
         tokens += own.len();
         for (t, id) in own.into_iter().enumerate() {
             ids[b * TEXT_TOKENS + t] = id;

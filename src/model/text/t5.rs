@@ -2,12 +2,14 @@
 //!
 //! Follows Hugging Face's `T5EncoderModel` with gated GELU; names as in AF-CLAP's `text_branch`.
 
-use super::bounds::{Sizes, HEADS, LAYERS, VOCABULARY, WIDTH};
-use super::layers::{Linear, RmsNorm};
-use super::mode::Mode;
-use super::params::{Init, Scope};
+use crate::error::{Error, Result};
 use crate::ffi::kernels::{recompute, Shared};
+use crate::model::bounds::{Sizes, HEADS, LAYERS, VOCABULARY, WIDTH};
+use crate::model::layers::{Linear, RmsNorm};
+use crate::model::mode::Mode;
+use crate::model::params::{in_a_row, Init, Scope, Shapes};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 /// Sizes.
@@ -36,7 +38,44 @@ fn default_distance() -> i64 {
 }
 
 impl Config {
-    pub(super) fn check(&self, s: &mut Sizes) {
+    /// Sizes by the shapes of a checkpoint's tensors under `prefix`; how far positions are told apart does not show in them and is
+    /// what every published T5 has.
+    ///
+    /// # Errors
+    /// No T5 encoder with a gated feed-forward part under these names.
+    pub(crate) fn read(shapes: Shapes, prefix: &str, path: &Path) -> Result<Self> {
+        let table = |name: &str| -> Result<[i64; 2]> {
+            let name = format!("{prefix}.{name}");
+            let shape = shapes(&name);
+            match shape.as_deref() {
+                Some([rows, columns]) => Ok([*rows, *columns]),
+                found => {
+                    let found = found.map_or("no such tensor".to_owned(), |s| format!("shape {s:?}"));
+                    let e = Error::checkpoint(path, name, "a matrix of a T5 encoder (v1.1)", found);
+                    Err(e.hint("AF-CLAP's text tower is Flan-T5's encoder"))
+                }
+            }
+        };
+        let first = "encoder.block.0.layer";
+        let [vocab_size, d_model] = table("shared.weight")?;
+        let [inner, _] = table(&format!("{first}.0.SelfAttention.q.weight"))?;
+        let [buckets, num_heads] = table(&format!("{first}.0.SelfAttention.relative_attention_bias.weight"))?;
+        let [d_ff, _] = table(&format!("{first}.1.DenseReluDense.wi_0.weight"))?;
+        Ok(Config {
+            vocab_size,
+            d_model,
+            d_kv: inner.checked_div(num_heads).unwrap_or(0),
+            d_ff,
+            num_layers: in_a_row(shapes, |i| {
+                format!("{prefix}.encoder.block.{i}.layer.0.SelfAttention.q.weight")
+            }),
+            num_heads,
+            relative_attention_num_buckets: buckets,
+            relative_attention_max_distance: default_distance(),
+        })
+    }
+
+    pub(in crate::model) fn check(&self, s: &mut Sizes) {
         s.within("vocab_size", self.vocab_size, VOCABULARY);
         for (key, value) in [
             ("d_model", self.d_model),

@@ -1,0 +1,132 @@
+//! The tables of `af2 eval --benchmarks`: scores in their frame, and what other ways to ask show.
+
+use super::paper::{in_unit, plain};
+use super::table::Table;
+use crate::benchmark::Card;
+use crate::metrics::bootstrap::Interval;
+use crate::run::scored::Scored;
+
+/// A table a question: how good, and does it listen; the second only where controls were asked.
+pub(crate) fn tables(all: &[(&Card, Scored)]) -> Vec<Table> {
+    let mut tables = vec![scores(all)];
+    tables.extend(listens(all));
+    tables.extend(orders(all));
+    tables
+}
+
+fn scores(all: &[(&Card, Scored)]) -> Table {
+    let mut table = Table::new([
+        "benchmark",
+        "metric",
+        "score",
+        "95% interval",
+        "n",
+        "rule",
+        "not read, %",
+        "other rule",
+        "chance",
+        "first",
+        "longest",
+        "shortest",
+        "AF2, paper",
+    ]);
+    for (card, scored) in all {
+        let value = |v: Option<f64>| v.map_or(String::new(), |v| plain(in_unit(v, card), card));
+        let frame =
+            |of: fn(&crate::run::scored::Frame) -> Option<f64>| value(scored.frame.as_ref().and_then(of));
+        table.row([
+            // Says of how many items, where they are not all.
+            scored.name.clone(),
+            scored.metric.clone(),
+            scored.score.map_or("none".to_owned(), |v| value(Some(v))),
+            scored.interval.map_or("–".to_owned(), |i| {
+                format!("{} to {}", value(Some(i.low)), value(Some(i.high)))
+            }),
+            scored.n.to_string(),
+            format!("{} ({})", scored.rule, scored.kind),
+            percent(scored.unread),
+            scored
+                .other
+                .as_ref()
+                .map_or(String::new(), |o| format!("{} {}", value(o.score), o.rule)),
+            frame(|f| f.chance),
+            frame(|f| f.first),
+            frame(|f| f.longest),
+            frame(|f| f.shortest),
+            card.numbers.paper.value.map_or(String::new(), |v| plain(v, card)),
+        ]);
+    }
+    table
+}
+
+fn listens(all: &[(&Card, Scored)]) -> Option<Table> {
+    let mut table = Table::new([
+        "benchmark",
+        "asked with",
+        "right, %",
+        "95% interval",
+        "plain less this, points",
+        "95% interval, paired",
+        "n",
+        "audio gain, %",
+    ]);
+    for (_, scored) in all {
+        let Some(listening) = &scored.listening else {
+            continue;
+        };
+        for (control, c) in &listening.controls {
+            let gain = listening.audio_gain.as_ref().filter(|g| g.against == *control);
+            table.row([
+                scored.name.clone(),
+                control.clone(),
+                percent(Some(c.score)),
+                between(Some(c.interval)),
+                format!("{:+.1}", 100.0 * c.difference),
+                between(Some(c.difference_interval)),
+                c.n.to_string(),
+                gain.map_or(String::new(), |g| {
+                    format!("{} [{}]", percent(g.value), between(g.interval))
+                }),
+            ]);
+        }
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+fn orders(all: &[(&Card, Scored)]) -> Option<Table> {
+    let mut table = Table::new([
+        "benchmark",
+        "orders of options",
+        "items",
+        "same option in every order, %",
+        "right in every order, %",
+        "right by place of the right option, %",
+    ]);
+    for (_, scored) in all {
+        let Some(p) = scored.listening.as_ref().and_then(|l| l.permutations.as_ref()) else {
+            continue;
+        };
+        let places: Vec<String> = (p.positions.iter())
+            .map(|(place, g)| format!("{place} {} of {}", percent(g.score), g.n))
+            .collect();
+        table.row([
+            scored.name.clone(),
+            format!("{:.1}", p.orders),
+            p.n.to_string(),
+            percent(Some(p.consistency)),
+            percent(Some(p.correctness)),
+            places.join(", "),
+        ]);
+    }
+    (!table.rows.is_empty()).then_some(table)
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or("–".to_owned(), |s| format!("{:.1}", 100.0 * s))
+}
+
+fn between(interval: Option<Interval>) -> String {
+    interval.map_or("–".to_owned(), |i| {
+        format!("{} to {}", percent(Some(i.low)), percent(Some(i.high)))
+    })
+}
