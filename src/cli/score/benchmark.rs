@@ -251,7 +251,15 @@ pub(in crate::cli) fn score(wanted: Wanted) -> Result<Scored> {
             }
             let source = source(answers.form.name(), of_bytes?)?;
             let mut scored = scoring::score(&card, answers, source, wanted.bootstrap, by_hand)?;
-            scored.listening = controls::beside(&wanted, &scored)?;
+            scored.listening = controls::beside(path, &scored, |other| {
+                score(Wanted {
+                    predictions: other,
+                    overrides: None,
+                    frame: false,
+                    model: wanted.model.clone(),
+                    ..wanted
+                })
+            })?;
             Ok(scored)
         }
         Way::Texts => {

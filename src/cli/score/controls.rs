@@ -1,6 +1,5 @@
 //! The answers under controls that lie beside those of a benchmark.
 
-use super::benchmark::{score, Wanted};
 use crate::error::{Error, Result};
 use crate::eval::control::Control;
 use crate::eval::scoring::{listening, Asked, Form};
@@ -8,33 +7,24 @@ use crate::run::predictions;
 use crate::run::scored::{Listening, Scored};
 use std::path::{Path, PathBuf};
 
-/// What they show beside the score; none where there are none.
-pub(super) fn beside(wanted: &Wanted, scored: &Scored) -> Result<Option<Listening>> {
-    let ours = scored
-        .predictions
-        .as_ref()
-        .is_some_and(|p| p.form == Form::Ours.name());
-    let folder = predictions::controls(wanted.predictions.parent().unwrap_or(Path::new("")));
+/// What the answers beside a file of answers show of its score, each scored by `score`; none where there are none.
+pub(super) fn beside(
+    path: &Path,
+    scored: &Scored,
+    score: impl Fn(&Path) -> Result<Scored>,
+) -> Result<Option<Listening>> {
+    let ours = scored.predictions.as_ref();
+    let ours = ours.is_some_and(|p| p.form == Form::Ours.name());
+    let folder = predictions::controls(path.parent().unwrap_or(Path::new("")));
     if !ours || !folder.is_dir() {
         return Ok(None);
     }
-    let plain = Asked::of(
-        Control::None,
-        scored.clone(),
-        &predictions::read(wanted.predictions)?,
-    )?;
+    let plain = Asked::of(Control::None, scored.clone(), &predictions::read(path)?)?;
     let mut others = Vec::new();
     for (control, path) in files(&folder)? {
-        let scored = score(Wanted {
-            predictions: &path,
-            overrides: None,
-            frame: false,
-            model: wanted.model.clone(),
-            ..*wanted
-        })?;
-        others.push(Asked::of(control, scored, &predictions::read(&path)?)?);
+        others.push(Asked::of(control, score(&path)?, &predictions::read(&path)?)?);
     }
-    listening(&plain, &others, wanted.bootstrap)
+    listening(&plain, &others, scored.bootstrap)
 }
 
 /// Files that are called as controls are, in the controls' order.
