@@ -7,7 +7,7 @@ use std::{
     fs::{self, File},
     io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// A file in the making: what was written may be gone back to.
@@ -48,6 +48,25 @@ pub(crate) fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Out) -> Resul
 /// [`write_atomic`] of bytes at hand.
 pub(crate) fn write_atomic_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic(path, |w| w.write_all(bytes).map_err(|e| Error::io(path, e)))
+}
+
+/// A file to append to that no other process has: the first of these names that is free. Makes the folder when it is missing.
+pub(crate) fn create_next(folder: &Path, name: impl Fn(usize) -> String) -> Result<(PathBuf, File)> {
+    fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+    let mut n = 0;
+    loop {
+        let path = folder.join(name(n));
+        match File::options().append(true).create_new(true).open(&path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => n += 1,
+            Err(e) => return Err(Error::io(path, e)),
+            Ok(file) => {
+                // Its name must survive a power cut as well.
+                let synced = File::open(folder).and_then(|d| d.sync_all());
+                synced.map_err(|e| Error::io(folder, e))?;
+                return Ok((path, file));
+            }
+        }
+    }
 }
 
 /// Bytes of a hash, in small letters.

@@ -161,14 +161,8 @@ fn letters(path: &Path) {
 }
 
 /// The reference's own file, whose names and sizes are found in it.
-#[test]
-fn the_released_file_is_opened_whole() {
-    let folder = tempfile::tempdir().unwrap();
-    let words = folder.path().join("words.json");
-    letters(&words);
-    let space = TextSpace::open(&golden("F_tiny"), Some(&words), Device::Cpu).unwrap();
-    assert!(space.checkpoint.ends_with("clap_ckpt/epoch_16.pt"));
-    let found = rows(&space.embed(&["ab", "b a"], &|_| {}).unwrap());
+/// AF-CLAP of the tiny released folder, on its own weights.
+fn released_clap() -> Clap {
     let weights = Golden::of(&open_released(&golden("F_tiny")).unwrap().clap.unwrap());
     let config = clap::Config {
         audio: tiny_audio(),
@@ -186,6 +180,18 @@ fn the_released_file_is_opened_whole() {
     };
     let unused = ["spectrogram_extractor", "attn_mask", "num_batches_tracked"];
     let (model, _) = weights.build("", &unused, |p| Clap::new(p, &config));
+    model
+}
+
+#[test]
+fn the_released_file_is_opened_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = folder.path().join("words.json");
+    letters(&words);
+    let space = TextSpace::open(&golden("F_tiny"), Some(&words), Device::Cpu).unwrap();
+    assert!(space.checkpoint.ends_with("clap_ckpt/epoch_16.pt"));
+    let found = rows(&space.embed(&["ab", "b a"], &|_| {}).unwrap());
+    let model = released_clap();
     // ▁ is 3, a is 4, and behind each text stands </s>.
     let own = [vec![3i64, 4, 5, 1], vec![3, 5, 3, 4, 1]];
     let (mut ids, mut real) = (vec![0i64; 2 * 77], vec![0i64; 2 * 77]);
@@ -540,23 +546,7 @@ fn captions_are_compared_with_their_clips() {
     assert_eq!(code, 0, "{err}");
     let found: Value = serde_json::from_str(&text).unwrap();
 
-    let weights = Golden::of(&open_released(&golden("F_tiny")).unwrap().clap.unwrap());
-    let config = clap::Config {
-        audio: tiny_audio(),
-        text: t5::Config {
-            vocab_size: 120,
-            d_model: 32,
-            d_kv: 8,
-            d_ff: 48,
-            num_layers: 2,
-            num_heads: 4,
-            relative_attention_num_buckets: 32,
-            relative_attention_max_distance: 128,
-        },
-        joint_dim: 24,
-    };
-    let unused = ["spectrogram_extractor", "attn_mask", "num_batches_tracked"];
-    let (model, _) = weights.build("", &unused, |p| Clap::new(p, &config));
+    let model = released_clap();
     let space = TextSpace::open(&golden("F_tiny"), Some(&words), Device::Cpu).unwrap();
     let ears = Ears::new(0);
     let mut sum = 0.0;

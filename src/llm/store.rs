@@ -8,12 +8,12 @@ use super::answer::{self, Answer, Usage};
 use super::halt::lock;
 use super::request::{hash, Dialect};
 use crate::error::{Error, Result};
-use crate::fsutil::open_regular;
+use crate::fsutil::{create_next, open_regular};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::Value;
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -157,7 +157,7 @@ impl Writer {
     fn add(&mut self, folder: &Path, text: &[u8]) -> Result<()> {
         let (path, file) = match &mut self.open {
             Some(open) => open,
-            none => none.insert(create(folder)?),
+            none => none.insert(create_next(folder, |n| format!("answers-{n:04}.jsonl"))?),
         };
         file.write_all(text).map_err(|e| {
             Error::io(&*path, e)
@@ -233,25 +233,6 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     all.sort();
     Ok(all)
-}
-
-/// A file that no other process has.
-fn create(folder: &Path) -> Result<(PathBuf, File)> {
-    fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let mut n = 0;
-    loop {
-        let path = folder.join(format!("answers-{n:04}.jsonl"));
-        match OpenOptions::new().append(true).create_new(true).open(&path) {
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => n += 1,
-            Err(e) => return Err(Error::io(path, e)),
-            Ok(file) => {
-                // Its name must survive a power cut as well.
-                let synced = File::open(folder).and_then(|d| d.sync_all());
-                synced.map_err(|e| Error::io(folder, e))?;
-                return Ok((path, file));
-            }
-        }
-    }
 }
 
 /// Every line with its end, where it has one, and its number in words, from 1.

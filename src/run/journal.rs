@@ -5,8 +5,9 @@
 use super::predictions::{self, Prediction};
 use super::version::{self, Versioned};
 use crate::error::{Error, Result};
+use crate::fsutil::create_next;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -121,7 +122,10 @@ impl Journal {
     pub(crate) fn add(&mut self, line: &Line) -> Result<()> {
         let (path, file) = match &mut self.file {
             Some(open) => open,
-            none => none.insert(create(&self.folder, self.rank)?),
+            // One of this rank that was killed may still be ending.
+            none => none.insert(create_next(&self.folder, |n| {
+                format!("rank-{}.{n}.jsonl", self.rank)
+            })?),
         };
         let mut text = serde_json::to_vec(&Versioned {
             version: VERSION,
@@ -158,25 +162,6 @@ impl Journal {
     /// All of it is on the disk, and other hosts see it.
     pub(crate) fn close(mut self) -> Result<()> {
         self.sync()
-    }
-}
-
-/// A file that no other process has: one of this rank that was killed may still be ending.
-fn create(folder: &Path, rank: usize) -> Result<(PathBuf, File)> {
-    fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    let mut n = 0;
-    loop {
-        let path = folder.join(format!("rank-{rank}.{n}.jsonl"));
-        match OpenOptions::new().append(true).create_new(true).open(&path) {
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => n += 1,
-            Err(e) => return Err(Error::io(path, e)),
-            Ok(file) => {
-                // Its name must survive a power cut as well.
-                let synced = File::open(folder).and_then(|d| d.sync_all());
-                synced.map_err(|e| Error::io(folder, e))?;
-                return Ok((path, file));
-            }
-        }
     }
 }
 
