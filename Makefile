@@ -49,9 +49,10 @@ bench: build ## how fast checkpoints load, beside the disk and Python's loaders
 bench-data: setup ## windows per second from disk to mel, beside the reference's work in Python (5 GB, kept outside)
 	@$(HERE) bash benches/peers/run.sh
 
-bench-eval: setup ## a million answers, captions and resamples scored, a judge's calls, beside Python's tools (0.9 GB, kept outside; ARGS='items', '--no-peer')
+bench-eval: setup ## a million answers, captions and resamples scored, a judge's calls, what controls cost, beside Python's tools (0.9 GB, kept outside; ARGS='items', '--no-peer')
 	@$(HERE) bash benches/peers/beside.sh eval $(ARGS)
 	@$(HERE) $(CARGO) bench --locked --quiet --bench llm
+	@$(HERE) $(CARGO) bench --locked --quiet --bench controls
 
 bench-train: setup ## a training step's time and memory, beside PyTorch and transformers (5 GB, kept outside; ARGS='tiny', '--full-size')
 	@$(HERE) bash benches/peers/beside.sh train $(ARGS)

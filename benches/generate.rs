@@ -86,9 +86,9 @@ struct Ours {
     bytes: f64,
     /// Of [`WINDOWS`].
     alone: Vec<Spoken>,
-    /// Of all [`QUESTIONS`], each alone, and through the engine.
+    /// Of all [`QUESTIONS`], each alone, and through the engine with 8 and with 16 slots.
     item_by_item: f64,
-    by_clip: f64,
+    by_clip: [f64; 2],
     /// Tokens a second of steps that do nothing else, with one slot and with eight; the same of the whole run.
     speaking: [f64; 2],
     whole: [f64; 2],
@@ -401,8 +401,8 @@ fn spoken(loaded: &Loaded, settings: &Settings, windows: usize, task: &Task) -> 
     }
 }
 
-/// Questions about one clip: each with an engine of its own, one after another, and all through one.
-fn questions(loaded: &Loaded, settings: &Settings) -> (f64, f64) {
+/// Questions about one clip: each with an engine of its own, one after another, and all through one with 8 and with 16 slots.
+fn questions(loaded: &Loaded, settings: &Settings) -> (f64, [f64; 2]) {
     let (count, windows, answer) = QUESTIONS;
     let sound = sound(windows, 5);
     let mut rng = ChaCha8Rng::seed_from_u64(6);
@@ -425,13 +425,20 @@ fn questions(loaded: &Loaded, settings: &Settings) -> (f64, f64) {
         finish(&mut engine);
     }
     let item_by_item = start.elapsed().as_secs_f64();
-    let start = Instant::now();
-    let mut engine = engine(loaded, settings);
-    asks.into_iter().for_each(|ask| {
-        engine.submit(ask);
+    let by_clip = [8, 16].map(|slots| {
+        let settings = Settings {
+            slots,
+            ..settings.clone()
+        };
+        let start = Instant::now();
+        let mut engine = engine(loaded, &settings);
+        asks.iter().for_each(|ask| {
+            engine.submit(ask.clone());
+        });
+        finish(&mut engine);
+        start.elapsed().as_secs_f64()
     });
-    finish(&mut engine);
-    (item_by_item, start.elapsed().as_secs_f64())
+    (item_by_item, by_clip)
 }
 
 /// Clips of 1 to 3 windows, prompts of 20 to 80 tokens, answers of 4 to 40.
@@ -551,6 +558,7 @@ impl Tables {
             sharing: Table::new([
                 "",
                 "15 questions a clip: item by item ÷ by clip",
+                "with 16 slots",
                 "8 slots ÷ 1, tokens a second",
                 "library, 8 rows ÷ 1",
                 "share of it",
@@ -595,7 +603,8 @@ impl Tables {
         let percent = |x: f64| format!("{:.0}%", 100.0 * x);
         self.sharing.row([
             name.to_owned(),
-            shown(own(&|o| o.item_by_item / o.by_clip), 2),
+            shown(own(&|o| o.item_by_item / o.by_clip[0]), 2),
+            shown(own(&|o| o.item_by_item / o.by_clip[1]), 2),
             shown(own(&|o| o.speaking[1] / o.speaking[0]), 2),
             shown(own(&|o| o.eight_rows), 2),
             shown(own(&|o| o.speaking[1] / o.speaking[0] / o.eight_rows), 2),

@@ -236,7 +236,7 @@ fn rate(done: u64, elapsed: Duration) -> String {
 }
 
 /// Minutes and seconds, with hours where there are any.
-fn clock(elapsed: Duration) -> String {
+pub(crate) fn clock(elapsed: Duration) -> String {
     let s = elapsed.as_secs();
     match s / 3600 {
         0 => format!("{}:{:02}", s / 60, s % 60),

@@ -432,6 +432,20 @@ fn controls_ask_the_same_items_otherwise() {
         "Which sound is this?"
     );
     assert!(!set.path("both/kitchen/controls/permute-1.jsonl").exists());
+    // Captions have no right and wrong: the metric's values for the clips stand side by side.
+    let (code, out, err) = set.eval("tales", "captions", &["--control", "silence"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let captions = set.results("captions", "tales");
+    let (beside, gain) = (
+        &captions["listening"]["controls"]["silence"],
+        &captions["listening"]["audio_gain"],
+    );
+    let less = captions["score"].as_f64().unwrap() - beside["score"].as_f64().unwrap();
+    assert!(
+        (beside["difference"].as_f64().unwrap() - less).abs() < 1e-9,
+        "{captions}"
+    );
+    assert_eq!((&beside["n"], gain), (&json!(5), &Value::Null));
     // The control is no part of the score, and made again with it.
     assert_eq!(results["n"], 10);
     let (code, out, err) = af2(&[
@@ -442,6 +456,33 @@ fn controls_ask_the_same_items_otherwise() {
         &set.word("cards"),
     ]);
     assert_eq!(code, 0, "{out}{err}");
+}
+
+#[test]
+fn answers_of_others_to_items_without_ids_are_found_by_the_clips_names() {
+    let set = Set::new();
+    let lines: String = ["kettle", "tap", "tap", "kettle", "tap"]
+        .iter()
+        .enumerate()
+        .map(|(i, label)| json!({"id": format!("{i}.wav"), "prediction": label}).to_string() + "\n")
+        .collect();
+    let scored = |text: &str| {
+        fs::write(set.path("theirs.jsonl"), text).unwrap();
+        let (cards, items, file) = (
+            set.word("cards"),
+            set.word("manifests/kitchen/test.json"),
+            set.word("theirs.jsonl"),
+        );
+        let named = ["score", "--benchmark", "kitchen", "--json", "--cards", &cards];
+        af2(&[&named[..], &["--items", &items, "--predictions", &file]].concat())
+    };
+    let (code, out, err) = scored(&lines);
+    assert_eq!(code, 0, "{out}{err}");
+    let results: Value = serde_json::from_str(&out).unwrap();
+    // kettle, tap, knife, kettle, tap are right: four of five.
+    assert_eq!((&results["n"], &results["score"]), (&json!(5), &json!(0.8)));
+    let (code, _, err) = scored(&lines.replace("4.wav", "9.wav"));
+    assert!(code == 6 && err.contains("such as 9.wav"), "{err}");
 }
 
 #[test]
@@ -457,6 +498,11 @@ fn a_limit_samples_and_likelihood_say_what_they_are() {
         &["--samples", "3", "--temperature", "1.0", "--seed", "5"],
     );
     assert_eq!(code, 0, "{out}{err}");
+    // How far a benchmark is, and what of its answers could not be read; no share of right ones without an interval.
+    assert!(
+        err.contains("animals 10/10, ") && err.contains("% not read, right ") && err.contains(" to "),
+        "{err}"
+    );
     assert_eq!(set.answers("samples/animals/predictions.jsonl").len(), 30);
     let (code, out, err) = set.eval("animals", "weighed", &["--answer", "likelihood"]);
     assert_eq!(code, 0, "{out}{err}");
@@ -467,6 +513,33 @@ fn a_limit_samples_and_likelihood_say_what_they_are() {
         .max_by(|a, b| a["logprob"].as_f64().partial_cmp(&b["logprob"].as_f64()).unwrap());
     assert_eq!(own["prediction"], best.unwrap()["choice"]);
     assert_eq!(set.results("weighed", "animals")["unread"], 0.0);
+    // Both: the model's own words are the score, and what the likeliest options get stands beside it.
+    let (code, out, err) = set.eval("animals", "plain", &[]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, out, err) = set.eval("animals,tales", "two", &["--answer", "both"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(err.contains("likelihood is not asked of tales"), "{err}");
+    let said = |run: &str| -> Vec<Value> {
+        let all = set.answers(&format!("{run}/animals/predictions.jsonl"));
+        all.iter().map(|a| a["prediction"].clone()).collect()
+    };
+    assert_eq!(said("two"), said("plain"));
+    let likeliest: Vec<Value> = set
+        .answers("two/animals/controls/likelihood.jsonl")
+        .iter()
+        .map(|a| a["prediction"].clone())
+        .collect();
+    assert_eq!(likeliest, said("weighed"));
+    let (both, weighed) = (set.results("two", "animals"), set.results("weighed", "animals"));
+    let beside = &both["listening"]["controls"]["likelihood"];
+    assert_eq!((&beside["score"], &beside["n"]), (&weighed["score"], &json!(10)));
+    assert!(out.contains("likelihood"), "{out}");
+    let (code, _, err) = set.eval(
+        "animals",
+        "twice",
+        &["--answer", "likelihood", "--control", "likelihood"],
+    );
+    assert!(code == 2 && err.contains("--answer both"), "{err}");
 }
 
 #[test]
@@ -575,6 +648,7 @@ impl Server {
             "cpu",
             "--windows",
             "2",
+            "--text-only",
         ]);
         let mut child = command
             .stdout(Stdio::piped())
@@ -601,8 +675,8 @@ impl Drop for Server {
 #[test]
 fn a_server_of_the_same_model_gives_the_same_answers_and_scores() {
     let set = Set::new();
-    let controls = ["--control", "silence,fragment:1,permute:1"];
-    let (code, out, err) = set.eval("animals,kitchen", "direct", &[]);
+    let controls = ["--control", "silence,fragment:1,permute:1,text_only"];
+    let (code, out, err) = set.eval("animals,kitchen", "direct", &["--control", "text_only"]);
     assert_eq!(code, 0, "{out}{err}");
     let server = Server::start(&set);
     let asked = |run: &str, more: &[&str]| {
@@ -647,6 +721,12 @@ fn a_server_of_the_same_model_gives_the_same_answers_and_scores() {
     assert_eq!(code, 0, "{out}{err}");
     let listening = &set.results("controls", "animals")["listening"];
     assert_eq!(listening["controls"]["permute:1"]["n"], 10, "{listening}");
+    // Without a sound the LM answers alone, here and there.
+    let alone = |run: &str| -> Vec<Value> {
+        let all = set.answers(&format!("{run}/animals/controls/text_only.jsonl"));
+        all.into_iter().map(|a| a["prediction"].clone()).collect()
+    };
+    assert_eq!(alone("controls"), alone("direct"));
     // What was answered is stored: nothing is asked again, not even of a server that is gone.
     drop(server);
     let (code, out, err) = set.eval("kitchen", "direct", &["--endpoint", "http://127.0.0.1:9/v1"]);

@@ -292,7 +292,7 @@ fn tables_show_what_was_measured_and_what_is_missing() {
         "missing",
         "ClothoAQA unanimous",
         "86.9",
-        "af2 score --benchmark",
+        "af2 eval --checkpoint CHECKPOINT --benchmarks",
     ] {
         assert!(out.contains(piece), "{piece}");
     }

@@ -411,6 +411,102 @@ fn answers_are_the_labels_that_are_nearest() {
     assert!(code == 3 && err.contains("--clap"), "{code} {err}");
 }
 
+/// Tags that a text names, each as near to the labels as its embedding is: the same score as of these sums, brought as numbers.
+#[test]
+fn tags_are_the_sums_of_what_a_text_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = tower(folder.path());
+    let labels = ["dog", "rain", "sea waves", "pouring water"];
+    let said = ["dog; rain.", "Sea Waves, a dog", "pouring water", " . "];
+    let phrases: [&[&str]; 4] = [&["dog", "rain"], &["Sea Waves", "a dog"], &["pouring water"], &[]];
+    let tags: [&[&str]; 4] = [
+        &["dog", "rain"],
+        &["sea waves"],
+        &["rain", "pouring water"],
+        &["dog"],
+    ];
+    let items: serde_json::Map<String, Value> = (0..4)
+        .map(|i| {
+            let item = json!({"name": format!("{i}.wav"), "prompt": "describe", "output": tags[i].join(", "), "tags": tags[i]});
+            (i.to_string(), item)
+        })
+        .collect();
+    let manifest = json!({"data": items, "benchmark": {"card": "fsd50k", "labels": labels}});
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let manifest = file("items.json", manifest.to_string());
+    let lines = |of: &dyn Fn(usize) -> Value| (0..4).map(|i| of(i).to_string() + "\n").collect::<String>();
+    let texts = file(
+        "texts.jsonl",
+        lines(
+            &|i| json!({"id": i.to_string(), "path": format!("{i}.wav"), "prediction": said[i], "task": "fsd50k", "reference": ""}),
+        ),
+    );
+    let space = TextSpace::open(&checkpoint, None, Device::Cpu).unwrap();
+    let of_labels = rows(&space.embed(&labels, &|_| {}).unwrap());
+    let sums = |i: usize| -> Vec<f64> {
+        if phrases[i].is_empty() {
+            return vec![0.0; 4];
+        }
+        let cosines = rows(&space.embed(phrases[i], &|_| {}).unwrap()).matmul(&of_labels.tr());
+        Vec::<f64>::try_from(cosines.sum_dim_intlist([0i64].as_slice(), false, Kind::Double)).unwrap()
+    };
+    let numbers = file(
+        "numbers.jsonl",
+        lines(&|i| {
+            let scores: serde_json::Map<String, Value> = labels
+                .iter()
+                .zip(sums(i))
+                .map(|(l, s)| (l.to_string(), json!(s)))
+                .collect();
+            json!({"id": i.to_string(), "scores": scores})
+        }),
+    );
+    let clap = checkpoint.display().to_string();
+    let scored = |predictions: &str, more: &[&str]| {
+        let line = [
+            "score",
+            "--benchmark",
+            "fsd50k",
+            "--json",
+            "--device",
+            "cpu",
+            "--items",
+            &manifest,
+        ];
+        let (code, text, err) = af2(&[&line[..], &["--predictions", predictions], more].concat());
+        (
+            code,
+            serde_json::from_str::<Value>(&text).unwrap_or_default(),
+            err,
+        )
+    };
+    let (code, found, err) = scored(&texts, &["--clap", &clap]);
+    assert_eq!(code, 0, "{err}");
+    let (code, expected, err) = scored(&numbers, &[]);
+    assert_eq!(code, 0, "{err}");
+    for key in ["score", "interval", "parts", "n"] {
+        assert_eq!(found[key], expected[key], "{key}");
+    }
+    assert_eq!(
+        (&found["rule"], &found["states"], &found["unread"]),
+        (
+            &json!("clap_label"),
+            &json!({"answered": 3, "empty": 1}),
+            &json!(0.25)
+        )
+    );
+    assert_eq!(found["space"]["tower"], space.identity().unwrap());
+    let (code, _, err) = scored(&texts, &[]);
+    assert!(
+        code == 6 && err.contains("a generated text") && err.contains("--clap CHECKPOINT"),
+        "{code} {err}"
+    );
+}
+
 #[test]
 fn a_tower_is_asked_for_where_one_is_wanted_and_only_there() {
     let folder = tempfile::tempdir().unwrap();

@@ -402,7 +402,7 @@ fn numbers_for_labels_are_ranked_and_texts_refused() {
     assert!(near(number(&found["parts"]["macro_f1_at_0.5"]), 0.25));
     let text = json!({"id": 1, "prediction": "a dog barks"}).to_string();
     for (name, text, words) in [
-        ("text.jsonl", text.as_str(), vec!["scores", "a generated text", "text encoder"]),
+        ("text.jsonl", text.as_str(), vec!["scores", "a generated text", "--clap CHECKPOINT"]),
         ("odd.jsonl", r#"{"id": 1, "scores": {"dog": 1}, "truth": ["dgo"]}"#, vec!["truth", "dgo", "did you mean \"dog\""]),
         ("null.jsonl", r#"{"id": 1, "scores": {"dog": null}, "truth": []}"#, vec!["scores.dog", "a number", "null"]),
         (

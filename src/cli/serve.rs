@@ -49,6 +49,10 @@ pub(crate) struct ServeArgs {
     /// What is made of texts before the question (system, earlier turns), for which the model has no form.
     #[arg(long, value_enum, default_value = "refuse")]
     history: History,
+    /// Answer questions without a sound as well: by the LM alone, past the gated blocks. Without this they are refused, as a sound was
+    /// forgotten.
+    #[arg(long)]
+    text_only: bool,
 }
 
 fn address(text: &str) -> std::result::Result<IpAddr, String> {
@@ -87,6 +91,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
         timeout: Duration::from_secs(args.timeout),
         grace: Duration::from_secs(args.grace),
         history: args.history,
+        text_only: args.text_only,
         engine: engine::Settings {
             // A sound that is asked about again is often asked about soon.
             keep: 4,

@@ -42,11 +42,16 @@ pub(crate) fn run(args: &TablesArgs) -> Result<()> {
             text.push('\n');
         }
         crate::out!("");
-        commands.extend(table.commands);
+        for command in table.commands {
+            // A benchmark may stand in two tables.
+            if !commands.contains(&command) {
+                commands.push(command);
+            }
+        }
     }
     if let Some(command) = commands.first() {
         crate::out!(
-            "{} cells are missing. Each is filled by its predictions, scored; for the first:\n  {command}",
+            "{} benchmarks are missing. For the first:\n  {command}",
             commands.len()
         );
         let all: Vec<String> = commands.iter().map(|c| format!("    {c}\n")).collect();

@@ -3,6 +3,7 @@
 use super::control::Control;
 use super::deal;
 use super::questions::{Question, Questions, Way};
+use super::standing::Standing;
 use crate::data::feed::Ears;
 use crate::dist::Ranks;
 use crate::error::{self, Error, Result};
@@ -226,7 +227,9 @@ impl Job<'_> {
         let progress = Progress::new("evaluate: ask", answered.len() as u64);
         progress.resume(before);
         let mut watch = self.ranks.watch();
-        let mut left = self.own(answered).into_iter();
+        let left = self.own(answered);
+        let mut standing = Standing::new(self.questions, left.iter().copied());
+        let mut left = left.into_iter();
         let mut asked: HashMap<Ticket, &Question> = HashMap::new();
         let (mut done, mut failed) = (0, Failed::default());
         loop {
@@ -251,9 +254,13 @@ impl Job<'_> {
                 };
                 match found {
                     Ok(found) => {
-                        for line in self.lines(question, found, seconds)? {
-                            journal.add(&line)?;
+                        let lines = self.lines(question, found, seconds)?;
+                        for line in &lines {
+                            journal.add(line)?;
                         }
+                        let said: Vec<Prediction> = lines.into_iter().map(|l| l.prediction).collect();
+                        standing.add(question, &said);
+                        progress.message(&standing.told(question.set));
                     }
                     Err(e) => failed.add(e),
                 }

@@ -7,6 +7,7 @@
 use super::asking::{Job, Output};
 use super::control::Control;
 use super::questions::{evaluation, Paraphrase, Questions, Wanted, Way};
+use super::scoring::Kind;
 use crate::benchmark::names::Task;
 use crate::benchmark::{Card, Entry, Registry};
 use crate::dist::Ranks;
@@ -42,7 +43,9 @@ pub(crate) struct Request<'a> {
     pub controls: &'a [Control],
     pub limit: Option<usize>,
     pub paraphrase: Paraphrase,
-    pub ways: &'a [Way],
+    pub way: Way,
+    /// Which of a card's rules gives the score.
+    pub rule: Kind,
     /// What is said of decoding beside the cards.
     pub decoding: Changes,
     pub strip_thinking: bool,
@@ -415,9 +418,10 @@ pub(super) fn finish(request: &Request, prepared: &Prepared) -> Result<()> {
 }
 
 /// Whether the items of a card can be asked so.
-fn takes(card: &Card, control: Control) -> bool {
+pub(crate) fn takes(card: &Card, control: Control) -> bool {
     match control {
         Control::Permute(_) => card.task == Task::Mcq,
+        Control::Likelihood => matches!(card.task, Task::Mcq | Task::YesNo | Task::ClosedLabel),
         Control::Rephrase => card.prompt.pool.len() > 1,
         _ => true,
     }
@@ -438,7 +442,7 @@ fn askable(request: &Request, tell: bool) -> Result<()> {
         let without = request.benchmarks.iter().filter(|b| !takes(&b.card, *control));
         let names: Vec<&str> = without.map(|b| b.card.name.as_str()).collect();
         let why = match control {
-            Control::Permute(_) => "its items have no options of their own",
+            Control::Permute(_) | Control::Likelihood => "its items have no options of their own",
             _ => "its pool has no other wording",
         };
         if names.len() == request.benchmarks.len() {
@@ -480,7 +484,12 @@ fn wanted<'a>(request: &Request, one: &'a Benchmark) -> Result<Wanted<'a>> {
             0 => Paraphrase::Chosen,
             _ => request.paraphrase,
         },
-        ways: request.ways.to_vec(),
+        way: request.way,
+        rule: request
+            .rule
+            .rule(card)
+            .ok()
+            .filter(|rule| !rule.compares_embeddings()),
         strip_thinking: request.strip_thinking,
     })
 }

@@ -26,12 +26,17 @@ pub enum Control {
     Rephrase,
     /// Without the audio branch: every cross-attention block is passed over, and the LM answers alone.
     TextOnly,
+    /// As it is, but the likeliest of its options is the answer, in the place of the model's own words.
+    Likelihood,
 }
 
 impl Control {
     /// Whether the sound that is asked about is not the item's whole own one.
     pub fn deprives(self) -> bool {
-        !matches!(self, Control::None | Control::Permute(_) | Control::Rephrase)
+        !matches!(
+            self,
+            Control::None | Control::Permute(_) | Control::Rephrase | Control::Likelihood
+        )
     }
 
     /// Those that `text` names, as on the command line: names with commas between them; `permute:K` is K rotations. The plain way
@@ -59,11 +64,12 @@ impl Control {
                 ("other_clip", None) => one(Control::OtherClip),
                 ("rephrase", None) => one(Control::Rephrase),
                 ("text_only", None) => one(Control::TextOnly),
+                ("likelihood", None) => one(Control::Likelihood),
                 ("fragment", _) => one(Control::Fragment(count(MOST)?)),
                 ("permute", _) => Ok((1..=count(MOST_ROTATIONS)?).map(Control::Permute).collect()),
                 _ => Err(Error::usage(format!(
-                    "--control: expected none, silence, noise, other_clip, fragment:SECONDS, permute:ROTATIONS, rephrase or \
-                     text_only, found `{word}`"
+                    "--control: expected none, silence, noise, other_clip, fragment:SECONDS, permute:ROTATIONS, rephrase, \
+                     text_only or likelihood, found `{word}`"
                 ))),
             };
             for control in more? {
@@ -102,6 +108,7 @@ impl fmt::Display for Control {
             Control::Permute(places) => write!(f, "permute:{places}"),
             Control::Rephrase => f.write_str("rephrase"),
             Control::TextOnly => f.write_str("text_only"),
+            Control::Likelihood => f.write_str("likelihood"),
         }
     }
 }
@@ -112,9 +119,10 @@ mod tests {
 
     #[test]
     fn names_are_read_as_they_are_written() {
-        let all =
-            Control::list("silence, permute:2,fragment:5,none,text_only,noise,other_clip,rephrase,silence")
-                .unwrap();
+        let all = Control::list(
+            "silence, permute:2,fragment:5,none,text_only,noise,other_clip,rephrase,likelihood,silence",
+        )
+        .unwrap();
         use Control::*;
         let expected = [
             None,
@@ -126,6 +134,7 @@ mod tests {
             Noise,
             OtherClip,
             Rephrase,
+            Likelihood,
         ];
         assert_eq!(all, expected);
         for control in all {

@@ -1,7 +1,9 @@
 //! The same questions asked of a server that speaks OpenAI's chat completions and takes sounds: the same predictions, rules and tables.
 
 use super::benchmarks::{finish, prepare, Request};
+use super::control::Control;
 use super::questions::{Question, Questions, Way};
+use super::standing::Standing;
 use crate::data::feed::Clip;
 use crate::error::{Error, Result};
 use crate::generate::decoding::Decoding;
@@ -34,8 +36,8 @@ pub(crate) fn ask(
     model: &str,
     windows: usize,
 ) -> Result<()> {
-    if request.ways.contains(&Way::Weighed) {
-        let e = Error::usage("--answer likelihood: expected a model at hand, found --endpoint");
+    if request.way == Way::Weighed || request.controls.contains(&Control::Likelihood) {
+        let e = Error::usage("the likelihood of options: expected a model at hand, found --endpoint");
         return Err(e.hint("servers do not say how likely a given answer is: --answer generate"));
     }
     let whom = serde_json::json!([host, model, env!("CARGO_PKG_VERSION")]).to_string();
@@ -59,6 +61,7 @@ pub(crate) fn ask(
     // Questions about one sound together.
     left.sort_by_key(|q| (q.item, q.control));
     let progress = Progress::new("evaluate: ask", left.len() as u64);
+    let mut standing = Standing::new(questions, left.iter().copied());
     let mut answers: HashMap<String, Vec<Prediction>> = HashMap::new();
     let mut failed = Vec::new();
     for some in left.chunks(AT_ONCE) {
@@ -75,11 +78,13 @@ pub(crate) fn ask(
             let (question, sample) = asked[at];
             match outcome {
                 Ok(answer) => {
-                    let own = answers.entry(question.hash.clone()).or_default();
-                    own.push(Prediction {
+                    let prediction = Prediction {
                         sample,
                         ..questions.prediction(question, said(answer), 0.0)
-                    });
+                    };
+                    standing.add(question, std::slice::from_ref(&prediction));
+                    progress.message(&standing.told(question.set));
+                    answers.entry(question.hash.clone()).or_default().push(prediction);
                 }
                 Err(failure) => failed.push(Error::data(
                     host,

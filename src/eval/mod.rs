@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `benchmarks` | cards and their manifests as sets of questions |
 //! | `control`, `questions` | the ways to ask an item, and what is asked |
-//! | `asking`, `deal` | asking, by several processes or one |
+//! | `asking`, `deal`, `standing` | asking, by several processes or one, and how far it has come |
 //! | `score`, `scoring`, `rules`, `captions`, `json` | what becomes of answers |
 
 mod asking;
@@ -25,6 +25,7 @@ mod questions;
 pub mod rules;
 pub(crate) mod score;
 pub mod scoring;
+mod standing;
 
 use crate::dist::Ranks;
 use crate::error::{Error, Result};
@@ -66,7 +67,8 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, ranks: &Ranks, af
             controls: controls.clone(),
             card: None,
             paraphrase: Paraphrase::Chosen,
-            ways: vec![Way::Said],
+            way: Way::Said,
+            rule: None,
             strip_thinking: false,
         })
         .collect();

@@ -1,6 +1,7 @@
 //! What an evaluation asks, and how each question is told from all others.
 
 use super::control::Control;
+use super::rules::RuleName;
 use crate::benchmark::wording::{Reworded, Worded};
 use crate::benchmark::Card;
 use crate::data::feed::{examples, Clip, Example};
@@ -46,7 +47,9 @@ pub(super) struct Wanted<'a> {
     /// Of a benchmark, by which items are worded.
     pub card: Option<&'a Card>,
     pub paraphrase: Paraphrase,
-    pub ways: Vec<Way>,
+    pub way: Way,
+    /// By which the answers are to be read, as far as texts alone say.
+    pub rule: Option<RuleName>,
     /// Whether what was thought is taken off the answers.
     pub strip_thinking: bool,
 }
@@ -91,6 +94,7 @@ pub(super) struct Question {
 pub(super) struct Set {
     pub name: String,
     pub decoding: Decoding,
+    pub rule: Option<RuleName>,
     strip_thinking: bool,
     /// Its part of [`Questions::all`].
     pub questions: Range<usize>,
@@ -165,6 +169,7 @@ impl Questions {
             questions.sets.push(Set {
                 name: set.name.clone(),
                 decoding: set.decoding.clone(),
+                rule: set.rule,
                 strip_thinking: set.strip_thinking,
                 questions: begin..questions.all.len(),
                 hash: hasher.finalize().to_hex().to_string(),
@@ -329,13 +334,13 @@ impl Asked<'_> {
             for control in &set.controls {
                 match self.reworded(i, *control, wordings.as_ref()) {
                     Ok(Some((reworded, order))) => {
-                        for way in &set.ways {
-                            // Where there is nothing to choose from, nothing is weighed.
-                            if *way == Way::Weighed && self.items[i].1.item.labels.is_empty() {
-                                continue;
-                            }
-                            let question = self.question(i, *control, *way, &reworded, &order, &others)?;
-                            all.push(question);
+                        let way = match control {
+                            Control::Likelihood => Way::Weighed,
+                            _ => set.way,
+                        };
+                        // Where there is nothing to choose from, nothing is weighed.
+                        if way == Way::Said || !self.items[i].1.item.labels.is_empty() {
+                            all.push(self.question(i, *control, way, &reworded, &order, &others)?);
                         }
                     }
                     Ok(None) => {}
@@ -349,11 +354,17 @@ impl Asked<'_> {
             if self.range.is_empty() || all.iter().any(|q| q.control == *control) {
                 continue;
             }
-            let found = "no item with options of its own";
+            let (expected, found) = match control {
+                Control::Likelihood => ("items with options to choose from", "none"),
+                _ => (
+                    "items whose options can be moved",
+                    "no item with options of its own",
+                ),
+            };
             return Err(Error::data(
                 &set.manifest,
                 format!("--control {control}"),
-                "items whose options can be moved",
+                expected,
                 found,
             ));
         }
@@ -437,7 +448,9 @@ impl Asked<'_> {
     ) -> Result<Question> {
         let own = &self.items[i].1.clip;
         let sound = match control {
-            Control::None | Control::Permute(_) | Control::Rephrase => Sound::Clip(own.clone()),
+            Control::None | Control::Permute(_) | Control::Rephrase | Control::Likelihood => {
+                Sound::Clip(own.clone())
+            }
             Control::Silence => Sound::Silence(own.clone()),
             Control::Noise => Sound::Noise(own.clone()),
             Control::OtherClip => {

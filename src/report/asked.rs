@@ -63,29 +63,40 @@ fn listens(all: &[(&Card, Scored)]) -> Option<Table> {
     let mut table = Table::new([
         "benchmark",
         "asked with",
-        "right, %",
+        "right, %, or the metric",
         "95% interval",
-        "plain less this, points",
+        "plain less this",
         "95% interval, paired",
         "n",
         "audio gain, %",
     ]);
-    for (_, scored) in all {
+    for (card, scored) in all {
         let Some(listening) = &scored.listening else {
             continue;
         };
+        // Right ones are counted in percent; other metrics have their card's unit and digits.
+        let value = |v: f64| match scored.has_verdicts() {
+            true => format!("{:.1}", 100.0 * v),
+            false => plain(in_unit(v, card), card),
+        };
+        let between = |i: Interval| format!("{} to {}", value(i.low), value(i.high));
         for (control, c) in &listening.controls {
             let gain = listening.audio_gain.as_ref().filter(|g| g.against == *control);
+            let less = value(c.difference);
+            let sign = if less.starts_with('-') { "" } else { "+" };
             table.row([
                 scored.name.clone(),
                 control.clone(),
-                percent(Some(c.score)),
-                between(Some(c.interval)),
-                format!("{:+.1}", 100.0 * c.difference),
-                between(Some(c.difference_interval)),
+                value(c.score),
+                between(c.interval),
+                format!("{sign}{less}"),
+                between(c.difference_interval),
                 c.n.to_string(),
                 gain.map_or(String::new(), |g| {
-                    format!("{} [{}]", percent(g.value), between(g.interval))
+                    let within = g.interval.map_or("–".to_owned(), |i| {
+                        format!("{} to {}", percent(Some(i.low)), percent(Some(i.high)))
+                    });
+                    format!("{} [{within}]", percent(g.value))
                 }),
             ]);
         }
@@ -123,10 +134,4 @@ fn orders(all: &[(&Card, Scored)]) -> Option<Table> {
 
 fn percent(share: Option<f64>) -> String {
     share.map_or("–".to_owned(), |s| format!("{:.1}", 100.0 * s))
-}
-
-fn between(interval: Option<Interval>) -> String {
-    interval.map_or("–".to_owned(), |i| {
-        format!("{} to {}", percent(Some(i.low)), percent(Some(i.high)))
-    })
 }

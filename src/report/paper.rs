@@ -1,7 +1,7 @@
 //! The paper's tables of results: its numbers, the previous best, and what was measured here, from cards and `results.json` alone.
 
 use super::table::Table;
-use crate::benchmark::names::{Aggregation, Metric, Rule, Unit};
+use crate::benchmark::names::{Aggregation, Rule, Unit};
 use crate::benchmark::{Card, Number};
 use crate::error::{Error, Result};
 use crate::run::scored::Scored;
@@ -172,13 +172,7 @@ fn benchmarks(number: u32, title: &'static str, cards: &[&Card], measured: &Meas
             }
             None => {
                 cells.push(MISSING.to_owned());
-                let in_clap = card.metric == Metric::Accuracy
-                    && card.rules.as_ref().map(|r| r.official) == Some(Rule::ClapLabel);
-                let tower = if in_clap { " --clap CHECKPOINT" } else { "" };
-                out.commands.push(format!(
-                    "af2 score --benchmark {} --predictions FILE{tower} --out experiments/RUN/{}",
-                    card.name, card.name
-                ));
+                out.commands.push(command(card));
             }
         }
         out.table.row(cells);
@@ -236,11 +230,24 @@ fn categories(number: u32, title: &'static str, cards: &[&Card], measured: &Meas
             ));
         }
         if found.is_none() {
-            let judged = "its answers are marked by a judge, which af2 does not ask yet";
-            out.notes.push(format!("{}: {judged}", card.name));
+            out.commands.push(command(card));
         }
     }
     out
+}
+
+/// What fills a card's cell.
+fn command(card: &Card) -> String {
+    let name = &card.name;
+    if card.decoding.is_none() {
+        return format!("af2 score --benchmark {name} --predictions FILE --out experiments/RUN/{name}");
+    }
+    let more = match card.rules.as_ref().map(|rules| rules.official) {
+        Some(Rule::ClapLabel) => " --label-clap CHECKPOINT",
+        Some(Rule::Judge) => " --judge-endpoint URL",
+        _ => "",
+    };
+    format!("af2 eval --checkpoint CHECKPOINT --benchmarks {name}{more} --out experiments/RUN")
 }
 
 fn mean_of(number: &Number) -> Option<f64> {

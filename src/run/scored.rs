@@ -162,7 +162,7 @@ pub struct Frame {
 pub struct Listening {
     /// By control, as `af2 eval --control` names it.
     pub controls: IndexMap<String, Controlled>,
-    /// What hearing adds.
+    /// What hearing adds; none where answers are not right or wrong.
     pub audio_gain: Option<Gain>,
     /// What the order of options does.
     pub permutations: Option<Permutations>,
@@ -173,13 +173,13 @@ pub struct Listening {
 pub struct Controlled {
     /// Items.
     pub n: usize,
-    /// The share of right answers.
+    /// The share of right answers; of a metric without verdicts, the mean of the items' values.
     pub score: f64,
     /// Of that.
     pub interval: Interval,
     /// The share of answers that the rule could not read.
     pub unread: Option<f64>,
-    /// The share of the plain way over the same items less this one.
+    /// That of the plain way over the same items less this one.
     pub difference: f64,
     /// Of the difference: clips drawn again, each with the answers of both ways.
     pub difference_interval: Interval,

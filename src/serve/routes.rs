@@ -246,11 +246,15 @@ async fn ask(
         let rules = Rules {
             name: settings.name.clone(),
             history: settings.history,
+            text_only: settings.text_only,
             max_new_tokens: settings.max_new_tokens,
         };
         let asked = request::read(&body, &rules)?;
         drop(body);
-        let sound = asked.sound.heard(&shared.ears, settings.windows)?;
+        let sound = asked
+            .sound
+            .map(|sound| sound.heard(&shared.ears, settings.windows))
+            .transpose()?;
         shared.metrics.decoding.see(begun.elapsed());
         Ok((asked.rest, sound))
     });

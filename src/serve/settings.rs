@@ -28,6 +28,8 @@ pub struct Settings {
     pub grace: Duration,
     /// What is made of a conversation.
     pub history: History,
+    /// Questions without a sound are answered, too: by the LM alone, past the gated blocks.
+    pub text_only: bool,
     /// How answers are computed.
     pub engine: engine::Settings,
 }

@@ -24,7 +24,8 @@ const MOST_FAULTS: u32 = 3;
 
 /// A question and whom to answer.
 pub(super) struct Job {
-    pub sound: Given,
+    /// None where the LM alone is asked.
+    pub sound: Option<Given>,
     pub prompt: String,
     /// Where the question stands in the request.
     pub place: String,
@@ -201,7 +202,7 @@ impl Worker<'_> {
             }
         };
         self.metrics.prompt_tokens.fetch_add(prompt.len() as u64, Relaxed);
-        let windows = job.sound.mel.shape()[0];
+        let windows = job.sound.as_ref().map_or(0, |sound| sound.mel.shape()[0]);
         self.metrics.windows.fetch_add(windows as u64, Relaxed);
         let _ = job.reply.send(Reply::Taken);
         let running = Running {
@@ -214,8 +215,8 @@ impl Worker<'_> {
             stream: job.stream,
         };
         let ticket = self.engine.submit(Ask {
-            item: format!("{}\n{}", job.sound.key, job.prompt),
-            sound: Sound::Given(job.sound),
+            item: format!("{}\n{}", job.sound.as_ref().map_or("", |s| &s.key), job.prompt),
+            sound: job.sound.map_or(Sound::Nothing, Sound::Given),
             prompt,
             wanted: Wanted::Answers(job.decoding),
             stream: job.stream,

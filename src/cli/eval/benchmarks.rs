@@ -9,7 +9,7 @@ use crate::cli::score::benchmark as scoring;
 use crate::cli::steps::{as_rank, Seat};
 use crate::dist::{flatten, Facts, Place, Ranks};
 use crate::error::{Error, Result};
-use crate::eval::benchmarks::{ask, find, folder, named, Benchmark, Changes, Request};
+use crate::eval::benchmarks::{ask, find, folder, named, takes, Benchmark, Changes, Request};
 use crate::eval::control::Control;
 use crate::eval::scoring::{compares_embeddings as compares, fits, Kind, Way as Scored};
 use crate::eval::{endpoint, Paraphrase, Way};
@@ -44,7 +44,7 @@ pub(super) struct BenchmarksArgs {
     /// Where the sounds lie, of one benchmark or of all, where it is not where they were at the import.
     #[arg(long, value_name = "[NAME=]DIR", requires = "benchmarks")]
     audio: Vec<String>,
-    /// Other ways to ask the same items: silence, noise, other_clip, fragment:SECONDS, permute:ROTATIONS, rephrase, text_only.
+    /// Other ways to ask the same items: silence, noise, other_clip, fragment:SECONDS, permute:ROTATIONS, rephrase, text_only, likelihood.
     #[arg(long, value_name = "WAY,…", requires = "benchmarks")]
     control: Option<String>,
     /// Only so many items of each benchmark, from the front; every number that comes of it says so.
@@ -68,7 +68,7 @@ pub(super) struct BenchmarksArgs {
     /// Of answers that think first: score the conclusion, or all that was written.
     #[arg(long, value_enum, default_value = "strip")]
     thinking: Thinking,
-    /// In the model's own words, which the rules read; or the likeliest of the options.
+    /// In the model's own words, which the rules read; the likeliest of the options; or both, the second as --control likelihood.
     #[arg(long, value_enum, default_value = "generate")]
     answer: Answer,
     /// Which of a card's rules gives the score; the other one's stands beside it.
@@ -106,6 +106,8 @@ enum Answer {
     Generate,
     /// The likeliest of the item's options, where it has some.
     Likelihood,
+    /// In its own words, and the likeliest option beside it, as `--control likelihood`.
+    Both,
 }
 
 /// What both forms of the verb have.
@@ -168,17 +170,18 @@ impl BenchmarksArgs {
             }
             Whom::Server(_) => String::new(),
         });
-        let controls = Control::list(self.control.as_deref().unwrap_or_default())?;
+        let controls = self.controls(&found.there)?;
         let request = Request {
             benchmarks: &found.there,
             out,
             controls: &controls,
             limit: self.limit,
             paraphrase: self.paraphrase()?,
-            ways: &[match self.answer {
-                Answer::Generate => Way::Said,
+            way: match self.answer {
+                Answer::Generate | Answer::Both => Way::Said,
                 Answer::Likelihood => Way::Weighed,
-            }],
+            },
+            rule: self.rule,
             decoding: Changes {
                 temperature: self.temperature,
                 samples: self.samples,
@@ -195,6 +198,13 @@ impl BenchmarksArgs {
             let tower = self.label_clap.is_some() && compares(&one.card);
             fits(&one.card, way, self.rule, tower, false)
                 .map_err(|e| e.hint("here the options are --label-clap CHECKPOINT and --rule fair"))?;
+            if way == Scored::Classes && !tower {
+                return Err(Error::usage(format!(
+                    "{}: its metric {} wants a number for each label, and a model's words have none",
+                    one.card.name, one.card.metric
+                ))
+                .hint("--label-clap CHECKPOINT makes them of words, by AF-CLAP's text tower; or name the other benchmarks"));
+            }
         }
         for one in &found.there {
             request.decoding.of(&one.card)?;
@@ -208,6 +218,8 @@ impl BenchmarksArgs {
         }
         let checkpoint = match whom {
             Whom::Model(checkpoint) => checkpoint,
+            // A server shares its work out itself.
+            Whom::Server(_) if !first => return Ok(()),
             Whom::Server(host) => {
                 let _held = lock::hold(out, false)?;
                 let client = self.server.client(&out.join("answers"))?;
@@ -240,6 +252,25 @@ impl BenchmarksArgs {
                 false => Ok(()),
             }
         })
+    }
+
+    /// The ways in which items are asked; the likeliest option beside the own words only where a benchmark has some.
+    fn controls(&self, there: &[Benchmark]) -> Result<Vec<Control>> {
+        let mut all = Control::list(self.control.as_deref().unwrap_or_default())?;
+        let weighed = all.contains(&Control::Likelihood);
+        match self.answer {
+            Answer::Likelihood if weighed => {
+                let e = Error::usage("--control likelihood: it is what --answer likelihood asks already");
+                return Err(
+                    e.hint("--answer both asks for the model's own words, and for the likeliest option")
+                );
+            }
+            Answer::Both if !weighed && there.iter().any(|one| takes(&one.card, Control::Likelihood)) => {
+                all.push(Control::Likelihood);
+            }
+            _ => {}
+        }
+        Ok(all)
     }
 
     /// Who is asked.

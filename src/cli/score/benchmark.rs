@@ -250,17 +250,8 @@ pub(in crate::cli) fn score(wanted: Wanted) -> Result<Scored> {
                 );
             }
             let source = source(answers.form.name(), of_bytes?)?;
-            let mut scored = scoring::score(&card, answers, source, wanted.bootstrap, by_hand)?;
-            scored.listening = controls::beside(path, &scored, |other| {
-                score(Wanted {
-                    predictions: other,
-                    overrides: None,
-                    frame: false,
-                    model: wanted.model.clone(),
-                    ..wanted
-                })
-            })?;
-            Ok(scored)
+            let scored = scoring::score(&card, answers, source, wanted.bootstrap, by_hand)?;
+            with_controls(scored, wanted)
         }
         Way::Texts => {
             refuse(by_hand)?;
@@ -268,16 +259,32 @@ pub(in crate::cli) fn score(wanted: Wanted) -> Result<Scored> {
             mended(path, pairs.mended);
             silent(path, pairs.silent);
             let source = source(pairs.form, sha256(path)?)?;
-            scoring::texts(&card, &pairs.all, wanted.bert, source, wanted.bootstrap)
+            let scored = scoring::texts(&card, &pairs.all, wanted.bert, source, wanted.bootstrap)?;
+            with_controls(scored, wanted)
         }
         Way::Classes => {
             refuse(by_hand)?;
             let source = source("scores of labels", sha256(path)?)?;
-            let (scored, halves) = scoring::classes(&card, path, wanted.items, source, wanted.bootstrap)?;
+            let (scored, halves) =
+                scoring::classes(&card, path, wanted.items, wanted.tower, source, wanted.bootstrap)?;
             mended(path, halves);
             Ok(scored)
         }
     }
+}
+
+/// The same, with what the answers under controls show that lie beside.
+fn with_controls(mut scored: Scored, wanted: Wanted) -> Result<Scored> {
+    scored.listening = controls::beside(wanted.predictions, &scored, |other| {
+        score(Wanted {
+            predictions: other,
+            overrides: None,
+            frame: false,
+            model: wanted.model.clone(),
+            ..wanted
+        })
+    })?;
+    Ok(scored)
 }
 
 fn mended(path: &Path, records: usize) {

@@ -2,18 +2,20 @@
 //! its own affair; a generated text has none.
 
 use super::loaded::{load, Row};
-use super::{named, Source, VERSION};
+use super::{named, tagged, Source, VERSION};
 use crate::benchmark::names::{Metric, Task};
 use crate::benchmark::Card;
 use crate::error::{Error, Result};
+use crate::eval::rules::{RuleName, State};
 use crate::fsutil::hex;
+use crate::load::TextSpace;
 use crate::metrics::bootstrap::{Bootstrap, Interval};
 use crate::metrics::ranking::Tags;
 use crate::metrics::statistics::clusters::Clusters;
 use crate::run::scored::{CardFacts, Data, Scored, ScoredItem};
 use indexmap::IndexMap;
 use ndarray::Array2;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::Path;
@@ -29,26 +31,32 @@ struct Clip {
     id: String,
     scores: Vec<f64>,
     truth: Vec<usize>,
+    /// Of a text: whether it names anything.
+    said: bool,
 }
 
 struct Read {
     labels: Vec<String>,
     clips: Vec<Clip>,
     mended: usize,
+    /// Whether the numbers were made of texts.
+    texts: bool,
 }
 
-/// Scores `{"id", "scores", "truth"}` records by a card, and says in how many of them half of a surrogate pair was replaced.
+/// Scores `{"id", "scores", "truth"}` records by a card, and says in how many of them half of a surrogate pair was replaced. With a
+/// `tower` also texts that name labels, by how near they are to each.
 ///
 /// # Errors
-/// The first record without a number for each label, or whose truth is no label.
+/// The first record without a number for each label, or whose truth is no label; the tower's.
 pub fn classes(
     card: &Card,
     path: &Path,
     items: Option<&Path>,
+    tower: Option<&TextSpace>,
     source: Source,
     bootstrap: Bootstrap,
 ) -> Result<(Scored, usize)> {
-    let read = read(card, path, items)?;
+    let read = read(card, path, items, tower)?;
     let several = card.metric == Metric::MeanAveragePrecision;
     if !several {
         if let Some(clip) = read.clips.iter().find(|clip| clip.truth.len() != 1) {
@@ -110,11 +118,17 @@ pub fn classes(
             sha256: source.card_sha256.clone(),
         },
         model: source.model.clone(),
-        rule: if several { "scores" } else { "likeliest_label" }.to_owned(),
+        rule: match (read.texts, several) {
+            (true, _) => RuleName::ClapLabel.name(),
+            (false, true) => "scores",
+            (false, false) => "likeliest_label",
+        }
+        .to_owned(),
         kind: "official".to_owned(),
         other: None,
         metric: card.metric.name().to_owned(),
         predictions: source.predictions.clone(),
+        space: source.space.clone().filter(|_| read.texts),
         data: data(card, &read, source),
         n,
         score,
@@ -122,7 +136,6 @@ pub fn classes(
         parts,
         intervals,
         not_scored: IndexMap::new(),
-        space: None,
         bert_score: None,
         frame: None,
         listening: None,
@@ -130,8 +143,8 @@ pub fn classes(
         judge: None,
         af2: Some(VERSION.to_owned()),
         bootstrap,
-        states: IndexMap::from([("answered".to_owned(), n)]),
-        unread: Some(0.0),
+        states: states(&read),
+        unread: Some(read.clips.iter().filter(|clip| !clip.said).count() as f64 / n as f64),
         left_out: 0,
         whole: None,
         categories: IndexMap::new(),
@@ -146,7 +159,7 @@ const RANKING: &str = "label_ranking_average_precision";
 fn item(clip: &Clip, answer: Option<String>, correct: bool) -> ScoredItem {
     ScoredItem {
         id: clip.id.clone(),
-        state: "answered".into(),
+        state: state(clip).into(),
         answer,
         span: None,
         correct,
@@ -157,6 +170,18 @@ fn item(clip: &Clip, answer: Option<String>, correct: bool) -> ScoredItem {
         nearest: None,
         scores: IndexMap::new(),
     }
+}
+
+fn state(clip: &Clip) -> &'static str {
+    if clip.said { State::Answered } else { State::Empty }.name()
+}
+
+fn states(read: &Read) -> IndexMap<String, usize> {
+    let mut states = IndexMap::new();
+    for clip in &read.clips {
+        *states.entry(state(clip).to_owned()).or_default() += 1;
+    }
+    states
 }
 
 /// Of equals the first.
@@ -178,7 +203,7 @@ fn tags(read: &Read) -> Result<Tags> {
     Tags::new(scores, &truth)
 }
 
-fn read(card: &Card, path: &Path, items: Option<&Path>) -> Result<Read> {
+fn read(card: &Card, path: &Path, items: Option<&Path>, tower: Option<&TextSpace>) -> Result<Read> {
     if path.extension().is_some_and(|e| e == "npy") {
         let e = Error::data(path, "file", "JSON lines with ids and labels", "an array");
         return Err(e.hint("`af2 score tagging --scores FILE.npy --truth FILE.npy` takes arrays"));
@@ -187,27 +212,43 @@ fn read(card: &Card, path: &Path, items: Option<&Path>) -> Result<Read> {
     let mut mended = loaded.mended;
     let first = loaded.rows.first();
     let own = card.labels.as_ref().and_then(|labels| labels.of.clone());
-    let named = first.and_then(|row| Some(row.record.get("scores")?.as_object()?.keys().cloned().collect()));
-    let labels: Vec<String> = match (own, named) {
-        (Some(labels), _) | (None, Some(labels)) => labels,
-        (None, None) => {
+    let named: Option<Vec<String>> =
+        first.and_then(|row| Some(row.record.get("scores")?.as_object()?.keys().cloned().collect()));
+    let items = match items {
+        Some(of) => Some((of, load(of)?)),
+        None => None,
+    };
+    let imported = items.as_ref().and_then(|(_, loaded)| of_manifest(&loaded.beside));
+    let texts = first.is_some_and(is_text);
+    let labels: Vec<String> = match own.or(named).or(imported) {
+        Some(labels) => labels,
+        None => {
             let place = first.map_or("file".to_owned(), |row| format!("{}: scores", row.place));
             let expected = "an object from labels to numbers, as the card does not list the labels";
             return Err(wanted(card, path, place, expected, first));
         }
     };
     let places: HashMap<&str, usize> = labels.iter().map(String::as_str).zip(0..).collect();
-    let truths = match items {
-        Some(of) => {
-            let loaded = load(of)?;
+    let truths = match &items {
+        Some((of, loaded)) => {
             mended += loaded.mended;
             Some(truths(of, &loaded.rows, &places)?)
         }
         None => None,
     };
+    let said: Vec<Option<String>> = loaded
+        .rows
+        .iter()
+        .map(|row| text(row).map(str::to_owned))
+        .collect();
+    let mut of_texts = match tower.filter(|_| texts) {
+        Some(tower) => tagged::scores(card, &labels, &said, tower)?.into_iter(),
+        None => Vec::new().into_iter(),
+    };
     let mut seen = HashMap::new();
     let mut clips = Vec::with_capacity(loaded.rows.len());
-    for row in &loaded.rows {
+    for (row, said) in loaded.rows.iter().zip(&said) {
+        let of_text = of_texts.next().filter(|_| is_text(row));
         let id = ids(row).into_iter().next();
         let Some(id) = id else {
             return Err(Error::data(path, &row.place, "an id, or a clip's path or name", "none").hint(HINT));
@@ -216,7 +257,12 @@ fn read(card: &Card, path: &Path, items: Option<&Path>) -> Result<Read> {
             let found = format!("{id:?}, which {first} has");
             return Err(Error::data(path, &row.place, "each id once", found));
         }
-        let scores = scores(card, path, row, &labels, &places)?;
+        let phrases = |text: &String| !tagged::phrases(text).is_empty();
+        let said = of_text.is_none() || said.as_ref().is_some_and(phrases);
+        let scores = match of_text {
+            Some(scores) => scores,
+            None => scores(card, path, row, &labels, &places)?,
+        };
         let truth = match &truths {
             None => truth(path, row, &places)?,
             Some(truths) => {
@@ -226,14 +272,38 @@ fn read(card: &Card, path: &Path, items: Option<&Path>) -> Result<Read> {
                 own.ok_or_else(|| Error::data(path, &row.place, "a clip of the items", format!("{id:?}")))?
             }
         };
-        clips.push(Clip { id, scores, truth });
+        clips.push(Clip {
+            id,
+            scores,
+            truth,
+            said,
+        });
     }
     drop(places);
     Ok(Read {
         labels,
         clips,
         mended,
+        texts,
     })
+}
+
+/// What a model has written of a clip.
+fn text(row: &Row) -> Option<&str> {
+    row.record.get("prediction").and_then(Value::as_str)
+}
+
+fn is_text(row: &Row) -> bool {
+    text(row).is_some() && !row.record.contains_key("scores")
+}
+
+/// The labels of all items, as `af2 benchmark import` has read them.
+fn of_manifest(beside: &Map<String, Value>) -> Option<Vec<String>> {
+    let labels = beside.get("benchmark")?.get("labels")?.as_array()?;
+    labels
+        .iter()
+        .map(|label| label.as_str().map(str::to_owned))
+        .collect()
 }
 
 fn wanted(card: &Card, path: &Path, place: String, expected: &str, row: Option<&Row>) -> Error {
@@ -246,8 +316,8 @@ fn wanted(card: &Card, path: &Path, place: String, expected: &str, row: Option<&
     );
     let way = match card.task {
         Task::MultiLabel => {
-            "mAP ranks clips by a number for each label. A generated text has none: the card's rule takes cosines to each label in \
-             the space of a text encoder, which af2 score does not run; bring those as scores. "
+            "mAP ranks clips by a number for each label. Of a generated text --clap CHECKPOINT makes them, by its cosines to each label; \
+             else bring them as scores. "
         }
         _ => "zero-shot answers are the label whose text is nearest to the sound: bring the cosines as scores. ",
     };
@@ -311,7 +381,7 @@ fn scores(
 }
 
 fn truth(path: &Path, row: &Row, places: &HashMap<&str, usize>) -> Result<Vec<usize>> {
-    let found = ["truth", "output", "answer", "reference", "label"]
+    let found = ["truth", "tags", "output", "answer", "reference", "label"]
         .into_iter()
         .find_map(|key| Some((key, row.record.get(key)?)));
     let Some((key, value)) = found else {

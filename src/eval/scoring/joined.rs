@@ -2,6 +2,7 @@
 //! `af2 eval`, which know a manifest's items by their numbers, on the manifest that was asked.
 
 use super::files::{Place, Records};
+use super::pairs::names;
 use super::sample::{keys, official, short, texts, Form, Sample};
 use crate::benchmark::names::Format;
 use crate::benchmark::Card;
@@ -47,6 +48,11 @@ pub(super) fn joined<'a>(
             _ => &item.id,
         };
         by_id.entry(name).or_insert(i);
+    }
+    if form == Form::Bare {
+        for (name, i) in clips(&items) {
+            by_id.entry(name).or_insert(i);
+        }
     }
     let mut said: Vec<Option<Text<'a>>> = vec![None; items.len()];
     // Of af2 the answers that are there: samples of one question, options in another order.
@@ -127,6 +133,21 @@ pub(super) fn joined<'a>(
         all.map(|(item, said)| item.sample(said, card)).collect(),
         elsewhere,
     ))
+}
+
+/// By the names of their clips, with folders and ending or without, the items of a manifest: what people call items that have no ids of their
+/// own. Names that several items have are none.
+fn clips<'i>(items: &'i [Item]) -> Vec<(&'i str, usize)> {
+    let mut named: HashMap<&str, Option<usize>> = HashMap::new();
+    for (i, item) in items.iter().enumerate() {
+        let Some(asked) = &item.asked else { continue };
+        for name in names(&asked.name) {
+            let own = named.entry(name).or_insert(Some(i));
+            *own = own.filter(|other| *other == i);
+        }
+    }
+    let named = named.into_iter();
+    named.filter_map(|(name, i)| Some((name, i?))).collect()
 }
 
 /// An answer of `af2 eval` to an item of its manifest.

@@ -30,11 +30,19 @@ struct Places {
 }
 
 impl Asked {
-    /// `predictions` in the order of their results, which `af2 eval` writes them in.
+    /// `predictions` in the order of their results, which `af2 eval` writes them in; texts without a verdict need none.
     ///
     /// # Errors
-    /// As many predictions as there are results of.
+    /// Not as many predictions as there are results of.
     pub fn of(control: Control, scored: Scored, predictions: &[Prediction]) -> Result<Self> {
+        if !scored.has_verdicts() {
+            let places = vec![Places::default(); scored.items.len()];
+            return Ok(Asked {
+                control,
+                scored,
+                places,
+            });
+        }
         if predictions.len() != scored.items.len() {
             let expected = format!("{} answers, as were scored", scored.items.len());
             return Err(Error::data(
@@ -65,19 +73,31 @@ fn places(prediction: &Prediction, item: &ScoredItem) -> Places {
 /// Which of the options a rule has found: by its words, with its letter or without, or by its letter alone.
 fn place(answer: &str, labels: &[String]) -> Option<usize> {
     let plain = |text: &str| text.trim().trim_end_matches('.').to_lowercase();
-    let answer = plain(answer);
-    let words = |label: &str| match label.split_once(") ") {
-        Some((letter, words)) if letter.len() == 2 && letter.starts_with('(') => plain(words),
-        _ => plain(label),
-    };
-    let by_words = labels
-        .iter()
-        .position(|l| plain(l) == answer || words(l) == answer);
+    let words = |label: &str| lettered(label).map_or_else(|| plain(label), |(_, words)| plain(words));
+    let said = plain(answer);
+    let by_words = labels.iter().position(|l| plain(l) == said || words(l) == said);
     by_words.or_else(|| {
-        let letter = answer.trim_matches(['(', ')']);
-        let at = (0..labels.len()).find(|at| letter.eq_ignore_ascii_case(&letter_of(*at).to_string()));
-        at.filter(|at| labels[*at].starts_with('('))
+        let mut letters = said.trim_matches(['(', ')']).chars();
+        let (letter, None) = (letters.next()?, letters.next()) else {
+            return None;
+        };
+        labels
+            .iter()
+            .position(|l| lettered(l).is_some_and(|(own, _)| own.eq_ignore_ascii_case(&letter)))
     })
+}
+
+/// The letter and the words of an option that is shown as `(A) a dog`, `A. a dog` or `A) a dog`.
+fn lettered(label: &str) -> Option<(char, &str)> {
+    let rest = label.strip_prefix('(').unwrap_or(label);
+    let mut chars = rest.chars();
+    let letter = chars.next().filter(char::is_ascii_uppercase)?;
+    let rest = chars.as_str();
+    let words = match label.starts_with('(') {
+        true => rest.strip_prefix(") ")?,
+        false => rest.strip_prefix(". ").or_else(|| rest.strip_prefix(") "))?,
+    };
+    Some((letter, words))
 }
 
 /// What they show beside the plain answers.
@@ -85,9 +105,10 @@ fn place(answer: &str, labels: &[String]) -> Option<usize> {
 /// # Errors
 /// A bootstrap that cannot be.
 pub fn listening(plain: &Asked, others: &[Asked], bootstrap: Bootstrap) -> Result<Option<Listening>> {
-    if others.is_empty() {
+    if others.is_empty() || !is_mean(&plain.scored) {
         return Ok(None);
     }
+    let verdicts = plain.scored.has_verdicts();
     let mut controls = IndexMap::new();
     for other in others {
         if let Some(controlled) = controlled(&plain.scored, &other.scored, bootstrap)? {
@@ -98,7 +119,9 @@ pub fn listening(plain: &Asked, others: &[Asked], bootstrap: Bootstrap) -> Resul
     let deaf = deaf.iter().find_map(|c| others.iter().find(|o| o.control == *c));
     Ok(Some(Listening {
         controls,
+        // Without verdicts there is no best score, and so nothing that was left to gain.
         audio_gain: deaf
+            .filter(|_| verdicts)
             .map(|deaf| gain(&plain.scored, deaf, bootstrap))
             .transpose()?
             .flatten(),
@@ -119,8 +142,26 @@ fn cluster(item: &ScoredItem) -> Cluster<'_> {
         .map_or(Cluster::Item(&item.id), Cluster::Clip)
 }
 
-fn right(item: &ScoredItem) -> f64 {
-    f64::from(u8::from(item.correct))
+/// What an item is worth: right or wrong or, where it has no verdict, the metric's own value for it.
+fn value(item: &ScoredItem, metric: &str) -> Option<f64> {
+    match item.scores.is_empty() {
+        true => Some(f64::from(u8::from(item.correct))),
+        false => item.scores.get(metric).copied().flatten(),
+    }
+}
+
+/// Whether the score is the mean of the items' values, so that those of two ways can be set side by side; a corpus's BLEU is not.
+fn is_mean(scored: &Scored) -> bool {
+    if scored.has_verdicts() {
+        return true;
+    }
+    let counted = scored.items.iter().filter(|item| item.counted);
+    let values: Option<Vec<f64>> = counted.map(|item| value(item, &scored.metric)).collect();
+    let mean = values.and_then(|values| crate::metrics::mean(&values));
+    match (mean, scored.score) {
+        (Some(mean), Some(score)) => (mean - score).abs() <= 1e-9 * score.abs().max(1.0),
+        _ => false,
+    }
 }
 
 /// The items that count in both, each with its answers: of several samples of an item the n-th with the n-th.
@@ -135,28 +176,31 @@ fn both<'a>(plain: &'a Scored, other: &'a Scored) -> Vec<(&'a ScoredItem, &'a Sc
         .collect()
 }
 
-/// Per clip: items, right in the plain way, right in the other.
-fn sums(both: &[(&ScoredItem, &ScoredItem)]) -> Result<Clusters> {
+/// Per clip: items, what they are worth in the plain way, and in the other.
+fn sums(both: &[(&ScoredItem, &ScoredItem)], metric: &str) -> Result<Clusters> {
     let mut of: IndexMap<Cluster, [f64; 3]> = IndexMap::new();
     for (plain, other) in both {
         let own = of.entry(cluster(plain)).or_default();
         own[0] += 1.0;
-        own[1] += right(plain);
-        own[2] += right(other);
+        own[1] += value(plain, metric).unwrap_or_default();
+        own[2] += value(other, metric).unwrap_or_default();
     }
     Clusters::of_sums(3, of.into_values().flatten().collect())
 }
 
 fn controlled(plain: &Scored, other: &Scored, bootstrap: Bootstrap) -> Result<Option<Controlled>> {
-    let both = both(plain, other);
+    let mut both = both(plain, other);
+    both.retain(|(a, b)| [a, b].iter().all(|i| value(i, &plain.metric).is_some()));
     if both.is_empty() {
         return Ok(None);
     }
-    let clusters = sums(&both)?;
+    let clusters = sums(&both, &plain.metric)?;
     let n = both.len() as f64;
-    let (own, theirs) = both
-        .iter()
-        .fold((0.0, 0.0), |(a, b), (p, o)| (a + right(p), b + right(o)));
+    let all = clusters.totals(0..clusters.len()).unwrap_or_default();
+    let (own, theirs) = match all[..] {
+        [_, own, theirs] => (own, theirs),
+        _ => (0.0, 0.0),
+    };
     Ok(Some(Controlled {
         n: both.len(),
         score: theirs / n,
@@ -173,7 +217,7 @@ fn gain(plain: &Scored, deaf: &Asked, bootstrap: Bootstrap) -> Result<Option<Gai
         return Ok(None);
     }
     let of = |s: &[f64]| (s[2] < s[0]).then(|| (s[1] - s[2]) / (s[0] - s[2]));
-    let clusters = sums(&both)?;
+    let clusters = sums(&both, &plain.metric)?;
     let all = clusters.totals(0..clusters.len()).unwrap_or_default();
     let drawn = bootstrap.of_counts(clusters.len(), |counts| {
         let each = counts.iter().enumerate();
@@ -236,6 +280,7 @@ fn permutations(plain: &Asked, others: &[Asked], bootstrap: Bootstrap) -> Result
 }
 
 fn group(items: &[&ScoredItem], bootstrap: Bootstrap) -> Result<Group> {
+    let right = |item: &ScoredItem| f64::from(u8::from(item.correct));
     let clusters = Clusters::of(items.iter().map(|i| (cluster(i), right(i))))?;
     let correct = items.iter().filter(|i| i.correct).count();
     let interval: Interval = bootstrap.clustered_mean(&clusters)?;
@@ -245,4 +290,30 @@ fn group(items: &[&ScoredItem], bootstrap: Bootstrap) -> Result<Group> {
         score: Some(correct as f64 / items.len() as f64),
         interval: Some(interval),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_is_found_by_words_or_letter_in_every_form() {
+        let of = |labels: [&str; 3]| labels.map(String::from);
+        for labels in [
+            of(["(A) a dog", "(B) a cat", "(C) rain"]),
+            of(["A. a dog", "B. a cat", "C. rain"]),
+            of(["A) a dog", "B) a cat", "C) rain"]),
+        ] {
+            for answer in ["a cat", "A cat.", &labels[1], "B", "(B)", "b."] {
+                assert_eq!(place(answer, &labels), Some(1), "{answer} of {labels:?}");
+            }
+            assert_eq!(place("D", &labels), None);
+            assert_eq!(place("a cow", &labels), None);
+        }
+        // Options without letters are not found by one.
+        let bare = of(["a dog", "a cat", "rain"]);
+        assert_eq!((place("rain", &bare), place("C", &bare)), (Some(2), None));
+        // A label that only looks like one.
+        assert_eq!(place("A", &of(["A. ", "A minor", "I.e. rain"])), Some(0));
+    }
 }

@@ -25,6 +25,8 @@ pub(super) struct Loaded {
     pub rows: Vec<Row>,
     /// As of [`files::Records`].
     pub mended: usize,
+    /// What an object over the whole file has beside them.
+    pub beside: Map<String, Value>,
 }
 
 /// Reads a file's records, at least one. An object over the whole file may hold them under one of [`CONTAINERS`], or by their names: a
@@ -100,6 +102,7 @@ fn records(path: &Path) -> Result<Loaded> {
     Ok(Loaded {
         rows: rows.collect::<Result<_>>()?,
         mended: records.mended,
+        beside: Map::new(),
     })
 }
 
@@ -140,7 +143,7 @@ fn named(path: &Path, mut whole: Map<String, Value>, mended: bool) -> Result<Loa
             }
         }
         _ => {
-            for (key, value) in whole {
+            for (key, value) in std::mem::take(&mut whole) {
                 by_name(path, key, value, &mut rows)?;
             }
         }
@@ -148,6 +151,7 @@ fn named(path: &Path, mut whole: Map<String, Value>, mended: bool) -> Result<Loa
     Ok(Loaded {
         rows,
         mended: usize::from(mended),
+        beside: whole,
     })
 }
 
@@ -213,7 +217,11 @@ fn rows_of_table(path: &Path, text: &str) -> Result<Loaded> {
             record: names.zip(own.into_iter().map(Value::String)).collect(),
         });
     }
-    Ok(Loaded { rows, mended: 0 })
+    Ok(Loaded {
+        rows,
+        mended: 0,
+        beside: Map::new(),
+    })
 }
 
 #[cfg(test)]

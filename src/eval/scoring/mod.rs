@@ -3,7 +3,7 @@
 //! ```text
 //! files.rs: any file to records ─► samples.rs: items with predictions ─► a rule's verdicts ─► the card's metric ─► run/scored.rs
 //!                                  pairs.rs: texts beside references  ─► texts.rs: captions, MusicQA ───────────┤
-//!                                  classes.rs: a number for each label ─► mAP, or the likeliest label ──────────┘
+//!            tagged.rs: texts ─►   classes.rs: a number for each label ─► mAP, or the likeliest label ──────────┘
 //! run/scored.rs, twice or more ─► compare.rs: do they differ;  lines with likelihoods ─► likelihoods.rs: are they meant
 //! ```
 
@@ -27,6 +27,7 @@ mod sample;
 mod samples;
 mod score;
 mod space;
+mod tagged;
 mod texts;
 mod way;
 

@@ -34,7 +34,7 @@ pub fn fits(card: &Card, way: Way, kind: Kind, tower: bool, encoder: bool) -> Re
         ));
         return Err(e.hint(format!("`af2 benchmark show {}` says its rules", card.name)));
     }
-    let compares = way == Way::Verdicts && compares_embeddings(card);
+    let compares = way != Way::Texts && compares_embeddings(card);
     if tower && !compares {
         let e = Error::usage(format!(
             "--clap: no rule of {} compares embeddings, and nothing would be read with it",
@@ -42,7 +42,8 @@ pub fn fits(card: &Card, way: Way, kind: Kind, tower: bool, encoder: bool) -> Re
         ));
         return Err(e.hint(format!("`af2 benchmark show {}` says its rules", card.name)));
     }
-    match compares && !tower && kind.rule(card)?.compares_embeddings() {
+    // Numbers for labels may be brought where no text is read.
+    match compares && way == Way::Verdicts && !tower && kind.rule(card)?.compares_embeddings() {
         true => Err(near::wanted(card, kind.name())),
         false => Ok(()),
     }
@@ -89,17 +90,8 @@ pub fn embed(card: &Card, samples: &mut [Sample], tower: &TextSpace) -> Result<(
         });
         filled.push(each.collect::<Result<Vec<usize>>>()?);
     }
-    let all: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let bar = (all.len() >= WORTH_A_BAR).then(|| Progress::new("texts embedded", all.len() as u64));
-    let vectors = tower.embed(&all, &|more| {
-        if let Some(bar) = &bar {
-            bar.inc(more as u64);
-        }
-    })?;
-    if let Some(bar) = bar {
-        bar.finish("");
-    }
-    let vector = |at: usize| -> Vec<f64> { vectors[at].iter().map(|v| f64::from(*v)).collect() };
+    let vectors = vectors(&texts, tower)?;
+    let vector = |at: usize| -> Vec<f64> { vectors[at].clone() };
     let labels = labels.into_iter().zip(filled).filter_map(|(label, places)| {
         let each: Vec<Vec<f64>> = places.into_iter().map(vector).collect();
         Some((label, mean_direction(&each)?))
@@ -112,4 +104,20 @@ pub fn embed(card: &Card, samples: &mut [Sample], tower: &TextSpace) -> Result<(
         sample.space = Some(space.clone());
     }
     Ok(())
+}
+
+/// What the tower makes of each text.
+pub(super) fn vectors(texts: &IndexSet<String>, tower: &TextSpace) -> Result<Vec<Vec<f64>>> {
+    let all: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let bar = (all.len() >= WORTH_A_BAR).then(|| Progress::new("texts embedded", all.len() as u64));
+    let vectors = tower.embed(&all, &|more| {
+        if let Some(bar) = &bar {
+            bar.inc(more as u64);
+        }
+    })?;
+    if let Some(bar) = bar {
+        bar.finish("");
+    }
+    let doubles = |vector: Vec<f32>| vector.into_iter().map(f64::from).collect();
+    Ok(vectors.into_iter().map(doubles).collect())
 }

@@ -49,10 +49,7 @@ pub fn interval(method: Method, right: u64, n: u64, level: f64) -> Result<Interv
     let wider = n + z * z;
     let centre = (k + z * z / 2.0) / wider;
     Ok(match method {
-        Method::Wilson => {
-            let half = z / wider * (n * share * (1.0 - share) + z * z / 4.0).sqrt();
-            about(centre, half)
-        }
+        Method::Wilson => wilson(share, n, level),
         Method::Normal => about(share, z * (share * (1.0 - share) / n).sqrt()),
         Method::AgrestiCoull => about(centre, z * (centre * (1.0 - centre) / wider).sqrt()),
         Method::ClopperPearson => Interval {
@@ -70,6 +67,18 @@ pub fn interval(method: Method, right: u64, n: u64, level: f64) -> Result<Interv
             high: beta_quantile(1.0 - tail, k + 0.5, n - k + 0.5),
         },
     })
+}
+
+/// [`Method::Wilson`] of a share over so many items, which need be no whole number: what answers that hang together are worth.
+pub(crate) fn wilson(share: f64, n: f64, level: f64) -> Interval {
+    let z = normal_two_sided(level);
+    let wider = n + z * z;
+    let centre = (share * n + z * z / 2.0) / wider;
+    let half = z / wider * (n * share * (1.0 - share) + z * z / 4.0).sqrt();
+    Interval {
+        low: (centre - half).max(0.0),
+        high: (centre + half).min(1.0),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! One sound and one question in a conversation.
 
 use super::values::{empty, found};
+use super::Rules;
 use crate::serve::refusal::Refusal;
 use crate::serve::settings::History;
 use crate::serve::sound::{shown, Sound};
@@ -12,14 +13,15 @@ const MOST_TEXT: usize = 1 << 16;
 
 /// What is asked about which sound.
 pub(super) struct Question {
-    pub(super) sound: Sound,
+    /// None where the LM alone is asked.
+    pub(super) sound: Option<Sound>,
     pub(super) prompt: String,
     /// Where it stands.
     pub(super) place: String,
 }
 
-/// One sound and one question in the messages.
-pub(super) fn question(messages: Option<&Value>, history: History) -> Result<Question, Refusal> {
+/// One sound, or none where that is allowed, and one question in the messages.
+pub(super) fn question(messages: Option<&Value>, rules: &Rules) -> Result<Question, Refusal> {
     let messages = match messages {
         Some(Value::Array(all)) if !all.is_empty() => all,
         Some(Value::Array(_)) => return Err(Refusal::field("messages", "at least one", "none")),
@@ -45,7 +47,7 @@ pub(super) fn question(messages: Option<&Value>, history: History) -> Result<Que
     }
     let (place, _, asked) = turns[last].clone();
     let earlier = turns[..last].iter().find(|(.., text)| !no_words(text));
-    let prompt = match (history, earlier) {
+    let prompt = match (rules.history, earlier) {
         (History::Refuse, Some((place, role, _))) => {
             return Err(Refusal::field(
                 place.as_str(),
@@ -70,11 +72,19 @@ pub(super) fn question(messages: Option<&Value>, history: History) -> Result<Que
         let expected = format!("at most {MOST_TEXT} bytes of text");
         return Err(Refusal::field(place, &expected, &prompt.len().to_string()));
     }
+    if sounds.is_empty() && rules.text_only {
+        return Ok(Question {
+            sound: None,
+            prompt,
+            place,
+        });
+    }
     if sounds.len() != 1 {
         let (found, hint) = match sounds.len() {
             0 => (
                 "none".to_owned(),
-                "a question is about a sound: add a part of the type input_audio",
+                "a question is about a sound: add a part of the type input_audio; `af2 serve --text-only` also answers without one, by \
+                 the LM alone",
             ),
             n => (
                 n.to_string(),
@@ -87,7 +97,11 @@ pub(super) fn question(messages: Option<&Value>, history: History) -> Result<Que
         Part::Data { place, data, format } => Sound::of_data(&place, data, format)?,
         Part::Url { place, url } => Sound::of_url(&place, url)?,
     };
-    Ok(Question { sound, prompt, place })
+    Ok(Question {
+        sound: Some(sound),
+        prompt,
+        place,
+    })
 }
 
 /// A sound as it stands in a message.

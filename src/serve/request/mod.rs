@@ -22,6 +22,8 @@ pub(super) struct Rules {
     /// The model's name.
     pub name: String,
     pub history: History,
+    /// Whether a question may come without a sound.
+    pub text_only: bool,
     /// Most tokens that may be asked for.
     pub max_new_tokens: usize,
 }
@@ -29,7 +31,8 @@ pub(super) struct Rules {
 /// A question, ready to be heard.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub sound: Sound,
+    /// None of a question for the LM alone.
+    pub sound: Option<Sound>,
     pub rest: Rest,
 }
 
@@ -80,7 +83,7 @@ pub(super) fn read(body: &[u8], rules: &Rules) -> Result<Asked, Refusal> {
     let usage = fields.stream_options(stream)?;
     let logprobs = fields.flag("logprobs")?.unwrap_or(false);
     fields.rest()?;
-    let Question { sound, prompt, place } = messages::question(messages.as_ref(), rules.history)?;
+    let Question { sound, prompt, place } = messages::question(messages.as_ref(), rules)?;
     let rest = Rest {
         prompt,
         place,
@@ -102,6 +105,7 @@ mod tests {
         Rules {
             name: "tiny".to_owned(),
             history,
+            text_only: false,
             max_new_tokens: 512,
         }
     }
@@ -117,6 +121,21 @@ mod tests {
         let map = request.as_object_mut().unwrap();
         map.extend(more.as_object().unwrap().clone());
         request
+    }
+
+    #[test]
+    fn a_question_without_a_sound_is_taken_where_that_is_allowed() {
+        let request = asking(&json!({"messages": [{"role": "user", "content": "What is it?"}]}));
+        let mut rules = rules(History::Refuse);
+        let refusal = read(request.to_string().as_bytes(), &rules).unwrap_err();
+        assert!(refusal.message.contains("--text-only"), "{}", refusal.message);
+        rules.text_only = true;
+        let taken = read(request.to_string().as_bytes(), &rules).unwrap();
+        assert!(taken.sound.is_none() && taken.rest.prompt == "What is it?");
+        let two = asking(
+            &json!({"messages": [{"role": "user", "content": [sound(), sound(), {"type": "text", "text": "?"}]}]}),
+        );
+        assert!(read(two.to_string().as_bytes(), &rules).is_err());
     }
 
     fn asked(request: &Value, history: History) -> Result<Rest, Refusal> {
