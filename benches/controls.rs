@@ -24,7 +24,7 @@ use af2::generate::decoding::Decoding;
 use af2::generate::engine::{Ask, Engine, Event, Settings, Sound, Stats, Wanted};
 use af2::load::Loaded;
 use af2::report::table::Table;
-use af2::shapes::{Seconds, SAMPLE_RATE};
+use af2::shapes::Seconds;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,8 @@ use std::time::Instant;
 use step::{environment, median, model, Job, LEARNING_RATE};
 use tch::Device;
 
+/// Hz.
+const SAMPLE_RATE: u32 = 16_000;
 const SECONDS: usize = 30;
 /// Tokens of a question, of which so many come before its options, and of an answer.
 const PROMPT: (usize, usize) = (60, 24);
