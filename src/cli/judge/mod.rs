@@ -3,6 +3,7 @@
 mod check;
 mod run;
 mod shown;
+mod task;
 
 use crate::error::Result;
 use clap::Subcommand;
