@@ -6,8 +6,9 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The variable that holds a key for any server, and the one whose key is for one server alone.
+/// The variables that hold a key for any server, a key for a judge beside another server, and one whose key is for one server alone.
 const KEY: &str = "AF2_API_KEY";
+const JUDGE_KEY: &str = "AF2_JUDGE_API_KEY";
 const OPENAI: (&str, &str) = ("OPENAI_API_KEY", "api.openai.com");
 
 /// Which server.
@@ -28,6 +29,21 @@ impl ServerArgs {
     pub(super) fn client(&self, answers: &Path) -> Result<Client> {
         let (endpoint, key_file) = (self.endpoint.as_deref(), self.key_file.as_deref());
         self.of(endpoint, key_file, &[KEY], answers)
+    }
+
+    /// The same for a judge beside the server that is asked, within the same limits.
+    pub(super) fn judge(
+        &self,
+        endpoint: Option<&str>,
+        key_file: Option<&Path>,
+        answers: &Path,
+    ) -> Result<Client> {
+        // A key for one of two servers is not sent to the other.
+        let variables: &[&str] = match self.endpoint {
+            Some(_) => &[JUDGE_KEY],
+            None => &[JUDGE_KEY, KEY],
+        };
+        self.of(endpoint, key_file, variables, answers)
     }
 
     fn of(
