@@ -3,13 +3,16 @@
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 mod common;
+#[path = "common/scripted.rs"]
+mod scripted;
 
 use common::{af2, golden, wav};
+use scripted::{says, Seen};
 use serde_json::{json, Value};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -759,4 +762,294 @@ fn what_a_judge_marks_is_asked_and_its_command_is_printed() {
         .collect();
     let (code, out, err) = af2(&[&command[..], &["--estimate"]].concat());
     assert!(code == 0 && out.contains("3 requests to ask"), "{out}{err}");
+}
+
+/// A card whose answers a judge marks, by a protocol.
+fn marked(name: &str, prompt: &str) -> String {
+    let judge = format!(
+        "judge: {{model: null, prompt: {prompt}, scale: [1.0, 5.0], protocol: ours, answer: marks, temperature: null, runs: 1, \
+         mark: checked, source: ours}}"
+    );
+    card(&[
+        ("NAME", name),
+        ("TASK", "open_judge"),
+        ("ITEMS", "3"),
+        ("FORMAT", "openaqa_json"),
+        ("FILE", "stories.json"),
+        ("TEMPLATE", "{question}"),
+        ("POOL", "[]"),
+        ("RULE", "judge"),
+        ("FAIR", "judge"),
+        ("METRIC", "judge_mean"),
+        ("LABELS", &judge),
+    ])
+}
+
+impl Set {
+    /// Three open questions, under a card that a judge marks and one whose judge is told nothing.
+    fn with_stories() -> Self {
+        let set = Set::new();
+        let row = |i: usize| json!({"audio_id": format!("{i}.wav"), "instruction": format!("Why at {i}?"), "output": "It rains."});
+        let rows: Vec<Value> = (0..3).map(row).collect();
+        fs::write(set.path("stories.json"), json!(rows).to_string()).unwrap();
+        for (name, prompt) in [("stories", "openaqa"), ("riddles", "null")] {
+            fs::write(set.path(&format!("cards/{name}.yaml")), marked(name, prompt)).unwrap();
+            let paths = ["stories.json", "sounds", "manifests", "cards"].map(|p| set.word(p));
+            let [from, audio, out, cards] = &paths;
+            let head = [
+                "benchmark",
+                "import",
+                name,
+                "--accept",
+                "--from",
+                from,
+                "--audio",
+                audio,
+            ];
+            let (code, said, err) = af2(&[&head[..], &["--out", out, "--cards", cards]].concat());
+            assert_eq!(code, 0, "{said}{err}");
+        }
+        set
+    }
+
+    /// With a key and without proxies.
+    fn judged(&self, arguments: &[String]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_af2"));
+        command.args(arguments).env("AF2_API_KEY", "sk-0123456789abcdef");
+        for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env_remove(name);
+        }
+        let out = command.output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (out.status.code().unwrap(), text(out.stdout), text(out.stderr))
+    }
+
+    fn marks(&self, benchmarks: &str, out: &str, more: &[&str]) -> (i32, String, String) {
+        let few = ["--max-new-tokens", "4", "--wait", "0.005"];
+        self.judged(&self.command(benchmarks, out, &[&few[..], more].concat()))
+    }
+}
+
+/// 3, 4 and 5 for the first question, 2 for all of the second, nothing that can be read for the third.
+fn judge(seen: &Seen) -> scripted::Reply {
+    let first = seen.json()["messages"][1]["content"].as_str().unwrap().to_owned();
+    match first {
+        of if of.contains("Why at 0?") => says(r#"{"clarity": 3, "correctness": 4, "engagement": 5}"#),
+        of if of.contains("Why at 1?") => says(r#"{"clarity": 2, "correctness": 2, "engagement": 2}"#),
+        _ => says("well"),
+    }
+}
+
+#[test]
+fn one_command_leads_to_a_table_with_what_a_judge_has_marked() {
+    let set = Set::with_stories();
+    let server = scripted::Server::new(judge);
+    let url = server.url();
+    let asks = ["--judge-endpoint", &url];
+    let (code, out, err) = set.marks("stories,kitchen", "run", &asks);
+    assert_eq!(code, 0, "{out}{err}");
+    let scored = set.results("run", "stories");
+    assert!(
+        (scored["score"].as_f64().unwrap() - 0.6).abs() < 1e-12,
+        "{scored}"
+    );
+    assert_eq!(
+        (&scored["n"], &scored["judge"]["unscored"], &scored["model"]),
+        (&json!(2), &json!(1), &json!("tiny"))
+    );
+    assert_eq!(scored["judge"]["model"], "gpt-4o-2024-11-20");
+    // Two once, the third with two more tries; one table over both, in the order in which they were asked for.
+    assert_eq!(server.calls(), 5);
+    assert_eq!(
+        server.seen()[0].headers["authorization"],
+        "Bearer sk-0123456789abcdef"
+    );
+    let table = set.read("run/table.md");
+    let row = |name: &str| {
+        table
+            .lines()
+            .position(|l| l.starts_with(&format!("| {name}")))
+            .unwrap()
+    };
+    assert!(row("stories") < row("kitchen"), "{table}");
+    assert!(
+        table.contains("| judge_mean | 60.0 | 40.0 to 80.0 | 2 |"),
+        "{table}"
+    );
+    let who = table.lines().find(|l| l.contains("openaqa 1")).unwrap();
+    assert!(
+        who.contains("gpt-4o-2024-11-20") && who.contains("| 1 |") && who.contains("46.7 to 73.3"),
+        "{who}"
+    );
+    assert!(
+        out.contains("60.0") && !out.contains("a judge marks its answers"),
+        "{out}"
+    );
+    assert!(err.contains("5 requests sent (0 again)"), "{err}");
+    // Again: nobody is asked, and nothing changes.
+    let written =
+        |run: &str| ["results.json", "judgements.jsonl"].map(|f| set.read(&format!("{run}/stories/{f}")));
+    let before = written("run");
+    let (code, out, err) = set.marks("stories,kitchen", "run", &asks);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(
+        server.calls() == 5 && err.contains("0 requests sent (0 again), 5 answers were there"),
+        "{err}"
+    );
+    assert!(before == written("run") && table == set.read("run/table.md"));
+    // `af2 judge run` writes the same bytes, and finds the answers.
+    let by_itself = |run: &str, more: &[&str]| {
+        let own = set.word(&format!("{run}/stories"));
+        let (predictions, items, cards) = (
+            format!("{own}/predictions.jsonl"),
+            set.word("manifests/stories/test.json"),
+            set.word("cards"),
+        );
+        for file in ["results.json", "judgements.jsonl"] {
+            fs::remove_file(Path::new(&own).join(file)).unwrap();
+        }
+        let head = [
+            "judge",
+            "run",
+            "--benchmark",
+            "stories",
+            "--cards",
+            &cards,
+            "--predictions",
+            &predictions,
+        ];
+        let rest = ["--items", &items, "--out", &own, "--of", "tiny"];
+        let all = [&head[..], &rest, more].concat();
+        let done = set.judged(&all.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>());
+        assert_eq!(done.0, 0, "{}{}", done.1, done.2);
+    };
+    by_itself("run", &["--offline"]);
+    assert!(before == written("run"));
+    // What it has written is found as well: of predictions that are scored again nothing is asked.
+    by_itself("run", &["--endpoint", &url, "--wait", "0.005"]);
+    let (code, out, err) = set.marks("stories", "run", &[&asks[..], &["--score-only"]].concat());
+    assert!(code == 0 && out.contains("60.0"), "{out}{err}");
+    assert_eq!(server.calls(), 5);
+    assert!(before == written("run"));
+    // Of several ranks the first has them marked.
+    let few = ["--max-new-tokens", "4", "--wait", "0.005"];
+    let mut command = ["launch", "-n", "2", "--"].map(str::to_owned).to_vec();
+    command.extend(set.command("stories,kitchen", "ranks", &[&few[..], &asks].concat()));
+    let (code, out, err) = set.judged(&command);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(server.calls(), 10);
+    assert_eq!(set.results("ranks", "stories")["items"], scored["items"]);
+    // A server that fails for a while: what rules have read is shown, and the same command asks what is left.
+    let busy = scripted::Server::new(|seen| match seen.number {
+        0 => judge(seen),
+        _ => scripted::fails(503, "busy"),
+    });
+    let url = busy.url();
+    let late = ["--judge-endpoint", &url, "--tries", "2", "--at-once", "1"];
+    let (code, out, err) = set.marks("stories,kitchen", "late", &late);
+    assert_eq!(code, 15, "{out}{err}");
+    assert!(
+        err.contains("judgements have no answer") && out.contains("kitchen"),
+        "{out}{err}"
+    );
+    assert!(!set.path("late/stories/results.json").exists());
+    let (code, out, err) = set.marks("stories,kitchen", "late", &asks);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(server.calls(), 14);
+    assert_eq!(set.results("late", "stories")["items"], scored["items"]);
+}
+
+#[test]
+fn a_model_at_hand_marks_behind_the_asking() {
+    let set = Set::with_stories();
+    let lm = set.path("tiny-judge");
+    fs::create_dir(&lm).unwrap();
+    for file in fs::read_dir(golden("F_tiny/llm")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), lm.join(file.file_name())).unwrap();
+    }
+    let config = fs::read_to_string(lm.join("config.json")).unwrap();
+    let config = config.replace(
+        "\"max_position_embeddings\": 1024",
+        "\"max_position_embeddings\": 16384",
+    );
+    fs::write(lm.join("config.json"), config).unwrap();
+    let folder = lm.display().to_string();
+    // It has never learnt to mark: nothing can be read, which is no score, and said as such.
+    let (code, out, err) = set.marks("stories,kitchen", "run", &["--judge-checkpoint", &folder]);
+    assert!(
+        code == 6 && err.contains("none of 3 items; judgements.jsonl says why"),
+        "{out}{err}"
+    );
+    assert!(
+        out.contains("kitchen") && set.read("run/table.md").contains("| kitchen"),
+        "{out}"
+    );
+    let judgements = set.read("run/stories/judgements.jsonl");
+    assert!(
+        judgements.lines().count() == 3 && judgements.contains("tiny-judge@"),
+        "{judgements}"
+    );
+    assert!(!set.path("run/stories/results.json").exists());
+}
+
+#[test]
+fn what_a_judge_cannot_do_is_said_before_anything_is_asked() {
+    let set = Set::with_stories();
+    let audio = golden("F_tiny").display().to_string();
+    let file = set.word("stories.json");
+    let here = "http://127.0.0.1:9/v1";
+    let cases: [(&str, &[&str], i32, &str); 8] = [
+        (
+            "riddles",
+            &["--judge-endpoint", here],
+            2,
+            "the card of riddles names no judge's protocol",
+        ),
+        (
+            "stories",
+            &["--judge-endpoint", "nowhere"],
+            2,
+            "an address such as",
+        ),
+        (
+            "stories",
+            &["--judge-endpoint", here, "--judge-key-file", "nowhere"],
+            3,
+            "nowhere",
+        ),
+        (
+            "stories",
+            &["--judge-endpoint", here, "--judge-checkpoint", &audio],
+            2,
+            "cannot be used with",
+        ),
+        ("stories", &["--judge-model", "x"], 2, "--judge-endpoint"),
+        (
+            "stories",
+            &["--judge-checkpoint", &audio],
+            7,
+            "found a checkpoint of Audio Flamingo 2",
+        ),
+        ("stories", &["--judge-checkpoint", &file], 7, "found a file"),
+        (
+            "stories",
+            &["--judge-endpoint", here, "--samples", "2", "--temperature", "1.0"],
+            2,
+            "expected one answer an item for a judge",
+        ),
+    ];
+    for (benchmark, more, code, says) in cases {
+        let (found, out, err) = set.marks(benchmark, "wrong", more);
+        assert!(
+            found == code && err.contains(says),
+            "{benchmark} {more:?}: {out}{err}"
+        );
+        assert!(
+            !set.path(&format!("wrong/{benchmark}/predictions.jsonl")).exists(),
+            "{more:?}"
+        );
+    }
+    let (code, _, err) = set.marks("kitchen", "rules", &["--judge-endpoint", here]);
+    assert!(code == 0 && err.contains("no judge is needed"), "{err}");
 }

@@ -1,5 +1,5 @@
 //! `af2 judge`: answers marked by a server that answers from a script, by every protocol that is built in; what could not be read
-//! is unscored; a budget, a kill and an offline replay pay nothing twice; a judge beside people.
+//! is unscored; a budget, a kill and an offline replay pay nothing twice; a judge beside people; a tiny model at hand as the judge.
 #![allow(clippy::panic, clippy::unwrap_used)]
 
 #[path = "common/scripted.rs"]
@@ -967,4 +967,245 @@ fn what_a_judge_must_mark_is_not_scored_without_one() {
         code == 15 && err.contains("12 of 12 judgements have no answer"),
         "{err}"
     );
+}
+
+/// A language model's folder that lays chats out as ChatML: the tiny one of the golden files, with room for a judge's questions.
+fn tiny_lm(folder: &Path) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/F_tiny/llm");
+    fs::create_dir_all(folder).unwrap();
+    for file in fs::read_dir(golden).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+    change(
+        &folder.join("config.json"),
+        "max_position_embeddings",
+        json!(16_384),
+    );
+}
+
+fn change(path: &Path, key: &str, value: Value) {
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    config[key] = value;
+    fs::write(path, config.to_string()).unwrap();
+}
+
+/// Four answers to MMAR's items: one is wrong by its rule, which no judge is asked about.
+fn rubrics(folder: &Path) {
+    let rubric: Vec<Value> = (0..5)
+        .map(|i| json!({"name": format!("step {i}"), "scoring_point": "hears it", "note": "", "choices": [0, 1]}))
+        .collect();
+    let of = |id: &str, said: &str| {
+        json!({"id": id, "audio_path": format!("{id}.wav"), "question": "which?", "choices": ["a dog", "a cat"], "answer": "a dog",
+            "modality": "sound", "category": "Semantic Layer", "answer_prediction": said,
+            "thinking_prediction": format!("I hear {id} <|im_end|>"), "rubric": rubric})
+    };
+    let all = [
+        of("a", "a dog"),
+        of("b", "a dog"),
+        of("c", "a cat"),
+        of("d", "a dog"),
+    ];
+    lines(&folder.join("p.jsonl"), &all);
+}
+
+#[test]
+fn a_model_at_hand_marks_and_a_kill_and_a_replay_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    tiny_lm(&folder.path().join("tiny-judge"));
+    rubrics(folder.path());
+    let run = |out: &str, more: &[&str]| {
+        let own = [
+            "judge",
+            "run",
+            "--benchmark",
+            "mmar-rubrics",
+            "--predictions",
+            "p.jsonl",
+            "--runs",
+            "2",
+            "--again",
+            "1",
+            "--out",
+            out,
+        ];
+        af2(folder.path(), &[&own[..], more].concat())
+    };
+    let local = ["--checkpoint", "tiny-judge", "--device", "cpu"];
+    let (code, out, err) = run("run", &local);
+    assert_eq!(code, 0, "{err}");
+    // What cannot be read is asked for again, then unscored; what the rule has marked is scored.
+    let scored = results(&folder.path().join("run"));
+    let judge = &scored["judge"];
+    assert_eq!(
+        (&scored["n"], &judge["unscored"], &judge["asked_again"]),
+        (&json!(1), &json!(3), &json!(6))
+    );
+    let name = judge["model"].as_str().unwrap().to_owned();
+    let (of, hash) = name.split_once('@').unwrap();
+    assert!(
+        of == "tiny-judge" && hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()),
+        "{name}"
+    );
+    assert_eq!(judge["answered_by"], json!([name]));
+    assert!(
+        out.contains(&name) && out.contains("3 items are unscored"),
+        "{out}"
+    );
+    assert!(
+        err.contains("a model at hand takes no JSON schema")
+            && err.contains("12 requests sent (0 again), 0 answers were there"),
+        "{err}"
+    );
+    let judgements = read(&folder.path().join("run/judgements.jsonl"));
+    assert_eq!(judgements.len(), 7);
+    assert!(judgements.iter().all(|j| j["mark"].is_null() == (j["id"] != "c")));
+    // The answers are kept as a server's, with their cost.
+    let file = folder.path().join("run/answers/answers-0001.jsonl");
+    let kept = read(&file);
+    assert_eq!(kept.len(), 12);
+    for line in &kept {
+        let (asked, said) = (
+            line["usage"][0].as_u64().unwrap(),
+            line["usage"][1].as_u64().unwrap(),
+        );
+        assert!(asked > 200 && (1..=256).contains(&said), "{line}");
+        assert_eq!(
+            (&line["host"], &line["request"]["model"]),
+            (&json!("at hand"), &json!(name))
+        );
+        let cut = line["answer"]["choices"][0]["finish_reason"] == "length";
+        assert!(!cut || said == 256, "{line}");
+    }
+    let written = |out: &str| {
+        ["results.json", "judgements.jsonl"].map(|f| fs::read(folder.path().join(out).join(f)).unwrap())
+    };
+    let before = written("run");
+    // Killed in the middle of an answer: it goes on with what is left, and asks no more than that.
+    let all = fs::read(&file).unwrap();
+    let half = all
+        .iter()
+        .enumerate()
+        .filter(|(_, b)| **b == b'\n')
+        .nth(6)
+        .unwrap()
+        .0;
+    fs::write(&file, &all[..half + 40]).unwrap();
+    let (code, _, err) = run("run", &local);
+    assert!(
+        code == 0 && err.contains("5 requests sent (0 again), 7 answers were there"),
+        "{err}"
+    );
+    assert!(before == written("run"));
+    // One by one it says the same.
+    let (code, _, err) = run("single", &[&local[..], &["--at-once", "1"]].concat());
+    assert_eq!(code, 0, "{err}");
+    assert!(before == written("single"));
+    // A replay asks nobody, by the folder or by its name alone.
+    for more in [
+        &[&local[..], &["--offline"]].concat()[..],
+        &["--offline", "--model", &name],
+    ] {
+        fs::remove_file(folder.path().join("run/results.json")).unwrap();
+        fs::remove_file(folder.path().join("run/judgements.jsonl")).unwrap();
+        let (code, _, err) = run("run", more);
+        assert!(code == 0 && err.contains("0 requests sent"), "{err}");
+        assert!(before == written("run"), "{more:?}");
+    }
+    // A model that computes something else is another judge, whatever its folder is called.
+    change(
+        &folder.path().join("tiny-judge/config.json"),
+        "rms_norm_eps",
+        json!(1e-5),
+    );
+    let (code, _, err) = run("run", &[&local[..], &["--offline"]].concat());
+    assert!(code == 6 && err.contains("none to 6 of 6 requests"), "{err}");
+    let (code, out, err) = run("run", &[&local[..], &["--estimate"]].concat());
+    assert!(
+        code == 0 && out.starts_with("6 requests to ask, 0 answered already"),
+        "{out}{err}"
+    );
+}
+
+#[test]
+fn a_folder_that_cannot_judge_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    rubrics(folder.path());
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/F_tiny");
+    let run = |checkpoint: &str, more: &[&str]| {
+        let own = [
+            "judge",
+            "run",
+            "--benchmark",
+            "mmar-rubrics",
+            "--predictions",
+            "p.jsonl",
+            "--device",
+            "cpu",
+            "--out",
+            "run",
+            "--checkpoint",
+            checkpoint,
+        ];
+        af2(folder.path(), &[&own[..], more].concat())
+    };
+    let refused = |checkpoint: &str, code: i32, says: &[&str]| {
+        let (found, _, err) = run(checkpoint, &[]);
+        assert_eq!(found, code, "{err}");
+        for piece in says {
+            assert!(err.contains(piece), "{piece}: {err}");
+        }
+    };
+    refused("nowhere", 3, &["nowhere: ", "Qwen2.5-7B-Instruct"]);
+    let audio = golden.display().to_string();
+    refused(
+        &audio,
+        7,
+        &["found a checkpoint of Audio Flamingo 2", "Qwen2.5-7B-Instruct"],
+    );
+    fs::create_dir(folder.path().join("empty")).unwrap();
+    refused(
+        "empty",
+        7,
+        &["empty: folder: expected", "found a folder without config.json"],
+    );
+    refused("p.jsonl", 7, &["found a file"]);
+    let (tiny, other) = (folder.path().join("tiny"), folder.path().join("other"));
+    tiny_lm(&tiny);
+    tiny_lm(&other);
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
+        let text = fs::read_to_string(other.join(file)).unwrap();
+        fs::write(other.join(file), text.replace("<|im_", "<|of_")).unwrap();
+    }
+    refused(
+        "other",
+        7,
+        &[
+            "tokenizer.json: added_tokens: expected the tokens <|im_start|> and <|im_end|>",
+            "--endpoint URL",
+        ],
+    );
+    change(&other.join("config.json"), "model_type", json!("mamba"));
+    refused("other", 7, &["config.json", "mamba", "qwen2 (Qwen2ForCausalLM)"]);
+    // Options of a server.
+    for more in [
+        &["--endpoint", "http://127.0.0.1:9/v1"][..],
+        &["--model", "x"],
+        &["--batch-out", "b.jsonl"],
+    ] {
+        let (code, _, err) = run("tiny", more);
+        assert!(code == 2 && err.contains("cannot be used with"), "{err}");
+    }
+    let (code, _, err) = run("tiny", &["--budget-calls", "3"]);
+    assert!(
+        code == 2 && err.contains("--budget-calls bounds what a server is sent"),
+        "{err}"
+    );
+    // A question that is longer than the model reads is told, and unscored.
+    change(&tiny.join("config.json"), "max_position_embeddings", json!(300));
+    let (code, _, err) = run("tiny", &[]);
+    assert_eq!(code, 0, "{err}");
+    let judgements = read(&folder.path().join("run/judgements.jsonl"));
+    let why = judgements[0]["why"].as_str().unwrap();
+    assert!(why.contains("expected at most 300 tokens, found"), "{why}");
 }

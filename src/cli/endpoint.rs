@@ -6,8 +6,9 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The variable that holds a key for any server, and the one whose key is for one server alone.
+/// The variables that hold a key for any server, a key for a judge beside another server, and one whose key is for one server alone.
 const KEY: &str = "AF2_API_KEY";
+const JUDGE_KEY: &str = "AF2_JUDGE_API_KEY";
 const OPENAI: (&str, &str) = ("OPENAI_API_KEY", "api.openai.com");
 
 /// Which server.
@@ -26,12 +27,41 @@ pub(super) struct ServerArgs {
 impl ServerArgs {
     /// The client, whose answers are stored below `answers`; without an endpoint it asks nothing.
     pub(super) fn client(&self, answers: &Path) -> Result<Client> {
-        let endpoint = self.endpoint.as_deref().map(Endpoint::parse).transpose()?;
-        let key = match (&self.key_file, &endpoint) {
+        let (endpoint, key_file) = (self.endpoint.as_deref(), self.key_file.as_deref());
+        self.of(endpoint, key_file, &[KEY], answers)
+    }
+
+    /// The same for a judge beside the server that is asked, within the same limits.
+    pub(super) fn judge(
+        &self,
+        endpoint: Option<&str>,
+        key_file: Option<&Path>,
+        answers: &Path,
+    ) -> Result<Client> {
+        // A key for one of two servers is not sent to the other.
+        let variables: &[&str] = match self.endpoint {
+            Some(_) => &[JUDGE_KEY],
+            None => &[JUDGE_KEY, KEY],
+        };
+        self.of(endpoint, key_file, variables, answers)
+    }
+
+    fn of(
+        &self,
+        endpoint: Option<&str>,
+        key_file: Option<&Path>,
+        variables: &[&str],
+        answers: &Path,
+    ) -> Result<Client> {
+        let endpoint = endpoint.map(Endpoint::parse).transpose()?;
+        let key = match (key_file, &endpoint) {
             (_, None) => None,
             (Some(file), _) => Some(Key::of_file(file)?),
-            (None, Some(endpoint)) if endpoint.host() == OPENAI.1 => Key::of_variables(&[KEY, OPENAI.0])?,
-            (None, Some(_)) => Key::of_variables(&[KEY])?,
+            (None, Some(endpoint)) => {
+                let own = (endpoint.host() == OPENAI.1).then_some(OPENAI.0);
+                let all: Vec<&str> = variables.iter().copied().chain(own).collect();
+                Key::of_variables(&all)?
+            }
         };
         Client::open(Settings {
             offline: endpoint.is_none(),
@@ -41,12 +71,37 @@ impl ServerArgs {
             ..self.limits.settings()
         })
     }
+
+    /// Requests that may be on their way at once, or replies that are written at once.
+    pub(super) fn at_once(&self) -> usize {
+        self.limits.at_once.into()
+    }
+
+    /// The first limit that is given and bounds what a server is sent.
+    pub(super) fn bounds(&self) -> Option<&'static str> {
+        let LimitArgs {
+            per_minute,
+            tokens_per_minute,
+            budget_calls,
+            budget_tokens,
+            budget_usd,
+            ..
+        } = &self.limits;
+        let all = [
+            ("--per-minute", per_minute.is_some()),
+            ("--tokens-per-minute", tokens_per_minute.is_some()),
+            ("--budget-calls", budget_calls.is_some()),
+            ("--budget-tokens", budget_tokens.is_some()),
+            ("--budget-usd", budget_usd.is_some()),
+        ];
+        all.into_iter().find(|(_, said)| *said).map(|(name, _)| name)
+    }
 }
 
 /// How fast, how often, for how much.
 #[derive(Args)]
 struct LimitArgs {
-    /// Requests on their way at once.
+    /// Requests on their way at once; of a model at hand replies that are written at once.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     at_once: u16,
     /// Most requests a minute.

@@ -2,6 +2,7 @@
 
 mod ask;
 pub mod beam;
+pub(crate) mod chat;
 pub mod decoding;
 pub mod engine;
 pub mod likelihood;

@@ -3,7 +3,7 @@
 use super::key::Key;
 use super::request::{tokens_of, Request};
 use crate::error::Result;
-use serde_json::Value;
+use serde_json::{json, Value};
 
 /// An answer, or why there is none.
 pub type Outcome = std::result::Result<Answer, Failure>;
@@ -134,6 +134,23 @@ pub(super) fn read(body: &Value, asked: u64) -> Result<Answer, String> {
     })
 }
 
+/// An answer as a body that [`read`] reads.
+pub(super) fn written(answer: &Answer) -> Value {
+    let Usage {
+        prompt, completion, ..
+    } = answer.usage;
+    json!({
+        "object": "chat.completion",
+        "model": answer.model,
+        "choices": [{
+            "index": 0,
+            "message": {"role": "assistant", "content": answer.text, "refusal": answer.refusal},
+            "finish_reason": if answer.truncated { "length" } else { "stop" },
+        }],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion},
+    })
+}
+
 /// Takes a key out of every text of a value.
 pub(super) fn scrub(value: &mut Value, key: &Key) {
     match value {
@@ -159,7 +176,6 @@ pub(super) fn scrub(value: &mut Value, key: &Key) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn answers_are_read_in_the_forms_that_servers_give_them() {

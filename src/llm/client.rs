@@ -135,6 +135,27 @@ impl Client {
         self.store.get(hash)
     }
 
+    /// What is stored, by its request's place, and what is not: hashes, each with the places of its requests.
+    pub(super) fn parted(&self, requests: &[Request]) -> (Vec<(usize, Answer)>, Vec<(String, Vec<usize>)>) {
+        // A request that stands there twice is asked once.
+        let mut todo: IndexMap<String, Vec<usize>> = IndexMap::new();
+        let mut there = Vec::new();
+        for (i, request) in requests.iter().enumerate() {
+            let hash = request.hash();
+            match self.store.get(&hash) {
+                Some(answer) => there.push((i, answer)),
+                None => todo.entry(hash).or_default().push(i),
+            }
+        }
+        self.account.found(there.len() as u64);
+        (there, todo.into_iter().collect())
+    }
+
+    /// Books an answer that no server was asked for.
+    pub(super) fn booked(&self, usage: Usage) {
+        self.account.settle(Cost::default(), Some(usage), false);
+    }
+
     pub(super) fn sync(&self) -> Result<()> {
         self.store.sync()
     }
@@ -358,23 +379,12 @@ impl Answers for Client {
         requests: &[Request],
         each: &mut dyn FnMut(usize, Outcome) -> Result<()>,
     ) -> Result<()> {
-        // A request that stands there twice is asked once.
-        let mut todo: IndexMap<String, Vec<usize>> = IndexMap::new();
-        let mut there = Vec::new();
-        for (i, request) in requests.iter().enumerate() {
-            let hash = request.hash();
-            match self.store.get(&hash) {
-                Some(answer) => there.push((i, answer)),
-                None => todo.entry(hash).or_default().push(i),
-            }
-        }
-        let todo: Vec<(String, Vec<usize>)> = todo.into_iter().collect();
+        let (there, todo) = self.parted(requests);
         let server = match &self.server {
             _ if todo.is_empty() => None,
             None => return Err(self.missing(requests, &todo)),
             server => server.as_ref(),
         };
-        self.account.found(there.len() as u64);
         let mut answered = there.len();
         for (i, answer) in there {
             each(i, Ok(answer))?;

@@ -3,7 +3,7 @@
 //! ```text
 //! request.rs ─► client.rs: was it answered (store.rs)? may it be sent (account.rs), and when (pace.rs)?
 //!                  └► server.rs: one call (wire.rs), and what it means; once more (retry.rs)? ─► answer.rs ─► store.rs
-//! provider.rs: the same requests through a provider's files
+//! provider.rs: the same requests through a provider's files; at_hand.rs: answered by a model at hand
 //! ```
 //!
 //! What is asked once is asked once: every answer is kept under the hash of its request, and a second run reads it from there.
@@ -32,6 +32,7 @@
 
 mod account;
 mod answer;
+mod at_hand;
 mod client;
 mod endpoint;
 mod halt;
@@ -48,6 +49,7 @@ mod wire;
 
 pub use account::{Budget, Estimate, Prices, Spent};
 pub use answer::{Answer, Answers, Failure, Outcome, Usage, Why};
+pub use at_hand::AtHand;
 pub use client::Client;
 pub use endpoint::Endpoint;
 pub use key::Key;

@@ -51,3 +51,12 @@ pub(super) fn identity(
     }
     Ok(hasher.finalize())
 }
+
+/// What a model is called whose folder lies in Hugging Face's cache, where the folder's own name is a hash.
+pub(super) fn cached_name(whole: &Path) -> Option<String> {
+    let names = whole.ancestors().filter_map(|p| p.file_name());
+    names.map(|name| name.to_string_lossy()).find_map(|name| {
+        let name = name.strip_prefix("models--")?;
+        Some(name.rsplit("--").next().unwrap_or(name).to_owned())
+    })
+}

@@ -5,6 +5,7 @@
 
 pub mod convert;
 mod identity;
+mod instruct;
 mod language_model;
 mod layout;
 mod places;
@@ -13,6 +14,7 @@ mod sound_space;
 mod text_encoder;
 mod text_space;
 
+pub(crate) use instruct::Instruct;
 pub use language_model::language_model;
 pub(crate) use report::compare;
 pub use report::{Report, Rules};

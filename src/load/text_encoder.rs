@@ -1,6 +1,6 @@
 //! A Hugging Face encoder of text, from a text to one vector a token: what BERTScore compares.
 
-use super::identity::identity;
+use super::identity::{cached_name, identity};
 use crate::checkpoint::{names, Archive};
 use crate::cores;
 use crate::error::{nearest, Error, Result};
@@ -285,10 +285,7 @@ fn tokenizer(folder: &Path, config: &Config) -> Result<TowerTokenizer> {
 fn known_layer(folder: &Path, said: Option<&str>, most: usize) -> Result<usize> {
     let last = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
     let whole = std::path::absolute(folder).map_err(|e| Error::io(folder, e))?;
-    let cached = whole.ancestors().filter_map(last).find_map(|name| {
-        let name = name.strip_prefix("models--")?;
-        Some(name.rsplit("--").next().unwrap_or(name).to_owned())
-    });
+    let cached = cached_name(&whole);
     let said = said.and_then(|name| last(Path::new(name)));
     let names: Vec<String> = [last(&whole), said, cached].into_iter().flatten().collect();
     let known = names.iter().find_map(|name| {

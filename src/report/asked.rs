@@ -6,9 +6,11 @@ use crate::benchmark::Card;
 use crate::metrics::bootstrap::Interval;
 use crate::run::scored::Scored;
 
-/// A table a question: how good, and does it listen; the second only where controls were asked.
+/// A table a question: how good, who has marked it, and does it listen; the second only where a judge has, the others where controls
+/// were asked.
 pub(crate) fn tables(all: &[(&Card, Scored)]) -> Vec<Table> {
     let mut tables = vec![scores(all)];
+    tables.extend(judges(all));
     tables.extend(listens(all));
     tables.extend(orders(all));
     tables
@@ -57,6 +59,33 @@ fn scores(all: &[(&Card, Scored)]) -> Table {
         ]);
     }
     table
+}
+
+/// Who has marked, and what no mark was got for.
+fn judges(all: &[(&Card, Scored)]) -> Option<Table> {
+    let mut table = Table::new([
+        "benchmark",
+        "judge",
+        "protocol",
+        "unscored",
+        "score, these with the lowest and the highest marks",
+        "asked again",
+    ]);
+    for (card, scored) in all {
+        let Some(judge) = &scored.judge else { continue };
+        let value = |v: f64| plain(in_unit(v, card), card);
+        table.row([
+            scored.name.clone(),
+            judge.model.clone(),
+            format!("{} {}", judge.protocol, judge.version),
+            judge.unscored.to_string(),
+            judge.bounds.map_or(String::new(), |b| {
+                format!("{} to {}", value(b.low), value(b.high))
+            }),
+            judge.asked_again.to_string(),
+        ]);
+    }
+    (!table.rows.is_empty()).then_some(table)
 }
 
 fn listens(all: &[(&Card, Scored)]) -> Option<Table> {

@@ -1,11 +1,11 @@
 //! Special tokens inside texts of a data set: `<|endofchunk|>` in the middle of an answer would end it there, `<audio>` in a
 //! question would be a sound that is not there.
 
+use super::library::without_added;
 use super::prompt;
 use super::special::END_OF_TEXT;
 use super::tokenizer::{SpecialTokens, Tokenizer, AUDIO, END_OF_CHUNK, PAD, SEP};
 use crate::error::{Error, Result};
-use tokenizers::AddedVocabulary;
 
 impl Tokenizer {
     /// Ids of a whole training example, see [`prompt::example`].
@@ -55,11 +55,7 @@ impl Tokenizer {
 
     /// Ids of a text without any token but those of the vocabulary itself.
     fn literal(&self, text: &str) -> Result<Vec<i64>> {
-        let plain = self.literal.get_or_init(|| {
-            let mut plain = self.inner.clone();
-            plain.with_added_vocabulary(AddedVocabulary::new());
-            plain
-        });
+        let plain = self.literal.get_or_init(|| without_added(&self.inner));
         self.ids(plain, text)
     }
 

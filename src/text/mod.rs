@@ -2,6 +2,7 @@
 
 pub(crate) mod bpe;
 mod byte_level;
+pub(crate) mod chat;
 mod ends;
 pub mod in_texts;
 pub mod labels;

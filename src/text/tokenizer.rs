@@ -1,6 +1,6 @@
 //! A Hugging Face tokenizer folder with AF2's four added tokens.
 
-use super::library::{add, library, read};
+use super::library::{add, decode, encode, library, read};
 use super::special::{Special, END_OF_TEXT};
 use super::{byte_level, ends};
 use crate::error::{short, Error, Result};
@@ -76,15 +76,8 @@ impl Tokenizer {
     /// # Errors
     /// Files that are missing or broken; tokens whose ids collide, leave holes, or are others than the files say.
     pub fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("tokenizer.json");
-        let special = Special::read(folder)?;
         let mut notes = Vec::new();
-        let mut inner = if path.exists() || !folder.join("vocab.json").exists() {
-            from_json(&path, &mut notes)?
-        } else {
-            byte_level::from_vocab_and_merges(folder, &special)?
-        };
-        special.apply(&mut inner, folder)?;
+        let Own { inner, special, path } = own(folder, &mut notes)?;
         if special.eos.is_none() {
             notes.push(format!(
                 "{}: no eos_token is named: {END_OF_TEXT} is taken",
@@ -203,31 +196,34 @@ impl Tokenizer {
 
     /// [`Tokenizer::encode`] by this tokenizer or the one without added tokens.
     pub(super) fn ids(&self, inner: &Inner, text: &str) -> Result<Vec<i64>> {
-        let encoding = library(|| inner.encode(text, false)).map_err(|e| {
-            let text: String = text.chars().take(40).collect();
-            Error::checkpoint(
-                &self.path,
-                "tokenizer",
-                format!("tokens for the text {text:?}"),
-                e,
-            )
-        })?;
-        Ok(encoding.get_ids().iter().map(|i| i64::from(*i)).collect())
+        encode(inner, &self.path, text)
     }
 
     /// Ids outside of the vocabulary are left out, as transformers does.
     pub fn decode(&self, ids: &[i64], skip_special: bool) -> Result<String> {
-        let ids: Vec<u32> = ids.iter().filter_map(|i| u32::try_from(*i).ok()).collect();
-        library(|| self.inner.decode(&ids, skip_special)).map_err(|e| {
-            let ids = &ids[..ids.len().min(8)];
-            Error::checkpoint(
-                &self.path,
-                "tokenizer",
-                format!("a text for the tokens {ids:?}"),
-                e,
-            )
-        })
+        decode(&self.inner, &self.path, ids, skip_special)
     }
+}
+
+/// A folder's tokenizer as its files have it, without any token of AF2's.
+pub(super) struct Own {
+    pub inner: Inner,
+    pub special: Special,
+    /// For errors.
+    pub path: PathBuf,
+}
+
+/// See [`Tokenizer::open`].
+pub(super) fn own(folder: &Path, notes: &mut Vec<String>) -> Result<Own> {
+    let path = folder.join("tokenizer.json");
+    let special = Special::read(folder)?;
+    let mut inner = if path.exists() || !folder.join("vocab.json").exists() {
+        from_json(&path, notes)?
+    } else {
+        byte_level::from_vocab_and_merges(folder, &special)?
+    };
+    special.apply(&mut inner, folder)?;
+    Ok(Own { inner, special, path })
 }
 
 /// What `tokenizer.json` says beside the model.

@@ -1,5 +1,6 @@
 //! `af2 eval --benchmarks`: cards asked and scored, each in a folder of its own, and one table over all.
 
+use super::judged::{JudgeArgs, Marking};
 use crate::benchmark::names::Rule;
 use crate::benchmark::{Card, Registry};
 use crate::cli::asking::{bytes, count, Thinking};
@@ -7,6 +8,7 @@ use crate::cli::endpoint::ServerArgs;
 use crate::cli::parts::{ArithmeticArgs, OpenArgs};
 use crate::cli::score::benchmark as scoring;
 use crate::cli::steps::{as_rank, Seat};
+use crate::device;
 use crate::dist::{flatten, Facts, Place, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::benchmarks::{ask, find, folder, named, takes, Benchmark, Changes, Request};
@@ -88,6 +90,8 @@ pub(super) struct BenchmarksArgs {
     cards: Option<PathBuf>,
     #[command(flatten)]
     server: ServerArgs,
+    #[command(flatten)]
+    judge: JudgeArgs,
     /// Most windows of 10 s that are heard of a sound; default: what the model's configuration says.
     #[arg(long, value_name = "N", requires = "benchmarks", value_parser = count(1, 10_000))]
     windows: Option<usize>,
@@ -209,10 +213,15 @@ impl BenchmarksArgs {
         for one in &found.there {
             request.decoding.of(&one.card)?;
         }
+        if first {
+            let marked: Vec<&Benchmark> = found.there.iter().filter(|b| wants_judge(&b.card)).collect();
+            self.judge.look(&marked, &self.server, out, self.samples)?;
+        }
+        let score = |device: Option<Device>| self.score(&found.there, &model, out, common, device);
         if common.score_only {
             if first {
                 let _held = lock::hold(out, false)?;
-                self.score(&found.there, &model, out)?;
+                score(None)?;
             }
             return Ok(());
         }
@@ -226,7 +235,7 @@ impl BenchmarksArgs {
                 // Of what is cut or made for a server; files are sent whole.
                 let windows = self.windows.unwrap_or(EvalRecipe::of_no_set().windows);
                 endpoint::ask(&request, &client, &host, &model, windows)?;
-                return self.score(&found.there, &model, out);
+                return score(None);
             }
         };
         let seat = Seat {
@@ -248,7 +257,7 @@ impl BenchmarksArgs {
             };
             self.asked(&request, checkpoint, common, ranks, device)?;
             match ranks.first() {
-                true => self.score(&found.there, &model, out),
+                true => score(Some(device)),
                 false => Ok(()),
             }
         })
@@ -351,8 +360,16 @@ impl BenchmarksArgs {
         }
     }
 
-    /// Scores what was asked, and prints one table over all.
-    fn score(&self, there: &[Benchmark], model: &str, out: &Path) -> Result<()> {
+    /// Scores what was asked, has marked what a judge marks, and prints one table over all. `device`: this process's, where it has
+    /// chosen one.
+    fn score(
+        &self,
+        there: &[Benchmark],
+        model: &str,
+        out: &Path,
+        common: &Common,
+        device: Option<Device>,
+    ) -> Result<()> {
         let tower = match &self.label_clap {
             Some(clap) => Some(TextSpace::open(
                 clap,
@@ -361,10 +378,10 @@ impl BenchmarksArgs {
             )?),
             None => None,
         };
-        let (marked, there): (Vec<&Benchmark>, Vec<&Benchmark>) =
+        let (marked, read): (Vec<&Benchmark>, Vec<&Benchmark>) =
             there.iter().partition(|one| wants_judge(&one.card));
         let mut all = Vec::new();
-        for one in there {
+        for one in read {
             let own = folder(out, &one.card);
             let scored = scoring::score(scoring::Wanted {
                 entry: one.entry,
@@ -382,6 +399,23 @@ impl BenchmarksArgs {
             scored.write(&scored::path(&own))?;
             all.push((&one.card, scored));
         }
+        let judged = match self.judge.given() {
+            true => {
+                let device = || device.map_or_else(|| device::of(common.open.device()), Ok);
+                let of = Marking {
+                    server: &self.server,
+                    model,
+                    out,
+                    device: &device,
+                    precision: common.arithmetic.precision.unwrap_or(Precision::Fp32),
+                };
+                self.judge
+                    .mark(&marked, &of, &mut |one, scored| all.push((&one.card, scored)))
+            }
+            false => Ok(()),
+        };
+        // In the order in which they were asked for.
+        all.sort_by_key(|(card, _)| there.iter().position(|one| one.card.name == card.name));
         let tables = report::asked::tables(&all);
         if !all.is_empty() {
             let shown: Vec<String> = tables.iter().map(Table::terminal).collect();
@@ -390,10 +424,11 @@ impl BenchmarksArgs {
         let path = crate::run::table(out);
         let markdown: Vec<String> = tables.iter().map(Table::markdown).collect();
         crate::fsutil::write_atomic_bytes(&path, markdown.join("\n").as_bytes())?;
-        for one in marked {
+        for one in marked.iter().filter(|_| !self.judge.given()) {
             let own = folder(out, &one.card);
             crate::out!(
-                "{}: a judge marks its answers: af2 judge run --benchmark {} --predictions {} --items {} --out {} --endpoint URL",
+                "{}: a judge marks its answers: af2 judge run --benchmark {} --predictions {} --items {} --out {} --of {model} \
+                 --endpoint URL",
                 one.card.name,
                 one.card.name,
                 predictions::path(&own).display(),
@@ -402,7 +437,8 @@ impl BenchmarksArgs {
             );
         }
         crate::out!("table: {}", path.display());
-        Ok(())
+        // What rules have read is shown all the same.
+        judged
     }
 }
 

@@ -1,6 +1,7 @@
 //! `af2 eval`: a recipe's own sets, or benchmarks by their cards.
 
 mod benchmarks;
+mod judged;
 mod recipe;
 
 pub(crate) use recipe::evaluate;

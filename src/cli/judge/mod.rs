@@ -3,6 +3,10 @@
 mod check;
 mod run;
 mod shown;
+mod task;
+
+pub(super) use run::no_limits;
+pub(super) use task::{protocol, Judge, Task};
 
 use crate::error::Result;
 use clap::Subcommand;

@@ -1,19 +1,15 @@
 //! `af2 judge run`
 
 use super::shown;
+use super::task::{protocol, Judge, Task};
 use crate::benchmark::{Protocol, Registry};
 use crate::cli::endpoint::ServerArgs;
-use crate::cli::score::named_from;
+use crate::device;
 use crate::error::{Error, Result};
-use crate::eval::judge::{first_requests, items, judge, results, About, How, JudgeItems, Marked};
-use crate::fsutil::{hex, sha256};
-use crate::llm::{Answers, BatchRead, Client, Pending};
-use crate::metrics::bootstrap::Bootstrap;
-use crate::progress::Progress;
-use crate::run::judgements;
-use crate::run::scored::{self, PredictionsFile};
+use crate::eval::judge::{first_requests, judge, How, JudgeItems, Local};
+use crate::llm::{BatchRead, Client, Pending};
+use crate::recipe::Precision;
 use clap::Args;
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
@@ -38,6 +34,15 @@ pub(crate) struct RunArgs {
     /// Who is asked. Default: the protocol's snapshot.
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
+    /// In the place of a server: the Hugging Face folder of Qwen2-Instruct, Qwen2.5-Instruct or Qwen3, which is told not to think.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["endpoint", "model", "batch_out", "batch_in"])]
+    checkpoint: Option<PathBuf>,
+    /// Where it computes.
+    #[arg(long, default_value = "auto", requires = "checkpoint")]
+    device: String,
+    /// In what it computes. amp_bf16: half the memory, and other rounding.
+    #[arg(long, value_enum, default_value = "fp32", requires = "checkpoint")]
+    precision: Precision,
     /// A protocol of your own. Default: the one that the benchmark's card names.
     #[arg(long, value_name = "NAME or FILE.yaml")]
     judge: Option<String>,
@@ -75,34 +80,57 @@ impl RunArgs {
         let registry = Registry::with(self.cards.as_deref())?;
         let entry = registry.entry(&self.benchmark)?;
         let card = entry.card()?;
-        let (protocol, text) = self.protocol(card.judge.as_ref().and_then(|j| j.prompt.as_deref()))?;
-        let asked = self.server.endpoint.is_some();
+        let protocol = protocol(self.judge.as_deref(), &card)?;
+        let asked = self.server.endpoint.is_some() || self.checkpoint.is_some();
         if !(asked || self.offline || self.estimate || self.batch_out.is_some() || self.batch_in.is_some()) {
-            let e = Error::usage("expected a server to ask, or what to do without one");
-            return Err(e.hint("--endpoint URL; or --estimate, --offline, --batch-out FILE, --batch-in FILE"));
+            let e = Error::usage("expected a server or a model to ask, or what to do without one");
+            return Err(e.hint(
+                "--endpoint URL or --checkpoint DIR; or --estimate, --offline, --batch-out FILE, --batch-in FILE",
+            ));
         }
-        let how = How {
-            model: self.model.clone().unwrap_or_else(|| protocol.model.clone()),
-            runs: self.runs.unwrap_or(protocol.runs),
-            again: self.again,
+        if let Some(folder) = &self.checkpoint {
+            Local::look(folder)?;
+            no_limits(&self.server)?;
+        }
+        let mut task = Task {
+            entry,
+            card: &card,
+            how: How {
+                model: self.model.clone().unwrap_or_else(|| protocol.0.model.clone()),
+                runs: self.runs.unwrap_or(protocol.0.runs),
+                again: self.again,
+            },
+            protocol: &protocol,
+            predictions: &self.predictions,
+            items: self.items.as_deref(),
+            of: self.of.as_deref(),
+            out: &self.out,
         };
-        let read = items(&protocol, &card, &self.predictions, self.items.as_deref())?;
-        self.tell(&read);
+        let read = task.read()?;
+        let local = self.local()?;
+        if let Some(local) = &local {
+            task.how.model = local.name().to_owned();
+        }
+        let (task, protocol) = (task, &protocol.0);
         let _held = match self.estimate {
             true => None,
             false => Some(crate::lock::hold(&self.out, false)?),
         };
-        let client = self.client()?;
+        let whom = Judge {
+            client: self.client()?,
+            local: local.as_ref().filter(|_| !self.offline),
+        };
+        let client = &whom.client;
         if self.estimate {
-            shown::estimated(&client.estimate(&first_requests(&protocol, &read.all, &how)?));
+            shown::estimated(&client.estimate(&first_requests(protocol, &read.all, &task.how)?));
             return Ok(());
         }
         if let Some(file) = &self.batch_in {
-            shown::took(file, self.take(&client, file, &protocol, &read, &how)?);
+            shown::took(file, take(client, file, protocol, &read, &task.how)?);
         }
         if let Some(file) = &self.batch_out {
-            let pending = Pending::new(&client);
-            let marked = judge(&protocol, &read.all, &how, &pending, &mut |_, _| ())?;
+            let pending = Pending::new(client);
+            let marked = judge(protocol, &read.all, &task.how, &pending, &mut |_, _| ())?;
             if marked.pending > 0 {
                 pending.write(file)?;
                 crate::out!(
@@ -114,142 +142,66 @@ impl RunArgs {
             }
             crate::out!("nothing is left to ask: {} is not written", file.display());
         }
-        let marked = self.ask(&client, &protocol, &read, &how)?;
-        let scored = results(
-            About {
-                card: &card,
-                card_sha256: hex(&Sha256::digest(entry.text.as_bytes())),
-                protocol: &protocol,
-                protocol_sha256: hex(&Sha256::digest(text.as_bytes())),
-                judge: how.model.clone(),
-                runs: how.runs,
-                model: self.of.clone(),
-                predictions: self.files(&read.form)?,
-                items: match &self.items {
-                    Some(of) => Some((
-                        sha256(of)?,
-                        named_from(Some(&self.out), of)?.display().to_string(),
-                    )),
-                    None => None,
-                },
-                bootstrap: Bootstrap::default(),
-            },
-            &read,
-            &marked.all,
-        );
-        // What was marked is worth looking at also where no score comes of it.
-        judgements::write(&judgements::path(&self.out), &marked.all)?;
-        let scored = scored?;
-        scored.write(&scored::path(&self.out))?;
+        let scored = task.mark(&whom, &read)?;
         if self.json {
             let text = serde_json::to_string(&scored).map_err(|e| Error::io("JSON", e.into()))?;
             crate::out!("{text}");
         } else {
             shown::show(&scored);
         }
-        if !client.takes_schema() {
-            crate::say!(
-                "note: the server takes no JSON schema; replies were held to their form by words alone"
-            );
-        }
-        shown::spent(&client.spent());
+        whom.tell();
         Ok(())
     }
 
-    fn protocol(&self, of_card: Option<&str>) -> Result<(Protocol, String)> {
-        let built_in =
-            |name: &str| Protocol::built_in(name).map(|(protocol, text)| (protocol, text.to_owned()));
-        match (&self.judge, of_card) {
-            (Some(file), _) if file.ends_with(".yaml") => Protocol::read(Path::new(file)),
-            (Some(name), _) => built_in(name),
-            (None, Some(name)) => built_in(name),
-            (None, None) => {
-                let e = Error::usage(format!(
-                    "the card of {} names no judge's protocol",
-                    self.benchmark
-                ));
-                Err(e.hint(format!(
-                    "--judge NAME or FILE.yaml; there are {}",
-                    Protocol::names().join(", ")
-                )))
-            }
-        }
-    }
-
-    fn tell(&self, read: &JudgeItems) {
-        let path = self.predictions.display();
-        for (n, what) in [
-            (
-                read.mended,
-                "records hold half of a surrogate pair, which is no text; U+FFFD stands in its place",
-            ),
-            (
-                read.silent,
-                "answers to silence in the sound's place are left out",
-            ),
-            (read.left_out, "items have no prediction, and are in no score"),
-            (read.others, "items are not for this judge"),
-        ] {
-            if n > 0 {
-                crate::say!("note: {path}: {n} {what}");
-            }
-        }
+    /// The model at hand. Its name says what its answers come from, and so do their hashes: its weights are read also where all is
+    /// stored.
+    fn local(&self) -> Result<Option<Local>> {
+        let Some(folder) = &self.checkpoint else {
+            return Ok(None);
+        };
+        let device = device::of(&self.device)?;
+        Local::open(folder, device, self.precision, self.server.at_once()).map(Some)
     }
 
     fn client(&self) -> Result<Client> {
         let own = self.out.join("answers");
         self.server.client(self.answers.as_deref().unwrap_or(&own))
     }
+}
 
-    /// Answers of a batch: those to first questions, then, with these known, those to the questions behind them.
-    fn take(
-        &self,
-        client: &Client,
-        file: &Path,
-        protocol: &Protocol,
-        read: &JudgeItems,
-        how: &How,
-    ) -> Result<BatchRead> {
-        let mut all = BatchRead::default();
-        loop {
-            let pending = Pending::new(client);
-            judge(protocol, &read.all, how, &pending, &mut |_, _| ())?;
-            let found = pending.read(file)?;
-            all = BatchRead {
-                taken: all.taken + found.taken,
-                known: found.known - all.taken.min(found.known),
-                ..found
-            };
-            if found.taken == 0 {
-                return Ok(all);
-            }
-        }
+/// Limits of what a server is sent bound no model at hand.
+///
+/// # Errors
+/// One that is given.
+pub(in crate::cli) fn no_limits(server: &ServerArgs) -> Result<()> {
+    match server.bounds() {
+        Some(option) => Err(Error::usage(format!(
+            "{option} bounds what a server is sent, and none is asked: the judge is a model at hand"
+        ))),
+        None => Ok(()),
     }
+}
 
-    fn ask(&self, client: &dyn Answers, protocol: &Protocol, read: &JudgeItems, how: &How) -> Result<Marked> {
-        let progress = std::cell::OnceCell::new();
-        let marked = judge(protocol, &read.all, how, client, &mut |done, all| {
-            progress
-                .get_or_init(|| Progress::new("judged", all as u64))
-                .set(done as u64);
-        })?;
-        if let Some(progress) = progress.get() {
-            progress.finish(&format!("{} judgements", marked.all.len()));
+/// Answers of a batch: those to first questions, then, with these known, those to the questions behind them.
+fn take(
+    client: &Client,
+    file: &Path,
+    protocol: &Protocol,
+    read: &JudgeItems,
+    how: &How,
+) -> Result<BatchRead> {
+    let mut all = BatchRead::default();
+    loop {
+        let pending = Pending::new(client);
+        judge(protocol, &read.all, how, &pending, &mut |_, _| ())?;
+        let found = pending.read(file)?;
+        all = BatchRead {
+            taken: all.taken + found.taken,
+            known: found.known - all.taken.min(found.known),
+            ..found
+        };
+        if found.taken == 0 {
+            return Ok(all);
         }
-        Ok(marked)
-    }
-
-    fn files(&self, form: &str) -> Result<PredictionsFile> {
-        let folder = Some(self.out.as_path());
-        Ok(PredictionsFile {
-            path: named_from(folder, &self.predictions)?,
-            sha256: sha256(&self.predictions)?,
-            form: form.to_owned(),
-            items: self
-                .items
-                .as_deref()
-                .map(|of| named_from(folder, of))
-                .transpose()?,
-        })
     }
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! items.rs: predictions with their items ─► prompt.rs: a request ─► llm ─► reply.rs: marks, or what is wrong ─► run/judgements.rs
 //!                     ask.rs: all of them, and those again that could not be read ──┘                            │
+//! local.rs: a language model's folder that is asked in the place of a server
 //! results.rs: one mark an item, their mean with its interval ─► run/scored.rs   check.rs: beside people, another judge ◄─┘
 //! ```
 //!
@@ -12,6 +13,7 @@
 mod ask;
 mod check;
 mod items;
+mod local;
 mod means;
 mod prompt;
 mod reply;
@@ -20,6 +22,7 @@ mod results;
 pub use ask::{first_requests, judge, How, Marked};
 pub use check::{check, labels, Agreement, Checked, Label, Measured};
 pub use items::{items, JudgeItem, JudgeItems};
+pub use local::Local;
 pub use prompt::Asked;
 pub use reply::read;
 pub use results::{results, About};

@@ -325,6 +325,21 @@ impl Decoder {
         }
         self.normed(&x)
     }
+
+    /// The LM alone: one more token of each text in `slots`.
+    ///
+    /// # Shapes
+    /// `tokens` (n) → logits (n, V) float32 of what follows
+    pub(crate) fn speak(&self, tokens: &[i64], slots: &mut Slots) -> Tensor {
+        let device = self.embed_tokens.device();
+        let context = self.context_at(&slots.begin());
+        let mut x = self.embed(&Tensor::from_slice(tokens).to_device(device).unsqueeze(1));
+        for (i, layer) in self.layers.iter().enumerate() {
+            x = layer.get().speak(&x, &context, slots, i);
+        }
+        slots.end();
+        self.logits(&self.normed(&x)).squeeze_dim(1).to_kind(Kind::Float)
+    }
 }
 
 /// One decoder layer.
