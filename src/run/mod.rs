@@ -6,6 +6,7 @@
 //! environment.json           where it ran
 //! corpus/  llm/  clap/       what the run has made itself, where it has
 //! events/PART/               events.jsonl and TensorBoard's file, of a stage, of lm or of clap
+//! events/benchmarks/         benchmarks.jsonl and TensorBoard's file: what checkpoints score, of `af2 eval --watch`
 //! checkpoints/STAGE/         checkpoint_N.pt, begun.json, the stage's model, done.json
 //! skipped.jsonl              items that could not be used
 //! nonfinite.jsonl            steps that moved nothing
@@ -22,6 +23,7 @@
 
 pub(crate) mod asked;
 pub(crate) mod begun;
+pub mod benchmarks;
 pub(crate) mod done;
 pub(crate) mod environment;
 pub mod events;

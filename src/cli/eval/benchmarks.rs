@@ -9,12 +9,13 @@ use crate::cli::score::benchmark as scoring;
 use crate::cli::steps::{as_rank, Seat};
 use crate::dist::{flatten, Facts, Place, Ranks};
 use crate::error::{Error, Result};
-use crate::eval::benchmarks::{ask, find, folder, named, Benchmark, Changes, Request};
+use crate::eval::benchmarks::{ask, find, folder, named, Benchmark, Changes, Found, Request};
 use crate::eval::control::Control;
 use crate::eval::scoring::{compares_embeddings as compares, fits, Kind, Way as Scored};
 use crate::eval::{endpoint, Paraphrase, Way};
+use crate::fsutil::sha256;
 use crate::llm::Endpoint;
-use crate::load::TextSpace;
+use crate::load::{Loaded, TextSpace};
 use crate::lock;
 use crate::metrics::bootstrap::Bootstrap;
 use crate::recipe::{EvalRecipe, Precision};
@@ -49,7 +50,7 @@ pub(super) struct BenchmarksArgs {
     control: Option<String>,
     /// Only so many items of each benchmark, from the front; every number that comes of it says so.
     #[arg(long, value_name = "N", requires = "benchmarks", value_parser = count(1, 1 << 32))]
-    limit: Option<usize>,
+    pub(super) limit: Option<usize>,
     /// So many samples of each answer; the score is over all of them.
     #[arg(long, value_name = "K", requires = "benchmarks", default_value_t = 1, value_parser = count(1, 1024))]
     samples: usize,
@@ -82,7 +83,7 @@ pub(super) struct BenchmarksArgs {
     label_clap_tokenizer: Option<PathBuf>,
     /// Whose answers these are, for tables; default: the checkpoint's name. Of --endpoint: as the server calls the model.
     #[arg(long, value_name = "NAME", requires = "benchmarks")]
-    model: Option<String>,
+    pub(super) model: Option<String>,
     /// A folder of cards of your own.
     #[arg(long, value_name = "DIR", requires = "benchmarks")]
     cards: Option<PathBuf>,
@@ -139,24 +140,12 @@ impl BenchmarksArgs {
     }
 
     pub(super) fn run(&self, common: &Common) -> Result<()> {
-        let Some(out) = &self.out else {
-            return Err(Error::usage("--benchmarks: expected --out RUN beside it"));
-        };
+        let out = self.out()?;
         let whom = self.whom(common)?;
         let place = Place::of_environment()?;
         let first = place.as_ref().is_none_or(|p| p.rank == 0);
-        let registry = Registry::with(self.cards.as_deref())?;
-        let found = find(
-            &named(&registry, &self.benchmarks)?,
-            &self.manifests,
-            &self.folders(),
-        )?;
-        if first && !found.absent.is_empty() {
-            crate::say!(
-                "note: not asked, as they are not here:\n  {}",
-                found.absent.join("\n  ")
-            );
-        }
+        let registry = self.registry()?;
+        let found = self.find(&registry, first)?;
         let model = self.model.clone().unwrap_or_else(|| match &whom {
             Whom::Model(checkpoint) => {
                 let whole = std::path::absolute(checkpoint).unwrap_or_else(|_| (*checkpoint).to_owned());
@@ -168,37 +157,9 @@ impl BenchmarksArgs {
             }
             Whom::Server(_) => String::new(),
         });
-        let controls = Control::list(self.control.as_deref().unwrap_or_default())?;
-        let request = Request {
-            benchmarks: &found.there,
-            out,
-            controls: &controls,
-            limit: self.limit,
-            paraphrase: self.paraphrase()?,
-            ways: &[match self.answer {
-                Answer::Generate => Way::Said,
-                Answer::Likelihood => Way::Weighed,
-            }],
-            decoding: Changes {
-                temperature: self.temperature,
-                samples: self.samples,
-                seed: self.seed,
-                max_new_tokens: self.max_new_tokens,
-            },
-            strip_thinking: self.thinking == Thinking::Strip,
-            model: &model,
-            afresh: common.afresh,
-        };
-        // What cannot be scored is said before anything is asked.
-        for one in found.there.iter().filter(|one| !wants_judge(&one.card)) {
-            let way = Scored::of(&one.card, self.rule)?;
-            let tower = self.label_clap.is_some() && compares(&one.card);
-            fits(&one.card, way, self.rule, tower, false)
-                .map_err(|e| e.hint("here the options are --label-clap CHECKPOINT and --rule fair"))?;
-        }
-        for one in &found.there {
-            request.decoding.of(&one.card)?;
-        }
+        let controls = self.controls()?;
+        let request = self.request(&found.there, &controls, out, &model, common.afresh)?;
+        self.check(&request)?;
         if common.score_only {
             if first {
                 let _held = lock::hold(out, false)?;
@@ -242,6 +203,28 @@ impl BenchmarksArgs {
         })
     }
 
+    pub(super) fn out(&self) -> Result<&Path> {
+        let out = self.out.as_deref();
+        out.ok_or_else(|| Error::usage("--benchmarks: expected --out RUN beside it"))
+    }
+
+    pub(super) fn registry(&self) -> Result<Registry> {
+        Registry::with(self.cards.as_deref())
+    }
+
+    /// The benchmarks that can be asked. `tell`: says which of those that were not named one by one are not here.
+    pub(super) fn find<'a>(&self, registry: &'a Registry, tell: bool) -> Result<Found<'a>> {
+        let named = named(registry, &self.benchmarks)?;
+        let found = find(&named, &self.manifests, &self.folders())?;
+        if tell && !found.absent.is_empty() {
+            crate::say!(
+                "note: not asked, as they are not here:\n  {}",
+                found.absent.join("\n  ")
+            );
+        }
+        Ok(found)
+    }
+
     /// Who is asked.
     fn whom<'a>(&self, common: &Common<'a>) -> Result<Whom<'a>> {
         match (common.checkpoint, &self.server.endpoint) {
@@ -271,15 +254,92 @@ impl BenchmarksArgs {
         let model = common
             .open
             .open_on(checkpoint, device, precision, ranks.first())?;
+        self.ask(request, &model, common, ranks)
+    }
+
+    /// Asks an open model.
+    pub(super) fn ask(
+        &self,
+        request: &Request,
+        model: &Loaded,
+        common: &Common,
+        ranks: &Ranks,
+    ) -> Result<()> {
         let eval = EvalRecipe {
             windows: self.windows.unwrap_or(model.max_windows).max(1),
-            precision,
+            precision: common.arithmetic.precision.unwrap_or(Precision::Fp32),
             tf32: common.arithmetic.tf32,
             slots: self.slots,
             memory: self.memory,
             ..EvalRecipe::of_no_set()
         };
-        ask(request, &eval, &model, ranks)
+        ask(request, &eval, model, ranks)
+    }
+
+    /// What is asked of whom, and where the answers go.
+    pub(super) fn request<'a>(
+        &self,
+        benchmarks: &'a [Benchmark<'a>],
+        controls: &'a [Control],
+        out: &'a Path,
+        model: &'a str,
+        afresh: bool,
+    ) -> Result<Request<'a>> {
+        Ok(Request {
+            benchmarks,
+            out,
+            controls,
+            limit: self.limit,
+            paraphrase: self.paraphrase()?,
+            ways: match self.answer {
+                Answer::Generate => &[Way::Said],
+                Answer::Likelihood => &[Way::Weighed],
+            },
+            decoding: Changes {
+                temperature: self.temperature,
+                samples: self.samples,
+                seed: self.seed,
+                max_new_tokens: self.max_new_tokens,
+            },
+            strip_thinking: self.thinking == Thinking::Strip,
+            model,
+            afresh,
+        })
+    }
+
+    /// What cannot be asked or scored is said before anything is asked.
+    pub(super) fn check(&self, request: &Request) -> Result<()> {
+        for one in request.benchmarks.iter().filter(|one| !wants_judge(&one.card)) {
+            let way = Scored::of(&one.card, self.rule)?;
+            let tower = self.label_clap.is_some() && compares(&one.card);
+            fits(&one.card, way, self.rule, tower, false)
+                .map_err(|e| e.hint("here the options are --label-clap CHECKPOINT and --rule fair"))?;
+        }
+        for one in request.benchmarks {
+            request.decoding.of(&one.card)?;
+        }
+        Ok(())
+    }
+
+    /// A hash of how a benchmark is asked and scored, whoever is asked.
+    pub(super) fn how(&self, one: &Benchmark, common: &Common) -> Result<String> {
+        let all = json!([
+            one.entry.sha256(),
+            sha256(&one.manifest)?,
+            [json!(self.limit), json!(self.control), json!(self.paraphrase)],
+            [json!(self.samples), json!(self.seed), json!(self.temperature)],
+            [json!(self.max_new_tokens), json!(self.windows)],
+            format!("{:?} {:?} {:?}", self.thinking, self.answer, self.rule),
+            self.label_clap.as_ref().map(|path| path.display().to_string()),
+            common.arithmetic.precision,
+            common.arithmetic.tf32,
+            env!("CARGO_PKG_VERSION"),
+        ]);
+        Ok(blake3::hash(all.to_string().as_bytes()).to_hex().to_string())
+    }
+
+    pub(super) fn controls(&self) -> Result<Vec<Control>> {
+        Control::list(self.control.as_deref().unwrap_or_default())
     }
 
     /// What all ranks must have been told alike. Which model is asked shows in its weights, what is asked in the questions.
@@ -321,7 +381,7 @@ impl BenchmarksArgs {
     }
 
     /// Scores what was asked, and prints one table over all.
-    fn score(&self, there: &[Benchmark], model: &str, out: &Path) -> Result<()> {
+    pub(super) fn score(&self, there: &[Benchmark], model: &str, out: &Path) -> Result<()> {
         let tower = match &self.label_clap {
             Some(clap) => Some(TextSpace::open(
                 clap,
@@ -376,7 +436,7 @@ impl BenchmarksArgs {
 }
 
 /// Whether a judge marks a card's answers.
-fn wants_judge(card: &Card) -> bool {
+pub(super) fn wants_judge(card: &Card) -> bool {
     card.rules
         .as_ref()
         .is_some_and(|rules| rules.official == Rule::Judge)
