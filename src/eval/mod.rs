@@ -10,11 +10,13 @@
 //! |---|---|
 //! | `benchmarks` | cards and their manifests as sets of questions |
 //! | `control`, `questions` | the ways to ask an item, and what is asked |
+//! | `cascade` | captions of a clip's pieces in the place of its sound |
 //! | `asking`, `deal` | asking, by several processes or one |
 //! | `score`, `scoring`, `rules`, `captions`, `json` | what becomes of answers |
 
 mod asking;
 pub(crate) mod benchmarks;
+pub(crate) mod cascade;
 pub mod captions;
 pub mod control;
 mod deal;
@@ -68,6 +70,7 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, ranks: &Ranks, af
             paraphrase: Paraphrase::Chosen,
             ways: vec![Way::Said],
             strip_thinking: false,
+            in_words: None,
         })
         .collect();
     let questions = Questions::read(&wanted, eval.windows, Some(&model.tokenizer))?;

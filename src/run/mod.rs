@@ -13,7 +13,8 @@
 //! verify-resume/             what `af2 train --verify-resume` compares
 //! predictions.partial/       the answers of an evaluation that is not done
 //! predictions.jsonl  results.json  table.md  curves*.svg
-//! NAME/                      of a benchmark that was asked: predictions.jsonl, controls/WAY.jsonl, asked.json, results.json
+//! NAME/                      of a benchmark that was asked: predictions.jsonl, controls/WAY.jsonl, captions.jsonl, asked.json,
+//!                            results.json
 //! judgements.jsonl           a judge's marks
 //! run.lock                   who has the folder, while a run has it
 //! ```
@@ -24,6 +25,7 @@
 pub(crate) mod asked;
 pub(crate) mod begun;
 pub mod benchmarks;
+pub(crate) mod captions;
 pub(crate) mod done;
 pub(crate) mod environment;
 pub mod events;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::eval::benchmarks::{ask, find, folder, named, Benchmark, Changes, Found, Request};
 use crate::eval::control::Control;
 use crate::eval::scoring::{compares_embeddings as compares, fits, Kind, Way as Scored};
-use crate::eval::{endpoint, Paraphrase, Way};
+use crate::eval::{cascade, endpoint, Paraphrase, Way};
 use crate::fsutil::sha256;
 use crate::llm::Endpoint;
 use crate::load::{Loaded, TextSpace};
@@ -20,6 +20,7 @@ use crate::lock;
 use crate::metrics::bootstrap::Bootstrap;
 use crate::recipe::{EvalRecipe, Precision};
 use crate::report::{self, table::Table};
+use crate::run::asked::Cascade;
 use crate::run::{predictions, scored};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -48,6 +49,12 @@ pub(super) struct BenchmarksArgs {
     /// Other ways to ask the same items: silence, noise, other_clip, fragment:SECONDS, permute:ROTATIONS, rephrase, text_only.
     #[arg(long, value_name = "WAY,…", requires = "benchmarks")]
     control: Option<String>,
+    /// Has each clip captioned in pieces of so many seconds, and asks the items of these captions alone: for models that hear little at once.
+    #[arg(long, value_name = "SECONDS", requires = "benchmarks", conflicts_with = "control", value_parser = count(1, 86_400))]
+    cascade: Option<usize>,
+    /// What is asked of each piece, in the place of our own words.
+    #[arg(long, value_name = "TEXT", requires = "cascade")]
+    cascade_prompt: Option<String>,
     /// Only so many items of each benchmark, from the front; every number that comes of it says so.
     #[arg(long, value_name = "N", requires = "benchmarks", value_parser = count(1, 1 << 32))]
     pub(super) limit: Option<usize>,
@@ -158,7 +165,11 @@ impl BenchmarksArgs {
             Whom::Server(_) => String::new(),
         });
         let controls = self.controls()?;
-        let request = self.request(&found.there, &controls, out, &model, common.afresh)?;
+        let cascade = self.cascade();
+        let request = Request {
+            cascade: cascade.as_ref(),
+            ..self.request(&found.there, &controls, out, &model, common.afresh)?
+        };
         self.check(&request)?;
         if common.score_only {
             if first {
@@ -302,6 +313,7 @@ impl BenchmarksArgs {
                 max_new_tokens: self.max_new_tokens,
             },
             strip_thinking: self.thinking == Thinking::Strip,
+            cascade: None,
             model,
             afresh,
         })
@@ -329,6 +341,7 @@ impl BenchmarksArgs {
             [json!(self.limit), json!(self.control), json!(self.paraphrase)],
             [json!(self.samples), json!(self.seed), json!(self.temperature)],
             [json!(self.max_new_tokens), json!(self.windows)],
+            [json!(self.cascade), json!(self.cascade_prompt)],
             format!("{:?} {:?} {:?}", self.thinking, self.answer, self.rule),
             self.label_clap.as_ref().map(|path| path.display().to_string()),
             common.arithmetic.precision,
@@ -336,6 +349,14 @@ impl BenchmarksArgs {
             env!("CARGO_PKG_VERSION"),
         ]);
         Ok(blake3::hash(all.to_string().as_bytes()).to_hex().to_string())
+    }
+
+    pub(super) fn cascade(&self) -> Option<Cascade> {
+        let prompt = self.cascade_prompt.as_deref().unwrap_or(cascade::PROMPT);
+        self.cascade.map(|seconds| Cascade {
+            seconds: seconds as u32,
+            prompt: prompt.to_owned(),
+        })
     }
 
     pub(super) fn controls(&self) -> Result<Vec<Control>> {
@@ -350,6 +371,8 @@ impl BenchmarksArgs {
             "verb": "eval",
             "benchmarks": names,
             "control": self.control,
+            "cascade": self.cascade,
+            "cascade_prompt": self.cascade_prompt,
             "limit": self.limit,
             "paraphrase": self.paraphrase,
             "resume": common.afresh,

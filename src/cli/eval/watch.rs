@@ -5,7 +5,7 @@ use crate::cli::asking::count;
 use crate::cli::steps::{as_rank, Seat};
 use crate::dist::{Place, Ranks};
 use crate::error::{self, Error, Result};
-use crate::eval::benchmarks::{folder, Benchmark};
+use crate::eval::benchmarks::{folder, Benchmark, Request};
 use crate::recipe::Recipe;
 use crate::run::benchmarks::{self as scores, CheckpointScore};
 use crate::run::scored::{self, Scored};
@@ -105,7 +105,12 @@ impl WatchArgs {
 fn plan(run: &Path) -> Result<Recipe> {
     let file = run::plan(run);
     if !file.is_file() {
-        let e = Error::data(run, "plan.yaml", "what af2 train writes when it begins", "no such file");
+        let e = Error::data(
+            run,
+            "plan.yaml",
+            "what af2 train writes when it begins",
+            "no such file",
+        );
         return Err(e.hint("--watch RUN is the `output` of the recipe that trains"));
     }
     let mut recipe = recipe_file::load(&file, &[])?;
@@ -117,7 +122,10 @@ fn plan(run: &Path) -> Result<Recipe> {
     }
     // TensorBoard takes all files of a folder for one run's.
     if recipe.stages.iter().any(|stage| stage.name == scores::NAME) {
-        let message = format!("stages.{}: its events lie where those of --watch would", scores::NAME);
+        let message = format!(
+            "stages.{}: its events lie where those of --watch would",
+            scores::NAME
+        );
         return Err(Error::recipe(file.display().to_string(), message));
     }
     Ok(recipe)
@@ -209,9 +217,14 @@ impl Watcher<'_> {
         let own = self.benchmarks.model.clone();
         let own = own.unwrap_or_else(|| recipe.name.clone()) + " " + &name;
         let controls = self.benchmarks.controls()?;
-        let request = self
-            .benchmarks
-            .request(self.there, &controls, &out, &own, self.common.afresh)?;
+        let cascade = self.benchmarks.cascade();
+        let afresh = self.common.afresh;
+        let request = Request {
+            cascade: cascade.as_ref(),
+            ..self
+                .benchmarks
+                .request(self.there, &controls, &out, &own, afresh)?
+        };
         self.benchmarks.ask(&request, &model, self.common, self.ranks)?;
         // Its memory is the next one's.
         drop(model);
@@ -249,7 +262,7 @@ impl Watcher<'_> {
                 none => none.insert(Board::create(&scores::folder(self.run), None)?),
             };
             let tag = format!("{}/{}/{}", score.stage, score.name, score.metric);
-            board.scalars(score.step, &[(&tag, value)])?;
+            board.scalars(score.step, &[(tag.as_str(), value)])?;
             board.flush()?;
         }
         self.seen.push(score);

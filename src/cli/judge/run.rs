@@ -139,7 +139,7 @@ impl RunArgs {
         );
         // What was marked is worth looking at also where no score comes of it.
         judgements::write(&judgements::path(&self.out), &marked.all)?;
-        let scored = scored?;
+        let scored = scored?.under(predictions::condition(&self.predictions)?);
         scored.write(&scored::path(&self.out))?;
         if self.json {
             let text = serde_json::to_string(&scored).map_err(|e| Error::io("JSON", e.into()))?;

@@ -125,6 +125,7 @@ pub fn classes(
         space: None,
         bert_score: None,
         frame: None,
+        condition: None,
         listening: None,
         corrected: None,
         judge: None,
