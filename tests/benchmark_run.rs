@@ -232,6 +232,67 @@ impl Set {
         af2(&command.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
+    /// A run that trains two stages of a few steps on the set's sounds: `train/checkpoints/STAGE/checkpoint_N.pt`.
+    fn train(&self, more: &[&str]) {
+        let root = self.0.path().display();
+        let item = |i: usize| {
+            (
+                i.to_string(),
+                json!({"name": format!("{i}.wav"), "prompt": "What is heard?", "output": "a sound"}),
+            )
+        };
+        let items: serde_json::Map<_, _> = (0..5).map(item).collect();
+        let set = json!({"split": "train", "split_path": "sounds", "flamingo_task": "a", "total_num": 5, "data": items});
+        fs::write(self.path("train.json"), set.to_string()).unwrap();
+        let stage = |name: &str, trains: &str| {
+            format!(
+                "\n  - {{name: {name}, train: [{trains}], windows: 2, sets: {{a: 1}}, save: {{every: 2, keep_last: 9}}, \
+                 optim: {{steps: 4, batch_size: 2, learning_rate: 1.0e-2, warmup: 1}}}}"
+            )
+        };
+        let text = format!(
+            "name: tiny\nseed: 7\ndevice: cpu\noutput: {root}/train\nmodel: {{checkpoint: {root}/base}}\n\
+             data: {{root: {root}, sets: {{a: train.json}}}}\nstages:{}{}\n",
+            stage("one", "cross_attention, embeddings"),
+            stage("two", "audio_transformer"),
+        );
+        fs::write(self.path("recipe.yaml"), text).unwrap();
+        let recipe = self.word("recipe.yaml");
+        let (code, out, err) = af2(&[&["train", &recipe][..], more].concat());
+        assert_eq!(code, 0, "{out}{err}");
+    }
+
+    fn watch(&self, benchmarks: &str, more: &[&str]) -> (i32, String, String) {
+        let [run, out, manifests, cards] =
+            ["train", "watched", "manifests", "cards"].map(|name| self.word(name));
+        let head = [
+            "eval",
+            "--watch",
+            &run,
+            "--benchmarks",
+            benchmarks,
+            "--out",
+            &out,
+            "--manifests",
+            &manifests,
+            "--cards",
+            &cards,
+            "--windows",
+            "2",
+            "--device",
+            "cpu",
+        ];
+        af2(&[&head[..], more].concat())
+    }
+
+    /// (stage, step, benchmark, score) of each line.
+    fn scores(&self) -> Vec<(String, u64, String, Option<f64>)> {
+        let all = af2::run::benchmarks::read(&self.path("train")).unwrap();
+        all.into_iter()
+            .map(|s| (s.stage, s.step, s.name, s.score))
+            .collect()
+    }
+
     fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
@@ -734,6 +795,388 @@ fn a_server_of_the_same_model_gives_the_same_answers_and_scores() {
     drop(server);
     let (code, out, err) = set.eval("kitchen", "direct", &["--endpoint", "http://127.0.0.1:9/v1"]);
     assert!(code == 2 && err.contains("found both"), "{out}{err}");
+}
+
+/// Checkpoints hold what trains and no more: each is the model that its stage has begun with, and what it has learned since.
+#[test]
+fn each_checkpoint_of_a_run_is_asked_once_as_the_model_that_it_was() {
+    let set = Set::new();
+    set.train(&[]);
+    let few = ["--limit", "3", "--once"];
+    let (code, out, err) = set.watch("kitchen,tales", &few);
+    assert_eq!(code, 0, "{out}{err}");
+    let first = set.scores();
+    let places: Vec<(&str, u64, &str)> = first
+        .iter()
+        .map(|(stage, step, name, _)| (stage.as_str(), *step, name.as_str()))
+        .collect();
+    let names = ["kitchen (3 of 5 items)", "tales (3 of 5 items)"];
+    let all = [("one", 2), ("one", 4), ("two", 2), ("two", 4)];
+    let expected: Vec<(&str, u64, &str)> = (all.iter())
+        .flat_map(|(stage, step)| names.map(|name| (*stage, *step, name)))
+        .collect();
+    assert_eq!(places, expected);
+    // The table at the end, and where the run has its curves.
+    assert!(
+        out.contains("checkpoint") && out.contains("kitchen (3 of 5 items)"),
+        "{out}"
+    );
+    let board = fs::read_dir(set.path("train/events/benchmarks")).unwrap();
+    assert!(board
+        .flatten()
+        .any(|f| f.file_name().to_string_lossy().contains("tfevents")));
+    let (code, out, err) = af2(&["report", &set.word("train")]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(
+        out.contains("kitchen (3 of 5 items)") && out.contains("curves-benchmarks.svg"),
+        "{out}"
+    );
+    assert!(set.read("train/table.md").contains("kitchen (3 of 5 items)"));
+    assert!(set
+        .read("train/curves-benchmarks.svg")
+        .contains("kitchen (3 of 5"));
+    // The last checkpoint of a stage answers as the model that the stage has written.
+    let last = set.word("train/checkpoints/two");
+    let command = set.command("kitchen", "last", &["--limit", "3", "--checkpoint", &last]);
+    let command: Vec<&str> = command.iter().map(String::as_str).collect();
+    let base = set.word("base");
+    // One --checkpoint, the later.
+    let at = command.iter().position(|w| *w == base).unwrap();
+    let command = [&command[..at - 1], &command[at + 1..]].concat();
+    let (code, out, err) = af2(&command);
+    assert_eq!(code, 0, "{out}{err}");
+    let of = |folder: &str| set.answers(&format!("{folder}/kitchen/predictions.jsonl"));
+    assert_eq!(of("watched/two/checkpoint_1"), of("last"));
+    let asked = |folder: &str| -> Value {
+        serde_json::from_str(&set.read(&format!("{folder}/kitchen/asked.json"))).unwrap()
+    };
+    assert_eq!(
+        asked("watched/two/checkpoint_1")["evaluation"],
+        asked("last")["evaluation"]
+    );
+    assert_ne!(
+        asked("watched/two/checkpoint_0")["evaluation"],
+        asked("last")["evaluation"]
+    );
+    // Again: nothing is asked, and without --once the run is done.
+    for more in [&few[..], &few[..2]] {
+        let (code, out, err) = set.watch("kitchen,tales", more);
+        assert_eq!(code, 0, "{out}{err}");
+        assert!(
+            !err.contains(": step ") && out.contains("kitchen (3 of 5 items)"),
+            "{out}{err}"
+        );
+        assert_eq!(set.scores(), first);
+    }
+    // A further checkpoint, and one that is broken, which keeps none from its turn.
+    let folder = set.path("train/checkpoints/two");
+    fs::write(folder.join("checkpoint_2.pt"), "broken").unwrap();
+    fs::copy(folder.join("checkpoint_0.pt"), folder.join("checkpoint_3.pt")).unwrap();
+    let (code, out, err) = set.watch("kitchen,tales", &few);
+    assert_eq!(code, 7, "{out}{err}");
+    assert!(
+        err.contains("two/checkpoint_2: not asked: ")
+            && err.contains("checkpoint_2.pt")
+            && err.contains("two/checkpoint_3: step 2"),
+        "{err}"
+    );
+    let more = set.scores();
+    let new: Vec<(u64, &str)> = more[first.len()..]
+        .iter()
+        .map(|(_, step, name, _)| (*step, name.as_str()))
+        .collect();
+    // Behind the copy of an earlier step the stage's own model is one that no checkpoint is.
+    assert_eq!(new, [(2, names[0]), (2, names[1]), (4, names[0]), (4, names[1])]);
+    // Asked otherwise, it is asked again.
+    fs::remove_file(folder.join("checkpoint_2.pt")).unwrap();
+    let (code, out, err) = set.watch("kitchen", &["--limit", "2", "--once"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(set.scores()[more.len()..]
+        .iter()
+        .all(|(.., name, _)| name == "kitchen (2 of 5 items)"));
+}
+
+#[test]
+fn a_run_is_watched_while_it_trains() {
+    let set = Set::new();
+    set.train(&["stages.one.optim.steps=2", "stages.two.optim.steps=2"]);
+    fs::remove_file(set.path("train/checkpoints/two/done.json")).unwrap();
+    // Who watches waits for what is written next, and ends with the run.
+    let [run, out, manifests, cards] = ["train", "watched", "manifests", "cards"].map(|name| set.word(name));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_af2"))
+        .args([
+            "eval",
+            "--watch",
+            &run,
+            "--benchmarks",
+            "kitchen",
+            "--out",
+            &out,
+            "--manifests",
+            &manifests,
+            "--cards",
+            &cards,
+        ])
+        .args([
+            "--windows",
+            "2",
+            "--device",
+            "cpu",
+            "--limit",
+            "2",
+            "--every",
+            "1",
+        ])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("waiting for its next checkpoint") {
+        line.clear();
+        assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended");
+    }
+    assert_eq!(set.scores().len(), 2);
+    // A second one may not write beside it.
+    let (code, out, err) = set.watch("kitchen", &["--once"]);
+    assert!(
+        code == 3 && err.contains("another run has this folder"),
+        "{out}{err}"
+    );
+    // Training goes on meanwhile: it has its own files.
+    let recipe = set.word("recipe.yaml");
+    let (code, out, err) = af2(&[
+        "train",
+        &recipe,
+        "stages.one.optim.steps=2",
+        "stages.two.optim.steps=6",
+        "--resume",
+        "auto",
+    ]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(child.wait().unwrap().success());
+    let steps: Vec<(String, u64)> = set
+        .scores()
+        .into_iter()
+        .map(|(stage, step, ..)| (stage, step))
+        .collect();
+    let of = |stage: &str, steps: &[u64]| -> Vec<(String, u64)> {
+        steps.iter().map(|s| (stage.to_owned(), *s)).collect()
+    };
+    assert_eq!(steps, [of("one", &[2]), of("two", &[2, 4, 6])].concat());
+}
+
+#[test]
+fn what_cannot_be_watched_is_said() {
+    let set = Set::new();
+    let (code, _, err) = set.watch("kitchen", &["--once"]);
+    assert!(
+        code == 6 && err.contains("plan.yaml: expected what af2 train writes"),
+        "{err}"
+    );
+    let (code, _, err) = set.watch("kitchen", &["--llm", "x"]);
+    assert!(code == 2 && err.contains("--llm goes with --checkpoint"), "{err}");
+    let (code, _, err) = set.watch("kitchen", &["--checkpoint", "x"]);
+    assert!(code == 2 && err.contains("--checkpoint"), "{err}");
+}
+
+#[test]
+fn a_cascade_asks_of_captions_which_are_made_once() {
+    let set = Set::new();
+    let (code, out, err) = set.eval("animals,kitchen", "run", &["--cascade", "1"]);
+    assert_eq!(code, 0, "{out}{err}");
+    // Five clips: the first is one second long, the others less than two.
+    assert!(err.contains("9 pieces of 1 s, 9 to caption"), "{err}");
+    for benchmark in ["animals", "kitchen"] {
+        let captions = set.answers(&format!("run/{benchmark}/captions.jsonl"));
+        assert_eq!(captions.len(), 9);
+        assert_eq!(
+            (&captions[1]["start"], &captions[1]["end"]),
+            (&json!(0.0), &json!(1.0))
+        );
+        assert_eq!(
+            (&captions[2]["start"], &captions[2]["end"]),
+            (&json!(1.0), &json!(1.1875))
+        );
+        assert!(captions[0]["prompt"]
+            .as_str()
+            .unwrap()
+            .contains("everything that is heard"));
+    }
+    let answers = set.answers("run/animals/predictions.jsonl");
+    assert_eq!(
+        (&answers[0]["condition"], &answers[0]["control"]),
+        (&json!("cascade:1"), &json!(false))
+    );
+    // The question is the item's own, for the rules that look at it; captions have a file.
+    assert!(answers[0]["prompt"]
+        .as_str()
+        .unwrap()
+        .starts_with("What is heard at 0?"));
+    let results = set.results("run", "animals");
+    assert_eq!(
+        (&results["name"], &results["condition"], &results["n"]),
+        (&json!("animals (cascade:1)"), &json!("cascade:1"), &json!(10))
+    );
+    assert!(out.contains("animals (cascade:1)"), "{out}");
+    let asked: Value = serde_json::from_str(&set.read("run/animals/asked.json")).unwrap();
+    assert_eq!(asked["cascade"]["seconds"], 1);
+    let (code, out, err) = af2(&[
+        "score",
+        &set.word("run/animals"),
+        "--check",
+        "--cards",
+        &set.word("cards"),
+    ]);
+    assert_eq!(code, 0, "{out}{err}");
+    // Again nothing is asked; with other words for the items no caption is.
+    let (code, out, err) = set.eval("animals,kitchen", "run", &["--cascade", "1"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(
+        err.contains("animals: all answers are there") && !err.contains("to caption"),
+        "{err}"
+    );
+    let (code, out, err) = set.eval("kitchen", "run", &["--cascade", "1", "--paraphrase", "1"]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(
+        !err.contains("to caption") && !err.contains("all answers are there"),
+        "{err}"
+    );
+    // Other words for the pieces are other captions, beside those that are there.
+    let other = [
+        "--cascade",
+        "1",
+        "--cascade-prompt",
+        "What is it?",
+        "--limit",
+        "2",
+    ];
+    let (code, out, err) = set.eval("kitchen", "run", &other);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(err.contains("3 pieces of 1 s, 3 to caption"), "{err}");
+    assert_eq!(set.answers("run/kitchen/captions.jsonl").len(), 12);
+    // What was heard and what was read are two things.
+    let (code, _, err) = set.eval("animals", "run", &[]);
+    assert!(
+        code == 6 && err.contains("expected answers of: heard, found cascade:1"),
+        "{err}"
+    );
+    let (code, out, err) = set.eval("animals", "heard", &[]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, _, err) = set.eval("animals", "heard", &["--cascade", "1"]);
+    assert!(
+        code == 6 && err.contains("expected answers of: cascade:1, found heard"),
+        "{err}"
+    );
+    assert!(!set.path("heard/animals/captions.jsonl").exists());
+    let (code, _, err) = set.eval("animals", "long", &["--cascade", "21"]);
+    assert!(
+        code == 2 && err.contains("--cascade 21: expected at most 20 s"),
+        "{err}"
+    );
+    let (code, _, err) = set.eval("animals", "long", &["--cascade", "1", "--control", "silence"]);
+    assert!(code == 2 && err.contains("--control"), "{err}");
+}
+
+#[test]
+fn a_cascade_that_is_killed_or_shared_out_gives_the_same_answers() {
+    let set = Set::new();
+    let cascade = ["--cascade", "1"];
+    let (code, out, err) = set.eval("animals,tales", "whole", &cascade);
+    assert_eq!(code, 0, "{out}{err}");
+    let same = |run: &str| {
+        for file in [
+            "animals/predictions.jsonl",
+            "tales/predictions.jsonl",
+            "animals/captions.jsonl",
+        ] {
+            assert_eq!(
+                set.answers(&format!("{run}/{file}")),
+                set.answers(&format!("whole/{file}")),
+                "{run}/{file}"
+            );
+        }
+        assert!(!set.path(&format!("{run}/predictions.partial")).exists());
+    };
+    let mut child = Command::new(env!("CARGO_BIN_EXE_af2"))
+        .args(set.command("animals,tales", "killed", &cascade))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let there = || fs::read_dir(set.path("killed/predictions.partial")).is_ok_and(|d| d.count() > 0);
+    while !there() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (code, out, err) = set.eval("animals,tales", "killed", &cascade);
+    assert_eq!(code, 0, "{out}{err}");
+    same("killed");
+    let mut command = ["launch", "-n", "2", "--"].map(str::to_owned).to_vec();
+    command.extend(set.command("animals,tales", "ranks", &cascade));
+    let (code, out, err) = af2(&command.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(code, 0, "{out}{err}");
+    same("ranks");
+}
+
+#[test]
+fn a_cascade_asks_a_server_for_captions_and_then_without_a_sound() {
+    let set = Set::new();
+    let server = scripted::Server::new(|seen| {
+        let asked = seen.body.contains("[0:00-0:01]");
+        // Captions come first and have sounds, items have captions.
+        assert_ne!(asked, seen.body.contains("input_audio"), "{}", seen.body);
+        match asked {
+            true if seen.body.contains("[0:01-0:02] a kettle sings") => scripted::says("kettle"),
+            true => scripted::says("knife"),
+            false => scripted::says("a kettle sings"),
+        }
+    });
+    let (manifests, cards, out, url) = (
+        set.word("manifests"),
+        set.word("cards"),
+        set.word("served"),
+        server.url(),
+    );
+    let ask = || {
+        af2(&[
+            "eval",
+            "--benchmarks",
+            "kitchen",
+            "--endpoint",
+            &url,
+            "--model",
+            "deaf",
+            "--out",
+            &out,
+            "--manifests",
+            &manifests,
+            "--cards",
+            &cards,
+            "--cascade",
+            "1",
+        ])
+    };
+    let (code, said, err) = ask();
+    assert_eq!(code, 0, "{said}{err}");
+    // Nine pieces; the four clips of two pieces read alike here, and what reads alike is asked once.
+    let seen = server.seen();
+    let heard = seen
+        .iter()
+        .filter(|seen| seen.body.contains("input_audio"))
+        .count();
+    assert_eq!((heard, seen.len() - heard), (9, 2));
+    let answers = set.answers("served/kitchen/predictions.jsonl");
+    let answers: Vec<&Value> = answers.iter().map(|a| &a["prediction"]).collect();
+    // The first clip has one piece.
+    assert_eq!(answers, ["knife", "kettle", "kettle", "kettle", "kettle"]);
+    assert_eq!(set.answers("served/kitchen/captions.jsonl").len(), 9);
+    assert_eq!(set.results("served", "kitchen")["name"], "kitchen (cascade:1)");
+    let (code, said, err) = ask();
+    assert_eq!(code, 0, "{said}{err}");
+    assert_eq!(server.calls(), 11);
 }
 
 #[test]

@@ -56,6 +56,10 @@ const NOT_RUN: &[(&str, &str)] = &[
         "published weights and official files; tests/benchmark_run.rs has its own",
     ),
     (
+        "af2 eval --watch experiments/af2-3b",
+        "a run of published weights, and official files; tests/benchmark_run.rs trains one",
+    ),
+    (
         "af2 eval --endpoint http://127.0.0.1:8000/v1 --model tiny",
         "a server and official files; tests/benchmark_run.rs has its own",
     ),

@@ -126,9 +126,9 @@ fn load_from<'p>(
     if samples.is_empty() {
         let found = match start {
             0 => "none".to_string(),
-            _ => match length(&open) {
-                Some(Seconds(s)) => format!("the end before it: the sound is {s:.1} s long"),
-                None => "the end before it".to_string(),
+            _ => match length_of(&open) {
+                Ok(Seconds(s)) => format!("the end before it: the sound is {s:.1} s long"),
+                Err(_) => "the end before it".to_string(),
             },
         };
         return Err(Error::audio(
@@ -141,14 +141,21 @@ fn load_from<'p>(
 }
 
 /// How long a sound is: what its header says where that is sure, else all of it is decoded.
-fn length<'p>(open: &dyn Fn() -> Result<Reader<'p>>) -> Option<Seconds> {
-    let reader = open().ok()?;
+///
+/// # Errors
+/// Those of [`load`].
+pub(crate) fn length(source: &Source) -> Result<Seconds> {
+    length_of(&|| Reader::open_source(source))
+}
+
+fn length_of<'p>(open: &dyn Fn() -> Result<Reader<'p>>) -> Result<Seconds> {
+    let reader = open()?;
     let rate = f64::from(reader.rate);
     let frames = match reader.frames.filter(|_| reader.lossless) {
         Some(frames) => frames,
-        None => reader.read(0, u64::MAX, |_| {}).ok()?,
+        None => reader.read(0, u64::MAX, |_| {})?,
     };
-    Some(Seconds(frames as f64 / rate))
+    Ok(Seconds(frames as f64 / rate))
 }
 
 /// Reads what [`to_int16`] made of [`load`]'s samples, packed as 16 kHz mono int16: at most `windows` of 10 s, as they are,

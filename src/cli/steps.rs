@@ -288,13 +288,23 @@ impl LaunchArgs {
     }
 }
 
-/// Prints the table; writes table.md and curves.svg.
+/// Prints the tables; writes table.md and curves.svg. A run that was not evaluated may have scores of its checkpoints alone.
 pub(crate) fn report_run(folder: &Path) -> Result<()> {
-    let results = run::results::Results::read(&run::results::path(folder))?;
-    crate::out!("{}", report::table::results(&results).terminal());
-    let markdown = report::table::results(&results).markdown();
+    let mut tables = Vec::new();
+    let checkpoints = run::benchmarks::latest(run::benchmarks::read(folder)?);
+    let results = run::results::path(folder);
+    if checkpoints.is_empty() || results.is_file() {
+        tables.push(report::table::results(&run::results::Results::read(&results)?));
+    }
+    if !checkpoints.is_empty() {
+        tables.push(report::checkpoints::table(&checkpoints));
+    }
+    let markdown: Vec<String> = tables.iter().map(report::table::Table::markdown).collect();
+    for table in &tables {
+        crate::out!("{}", table.terminal());
+    }
     let table = run::table(folder);
-    crate::fsutil::write_atomic_bytes(&table, markdown.as_bytes())?;
+    crate::fsutil::write_atomic_bytes(&table, markdown.join("\n").as_bytes())?;
     let drawn = report::curves(folder)?;
     crate::out!("table: {}", table.display());
     for file in drawn {

@@ -20,6 +20,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+/// Shorter pieces of a sound are left out: a decoder may end a few samples before its header says.
+const SHORTEST_PIECE: Seconds = Seconds(0.1);
+
 /// One piece of audio: file, start, and how many windows of it are heard.
 /// Ordered by the name first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +64,34 @@ impl Clip {
         self.windows = self.windows.min(windows.max(1));
         self.most_us = Some(micros(seconds));
         self
+    }
+
+    /// The whole sound from its start on, however many windows that takes, in pieces of so many seconds; the last one may be shorter. A
+    /// rest of less than [`SHORTEST_PIECE`] is none.
+    ///
+    /// # Errors
+    /// A sound that cannot be read, or that was packed for a number of windows: what is behind them is not in it.
+    pub(crate) fn pieces(&self, seconds: u32) -> Result<Vec<Clip>> {
+        if let Some(windows) = self.packed {
+            let found = format!("one that was packed for {windows} windows");
+            return Err(Error::audio(self.path(), "a sound of its own length", found)
+                .hint("name the file itself, or its shard"));
+        }
+        let length = audio::length(&self.source).map_err(nearby::hinted)?;
+        let piece = micros(Seconds(f64::from(seconds.max(1))));
+        let left = micros(length).saturating_sub(self.start_us);
+        let whole = left.saturating_sub(micros(SHORTEST_PIECE)) / piece + 1;
+        let one = |n: u64| Clip {
+            start_us: self.start_us + n * piece,
+            windows: (f64::from(seconds) / WINDOW_SECONDS).ceil() as usize,
+            // Of one that begins behind the sound's end, reading says so.
+            most_us: Some(match left.saturating_sub(n * piece) {
+                0 => piece,
+                rest => rest.min(piece),
+            }),
+            ..self.clone()
+        };
+        Ok((0..whole).map(one).collect())
     }
 
     /// The clip of a manifest's item.

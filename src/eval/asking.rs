@@ -93,6 +93,18 @@ impl Output {
 impl Job<'_> {
     /// Asks what is left, waits for all ranks, and writes.
     pub(super) fn run(&self, run: &Path, afresh: bool) -> Result<()> {
+        let Some(answers) = self.asked(run, afresh)? else {
+            return Ok(());
+        };
+        for output in self.outputs {
+            output.write(self.questions, &answers)?;
+        }
+        journal::remove(&self.folder)
+    }
+
+    /// Asks what is left, and waits for all ranks. The first has the answers to all that the outputs want, by their questions' hashes; they
+    /// stay in the folder, too.
+    pub(super) fn asked(&self, run: &Path, afresh: bool) -> Result<Option<HashMap<String, Vec<Prediction>>>> {
         let facts = self
             .questions
             .sets
@@ -113,14 +125,10 @@ impl Job<'_> {
         })?;
         let failed = self.ask(&answered, ears)?;
         self.told(failed)?;
-        if !self.ranks.first() {
-            return Ok(());
+        match self.ranks.first() {
+            true => self.waited().map(Some),
+            false => Ok(None),
         }
-        let answers = self.waited()?;
-        for output in self.outputs {
-            output.write(self.questions, &answers)?;
-        }
-        journal::remove(&self.folder)
     }
 
     /// Which questions have their answers, as the first rank finds them: in the folder, or in files of before.
@@ -280,7 +288,7 @@ impl Job<'_> {
     fn ask_of(&self, question: &Question) -> Result<Ask> {
         Ok(Ask {
             sound: question.sound.clone(),
-            prompt: self.model.tokenizer.question(self.questions.prompt(question))?,
+            prompt: self.model.tokenizer.question(&self.questions.words(question))?,
             wanted: match question.way {
                 Way::Said => Wanted::Answers(self.questions.sets[question.set].decoding.clone()),
                 Way::Weighed => Wanted::Choices(self.questions.labels(question).to_vec()),

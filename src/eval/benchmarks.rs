@@ -5,8 +5,9 @@
 //! ```
 
 use super::asking::{Job, Output};
+use super::cascade;
 use super::control::Control;
-use super::questions::{evaluation, Paraphrase, Questions, Wanted, Way};
+use super::questions::{evaluation, InWords, Paraphrase, Questions, Wanted, Way};
 use super::scoring::Kind;
 use crate::benchmark::names::Task;
 use crate::benchmark::{Card, Entry, Registry};
@@ -16,10 +17,12 @@ use crate::fsutil::{read_text_within, sha256};
 use crate::generate::decoding::Decoding;
 use crate::load::Loaded;
 use crate::recipe::EvalRecipe;
-use crate::run::asked::Asked;
+use crate::run::asked::{self, Asked, Cascade};
+use crate::run::predictions::Prediction;
 use crate::run::{journal, predictions};
 use crate::text::tokenizer::Tokenizer;
 use serde::Deserialize;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// A manifest of a benchmark is no larger.
@@ -49,6 +52,8 @@ pub(crate) struct Request<'a> {
     /// What is said of decoding beside the cards.
     pub decoding: Changes,
     pub strip_thinking: bool,
+    /// Asked of captions of the clips' pieces alone.
+    pub cascade: Option<&'a Cascade>,
     /// As the results name it.
     pub model: &'a str,
     /// Ask all of it again.
@@ -321,11 +326,46 @@ pub(super) struct Prepared {
 /// As [`super::run`]; a paraphrase that a card does not have.
 pub(crate) fn ask(request: &Request, eval: &EvalRecipe, model: &Loaded, ranks: &Ranks) -> Result<()> {
     let evaluation = evaluation(model, eval, None)?;
+    // Captions have journals of their own: what is left of the items' waits meanwhile.
+    let own = blake3::hash(format!("captions {evaluation}").as_bytes());
+    let own = own.to_hex().to_string();
+    let journals = journal::folder(request.out, &own);
+    let tokenizer = Some(&model.tokenizer);
+    let in_words = in_words(
+        request,
+        eval.windows,
+        tokenizer,
+        &evaluation,
+        Some(ranks),
+        |questions| {
+            let output = Output {
+                path: request.out.to_owned(),
+                sets: 0..questions.sets.len(),
+                control: None,
+            };
+            let job = Job {
+                questions,
+                folder: journals.clone(),
+                evaluation: own.clone(),
+                eval,
+                model,
+                ranks,
+                threads: 0,
+                outputs: &[output],
+            };
+            job.asked(request.out, request.afresh)
+        },
+    )?;
+    // They are written, all of them.
+    if in_words.is_some() && ranks.first() {
+        journal::remove(&journals)?;
+    }
     let prepared = prepare(
         request,
         eval.windows,
-        Some(&model.tokenizer),
+        tokenizer,
         evaluation,
+        in_words.as_ref(),
         ranks.first(),
     )?;
     let job = Job {
@@ -345,16 +385,73 @@ pub(crate) fn ask(request: &Request, eval: &EvalRecipe, model: &Loaded, ranks: &
     }
 }
 
+/// The clips in words, where that is how the items are asked; `ask` has captioned what is not yet.
+pub(super) fn in_words(
+    request: &Request,
+    windows: usize,
+    tokenizer: Option<&Tokenizer>,
+    evaluation: &str,
+    ranks: Option<&Ranks>,
+    ask: impl FnOnce(&Questions) -> Result<Option<HashMap<String, Vec<Prediction>>>>,
+) -> Result<Option<InWords>> {
+    let Some(cascade) = request.cascade else {
+        return Ok(None);
+    };
+    let sets = request.benchmarks.iter().map(|one| cascade::Set {
+        folder: folder(request.out, &one.card),
+        manifest: &one.manifest,
+        root: &one.audio,
+    });
+    let wanted = cascade::Wanted {
+        cascade,
+        sets: sets.collect(),
+        limit: request.limit,
+        windows,
+        tokenizer,
+        evaluation,
+        ranks,
+        afresh: request.afresh,
+    };
+    // Before anything is captioned.
+    for set in &wanted.sets {
+        same_way(request, &set.folder)?;
+    }
+    wanted.in_words(ask).map(Some)
+}
+
+/// Answers to sounds and answers to captions of them do not take each other's place.
+fn same_way(request: &Request, folder: &Path) -> Result<()> {
+    let said = |cascade: Option<&Cascade>| cascade.map_or("heard".to_owned(), Cascade::condition);
+    let Some(before) = Asked::read(folder)? else {
+        return Ok(());
+    };
+    let (was, is) = (said(before.cascade.as_ref()), said(request.cascade));
+    match was == is {
+        true => Ok(()),
+        false => {
+            let e = Error::data(asked::path(folder), "cascade", format!("answers of: {is}"), was);
+            Err(e.hint("--out names a folder of its own for each of them"))
+        }
+    }
+}
+
 /// Words the questions, and looks which of them are answered.
 pub(super) fn prepare(
     request: &Request,
     windows: usize,
     tokenizer: Option<&Tokenizer>,
     evaluation: String,
+    in_words: Option<&InWords>,
     tell: bool,
 ) -> Result<Prepared> {
     askable(request, tell)?;
-    let sets = request.benchmarks.iter().map(|one| wanted(request, one));
+    for one in request.benchmarks {
+        same_way(request, &folder(request.out, &one.card))?;
+    }
+    let sets = request
+        .benchmarks
+        .iter()
+        .map(|one| wanted(request, one, in_words));
     let sets = sets.collect::<Result<Vec<_>>>()?;
     let questions = Questions::read(&sets, windows, tokenizer)?;
     let (mut outputs, mut all) = (Vec::new(), Vec::new());
@@ -378,6 +475,7 @@ pub(super) fn prepare(
             },
             limit: request.limit,
             strip_thinking: request.strip_thinking,
+            cascade: request.cascade.cloned(),
         };
         let files: Vec<(Control, PathBuf)> = (set.controls.iter())
             .map(|control| (*control, answers(&folder, *control)))
@@ -459,7 +557,7 @@ fn askable(request: &Request, tell: bool) -> Result<()> {
     Ok(())
 }
 
-fn wanted<'a>(request: &Request, one: &'a Benchmark) -> Result<Wanted<'a>> {
+fn wanted<'a>(request: &Request, one: &'a Benchmark, in_words: Option<&'a InWords>) -> Result<Wanted<'a>> {
     let card = &one.card;
     let pool = card.prompt.pool.len();
     let few = match request.paraphrase {
@@ -491,5 +589,6 @@ fn wanted<'a>(request: &Request, one: &'a Benchmark) -> Result<Wanted<'a>> {
             .ok()
             .filter(|rule| !rule.compares_embeddings()),
         strip_thinking: request.strip_thinking,
+        in_words,
     })
 }

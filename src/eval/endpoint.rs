@@ -1,6 +1,6 @@
 //! The same questions asked of a server that speaks OpenAI's chat completions and takes sounds: the same predictions, rules and tables.
 
-use super::benchmarks::{finish, prepare, Request};
+use super::benchmarks::{finish, in_words, prepare, Request};
 use super::control::Control;
 use super::questions::{Question, Questions, Way};
 use super::standing::Standing;
@@ -42,7 +42,16 @@ pub(crate) fn ask(
     }
     let whom = serde_json::json!([host, model, env!("CARGO_PKG_VERSION")]).to_string();
     let whom = blake3::hash(whom.as_bytes()).to_hex().to_string();
-    let prepared = prepare(request, windows, None, whom, true)?;
+    let to = Server {
+        answers: server,
+        host,
+        model,
+    };
+    let in_words = in_words(request, windows, None, &whom, None, |questions| {
+        let all = questions.all.iter().collect();
+        to.ask("captions", questions, all).map(Some)
+    })?;
+    let prepared = prepare(request, windows, None, whom, in_words.as_ref(), true)?;
     let questions = &prepared.questions;
     for set in &questions.sets {
         if set.decoding.num_beams > 1 {
@@ -53,69 +62,88 @@ pub(crate) fn ask(
             return Err(e.hint("--temperature 0 asks greedily"));
         }
     }
-    let mut left: Vec<&Question> = prepared
-        .outputs
-        .iter()
-        .flat_map(|o| o.questions(questions))
-        .collect();
-    // Questions about one sound together.
-    left.sort_by_key(|q| (q.item, q.control));
-    let progress = Progress::new("evaluate: ask", left.len() as u64);
-    let mut standing = Standing::new(questions, left.iter().copied());
-    let mut answers: HashMap<String, Vec<Prediction>> = HashMap::new();
-    let mut failed = Vec::new();
-    for some in left.chunks(AT_ONCE) {
-        let asked = some.iter().flat_map(|q| {
-            let samples = questions.sets[q.set].decoding.num_return_sequences;
-            (0..samples).map(move |sample| (*q, sample))
-        });
-        let asked: Vec<(&Question, usize)> = asked.collect();
-        let requests = asked
-            .iter()
-            .map(|(q, sample)| worded(questions, q, *sample, model));
-        let requests = requests.collect::<Result<Vec<_>>>()?;
-        server.answers(&requests, &mut |at, outcome: Outcome| {
-            let (question, sample) = asked[at];
-            match outcome {
-                Ok(answer) => {
-                    let prediction = Prediction {
-                        sample,
-                        ..questions.prediction(question, said(answer), 0.0)
-                    };
-                    standing.add(question, std::slice::from_ref(&prediction));
-                    progress.message(&standing.told(question.set));
-                    answers.entry(question.hash.clone()).or_default().push(prediction);
-                }
-                Err(failure) => failed.push(Error::data(
-                    host,
-                    format!("item {}", questions.items[question.item].1.item.key),
-                    "an answer",
-                    failure.message,
-                )),
-            }
-            progress.inc(1);
-            Ok(())
-        })?;
-    }
-    progress.finish("");
-    if !failed.is_empty() {
-        crate::say!("evaluate: {} questions have no answer; those that are there are stored, and the same command asks only what is left", failed.len());
-        failed.truncate(20);
-        return crate::error::all(failed);
-    }
-    answers
-        .values_mut()
-        .for_each(|samples| samples.sort_by_key(|p| p.sample));
+    let left = prepared.outputs.iter().flat_map(|o| o.questions(questions));
+    let answers = to.ask("evaluate", questions, left.collect())?;
     for output in &prepared.outputs {
         output.write(questions, &answers)?;
     }
     finish(request, &prepared)
 }
 
+/// Who is asked.
+struct Server<'a> {
+    answers: &'a dyn Answers,
+    host: &'a str,
+    model: &'a str,
+}
+
+impl Server<'_> {
+    /// The answers to these questions, by their hashes.
+    ///
+    /// # Errors
+    /// All questions that have no answer, after the others were asked.
+    fn ask(
+        &self,
+        what: &str,
+        questions: &Questions,
+        mut left: Vec<&Question>,
+    ) -> Result<HashMap<String, Vec<Prediction>>> {
+        // Questions about one sound together.
+        left.sort_by_key(|q| (q.item, q.control));
+        let progress = Progress::new(&format!("{what}: ask"), left.len() as u64);
+        let mut standing = Standing::new(questions, left.iter().copied());
+        let mut answers: HashMap<String, Vec<Prediction>> = HashMap::new();
+        let mut failed = Vec::new();
+        for some in left.chunks(AT_ONCE) {
+            let asked = some.iter().flat_map(|q| {
+                let samples = questions.sets[q.set].decoding.num_return_sequences;
+                (0..samples).map(move |sample| (*q, sample))
+            });
+            let asked: Vec<(&Question, usize)> = asked.collect();
+            let requests = asked
+                .iter()
+                .map(|(q, sample)| worded(questions, q, *sample, self.model));
+            let requests = requests.collect::<Result<Vec<_>>>()?;
+            self.answers.answers(&requests, &mut |at, outcome: Outcome| {
+                let (question, sample) = asked[at];
+                match outcome {
+                    Ok(answer) => {
+                        let prediction = Prediction {
+                            sample,
+                            ..questions.prediction(question, said(answer), 0.0)
+                        };
+                        standing.add(question, std::slice::from_ref(&prediction));
+                        progress.message(&standing.told(question.set));
+                        answers.entry(question.hash.clone()).or_default().push(prediction);
+                    }
+                    Err(failure) => failed.push(Error::data(
+                        self.host,
+                        format!("item {}", questions.items[question.item].1.item.key),
+                        "an answer",
+                        failure.message,
+                    )),
+                }
+                progress.inc(1);
+                Ok(())
+            })?;
+        }
+        progress.finish("");
+        if !failed.is_empty() {
+            crate::say!("{what}: {} questions have no answer; those that are there are stored, and the same command asks only what is left", failed.len());
+            failed.truncate(20);
+            crate::error::all(failed)?;
+        }
+        answers
+            .values_mut()
+            .for_each(|samples| samples.sort_by_key(|p| p.sample));
+        Ok(answers)
+    }
+}
+
 /// A question as a server is asked it: the sound, then the words.
 fn worded(questions: &Questions, question: &Question, sample: usize, model: &str) -> Result<llm::Request> {
     let mut parts: Vec<Part> = audio(&question.sound)?.into_iter().map(Part::Audio).collect();
-    parts.push(Part::Text(questions.prompt(question).to_owned()));
+    parts.push(Part::Text(questions.words(question).into_owned()));
     let Decoding {
         do_sample,
         temperature,

@@ -10,12 +10,14 @@
 //! |---|---|
 //! | `benchmarks` | cards and their manifests as sets of questions |
 //! | `control`, `questions` | the ways to ask an item, and what is asked |
+//! | `cascade` | captions of a clip's pieces in the place of its sound |
 //! | `asking`, `deal`, `standing` | asking, by several processes or one, and how far it has come |
 //! | `score`, `scoring`, `rules`, `captions`, `json` | what becomes of answers |
 
 mod asking;
 pub(crate) mod benchmarks;
 pub mod captions;
+pub(crate) mod cascade;
 pub mod control;
 mod deal;
 pub(crate) mod endpoint;
@@ -70,6 +72,7 @@ pub fn run(recipe: &Recipe, eval: &EvalRecipe, model: &Loaded, ranks: &Ranks, af
             way: Way::Said,
             rule: None,
             strip_thinking: false,
+            in_words: None,
         })
         .collect();
     let questions = Questions::read(&wanted, eval.windows, Some(&model.tokenizer))?;

@@ -5,6 +5,7 @@ use super::rules::RuleName;
 use crate::benchmark::wording::{Reworded, Worded};
 use crate::benchmark::Card;
 use crate::data::feed::{examples, Clip, Example};
+use crate::data::item::Item;
 use crate::data::manifest::Manifest;
 use crate::error::{self, Error, Result};
 use crate::fsutil::read_text_within;
@@ -22,6 +23,7 @@ use indexmap::IndexMap;
 use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -52,6 +54,33 @@ pub(super) struct Wanted<'a> {
     pub rule: Option<RuleName>,
     /// Whether what was thought is taken off the answers.
     pub strip_thinking: bool,
+    /// What stands in the place of the sounds, where nobody is to hear them.
+    pub in_words: Option<&'a InWords>,
+}
+
+/// Sounds in words: the items are asked of these alone.
+pub(super) struct InWords {
+    /// How answers that were got so are marked.
+    pub condition: String,
+    /// What stands before an item's question, by the [place](InWords::place) of its clip.
+    pub before: HashMap<String, String>,
+}
+
+impl InWords {
+    /// Tells a clip from others by its sound's hash and where it begins.
+    pub(super) fn place(sound: &str, clip: &Clip) -> String {
+        format!("{sound} {}", clip.span().start.0)
+    }
+}
+
+/// A clip that is asked about by itself, as no item of a manifest.
+#[derive(Clone)]
+pub(super) struct About {
+    /// For messages.
+    pub key: String,
+    /// Of the file's sound.
+    pub sound: String,
+    pub clip: Clip,
 }
 
 /// Which of a card's paraphrases is asked.
@@ -82,6 +111,8 @@ pub(super) struct Question {
     pub control: Control,
     pub way: Way,
     pub sound: Sound,
+    /// What is said before the question, in the sound's place.
+    pub before: Option<String>,
     /// None where it is asked in the manifest's words.
     pub reworded: Option<Reworded>,
     /// Of options that were rotated: at each place the number of the option that stands there.
@@ -96,6 +127,8 @@ pub(super) struct Set {
     pub decoding: Decoding,
     pub rule: Option<RuleName>,
     strip_thinking: bool,
+    /// Of answers that nobody has heard the sounds for; else empty.
+    condition: String,
     /// Its part of [`Questions::all`].
     pub questions: Range<usize>,
     /// Of its questions.
@@ -139,7 +172,7 @@ impl Questions {
         for (tokenizer, (_, example)) in tokenizer.iter().flat_map(|t| std::iter::repeat(t).zip(&items)) {
             example.accepted(tokenizer)?;
         }
-        let clips = clips(&items);
+        let clips = clips_of(&items);
         let sound_of = sounds(&items, &clips)?;
         let mut questions = Questions {
             items,
@@ -171,6 +204,9 @@ impl Questions {
                 decoding: set.decoding.clone(),
                 rule: set.rule,
                 strip_thinking: set.strip_thinking,
+                condition: set
+                    .in_words
+                    .map_or(String::new(), |words| words.condition.clone()),
                 questions: begin..questions.all.len(),
                 hash: hasher.finalize().to_hex().to_string(),
             });
@@ -180,6 +216,81 @@ impl Questions {
         Ok(questions)
     }
 
+    /// A question about each of these clips, in the same words for all.
+    ///
+    /// # Errors
+    /// Words that the tokenizer refuses.
+    pub(super) fn about(
+        name: &str,
+        clips: &[About],
+        prompt: &str,
+        decoding: &Decoding,
+        tokenizer: Option<&Tokenizer>,
+    ) -> Result<Self> {
+        let ids = tokenizer.map(|t| t.question(prompt)).transpose()?;
+        let (mut items, mut all) = (Vec::new(), Vec::new());
+        let mut hasher = blake3::Hasher::new();
+        for (i, About { key, sound, clip }) in clips.iter().enumerate() {
+            let span = clip.span();
+            let told = json!([
+                name,
+                sound,
+                span.start.0,
+                span.duration.0,
+                clip.windows,
+                prompt,
+                ids,
+                decoding
+            ]);
+            let hash = blake3::hash(told.to_string().as_bytes()).to_hex().to_string();
+            hasher.update(hash.as_bytes());
+            let item = Item {
+                key: key.clone(),
+                name: clip.path().display().to_string(),
+                prompt: prompt.to_owned(),
+                output: String::new(),
+                duration: None,
+                audio_start: span.start,
+                labels: Vec::new(),
+                chance: None,
+                sound: None,
+            };
+            items.push((
+                name.to_owned(),
+                Example {
+                    clip: clip.clone(),
+                    item,
+                },
+            ));
+            all.push(Question {
+                item: i,
+                set: 0,
+                control: Control::None,
+                way: Way::Said,
+                sound: Sound::Clip(clip.clone()),
+                before: None,
+                reworded: None,
+                order: Vec::new(),
+                hash,
+            });
+        }
+        let set = Set {
+            name: name.to_owned(),
+            decoding: decoding.clone(),
+            rule: None,
+            strip_thinking: true,
+            condition: String::new(),
+            questions: 0..all.len(),
+            hash: hasher.finalize().to_hex().to_string(),
+        };
+        Ok(Questions {
+            clips: clips_of(&items),
+            items,
+            all,
+            sets: vec![set],
+        })
+    }
+
     /// Windows that a clip is expected to have: as many as its manifest says, where it does.
     pub(super) fn windows(&self, clip: usize) -> u64 {
         let example = &self.items[self.clips[clip][0]].1;
@@ -187,6 +298,15 @@ impl Questions {
         let seconds = example.item.duration.map(|d| d.0 - example.clip.span().start.0);
         let windows = seconds.map(|s| (s / crate::shapes::WINDOW_SECONDS).ceil() as u64);
         windows.unwrap_or(most).clamp(1, most.max(1))
+    }
+
+    /// All that is said: the question, behind what stands in the sound's place.
+    pub(super) fn words<'a>(&'a self, question: &'a Question) -> Cow<'a, str> {
+        let own = self.prompt(question);
+        match &question.before {
+            Some(before) => Cow::Owned(format!("{before}{own}")),
+            None => Cow::Borrowed(own),
+        }
     }
 
     /// The question in the words in which it is asked.
@@ -256,7 +376,8 @@ impl Questions {
             control: control != Control::None,
             condition: match control {
                 // Silence was the only one for a while.
-                Control::None | Control::Silence => String::new(),
+                Control::None => self.sets[question.set].condition.clone(),
+                Control::Silence => String::new(),
                 other => other.to_string(),
             },
             reworded: question.reworded.is_some(),
@@ -271,7 +392,7 @@ impl Questions {
 }
 
 /// The items of each clip.
-fn clips(items: &[(String, Example)]) -> Vec<Vec<usize>> {
+fn clips_of(items: &[(String, Example)]) -> Vec<Vec<usize>> {
     let mut clips: Vec<Vec<usize>> = Vec::new();
     let mut known = HashMap::new();
     for (i, (_, example)) in items.iter().enumerate() {
@@ -284,7 +405,7 @@ fn clips(items: &[(String, Example)]) -> Vec<Vec<usize>> {
     clips
 }
 
-/// A hash of each item's sound.
+/// A hash of each item's sound, by its clip.
 ///
 /// # Errors
 /// All that cannot be read: a score over fewer questions than the benchmark has is another score.
@@ -460,16 +581,28 @@ impl Asked<'_> {
             Control::Fragment(seconds) => Sound::Clip(own.clone().within(Seconds(f64::from(seconds)))),
             Control::TextOnly => Sound::Nothing,
         };
-        Ok(Question {
+        let mut question = Question {
             item: i,
             set: self.number,
             control,
             way,
             sound,
+            before: None,
             order: order.to_vec(),
             hash: self.hash(i, control, way, reworded.as_ref(), others)?,
             reworded: reworded.clone(),
-        })
+        };
+        if let Some(words) = self.set.in_words {
+            let place = InWords::place(&self.sounds[i], own);
+            let Some(before) = words.before.get(&place) else {
+                let key = format!("data.{}", self.items[i].1.item.key);
+                return Err(Error::data(&self.set.manifest, key, "its sound in words", "none"));
+            };
+            let told = json!([question.hash, before]).to_string();
+            question.hash = blake3::hash(told.as_bytes()).to_hex().to_string();
+            (question.sound, question.before) = (Sound::Nothing, Some(before.clone()));
+        }
+        Ok(question)
     }
 
     /// For each sound another one of the set: the next by their hashes, so that it does not depend on names or order.

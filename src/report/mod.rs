@@ -1,6 +1,7 @@
 //! Tables and curves of a run, from its files alone: no tensor, no model.
 
 pub(crate) mod asked;
+pub(crate) mod checkpoints;
 pub(crate) mod curve;
 pub(crate) mod export;
 pub mod paper;
@@ -9,7 +10,7 @@ pub mod table;
 
 use crate::error::{Error, Result};
 use crate::run::{
-    self,
+    self, benchmarks,
     events::{folders, latest, read_events, Event, EVENTS},
 };
 use indexmap::IndexMap;
@@ -31,7 +32,8 @@ struct Part {
 
 /// Draws the learning curves of a run's folder from `events/*/events.jsonl`: `curves.svg` for the curriculum, stage
 /// after stage, and `curves-lm.svg`, `curves-clap.svg` where these were trained; shares (recall, accuracy) get a file of
-/// their own, `…-shares.svg`. Returns the files written, none for a run without events.
+/// their own, `…-shares.svg`, and what `af2 eval --watch` has measured of checkpoints stands in `curves-benchmarks.svg`. Returns the
+/// files written, none for a run without events.
 pub(crate) fn curves(folder: &Path) -> Result<Vec<PathBuf>> {
     let (alone, stages): (Vec<Part>, Vec<Part>) = parts(&folders(folder))?
         .into_iter()
@@ -47,6 +49,19 @@ pub(crate) fn curves(folder: &Path) -> Result<Vec<PathBuf>> {
         "Curriculum",
         &stages.iter().collect::<Vec<_>>(),
     )?);
+    let scores = benchmarks::latest(benchmarks::read(folder)?);
+    let mut begun = 0.0;
+    let mut places = Vec::new();
+    for part in &stages {
+        places.push((part.name.clone(), begun));
+        begun += part.events.last().map_or(0.0, |e| e.step as f64);
+    }
+    let chart = checkpoints::chart(&scores, &places);
+    if !chart.is_empty() {
+        let path = run::curves(folder, "-benchmarks");
+        chart.write(&path)?;
+        written.push(path);
+    }
     Ok(written)
 }
 

@@ -70,9 +70,11 @@ impl Measured {
         self.all
     }
 
-    /// The result of a benchmark under its official rule, of most items; of equals the last by its file's name.
+    /// The result of a benchmark under its official rule, of most items; of equals the last by its file's name. What was not heard is no
+    /// result of the paper's kind.
     fn of(&self, benchmark: &str) -> Option<&(PathBuf, Scored)> {
-        let own = self.all.iter().filter(|(_, s)| s.benchmark == benchmark);
+        let heard = |s: &Scored| s.condition.is_none();
+        let own = (self.all.iter()).filter(|(_, s)| s.benchmark == benchmark && heard(s));
         own.max_by_key(|(_, s)| (s.kind == "official", s.n))
     }
 }

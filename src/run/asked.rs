@@ -40,6 +40,25 @@ pub(crate) struct Asked {
     pub limit: Option<usize>,
     /// Whether thoughts were taken off the answers before they were scored.
     pub strip_thinking: bool,
+    /// Nobody heard the clips: their pieces were captioned, and the items asked of the captions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cascade: Option<Cascade>,
+}
+
+/// How clips were put in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cascade {
+    /// Of a piece.
+    pub seconds: u32,
+    /// What was asked of each.
+    pub prompt: String,
+}
+
+impl Cascade {
+    /// As it stands in predictions, results and tables.
+    pub(crate) fn condition(&self) -> String {
+        format!("cascade:{}", self.seconds)
+    }
 }
 
 impl Asked {

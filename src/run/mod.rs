@@ -6,13 +6,15 @@
 //! environment.json           where it ran
 //! corpus/  llm/  clap/       what the run has made itself, where it has
 //! events/PART/               events.jsonl and TensorBoard's file, of a stage, of lm or of clap
+//! events/benchmarks/         benchmarks.jsonl and TensorBoard's file: what checkpoints score, of `af2 eval --watch`
 //! checkpoints/STAGE/         checkpoint_N.pt, begun.json, the stage's model, done.json
 //! skipped.jsonl              items that could not be used
 //! nonfinite.jsonl            steps that moved nothing
 //! verify-resume/             what `af2 train --verify-resume` compares
 //! predictions.partial/       the answers of an evaluation that is not done
 //! predictions.jsonl  results.json  table.md  curves*.svg
-//! NAME/                      of a benchmark that was asked: predictions.jsonl, controls/WAY.jsonl, asked.json, results.json
+//! NAME/                      of a benchmark that was asked: predictions.jsonl, controls/WAY.jsonl, captions.jsonl, asked.json,
+//!                            results.json
 //! judgements.jsonl           a judge's marks
 //! run.lock                   who has the folder, while a run has it
 //! ```
@@ -22,6 +24,8 @@
 
 pub(crate) mod asked;
 pub(crate) mod begun;
+pub mod benchmarks;
+pub(crate) mod captions;
 pub(crate) mod done;
 pub(crate) mod environment;
 pub mod events;

@@ -49,7 +49,8 @@ pub struct Prediction {
     /// `condition` says otherwise.
     #[serde(default)]
     pub control: bool,
-    /// Which control it is, as `af2 eval --control` names it; empty of silence and of answers that are none.
+    /// Which control it is, as `af2 eval --control` names it; empty of silence and of answers that are none. Of an answer that is none and
+    /// was not heard but asked of captions `cascade:SECONDS`; these stood before `prompt`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub condition: String,
     /// It was asked in other words than the manifest's.
@@ -138,6 +139,32 @@ pub fn read(path: &Path) -> Result<Vec<Prediction>> {
         }
     })?;
     Ok(predictions)
+}
+
+/// How all answers of a file were got, where that is not by hearing the item's clip: `cascade:SECONDS`. Its first line says it; of a
+/// file that is none of ours nothing does.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn condition(path: &Path) -> Result<Option<String>> {
+    #[derive(Deserialize)]
+    struct First {
+        #[serde(rename = "reference")]
+        _reference: String,
+        #[serde(default)]
+        control: bool,
+        #[serde(default)]
+        condition: String,
+    }
+    let mut line = Vec::new();
+    let mut bounded = BufReader::new(open_regular(path)?).take(MOST_LINE_BYTES);
+    bounded
+        .read_until(b'\n', &mut line)
+        .map_err(|e| Error::io(path, e))?;
+    let first: Option<First> = serde_json::from_slice(&line).ok();
+    Ok(first
+        .filter(|first| !first.control && !first.condition.is_empty())
+        .map(|first| first.condition))
 }
 
 /// Every line with its end, where it has one, and its number in words, from 1.

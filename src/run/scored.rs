@@ -34,6 +34,10 @@ pub struct Scored {
     pub card: CardFacts,
     /// Whose predictions.
     pub model: Option<String>,
+    /// How the answers were got where nobody heard the clips: `cascade:SECONDS`, from captions of pieces of so many seconds. `name` says it,
+    /// too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
     /// How they were read.
     pub rule: String,
     /// `official` or `fair`.
@@ -401,6 +405,15 @@ pub struct ScoredItem {
 }
 
 impl Scored {
+    /// Says how the answers were got, also in the name.
+    pub(crate) fn under(mut self, condition: Option<String>) -> Self {
+        if let Some(condition) = &condition {
+            self.name += &format!(" ({condition})");
+        }
+        self.condition = condition;
+        self
+    }
+
     /// The file's bytes.
     pub fn json(&self) -> Result<Vec<u8>> {
         let written = Versioned {

@@ -20,6 +20,7 @@ pub mod job;
 pub mod jobs;
 mod scalar;
 mod verify;
+pub(crate) mod written;
 
 pub use engine::steps::{MicroStep, Stepped, Steps};
 pub use job::Which;

@@ -79,7 +79,7 @@ impl Part {
         random::seed(recipe.seed, job.name(), ranks);
         if !self.writes {
             let file = open_torch(&self.file)?;
-            restore_weights(&steps, &file)?;
+            restore_weights(steps.job, &file)?;
             restore(&mut steps, &file)?;
         }
         steps.meet()?;

@@ -11,16 +11,18 @@ use crate::cli::steps::{as_rank, Seat};
 use crate::device;
 use crate::dist::{flatten, Facts, Place, Ranks};
 use crate::error::{Error, Result};
-use crate::eval::benchmarks::{ask, find, folder, named, takes, Benchmark, Changes, Request};
+use crate::eval::benchmarks::{ask, find, folder, named, takes, Benchmark, Changes, Found, Request};
 use crate::eval::control::Control;
 use crate::eval::scoring::{compares_embeddings as compares, fits, Kind, Way as Scored};
-use crate::eval::{endpoint, Paraphrase, Way};
+use crate::eval::{cascade, endpoint, Paraphrase, Way};
+use crate::fsutil::sha256;
 use crate::llm::Endpoint;
-use crate::load::TextSpace;
+use crate::load::{Loaded, TextSpace};
 use crate::lock;
 use crate::metrics::bootstrap::Bootstrap;
 use crate::recipe::{EvalRecipe, Precision};
 use crate::report::{self, table::Table};
+use crate::run::asked::Cascade;
 use crate::run::{predictions, scored};
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -49,9 +51,15 @@ pub(super) struct BenchmarksArgs {
     /// Other ways to ask the same items: silence, noise, other_clip, fragment:SECONDS, permute:ROTATIONS, rephrase, text_only, likelihood.
     #[arg(long, value_name = "WAY,…", requires = "benchmarks")]
     control: Option<String>,
+    /// Has each clip captioned in pieces of so many seconds, and asks the items of these captions alone: for models that hear little at once.
+    #[arg(long, value_name = "SECONDS", requires = "benchmarks", conflicts_with = "control", value_parser = count(1, 86_400))]
+    cascade: Option<usize>,
+    /// What is asked of each piece, in the place of our own words.
+    #[arg(long, value_name = "TEXT", requires = "cascade")]
+    cascade_prompt: Option<String>,
     /// Only so many items of each benchmark, from the front; every number that comes of it says so.
     #[arg(long, value_name = "N", requires = "benchmarks", value_parser = count(1, 1 << 32))]
-    limit: Option<usize>,
+    pub(super) limit: Option<usize>,
     /// So many samples of each answer; the score is over all of them.
     #[arg(long, value_name = "K", requires = "benchmarks", default_value_t = 1, value_parser = count(1, 1024))]
     samples: usize,
@@ -84,7 +92,7 @@ pub(super) struct BenchmarksArgs {
     label_clap_tokenizer: Option<PathBuf>,
     /// Whose answers these are, for tables; default: the checkpoint's name. Of --endpoint: as the server calls the model.
     #[arg(long, value_name = "NAME", requires = "benchmarks")]
-    model: Option<String>,
+    pub(super) model: Option<String>,
     /// A folder of cards of your own.
     #[arg(long, value_name = "DIR", requires = "benchmarks")]
     cards: Option<PathBuf>,
@@ -145,24 +153,12 @@ impl BenchmarksArgs {
     }
 
     pub(super) fn run(&self, common: &Common) -> Result<()> {
-        let Some(out) = &self.out else {
-            return Err(Error::usage("--benchmarks: expected --out RUN beside it"));
-        };
+        let out = self.out()?;
         let whom = self.whom(common)?;
         let place = Place::of_environment()?;
         let first = place.as_ref().is_none_or(|p| p.rank == 0);
-        let registry = Registry::with(self.cards.as_deref())?;
-        let found = find(
-            &named(&registry, &self.benchmarks)?,
-            &self.manifests,
-            &self.folders(),
-        )?;
-        if first && !found.absent.is_empty() {
-            crate::say!(
-                "note: not asked, as they are not here:\n  {}",
-                found.absent.join("\n  ")
-            );
-        }
+        let registry = self.registry()?;
+        let found = self.find(&registry, first)?;
         let model = self.model.clone().unwrap_or_else(|| match &whom {
             Whom::Model(checkpoint) => {
                 let whole = std::path::absolute(checkpoint).unwrap_or_else(|_| (*checkpoint).to_owned());
@@ -175,44 +171,12 @@ impl BenchmarksArgs {
             Whom::Server(_) => String::new(),
         });
         let controls = self.controls(&found.there)?;
+        let cascade = self.cascade();
         let request = Request {
-            benchmarks: &found.there,
-            out,
-            controls: &controls,
-            limit: self.limit,
-            paraphrase: self.paraphrase()?,
-            way: match self.answer {
-                Answer::Generate | Answer::Both => Way::Said,
-                Answer::Likelihood => Way::Weighed,
-            },
-            rule: self.rule,
-            decoding: Changes {
-                temperature: self.temperature,
-                samples: self.samples,
-                seed: self.seed,
-                max_new_tokens: self.max_new_tokens,
-            },
-            strip_thinking: self.thinking == Thinking::Strip,
-            model: &model,
-            afresh: common.afresh,
+            cascade: cascade.as_ref(),
+            ..self.request(&found.there, &controls, out, &model, common.afresh)?
         };
-        // What cannot be scored is said before anything is asked.
-        for one in found.there.iter().filter(|one| !wants_judge(&one.card)) {
-            let way = Scored::of(&one.card, self.rule)?;
-            let tower = self.label_clap.is_some() && compares(&one.card);
-            fits(&one.card, way, self.rule, tower, false)
-                .map_err(|e| e.hint("here the options are --label-clap CHECKPOINT and --rule fair"))?;
-            if way == Scored::Classes && !tower {
-                return Err(Error::usage(format!(
-                    "{}: its metric {} wants a number for each label, and a model's words have none",
-                    one.card.name, one.card.metric
-                ))
-                .hint("--label-clap CHECKPOINT makes them of words, by AF-CLAP's text tower; or name the other benchmarks"));
-            }
-        }
-        for one in &found.there {
-            request.decoding.of(&one.card)?;
-        }
+        self.check(&request)?;
         if first {
             let marked: Vec<&Benchmark> = found.there.iter().filter(|b| wants_judge(&b.card)).collect();
             self.judge.look(&marked, &self.server, out, self.samples)?;
@@ -263,8 +227,30 @@ impl BenchmarksArgs {
         })
     }
 
+    pub(super) fn out(&self) -> Result<&Path> {
+        let out = self.out.as_deref();
+        out.ok_or_else(|| Error::usage("--benchmarks: expected --out RUN beside it"))
+    }
+
+    pub(super) fn registry(&self) -> Result<Registry> {
+        Registry::with(self.cards.as_deref())
+    }
+
+    /// The benchmarks that can be asked. `tell`: says which of those that were not named one by one are not here.
+    pub(super) fn find<'a>(&self, registry: &'a Registry, tell: bool) -> Result<Found<'a>> {
+        let named = named(registry, &self.benchmarks)?;
+        let found = find(&named, &self.manifests, &self.folders())?;
+        if tell && !found.absent.is_empty() {
+            crate::say!(
+                "note: not asked, as they are not here:\n  {}",
+                found.absent.join("\n  ")
+            );
+        }
+        Ok(found)
+    }
+
     /// The ways in which items are asked; the likeliest option beside the own words only where a benchmark has some.
-    fn controls(&self, there: &[Benchmark]) -> Result<Vec<Control>> {
+    pub(super) fn controls(&self, there: &[Benchmark]) -> Result<Vec<Control>> {
         let mut all = Control::list(self.control.as_deref().unwrap_or_default())?;
         let weighed = all.contains(&Control::Likelihood);
         match self.answer {
@@ -311,15 +297,106 @@ impl BenchmarksArgs {
         let model = common
             .open
             .open_on(checkpoint, device, precision, ranks.first())?;
+        self.ask(request, &model, common, ranks)
+    }
+
+    /// Asks an open model.
+    pub(super) fn ask(
+        &self,
+        request: &Request,
+        model: &Loaded,
+        common: &Common,
+        ranks: &Ranks,
+    ) -> Result<()> {
         let eval = EvalRecipe {
             windows: self.windows.unwrap_or(model.max_windows).max(1),
-            precision,
+            precision: common.arithmetic.precision.unwrap_or(Precision::Fp32),
             tf32: common.arithmetic.tf32,
             slots: self.slots,
             memory: self.memory,
             ..EvalRecipe::of_no_set()
         };
-        ask(request, &eval, &model, ranks)
+        ask(request, &eval, model, ranks)
+    }
+
+    /// What is asked of whom, and where the answers go.
+    pub(super) fn request<'a>(
+        &self,
+        benchmarks: &'a [Benchmark<'a>],
+        controls: &'a [Control],
+        out: &'a Path,
+        model: &'a str,
+        afresh: bool,
+    ) -> Result<Request<'a>> {
+        Ok(Request {
+            benchmarks,
+            out,
+            controls,
+            limit: self.limit,
+            paraphrase: self.paraphrase()?,
+            way: match self.answer {
+                Answer::Generate | Answer::Both => Way::Said,
+                Answer::Likelihood => Way::Weighed,
+            },
+            rule: self.rule,
+            decoding: Changes {
+                temperature: self.temperature,
+                samples: self.samples,
+                seed: self.seed,
+                max_new_tokens: self.max_new_tokens,
+            },
+            strip_thinking: self.thinking == Thinking::Strip,
+            cascade: None,
+            model,
+            afresh,
+        })
+    }
+
+    /// What cannot be asked or scored is said before anything is asked.
+    pub(super) fn check(&self, request: &Request) -> Result<()> {
+        for one in request.benchmarks.iter().filter(|one| !wants_judge(&one.card)) {
+            let way = Scored::of(&one.card, self.rule)?;
+            let tower = self.label_clap.is_some() && compares(&one.card);
+            fits(&one.card, way, self.rule, tower, false)
+                .map_err(|e| e.hint("here the options are --label-clap CHECKPOINT and --rule fair"))?;
+            if way == Scored::Classes && !tower {
+                return Err(Error::usage(format!(
+                    "{}: its metric {} wants a number for each label, and a model's words have none",
+                    one.card.name, one.card.metric
+                ))
+                .hint("--label-clap CHECKPOINT makes them of words, by AF-CLAP's text tower; or name the other benchmarks"));
+            }
+        }
+        for one in request.benchmarks {
+            request.decoding.of(&one.card)?;
+        }
+        Ok(())
+    }
+
+    /// A hash of how a benchmark is asked and scored, whoever is asked.
+    pub(super) fn how(&self, one: &Benchmark, common: &Common) -> Result<String> {
+        let all = json!([
+            one.entry.sha256(),
+            sha256(&one.manifest)?,
+            [json!(self.limit), json!(self.control), json!(self.paraphrase)],
+            [json!(self.samples), json!(self.seed), json!(self.temperature)],
+            [json!(self.max_new_tokens), json!(self.windows)],
+            [json!(self.cascade), json!(self.cascade_prompt)],
+            format!("{:?} {:?} {:?}", self.thinking, self.answer, self.rule),
+            self.label_clap.as_ref().map(|path| path.display().to_string()),
+            common.arithmetic.precision,
+            common.arithmetic.tf32,
+            env!("CARGO_PKG_VERSION"),
+        ]);
+        Ok(blake3::hash(all.to_string().as_bytes()).to_hex().to_string())
+    }
+
+    pub(super) fn cascade(&self) -> Option<Cascade> {
+        let prompt = self.cascade_prompt.as_deref().unwrap_or(cascade::PROMPT);
+        self.cascade.map(|seconds| Cascade {
+            seconds: seconds as u32,
+            prompt: prompt.to_owned(),
+        })
     }
 
     /// What all ranks must have been told alike. Which model is asked shows in its weights, what is asked in the questions.
@@ -330,6 +407,8 @@ impl BenchmarksArgs {
             "verb": "eval",
             "benchmarks": names,
             "control": self.control,
+            "cascade": self.cascade,
+            "cascade_prompt": self.cascade_prompt,
             "limit": self.limit,
             "paraphrase": self.paraphrase,
             "resume": common.afresh,
@@ -362,7 +441,7 @@ impl BenchmarksArgs {
 
     /// Scores what was asked, has marked what a judge marks, and prints one table over all. `device`: this process's, where it has
     /// chosen one.
-    fn score(
+    pub(super) fn score(
         &self,
         there: &[Benchmark],
         model: &str,
@@ -443,7 +522,7 @@ impl BenchmarksArgs {
 }
 
 /// Whether a judge marks a card's answers.
-fn wants_judge(card: &Card) -> bool {
+pub(super) fn wants_judge(card: &Card) -> bool {
     card.rules
         .as_ref()
         .is_some_and(|rules| rules.official == Rule::Judge)

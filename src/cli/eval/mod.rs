@@ -1,8 +1,9 @@
-//! `af2 eval`: a recipe's own sets, or benchmarks by their cards.
+//! `af2 eval`: a recipe's own sets, or benchmarks by their cards, of one model or of each checkpoint of a run.
 
 mod benchmarks;
 mod judged;
 mod recipe;
+mod watch;
 
 pub(crate) use recipe::evaluate;
 
@@ -11,6 +12,7 @@ use crate::error::{Error, Result};
 use benchmarks::BenchmarksArgs;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use watch::WatchArgs;
 
 #[derive(Args)]
 pub(crate) struct EvalArgs {
@@ -34,6 +36,8 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     benchmarks: BenchmarksArgs,
     #[command(flatten)]
+    watch: WatchArgs,
+    #[command(flatten)]
     open: OpenArgs,
 }
 
@@ -49,13 +53,17 @@ enum Unfinished {
 impl EvalArgs {
     pub(crate) fn run(&self) -> Result<()> {
         let Some(recipe) = &self.recipe else {
-            return self.benchmarks.run(&benchmarks::Common {
+            let common = benchmarks::Common {
                 checkpoint: self.checkpoint.as_deref(),
                 open: &self.open,
                 arithmetic: &self.arithmetic,
                 score_only: self.score_only,
                 afresh: self.resume == Unfinished::Never,
-            });
+            };
+            return match &self.watch.watch {
+                Some(run) => self.watch.run(run, &self.benchmarks, &common),
+                None => self.benchmarks.run(&common),
+            };
         };
         if let Some(option) = self.open.said().or(self.benchmarks.said()) {
             let e = Error::usage(format!(

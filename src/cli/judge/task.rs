@@ -9,8 +9,8 @@ use crate::fsutil::{hex, sha256};
 use crate::llm::{Answers, AtHand, Client};
 use crate::metrics::bootstrap::Bootstrap;
 use crate::progress::Progress;
-use crate::run::judgements;
 use crate::run::scored::{self, PredictionsFile, Scored};
+use crate::run::{judgements, predictions};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
@@ -131,7 +131,7 @@ impl Task<'_> {
         );
         // What was marked is worth looking at also where no score comes of it.
         judgements::write(&judgements::path(self.out), &marked.all)?;
-        let scored = scored?;
+        let scored = scored?.under(predictions::condition(self.predictions)?);
         scored.write(&scored::path(self.out))?;
         Ok(scored)
     }

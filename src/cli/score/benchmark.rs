@@ -12,6 +12,7 @@ use crate::eval::scoring::{self, Kind, Overrides, Source, Way};
 use crate::fsutil::{hex, sha256};
 use crate::load::TextSpace;
 use crate::metrics::bootstrap::Bootstrap;
+use crate::run::predictions;
 use crate::run::scored::{self, EncoderFacts, PredictionsFile, Scored, SpaceFacts};
 use clap::{Args, ValueEnum};
 use sha2::{Digest, Sha256};
@@ -153,6 +154,12 @@ fn tell(args: &BenchmarkArgs, scored: &Scored) -> Result<()> {
 }
 
 pub(in crate::cli) fn score(wanted: Wanted) -> Result<Scored> {
+    let path = wanted.predictions;
+    let scored = by_card(wanted)?;
+    Ok(scored.under(predictions::condition(path)?))
+}
+
+fn by_card(wanted: Wanted) -> Result<Scored> {
     let (path, card) = (wanted.predictions, wanted.entry.card()?);
     // Before anything is read: what cannot be scored so.
     let way = Way::of(&card, wanted.kind)?;

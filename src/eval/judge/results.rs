@@ -189,6 +189,7 @@ pub fn results(from: About, items: &JudgeItems, judgements: &[Judgement]) -> Res
         frame: None,
         space: None,
         bert_score: None,
+        condition: None,
         listening: None,
         corrected: None,
         judge: Some(JudgeFacts {

@@ -138,6 +138,7 @@ pub fn classes(
         not_scored: IndexMap::new(),
         bert_score: None,
         frame: None,
+        condition: None,
         listening: None,
         corrected: None,
         judge: None,

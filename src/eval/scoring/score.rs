@@ -114,6 +114,7 @@ pub fn score(
         frame,
         space: source.space,
         bert_score: None,
+        condition: None,
         listening: None,
         corrected: None,
         judge: None,

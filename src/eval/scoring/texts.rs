@@ -144,6 +144,7 @@ pub fn texts(
         not_scored,
         space: None,
         frame: None,
+        condition: None,
         listening: None,
         corrected: None,
         judge: None,

@@ -118,7 +118,7 @@ pub(crate) fn from<J: Job>(path: &Path, steps: &mut Steps<J>) -> Result<()> {
             ));
         }
         let then = read.made_with.clone().unwrap_or_default();
-        state::restore_weights(steps, &file)?;
+        state::restore_weights(steps.job, &file)?;
         state::restore(steps, &file)?;
         changes = made_with::changes(&then, &steps.made_with);
         Ok(())

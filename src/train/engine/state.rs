@@ -225,12 +225,12 @@ fn training_state<J: Job>(
 ///
 /// # Errors
 /// Something that the job trains and the file lacks, or another shape: all of it is told.
-pub(crate) fn restore_weights<J: Job>(steps: &Steps<J>, file: &TorchFile) -> Result<()> {
+pub(crate) fn restore_weights<J: Job>(job: &J, file: &TorchFile) -> Result<()> {
     let path = file.tensors.source();
-    let tree = steps.job.tree();
+    let tree = job.tree();
     let archive = tree.read(file.model()?, path)?;
     let mut wrong = Vec::new();
-    for (name, entry) in steps.job.params().iter() {
+    for (name, entry) in job.params().iter() {
         if !tree.saves(name, entry.tensor.requires_grad()) {
             continue;
         }
