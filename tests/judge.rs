@@ -1061,7 +1061,7 @@ fn a_model_at_hand_marks_and_a_kill_and_a_replay_change_nothing() {
     assert_eq!(judgements.len(), 7);
     assert!(judgements.iter().all(|j| j["mark"].is_null() == (j["id"] != "c")));
     // The answers are kept as a server's, with their cost.
-    let file = folder.path().join("run/answers/answers-0001.jsonl");
+    let file = folder.path().join("run/answers/answers-0000.jsonl");
     let kept = read(&file);
     assert_eq!(kept.len(), 12);
     for line in &kept {

@@ -376,14 +376,16 @@ fn answers_are_those_of_generate() {
             let logprobs: Vec<&Vec<Value>> = own()
                 .filter_map(|e| e["choices"][0]["logprobs"]["content"].as_array())
                 .collect();
-            assert_eq!(
-                logprobs.iter().copied().flatten().collect::<Vec<_>>(),
-                choices[i]["logprobs"]["content"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .collect::<Vec<_>>(),
-                "{file} {more}"
+            let told: Vec<&Value> = logprobs.iter().copied().flatten().collect();
+            let whole = choices[i]["logprobs"]["content"].as_array().unwrap();
+            // The second time the prompt's beginning is read already: a product of other shape has other last bits.
+            let alike = |(a, b): (&&Value, &Value)| {
+                let [x, y] = [a["logprob"].as_f64().unwrap(), b["logprob"].as_f64().unwrap()];
+                (&a["token"], &a["bytes"]) == (&b["token"], &b["bytes"]) && (x - y).abs() < 1e-4
+            };
+            assert!(
+                told.len() == whole.len() && told.iter().zip(whole).all(alike),
+                "{file} {more}: {told:?} {whole:?}"
             );
             if expected.get("score").is_some() && more == json!({}) {
                 assert!(pieces.len() > 3, "{pieces:?}: in one piece");

@@ -69,7 +69,10 @@ impl Sums {
         let variance = clips / (clips - 1.0) * (rr - 2.0 * p * nr + p * p * nn) / (self.n * self.n);
         // Where all are right, or all wrong, nothing is known of how alike a clip's answers are.
         let worth = match p * (1.0 - p) {
-            spread if spread > 0.0 && variance > 0.0 => (spread / variance).min(self.n),
+            // A clip with one answer is worth one.
+            spread if spread > 0.0 && variance > 0.0 => {
+                (spread / variance * self.n / (self.n - 1.0)).min(self.n)
+            }
             _ => clips,
         };
         Some((p, wilson(p, worth, LEVEL)))

@@ -4,7 +4,7 @@ use super::decoding::Sampling;
 use super::sampling::Sampler;
 use super::sequence::no_token;
 use crate::error::Result;
-use crate::load::Instruct;
+use crate::load::ChatModel;
 use tch::Tensor;
 
 /// A question.
@@ -40,7 +40,7 @@ struct Row<'a> {
 
 impl Row<'_> {
     /// Takes the next token of its scores (V). Returns whether the reply is whole.
-    fn take(&mut self, model: &Instruct, scores: &Tensor) -> Result<bool> {
+    fn take(&mut self, model: &ChatModel, scores: &Tensor) -> Result<bool> {
         // Of scores that are no numbers any token would be the likeliest.
         if !scores.max().double_value(&[]).is_finite() {
             return Err(no_token());
@@ -51,7 +51,7 @@ impl Row<'_> {
         Ok(self.ended || self.said.len() >= self.ask.most)
     }
 
-    fn reply(self, model: &Instruct) -> Result<Reply> {
+    fn reply(self, model: &ChatModel) -> Result<Reply> {
         let words = &self.said[..self.said.len() - usize::from(self.ended)];
         Ok(Reply {
             text: model.chat.decode(words)?,
@@ -66,7 +66,7 @@ impl Row<'_> {
 /// # Errors
 /// Scores that are no numbers; a device that does not do its part; what `each` says.
 pub(crate) fn replies(
-    model: &Instruct,
+    model: &ChatModel,
     asks: &[Ask],
     at_once: usize,
     each: &mut dyn FnMut(usize, Reply) -> Result<()>,

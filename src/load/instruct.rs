@@ -21,7 +21,7 @@ const SUCH_AS: &str =
     "such as Qwen2.5-7B-Instruct or Qwen3-8B: hf download Qwen/Qwen2.5-7B-Instruct --local-dir DIR";
 
 /// A language model that answers chats.
-pub(crate) struct Instruct {
+pub(crate) struct ChatModel {
     lm: Decoder,
     sizes: DecoderConfig,
     /// How its chats are laid out.
@@ -33,18 +33,18 @@ pub(crate) struct Instruct {
     pub name: String,
 }
 
-impl Instruct {
+impl ChatModel {
     /// Opens a folder of any family whose chats are laid out as ChatML, to be asked in a precision.
     ///
     /// # Errors
-    /// Those of [`Instruct::look`]; weights that do not fit.
+    /// Those of [`ChatModel::look`]; weights that do not fit.
     pub(crate) fn open(folder: &Path, device: Device, precision: Precision) -> Result<Self> {
         let (config, chat) = Self::look(folder)?;
         let (_, lm, params) = language_model::held_in(folder, device, precision)?;
         cores::at_most(cores::enough_for(params.count()));
         let hash = identity(&params, &config, chat.described()?, folder)?;
         let name = called(folder)?;
-        Ok(Instruct {
+        Ok(ChatModel {
             lm,
             sizes: config.decoder(),
             chat,
@@ -139,7 +139,7 @@ impl Instruct {
     /// `tokens` (n) → logits (n, V) float32 of what follows
     ///
     /// # Errors
-    /// As [`Instruct::read`].
+    /// As [`ChatModel::read`].
     pub(crate) fn speak(&self, tokens: &[i64], slots: &mut Slots) -> Result<Tensor> {
         self.precision
             .compute(self.device, || no_grad(|| self.lm.speak(tokens, slots)))

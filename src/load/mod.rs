@@ -14,7 +14,7 @@ mod sound_space;
 mod text_encoder;
 mod text_space;
 
-pub(crate) use instruct::Instruct;
+pub(crate) use instruct::ChatModel;
 pub use language_model::language_model;
 pub(crate) use report::compare;
 pub use report::{Report, Rules};

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::generate::chat::{replies, Ask};
 use crate::generate::decoding::Sampling;
 use crate::llm::{Answer, Answers, Failure, Outcome, Part, Request, Role, Usage, Why};
-use crate::load::Instruct;
+use crate::load::ChatModel;
 use crate::recipe::Precision;
 use std::path::Path;
 use tch::Device;
@@ -14,7 +14,7 @@ const MOST_TOKENS: usize = 1024;
 
 /// An instruction-tuned language model that answers requests. It follows no JSON schema: a request's is left to its words.
 pub struct Local {
-    model: Instruct,
+    model: ChatModel,
     at_once: usize,
 }
 
@@ -26,7 +26,7 @@ impl Local {
     /// No such folder, or another thing than such a model's; weights that do not fit.
     pub fn open(folder: &Path, device: Device, precision: Precision, at_once: usize) -> Result<Self> {
         Ok(Local {
-            model: Instruct::open(folder, device, precision)?,
+            model: ChatModel::open(folder, device, precision)?,
             at_once,
         })
     }
@@ -36,7 +36,7 @@ impl Local {
     /// # Errors
     /// As [`Local::open`].
     pub fn look(folder: &Path) -> Result<()> {
-        Instruct::look(folder).map(drop)
+        ChatModel::look(folder).map(drop)
     }
 
     /// What requests and results call it: the folder's name and a hash of all that its answers come from.

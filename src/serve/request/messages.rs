@@ -1,7 +1,6 @@
 //! One sound and one question in a conversation.
 
 use super::values::{empty, found};
-use super::Rules;
 use crate::serve::refusal::Refusal;
 use crate::serve::settings::History;
 use crate::serve::sound::{shown, Sound};
@@ -21,7 +20,11 @@ pub(super) struct Question {
 }
 
 /// One sound, or none where that is allowed, and one question in the messages.
-pub(super) fn question(messages: Option<&Value>, rules: &Rules) -> Result<Question, Refusal> {
+pub(super) fn question(
+    messages: Option<&Value>,
+    history: History,
+    text_only: bool,
+) -> Result<Question, Refusal> {
     let messages = match messages {
         Some(Value::Array(all)) if !all.is_empty() => all,
         Some(Value::Array(_)) => return Err(Refusal::field("messages", "at least one", "none")),
@@ -47,7 +50,7 @@ pub(super) fn question(messages: Option<&Value>, rules: &Rules) -> Result<Questi
     }
     let (place, _, asked) = turns[last].clone();
     let earlier = turns[..last].iter().find(|(.., text)| !no_words(text));
-    let prompt = match (rules.history, earlier) {
+    let prompt = match (history, earlier) {
         (History::Refuse, Some((place, role, _))) => {
             return Err(Refusal::field(
                 place.as_str(),
@@ -72,7 +75,7 @@ pub(super) fn question(messages: Option<&Value>, rules: &Rules) -> Result<Questi
         let expected = format!("at most {MOST_TEXT} bytes of text");
         return Err(Refusal::field(place, &expected, &prompt.len().to_string()));
     }
-    if sounds.is_empty() && rules.text_only {
+    if sounds.is_empty() && text_only {
         return Ok(Question {
             sound: None,
             prompt,

@@ -83,7 +83,8 @@ pub(super) fn read(body: &[u8], rules: &Rules) -> Result<Asked, Refusal> {
     let usage = fields.stream_options(stream)?;
     let logprobs = fields.flag("logprobs")?.unwrap_or(false);
     fields.rest()?;
-    let Question { sound, prompt, place } = messages::question(messages.as_ref(), rules)?;
+    let Question { sound, prompt, place } =
+        messages::question(messages.as_ref(), rules.history, rules.text_only)?;
     let rest = Rest {
         prompt,
         place,
