@@ -52,6 +52,9 @@ impl From<Error> for End {
     }
 }
 
+/// What is not stored: its hash, and the places of the requests that ask it.
+pub(super) type Todo = (String, Vec<usize>);
+
 impl Client {
     /// Reads the store; connects to nobody.
     ///
@@ -135,8 +138,8 @@ impl Client {
         self.store.get(hash)
     }
 
-    /// What is stored, by its request's place, and what is not: hashes, each with the places of its requests.
-    pub(super) fn parted(&self, requests: &[Request]) -> (Vec<(usize, Answer)>, Vec<(String, Vec<usize>)>) {
+    /// What is stored, by its request's place, and what is not.
+    pub(super) fn parted(&self, requests: &[Request]) -> (Vec<(usize, Answer)>, Vec<Todo>) {
         // A request that stands there twice is asked once.
         let mut todo: IndexMap<String, Vec<usize>> = IndexMap::new();
         let mut there = Vec::new();
