@@ -180,7 +180,14 @@ fn encoder(check: &mut Check) -> Result<()> {
         ..Mode::EVAL
     };
     let name = "HTSAT, a longer sound's fusion, batch statistics";
-    beside_the_cpu(check, name, &build, &|_| true, &|model, device| {
+    // Batch statistics over the one longer sound take away all that a convolution before them says, where each channel has one value:
+    // what its gradient holds is rounding, larger than itself in bf16 on some processors.
+    let trains = |name: &str| {
+        !["global_att.1.", "global_att.4."]
+            .iter()
+            .any(|conv| name.contains(conv))
+    };
+    beside_the_cpu(check, name, &build, &trains, &|model, device| {
         model.encode_whole(&mel(2, &[2, 4, 1001, 64], device), &[1], trained)
     })
 }
