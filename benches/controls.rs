@@ -27,10 +27,10 @@ use af2::report::table::Table;
 use af2::shapes::Seconds;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-use step::{environment, median, model, Job, LEARNING_RATE};
+use step::{environment, median, model, Job};
 use tch::Device;
 
 /// Hz.
@@ -52,7 +52,7 @@ fn main() {
     let _yielding = Yielding::begin();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let clips: Vec<Clip> = (0..count).map(|i| clip(folder.path(), i)).collect();
-    let loaded = model(&shapes(size, threads), Device::Cpu);
+    let loaded = model(&Job::of_model(size, SECONDS.div_ceil(10), threads), Device::Cpu);
     // What is asked a first time also pays for what the library sets up.
     asked(&loaded, &clips[..1], true);
     let all = (0..rounds).map(|_| {
@@ -85,27 +85,6 @@ fn main() {
     );
     println!("{}", table.terminal());
     println!("{threads} cores, medians of {rounds} rounds");
-}
-
-/// The size of the other benches, for the model alone.
-fn shapes(size: &str, threads: usize) -> Job {
-    Job {
-        folder: PathBuf::new(),
-        size: size.to_owned(),
-        clap: false,
-        again: false,
-        bf16: false,
-        held_bf16: false,
-        device: "cpu".to_owned(),
-        items: 1,
-        windows: SECONDS.div_ceil(10),
-        text: 0,
-        threads,
-        warmup: 0,
-        steps: 0,
-        learning_rate: LEARNING_RATE,
-        answer: 0,
-    }
 }
 
 /// A file of noise.

@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
-use step::{environment, median, model, Job, LEARNING_RATE};
+use step::{environment, median, model, Job};
 use tch::{no_grad, Device, Kind, Tensor};
 
 /// Sizes, and the tokens that a timed answer has.
@@ -240,23 +240,7 @@ fn measure(task: &Task) -> Ours {
 
 /// The sizes' job of the other benches, for the model alone.
 fn shapes(task: &Task) -> Job {
-    Job {
-        folder: PathBuf::new(),
-        size: task.size.clone(),
-        clap: false,
-        again: false,
-        bf16: false,
-        held_bf16: false,
-        device: "cpu".to_owned(),
-        items: 1,
-        windows: WINDOWS[1],
-        text: 0,
-        threads: task.threads,
-        warmup: 0,
-        steps: 0,
-        learning_rate: LEARNING_RATE,
-        answer: 0,
-    }
+    Job::of_model(&task.size, WINDOWS[1], task.threads)
 }
 
 /// A model whose LM's numbers are bf16, as a published one's are: it can be held so.

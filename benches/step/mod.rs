@@ -65,6 +65,29 @@ pub struct Job {
     pub answer: usize,
 }
 
+impl Job {
+    /// A size's model alone, on the CPU: nothing is trained.
+    pub fn of_model(size: &str, windows: usize, threads: usize) -> Self {
+        Job {
+            folder: PathBuf::new(),
+            size: size.to_owned(),
+            clap: false,
+            again: false,
+            bf16: false,
+            held_bf16: false,
+            device: "cpu".to_owned(),
+            items: 1,
+            windows,
+            text: 0,
+            threads,
+            warmup: 0,
+            steps: 0,
+            learning_rate: LEARNING_RATE,
+            answer: 0,
+        }
+    }
+}
+
 /// What it found.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct Measured {

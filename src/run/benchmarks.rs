@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::fsutil::open_regular;
 use crate::metrics::bootstrap::Interval;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -89,9 +89,8 @@ pub fn read(run: &Path) -> Result<Vec<CheckpointScore>> {
     file.take(MOST_BYTES)
         .read_to_end(&mut bytes)
         .map_err(|e| Error::io(&path, e))?;
-    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1);
     let mut all = Vec::new();
-    let lines = bytes[..whole].split_inclusive(|b| *b == b'\n');
+    let lines = bytes[..end_of_lines(&bytes)].split_inclusive(|b| *b == b'\n');
     for (i, line) in lines.enumerate() {
         let place = format!("line {}", i + 1);
         version::check(line, VERSION, &path, &place)?;
@@ -115,8 +114,9 @@ pub(crate) fn append(run: &Path, scores: &[CheckpointScore]) -> Result<()> {
         .write(true)
         .open(&path)
         .map_err(io)?;
-    let end = end_of_lines(&mut file).map_err(io)?;
-    file.set_len(end).map_err(io)?;
+    let mut before = Vec::new();
+    file.read_to_end(&mut before).map_err(io)?;
+    file.set_len(end_of_lines(&before) as u64).map_err(io)?;
     file.seek(SeekFrom::End(0)).map_err(io)?;
     for score in scores {
         let line = Versioned {
@@ -131,12 +131,8 @@ pub(crate) fn append(run: &Path, scores: &[CheckpointScore]) -> Result<()> {
 }
 
 /// Behind the last whole line.
-fn end_of_lines(file: &mut File) -> std::io::Result<u64> {
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(0))?;
-    file.read_to_end(&mut bytes)?;
-    let last = bytes.iter().rposition(|b| *b == b'\n');
-    Ok(last.map_or(0, |last| last as u64 + 1))
+fn end_of_lines(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|b| *b == b'\n').map_or(0, |last| last + 1)
 }
 
 /// The curves that count, each a stage's on one benchmark, in the order in which they begin and by steps: where a run was resumed from an

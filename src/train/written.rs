@@ -44,11 +44,12 @@ pub(crate) fn all(recipe: &Recipe) -> Result<Vec<Written>> {
         // Older ones are another run's.
         let own = numbered(&folder)?.split_off(&run::begun::read(&folder)?);
         let steps = run::done::read(&folder)?;
-        let newest = own.last_key_value().map(|(_, path)| path.clone());
+        // Asked only at a stage's end: whoever watches a run looks here again and again.
+        let newest = own.last_key_value().filter(|_| steps > 0);
+        let again = newest.and_then(|(_, path)| step_of(path).ok());
         for (number, path) in own {
             all.extend(Written::of(i, Some(number), path.clone(), &path));
         }
-        let again = newest.and_then(|path| step_of(&path).ok());
         if steps > 0 && again != Some(steps) {
             all.extend(Written::of(i, None, folder.clone(), &run::done::path(&folder)));
         }

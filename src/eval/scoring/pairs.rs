@@ -5,6 +5,7 @@
 //! together by ids, or by the names of the clips: whole, without folders, without the ending.
 
 use super::loaded::{load, Row, IDS};
+use super::sample::Form;
 use crate::benchmark::names::Task;
 use crate::benchmark::Card;
 use crate::error::{Error, Result};
@@ -134,7 +135,7 @@ fn read(path: &Path, items: Option<&Path>, card: &Card, keeps: bool) -> Result<P
         return Err(Error::data(path, "predictions", "at least one", "none"));
     }
     let form = match (ours, items) {
-        (true, _) => "predictions of af2",
+        (true, _) => Form::Ours.name(),
         (false, None) => "predictions with their references",
         (false, Some(_)) => "predictions by id",
     };

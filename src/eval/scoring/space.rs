@@ -69,7 +69,6 @@ pub fn embed(card: &Card, samples: &mut [Sample], tower: &TextSpace) -> Result<(
         Some(labels) => labels.iter().cloned().collect(),
         None => samples.iter().flat_map(|s| s.choices.iter().cloned()).collect(),
     };
-    let templates = templates(card);
     let mut texts: IndexSet<String> = samples
         .iter()
         .filter_map(|s| s.prediction.as_deref())
@@ -83,12 +82,7 @@ pub fn embed(card: &Card, samples: &mut [Sample], tower: &TextSpace) -> Result<(
     let said = texts.len();
     let mut filled = Vec::with_capacity(labels.len());
     for label in &labels {
-        let each = templates.iter().map(|template| {
-            let text =
-                fill(template, label).map_err(|e| Error::data(&card.name, "labels.templates", PLACE, e))?;
-            Ok(texts.insert_full(text).0)
-        });
-        filled.push(each.collect::<Result<Vec<usize>>>()?);
+        filled.push(in_templates(card, label, &mut texts)?);
     }
     let vectors = vectors(&texts, tower)?;
     let vector = |at: usize| -> Vec<f64> { vectors[at].clone() };
@@ -104,6 +98,19 @@ pub fn embed(card: &Card, samples: &mut [Sample], tower: &TextSpace) -> Result<(
         sample.space = Some(space.clone());
     }
     Ok(())
+}
+
+/// A label in each of the card's templates: where these stand in `texts`, which gets those that it lacks.
+///
+/// # Errors
+/// A template without a place for its label.
+pub(super) fn in_templates(card: &Card, label: &str, texts: &mut IndexSet<String>) -> Result<Vec<usize>> {
+    let each = templates(card).into_iter().map(|template| {
+        let text =
+            fill(&template, label).map_err(|e| Error::data(&card.name, "labels.templates", PLACE, e))?;
+        Ok(texts.insert_full(text).0)
+    });
+    each.collect()
 }
 
 /// What the tower makes of each text.

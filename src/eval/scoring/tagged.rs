@@ -1,10 +1,10 @@
 //! Texts that name several labels, as a number for each label: how near what they name is to it, in the space of AF-CLAP's text tower.
 
-use super::space::{templates, vectors};
+use super::space::{in_templates, vectors};
 use crate::benchmark::Card;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::rules::ltu::{self, Mode};
-use crate::eval::rules::retrieval::{fill, mean_direction, PLACE};
+use crate::eval::rules::retrieval::mean_direction;
 use crate::load::TextSpace;
 use indexmap::IndexSet;
 
@@ -28,17 +28,9 @@ pub(super) fn scores(
     texts: &[Option<String>],
     tower: &TextSpace,
 ) -> Result<Vec<Vec<f64>>> {
-    let templates = templates(card);
     let mut all: IndexSet<String> = IndexSet::new();
-    let mut of_labels = Vec::with_capacity(labels.len());
-    for label in labels {
-        let filled = templates.iter().map(|template| {
-            let text = fill(template, label);
-            let text = text.map_err(|e| Error::data(&card.name, "labels.templates", PLACE, e))?;
-            Ok(all.insert_full(text).0)
-        });
-        of_labels.push(filled.collect::<Result<Vec<usize>>>()?);
-    }
+    let of_labels = labels.iter().map(|label| in_templates(card, label, &mut all));
+    let of_labels: Vec<Vec<usize>> = of_labels.collect::<Result<_>>()?;
     let said: Vec<Vec<usize>> = texts
         .iter()
         .map(|text| {
