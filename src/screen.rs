@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 /// What became of standard output.
 static LOST: Mutex<Option<Lost>> = Mutex::new(None);
@@ -40,6 +41,15 @@ macro_rules! say {
 
 /// Text as it is on standard output; control characters are made visible where it is a terminal.
 pub fn out(text: &str) {
+    print(text, false);
+}
+
+/// A part of a line on standard output that is seen at once.
+pub(crate) fn piece(text: &str) {
+    print(text, true);
+}
+
+fn print(text: &str, at_once: bool) {
     let mut lost = LOST.lock().unwrap_or_else(PoisonError::into_inner);
     if lost.is_some() {
         return;
@@ -49,17 +59,28 @@ pub fn out(text: &str) {
         true => visible(text),
         false => Cow::Borrowed(text),
     };
-    if let Err(e) = to.write_all(shown.as_bytes()) {
-        *lost = Some(Lost::from(e));
+    let mut taken = to.write_all(shown.as_bytes());
+    if at_once {
+        taken = taken.and_then(|()| to.flush());
     }
+    *lost = taken.err().map(Lost::from);
 }
 
-/// A part of a line on standard output that is seen at once.
-pub(crate) fn piece(text: &str) {
-    out(text);
-    let mut lost = LOST.lock().unwrap_or_else(PoisonError::into_inner);
+/// Prints what is left, and from then on nothing, so that no other thread's words come behind a last line on the terminal. A
+/// reader who does not take what another thread is just printing is not waited for.
+pub fn close() {
+    let patience = Instant::now() + Duration::from_millis(200);
+    let mut lost = loop {
+        match LOST.try_lock() {
+            Ok(lost) => break lost,
+            Err(TryLockError::Poisoned(e)) => break e.into_inner(),
+            Err(TryLockError::WouldBlock) if Instant::now() >= patience => return,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
     if lost.is_none() {
-        *lost = io::stdout().flush().err().map(Lost::from);
+        let _ = io::stdout().flush();
+        *lost = Some(Lost::Reader);
     }
 }
 

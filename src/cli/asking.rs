@@ -227,6 +227,8 @@ pub(crate) fn end_at_ctrl_c() -> Result<()> {
     let mut come = signal_hook::iterator::Signals::new([libc::SIGINT]).map_err(failed)?;
     let ends = move || {
         if come.forever().next().is_some() {
+            // What is being answered must not come behind it.
+            crate::screen::close();
             // Behind a part of a line, and `^C`.
             if std::io::stdout().is_terminal() {
                 crate::say!("");

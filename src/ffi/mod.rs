@@ -43,10 +43,9 @@ fn call<T>(f: impl FnOnce(ErrorSlot) -> T) -> Result<T, tch::TchError> {
     }
 }
 
-/// Ends the process now: no destructor of libtorch's may wait for ranks or devices that are lost.
+/// Ends the process now: no destructor of libtorch's may wait for ranks or devices that are lost. What of a line is not printed
+/// yet is not either (`screen::close`).
 pub fn exit_at_once(code: i32) -> ! {
-    use std::io::Write;
-    let _ = std::io::stdout().flush();
     // SAFETY: ends the process.
     unsafe { libc::_exit(code) }
 }
