@@ -2,7 +2,8 @@
 
 use super::control::Control;
 use super::deal;
-use super::questions::{Question, Questions, Way};
+use super::question::{Question, Way};
+use super::questions::Questions;
 use super::standing::Standing;
 use crate::data::feed::Ears;
 use crate::dist::Ranks;

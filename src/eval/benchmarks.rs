@@ -1,13 +1,14 @@
 //! Benchmarks' cards and their imported manifests as sets of questions, asked by the one runner.
 //!
 //! ```text
-//! cards ─► manifests (MANIFESTS/NAME/SPLIT.json) ─► questions.rs ─► asking.rs ─► RUN/NAME/predictions.jsonl, controls/, asked.json
+//! cards ─► manifests (MANIFESTS/NAME/SPLIT.json) ─► asked.rs, questions.rs ─► asking.rs ─► RUN/NAME/predictions.jsonl, controls/, asked.json
 //! ```
 
 use super::asking::{Job, Output};
 use super::cascade;
 use super::control::Control;
-use super::questions::{evaluation, InWords, Paraphrase, Questions, Wanted, Way};
+use super::question::{InWords, Paraphrase, Wanted, Way};
+use super::questions::{evaluation, Questions};
 use super::scoring::Kind;
 use crate::benchmark::names::Task;
 use crate::benchmark::{Card, Entry, Registry};

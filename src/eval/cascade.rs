@@ -5,7 +5,8 @@
 //! manifests ─► clips ─► pieces ─► less those that are captioned ─► asking.rs or endpoint.rs ─► RUN/NAME/captions.jsonl ─► before the question
 //! ```
 
-use super::questions::{About, InWords, Questions};
+use super::question::InWords;
+use super::questions::{About, Questions};
 use crate::data::feed::{examples, Clip};
 use crate::data::manifest::Manifest;
 use crate::dist::Ranks;

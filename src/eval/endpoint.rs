@@ -2,7 +2,8 @@
 
 use super::benchmarks::{finish, in_words, prepare, Request};
 use super::control::Control;
-use super::questions::{Question, Questions, Way};
+use super::question::{Question, Way};
+use super::questions::Questions;
 use super::standing::Standing;
 use crate::data::feed::Clip;
 use crate::error::{Error, Result};

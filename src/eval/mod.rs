@@ -9,11 +9,12 @@
 //! | file | what |
 //! |---|---|
 //! | `benchmarks` | cards and their manifests as sets of questions |
-//! | `control`, `questions` | the ways to ask an item, and what is asked |
+//! | `control`, `question`, `asked`, `questions` | the ways to ask an item, one question, the items of a set as questions, all of them |
 //! | `cascade` | captions of a clip's pieces in the place of its sound |
 //! | `asking`, `deal`, `standing` | asking, by several processes or one, and how far it has come |
 //! | `score`, `scoring`, `rules`, `captions`, `json` | what becomes of answers |
 
+mod asked;
 mod asking;
 pub(crate) mod benchmarks;
 pub mod captions;
@@ -23,6 +24,7 @@ mod deal;
 pub(crate) mod endpoint;
 mod json;
 pub mod judge;
+mod question;
 mod questions;
 pub mod rules;
 pub(crate) mod score;
@@ -37,8 +39,9 @@ use crate::run::journal;
 use crate::run::predictions;
 use asking::{Job, Output};
 use control::Control;
-use questions::{evaluation, Questions, Wanted};
-pub(crate) use questions::{Paraphrase, Way};
+use question::Wanted;
+pub(crate) use question::{Paraphrase, Way};
+use questions::{evaluation, Questions};
 
 /// Asks every question of the recipe's evaluation sets, with the clip and, where wanted, with silence in its place; writes
 /// `predictions.jsonl` into the run's folder, one JSON object a line, whole or not at all. Of several ranks each asks about its

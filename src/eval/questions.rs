@@ -1,14 +1,13 @@
 //! What an evaluation asks, and how each question is told from all others.
 
+use super::asked::Asked;
 use super::control::Control;
+use super::question::{Question, Wanted, Way};
 use super::rules::RuleName;
-use crate::benchmark::wording::{Reworded, Worded};
-use crate::benchmark::Card;
 use crate::data::feed::{examples, Clip, Example};
 use crate::data::item::Item;
 use crate::data::manifest::Manifest;
 use crate::error::{self, Error, Result};
-use crate::fsutil::read_text_within;
 use crate::generate::decoding::Decoding;
 use crate::generate::engine::Sound;
 use crate::generate::likelihood::Choice;
@@ -17,61 +16,12 @@ use crate::generate::Answer;
 use crate::load::Loaded;
 use crate::recipe::EvalRecipe;
 use crate::run::predictions::{Prediction, Weighed};
-use crate::shapes::Seconds;
 use crate::text::tokenizer::Tokenizer;
-use indexmap::IndexMap;
 use rayon::prelude::*;
-use serde::Deserialize;
 use serde_json::json;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::PathBuf;
-
-/// A manifest of a benchmark is no larger.
-const MOST_BYTES: u64 = 1 << 30;
-/// Items told one by one that cannot be asked.
-const MOST_TOLD: usize = 20;
-
-/// A set of items, and how they are to be asked.
-pub(super) struct Wanted<'a> {
-    /// For messages, and what ranks agree on.
-    pub name: String,
-    pub manifest: PathBuf,
-    /// Below it lie the sounds.
-    pub root: PathBuf,
-    /// Only so many items, from the front.
-    pub limit: Option<usize>,
-    pub decoding: Decoding,
-    /// Whether the decoding is the set's own: then it tells its questions from others'.
-    pub own_decoding: bool,
-    pub controls: Vec<Control>,
-    /// Of a benchmark, by which items are worded.
-    pub card: Option<&'a Card>,
-    pub paraphrase: Paraphrase,
-    pub way: Way,
-    /// By which the answers are to be read, as far as texts alone say.
-    pub rule: Option<RuleName>,
-    /// Whether what was thought is taken off the answers.
-    pub strip_thinking: bool,
-    /// What stands in the place of the sounds, where nobody is to hear them.
-    pub in_words: Option<&'a InWords>,
-}
-
-/// Sounds in words: the items are asked of these alone.
-pub(super) struct InWords {
-    /// How answers that were got so are marked.
-    pub condition: String,
-    /// What stands before an item's question, by the [place](InWords::place) of its clip.
-    pub before: HashMap<String, String>,
-}
-
-impl InWords {
-    /// Tells a clip from others by its sound's hash and where it begins.
-    pub(super) fn place(sound: &str, clip: &Clip) -> String {
-        format!("{sound} {}", clip.span().start.0)
-    }
-}
 
 /// A clip that is asked about by itself, as no item of a manifest.
 #[derive(Clone)]
@@ -81,44 +31,6 @@ pub(super) struct About {
     /// Of the file's sound.
     pub sound: String,
     pub clip: Clip,
-}
-
-/// Which of a card's paraphrases is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Paraphrase {
-    /// The one that the card has chosen, which the manifest's questions have.
-    Chosen,
-    /// By its number, from 0.
-    Of(usize),
-    /// One after another, item by item.
-    All,
-}
-
-/// How an answer is got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// In the model's own words.
-    Said,
-    /// The likeliest of the item's options.
-    Weighed,
-}
-
-/// One question: an item's, in one way.
-pub(super) struct Question {
-    /// Its place in [`Questions::items`], and in [`Questions::sets`].
-    pub item: usize,
-    pub set: usize,
-    pub control: Control,
-    pub way: Way,
-    pub sound: Sound,
-    /// What is said before the question, in the sound's place.
-    pub before: Option<String>,
-    /// None where it is asked in the manifest's words.
-    pub reworded: Option<Reworded>,
-    /// Of options that were rotated: at each place the number of the option that stands there.
-    pub order: Vec<usize>,
-    /// A hash of all that is asked.
-    pub hash: String,
 }
 
 /// One of the sets.
@@ -144,12 +56,6 @@ pub(super) struct Questions {
     /// The items of each clip, clips in the order in which they first come.
     pub clips: Vec<Vec<usize>>,
     pub sets: Vec<Set>,
-}
-
-/// The wordings of a manifest's items, by their keys.
-#[derive(Deserialize)]
-struct Wordings {
-    data: IndexMap<String, Worded>,
 }
 
 impl Questions {
@@ -423,263 +329,6 @@ fn sounds(items: &[(String, Example)], clips: &[Vec<usize>]) -> Result<Vec<Strin
     }
     error::all(bad)?;
     Ok(sound_of)
-}
-
-/// By a sound's hash another sound of the set, by its hash and clip.
-type Others<'a> = HashMap<&'a str, (&'a str, &'a Clip)>;
-
-/// The items of one set on their way to be questions.
-struct Asked<'a> {
-    set: &'a Wanted<'a>,
-    number: usize,
-    items: &'a [(String, Example)],
-    range: Range<usize>,
-    sounds: &'a [String],
-    tokenizer: Option<&'a Tokenizer>,
-}
-
-impl Asked<'_> {
-    fn questions(&self) -> Result<Vec<Question>> {
-        let set = self.set;
-        let rewords = |c: &Control| matches!(c, Control::Permute(_) | Control::Rephrase);
-        let wordings = match set.paraphrase != Paraphrase::Chosen || set.controls.iter().any(rewords) {
-            true => Some(self.wordings()?),
-            false => None,
-        };
-        let others = match set.controls.contains(&Control::OtherClip) {
-            true => self.others()?,
-            false => HashMap::new(),
-        };
-        let (mut all, mut errors) = (Vec::new(), Vec::new());
-        for i in self.range.clone() {
-            for control in &set.controls {
-                match self.reworded(i, *control, wordings.as_ref()) {
-                    Ok(Some((reworded, order))) => {
-                        let way = match control {
-                            Control::Likelihood => Way::Weighed,
-                            _ => set.way,
-                        };
-                        // Where there is nothing to choose from, nothing is weighed.
-                        if way == Way::Said || !self.items[i].1.item.labels.is_empty() {
-                            all.push(self.question(i, *control, way, &reworded, &order, &others)?);
-                        }
-                    }
-                    Ok(None) => {}
-                    Err(e) => errors.push(e),
-                }
-            }
-        }
-        errors.truncate(MOST_TOLD);
-        error::all(errors)?;
-        for control in &set.controls {
-            if self.range.is_empty() || all.iter().any(|q| q.control == *control) {
-                continue;
-            }
-            let (expected, found) = match control {
-                Control::Likelihood => ("items with options to choose from", "none"),
-                _ => (
-                    "items whose options can be moved",
-                    "no item with options of its own",
-                ),
-            };
-            return Err(Error::data(
-                &set.manifest,
-                format!("--control {control}"),
-                expected,
-                found,
-            ));
-        }
-        if all.is_empty() && !self.range.is_empty() {
-            let e = Error::data(
-                &set.manifest,
-                "labels",
-                "options of which the likeliest is taken",
-                "none",
-            );
-            return Err(e.hint("--answer generate asks for answers in the model's own words"));
-        }
-        Ok(all)
-    }
-
-    /// What the manifest says of its items' wording.
-    fn wordings(&self) -> Result<IndexMap<String, Worded>> {
-        let path = &self.set.manifest;
-        let text = read_text_within(path, MOST_BYTES)?;
-        let all: Result<Wordings, _> = serde_json::from_str(&text);
-        all.map(|w| w.data).map_err(|e| {
-            let e = Error::data(
-                path,
-                "data",
-                "items as `af2 benchmark import` writes them",
-                e.to_string(),
-            );
-            e.hint("other wordings need the items' own `question` and `choices`")
-        })
-    }
-
-    /// The item in another wording, and the order of its options; nothing where it cannot be asked in this way.
-    fn reworded(
-        &self,
-        i: usize,
-        control: Control,
-        wordings: Option<&IndexMap<String, Worded>>,
-    ) -> Result<Option<(Option<Reworded>, Vec<usize>)>> {
-        let (Some(card), Some(wordings)) = (self.set.card, wordings) else {
-            return Ok(Some((None, Vec::new())));
-        };
-        let pool = card.prompt.pool.len().max(1);
-        let mut paraphrase = match self.set.paraphrase {
-            Paraphrase::Chosen => card.prompt.chosen,
-            Paraphrase::Of(n) => n,
-            Paraphrase::All => (i - self.range.start) % pool,
-        };
-        if control == Control::Rephrase {
-            paraphrase = (paraphrase + 1) % pool;
-        }
-        let key = &self.items[i].1.item.key;
-        let place = format!("data.{key}");
-        let Some(own) = wordings.get(key) else {
-            return Err(Error::data(&self.set.manifest, place, "an item", "none"));
-        };
-        let order = match control {
-            Control::Permute(places) => {
-                let n = own.choices.len();
-                if places as usize >= n {
-                    return Ok(None);
-                }
-                (0..n).map(|at| (at + places as usize) % n).collect()
-            }
-            _ => Vec::new(),
-        };
-        if paraphrase == card.prompt.chosen && order.is_empty() {
-            return Ok(Some((None, order)));
-        }
-        let reworded = own.reworded(card, paraphrase, &order, (&self.set.manifest, &place))?;
-        Ok(Some((Some(reworded), order)))
-    }
-
-    fn question(
-        &self,
-        i: usize,
-        control: Control,
-        way: Way,
-        reworded: &Option<Reworded>,
-        order: &[usize],
-        others: &Others,
-    ) -> Result<Question> {
-        let own = &self.items[i].1.clip;
-        let sound = match control {
-            Control::None | Control::Permute(_) | Control::Rephrase | Control::Likelihood => {
-                Sound::Clip(own.clone())
-            }
-            Control::Silence => Sound::Silence(own.clone()),
-            Control::Noise => Sound::Noise(own.clone()),
-            Control::OtherClip => {
-                let other = others.get(self.sounds[i].as_str());
-                Sound::Clip(other.map_or(own, |(_, clip)| *clip).clone())
-            }
-            Control::Fragment(seconds) => Sound::Clip(own.clone().within(Seconds(f64::from(seconds)))),
-            Control::TextOnly => Sound::Nothing,
-        };
-        let mut question = Question {
-            item: i,
-            set: self.number,
-            control,
-            way,
-            sound,
-            before: None,
-            order: order.to_vec(),
-            hash: self.hash(i, control, way, reworded.as_ref(), others)?,
-            reworded: reworded.clone(),
-        };
-        if let Some(words) = self.set.in_words {
-            let place = InWords::place(&self.sounds[i], own);
-            let Some(before) = words.before.get(&place) else {
-                let key = format!("data.{}", self.items[i].1.item.key);
-                return Err(Error::data(&self.set.manifest, key, "its sound in words", "none"));
-            };
-            let told = json!([question.hash, before]).to_string();
-            question.hash = blake3::hash(told.as_bytes()).to_hex().to_string();
-            (question.sound, question.before) = (Sound::Nothing, Some(before.clone()));
-        }
-        Ok(question)
-    }
-
-    /// For each sound another one of the set: the next by their hashes, so that it does not depend on names or order.
-    fn others(&self) -> Result<Others<'_>> {
-        let mut by_hash: Vec<(&str, &Clip)> = (self.range.clone())
-            .map(|i| (self.sounds[i].as_str(), &self.items[i].1.clip))
-            .collect();
-        by_hash.sort_by_key(|(hash, _)| *hash);
-        by_hash.dedup_by_key(|(hash, _)| *hash);
-        if by_hash.len() < 2 {
-            let found = format!("{}", by_hash.len());
-            return Err(Error::data(
-                &self.set.manifest,
-                "--control other_clip",
-                "at least two sounds",
-                found,
-            ));
-        }
-        let next = by_hash.iter().cycle().skip(1);
-        Ok(by_hash
-            .iter()
-            .zip(next)
-            .map(|((hash, _), other)| (*hash, *other))
-            .collect())
-    }
-
-    /// Of what the manifest says of an item, its sound, the tokens of its prompt, and how it is asked. Where the files lie does not
-    /// count.
-    fn hash(
-        &self,
-        i: usize,
-        control: Control,
-        way: Way,
-        reworded: Option<&Reworded>,
-        others: &Others,
-    ) -> Result<String> {
-        let (task, Example { clip, item }) = &self.items[i];
-        let packed = item.sound.as_ref().and_then(|s| s.packed);
-        let (prompt, output, labels) = match reworded {
-            Some(r) => (&r.prompt, &r.output, &r.labels),
-            None => (&item.prompt, &item.output, &item.labels),
-        };
-        let other = match control {
-            Control::OtherClip => others.get(self.sounds[i].as_str()),
-            _ => None,
-        };
-        let all = json!([
-            task,
-            item.key,
-            item.name,
-            prompt,
-            output,
-            labels,
-            item.chance,
-            clip.span().start.0,
-            clip.windows,
-            packed,
-            self.sounds[i],
-            self.tokenizer.map(|t| t.question(prompt)).transpose()?,
-            match control {
-                Control::None => json!(false),
-                Control::Silence => json!(true),
-                other => json!(other.to_string()),
-            },
-        ]);
-        let mut text = all.to_string();
-        if way == Way::Weighed {
-            text += "weighed";
-        }
-        if let Some((hash, _)) = other {
-            text += hash;
-        }
-        if self.set.own_decoding && way == Way::Said {
-            text += &json!([self.set.decoding, self.set.strip_thinking]).to_string();
-        }
-        Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
-    }
 }
 
 /// A hash of whom is asked and how. What no answer depends on is not in it: the device, the slots, the number of processes.

@@ -1,7 +1,8 @@
 //! How far an evaluation has come: of each set what is asked, and what its answers so far say of the score to come.
 
 use super::control::Control;
-use super::questions::{Question, Questions};
+use super::question::Question;
+use super::questions::Questions;
 use super::rules::{Item, RuleName};
 use crate::metrics::bootstrap::Interval;
 use crate::metrics::statistics::proportion::wilson;

@@ -164,23 +164,64 @@ fn ascii_words(text: &[u8]) -> impl Iterator<Item = Token> + '_ {
     })
 }
 
-/// The rule on what most items are: few choices, all of it ASCII. None of others.
+/// The tokens of an item's answer and choices.
+struct Sets<'a> {
+    few: Few<'a>,
+    gold: u64,
+    choices: [u64; MOST_CHOICES],
+    len: usize,
+}
+
+impl<'a> Sets<'a> {
+    /// Of what most items are: few choices, all of it ASCII. None of others.
+    fn of<C: AsRef<str>>(answer: &'a str, choices: &'a [C]) -> Option<Self> {
+        let ascii = answer.is_ascii() && choices.iter().all(|c| c.as_ref().is_ascii());
+        if !ascii || choices.len() > MOST_CHOICES {
+            return None;
+        }
+        let mut few = Few {
+            tokens: [&[]; MOST_CHOICES * 8],
+            signs: [0; MOST_CHOICES * 8],
+            len: 0,
+        };
+        let gold = few.set(answer)?;
+        let mut sets = [0; MOST_CHOICES];
+        for (set, choice) in sets.iter_mut().zip(choices) {
+            *set = few.set(choice.as_ref())?;
+        }
+        Some(Sets {
+            few,
+            gold,
+            choices: sets,
+            len: choices.len(),
+        })
+    }
+
+    fn choices(&self) -> &[u64] {
+        &self.choices[..self.len]
+    }
+
+    /// Whether a prediction in which these tokens were seen says what has the tokens `own`.
+    fn accepts(&self, own: u64, seen: u64) -> bool {
+        let foreign = |set: &u64| *set != own && set & seen & !own != 0;
+        own & !seen == 0 && !self.choices().iter().any(foreign)
+    }
+}
+
+/// Of each choice whether it is right as the prediction; none of items that are judged in another way.
+pub(super) fn choices_that_are_right<C: AsRef<str>>(answer: &str, choices: &[C]) -> Option<Vec<bool>> {
+    let sets = Sets::of(answer, choices)?;
+    let right = |seen: &u64| *seen != 0 && sets.accepts(sets.gold, *seen);
+    Some(sets.choices().iter().map(right).collect())
+}
+
+/// The rule on what [`Sets`] takes.
 fn short<C: AsRef<str>>(prediction: &str, answer: &str, choices: &[C]) -> Option<Judged> {
-    let ascii = prediction.is_ascii() && answer.is_ascii() && choices.iter().all(|c| c.as_ref().is_ascii());
-    if !ascii || choices.len() > MOST_CHOICES {
+    if !prediction.is_ascii() {
         return None;
     }
-    let mut few = Few {
-        tokens: [&[]; MOST_CHOICES * 8],
-        signs: [0; MOST_CHOICES * 8],
-        len: 0,
-    };
-    let gold = few.set(answer)?;
-    let mut sets = [0; MOST_CHOICES];
-    for (set, choice) in sets.iter_mut().zip(choices) {
-        *set = few.set(choice.as_ref())?;
-    }
-    let sets = &sets[..choices.len()];
+    let all = Sets::of(answer, choices)?;
+    let (few, gold, sets) = (&all.few, all.gold, all.choices());
     // Which stand in the prediction, and where first.
     let (mut seen, mut places) = (0u64, [(0, 0); MOST_CHOICES * 8]);
     let mut any = false;
@@ -196,8 +237,7 @@ fn short<C: AsRef<str>>(prediction: &str, answer: &str, choices: &[C]) -> Option
     if !any {
         return Some(Judged::none(State::Unparsed, "mmau.no_tokens"));
     }
-    let accepts =
-        |own: u64| own & !seen == 0 && !sets.iter().any(|set| *set != own && set & seen & !own != 0);
+    let accepts = |own: u64| all.accepts(own, seen);
     let span = |own: u64| {
         let spans = (0..few.len).filter(|n| own & (1 << n) != 0).map(|n| places[n]);
         let joined = spans.reduce(|a: (usize, usize), b| (a.0.min(b.0), a.1.max(b.1)));
@@ -392,6 +432,12 @@ mod tests {
                             "{prediction:?}, {answer:?} of {choices:?}"
                         );
                         found += usize::from(short.is_some_and(|j| j.answer.is_some()));
+                        let right = choices.map(|choice| any(choice, answer, &choices).correct);
+                        assert_eq!(
+                            choices_that_are_right(answer, &choices),
+                            Some(right.to_vec()),
+                            "{answer:?} of {choices:?}"
+                        );
                     }
                 }
             }

@@ -320,6 +320,15 @@ impl RuleName {
         self.record_as_read(&Json::from(record))
     }
 
+    /// Of each of an item's choices whether it would be right as the prediction, by a rule that tells them at once sooner than one by
+    /// one; `None` of other rules, and of items that it judges one by one.
+    pub(crate) fn choices_that_are_right(self, answer: &str, choices: &[String]) -> Option<Vec<bool>> {
+        match self {
+            RuleName::Mmau | RuleName::Mmar => mmau::choices_that_are_right(answer, choices),
+            _ => None,
+        }
+    }
+
     /// Where a record holds the prediction that the rule reads; `None` of a rule without records.
     pub(crate) fn prediction_key(self) -> Option<&'static str> {
         self.facts().record.map(|(key, _)| key)

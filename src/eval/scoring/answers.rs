@@ -154,8 +154,13 @@ impl Judge<'_> {
                 .push(Mark::of(&self.verdict(other, &sample), self.more));
         }
         if self.frame {
-            part.constants
-                .push(frame::constants(self.card, self.rule, &sample, counted));
+            part.constants.push(frame::constants(
+                self.card,
+                self.rule,
+                &sample,
+                judged.state,
+                counted,
+            ));
         }
         if self.hashes {
             hashed(&sample, &mut part.bytes);

@@ -7,7 +7,7 @@ use crate::benchmark::names::{Aggregation, Metric, Task};
 use crate::benchmark::Card;
 use crate::error::Result;
 use crate::eval::json::Json;
-use crate::eval::rules::{Item, RuleName};
+use crate::eval::rules::{Item, RuleName, State};
 use crate::run::scored::Frame;
 use std::borrow::Cow;
 
@@ -15,15 +15,77 @@ use std::borrow::Cow;
 #[derive(Default)]
 pub(super) struct Constants {
     /// In the options' order; none of an item that does not count.
-    marks: Vec<Mark>,
+    verdicts: Verdicts,
     /// Of most characters, of equals the first.
     longest: usize,
     /// Of fewest.
     shortest: usize,
 }
 
-/// Judges an item's options. None where it counts and has none.
-pub(super) fn constants(card: &Card, rule: RuleName, sample: &Sample, counted: bool) -> Option<Constants> {
+/// What some options get.
+enum Verdicts {
+    /// Of so many, whose verdicts all count, those that are right: a bit each. A million items lie side by side.
+    Right { of: u32, right: u64 },
+    /// Of metrics that go by more, and of many options.
+    Marks(Vec<Mark>),
+}
+
+impl Default for Verdicts {
+    fn default() -> Self {
+        Verdicts::Right { of: 0, right: 0 }
+    }
+}
+
+impl Verdicts {
+    fn of_marks(marks: Vec<Mark>, more: bool) -> Self {
+        if more || marks.len() > u64::BITS as usize || !marks.iter().all(|mark| mark.counted) {
+            return Verdicts::Marks(marks);
+        }
+        Verdicts::of_rights(marks.iter().map(|mark| mark.correct))
+    }
+
+    /// At most as many as bits.
+    fn of_rights(all: impl Iterator<Item = bool>) -> Self {
+        let (mut of, mut right) = (0, 0);
+        for correct in all {
+            right |= u64::from(correct) << of;
+            of += 1;
+        }
+        Verdicts::Right { of, right }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Verdicts::Right { of, .. } => *of as usize,
+            Verdicts::Marks(marks) => marks.len(),
+        }
+    }
+
+    fn correct(&self) -> usize {
+        match self {
+            Verdicts::Right { right, .. } => right.count_ones() as usize,
+            Verdicts::Marks(marks) => marks.iter().filter(|mark| mark.correct).count(),
+        }
+    }
+
+    fn mark(&self, place: usize) -> Option<Mark> {
+        match self {
+            Verdicts::Right { right, .. } => {
+                (place < self.len()).then(|| Mark::told(right >> place & 1 == 1))
+            }
+            Verdicts::Marks(marks) => marks.get(place).cloned(),
+        }
+    }
+}
+
+/// Judges the options of an item whose own verdict is this. None where it counts and has none.
+pub(super) fn constants(
+    card: &Card,
+    rule: RuleName,
+    sample: &Sample,
+    state: State,
+    counted: bool,
+) -> Option<Constants> {
     if !counted {
         return Some(Constants::default());
     }
@@ -31,11 +93,37 @@ pub(super) fn constants(card: &Card, rule: RuleName, sample: &Sample, counted: b
     let lengths = || options.iter().map(|option| option.chars().count()).enumerate();
     let (longest, _) = lengths().reduce(|most, own| if own.1 > most.1 { own } else { most })?;
     let (shortest, _) = lengths().reduce(|least, own| if own.1 < least.1 { own } else { least })?;
+    let more = goes_by_more(card);
+    let at_once = match more || state == State::Error {
+        true => None,
+        false => at_once(rule, sample),
+    };
     Some(Constants {
-        marks: answered(card, rule, sample, &options),
+        verdicts: match at_once {
+            Some(all) => Verdicts::of_rights(all.into_iter()),
+            None => Verdicts::of_marks(answered(rule, sample, &options, more), more),
+        },
         longest,
         shortest,
     })
+}
+
+/// Which of an item's own options are right, where the rule tells that of all at once and its script reads what the sample has.
+fn at_once(rule: RuleName, sample: &Sample) -> Option<Vec<bool>> {
+    if let (Some(record), Some(_)) = (&sample.record, rule.prediction_key()) {
+        let choices = record.get("choices")?.as_list()?;
+        let same = choices.len() == sample.choices.len()
+            && choices
+                .iter()
+                .zip(&sample.choices)
+                .all(|(read, own)| read.as_str() == Some(own))
+            && record.get("answer")?.as_str()? == sample.answer;
+        if !same {
+            return None;
+        }
+    }
+    let few = sample.choices.len() <= u64::BITS as usize && !sample.choices.is_empty();
+    few.then(|| rule.choices_that_are_right(&sample.answer, &sample.choices))?
 }
 
 /// Which of an item's options is answered.
@@ -60,7 +148,7 @@ pub(super) fn frame(
     };
     let score = |choose: &Choose| -> Result<Option<f64>> {
         let answer = |constants: &&Constants| {
-            let mark = constants.marks.get(choose(constants)).cloned();
+            let mark = constants.verdicts.mark(choose(constants));
             mark.unwrap_or_else(|| Mark::of(&left_out(), false))
         };
         let marks: Vec<Mark> = all.iter().map(answer).collect();
@@ -85,17 +173,21 @@ fn chance(
     all: &[&Constants],
     score: &dyn Fn(&Choose) -> Result<Option<f64>>,
 ) -> Result<Option<f64>> {
-    let asked = || all.iter().map(|own| &own.marks).filter(|marks| !marks.is_empty());
+    let asked = || {
+        all.iter()
+            .map(|own| &own.verdicts)
+            .filter(|verdicts| verdicts.len() > 0)
+    };
     if card.metric == Metric::Accuracy && card.aggregation == Aggregation::Micro {
         let shares: Vec<f64> = asked()
-            .map(|marks| marks.iter().filter(|m| m.correct).count() as f64 / marks.len() as f64)
+            .map(|verdicts| verdicts.correct() as f64 / verdicts.len() as f64)
             .collect();
         return Ok(crate::metrics::mean(&shares));
     }
-    let most = asked().map(Vec::len).max().unwrap_or(0);
+    let most = asked().map(Verdicts::len).max().unwrap_or(0);
     // F1 and its like are not linear in the verdicts.
     let linear = matches!(card.metric, Metric::Accuracy | Metric::PaHrMean);
-    if !linear || asked().any(|marks| marks.len() != most) {
+    if !linear || asked().any(|verdicts| verdicts.len() != most) {
         return Ok(None);
     }
     let each = (0..most).map(|place| score(&move |_| place));
@@ -127,9 +219,9 @@ pub(super) fn options<'s>(card: &'s Card, sample: &'s Sample) -> Cow<'s, [String
     }
 }
 
-fn answered<'s>(card: &Card, rule: RuleName, sample: &'s Sample, options: &'s [String]) -> Vec<Mark> {
+/// Each option judged by itself. `more`: what the metrics go by stays.
+fn answered<'s>(rule: RuleName, sample: &'s Sample, options: &'s [String], more: bool) -> Vec<Mark> {
     let letters = reads_letters(rule);
-    let more = goes_by_more(card);
     let answer = |(place, option)| match u8::try_from(place) {
         Ok(place) if letters && place < 26 => Cow::Owned(char::from(b'A' + place).to_string()),
         _ => Cow::Borrowed(option),

@@ -40,6 +40,18 @@ impl Mark {
         }
     }
 
+    /// Of an answer that is an option.
+    pub(super) fn told(correct: bool) -> Self {
+        Mark {
+            state: State::Answered,
+            correct,
+            counted: true,
+            read: true,
+            cmm: false,
+            answer: None,
+        }
+    }
+
     /// Another verdict than a rule's: a person's, or one on an answer that no model gave.
     pub(super) fn decide(&mut self, correct: bool) {
         self.correct = correct;
