@@ -354,6 +354,15 @@ fn the_manual_has_every_key_and_its_card_is_sound() {
 }
 
 #[test]
+fn the_demos_cards_are_sound() {
+    let folder = folder().with_file_name("demo");
+    let (code, out, said) = benchmark(&["check", "--cards", folder.to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+    let all = cards().len() + std::fs::read_dir(folder).unwrap().count();
+    assert!(out.contains(&format!("{all} cards are sound")), "{out}");
+}
+
+#[test]
 fn the_example_is_sound() {
     let card = parse(TEXT, "mine.yaml").unwrap();
     assert_eq!(card.asked(), "Choose. {question} {options}");

@@ -83,6 +83,54 @@ fn from_nothing_to_a_table() {
     ]);
     assert!(answer.contains("\"tokens\""), "{answer}");
 
+    // Its sets by their cards: one command from the checkpoint to a table.
+    let cards = Path::new(env!("CARGO_MANIFEST_DIR")).join("data-manifests/demo");
+    let cards = cards.to_str().unwrap();
+    let (manifests, scored) = (folder.path().join("manifests"), folder.path().join("scored"));
+    for (card, set) in [
+        ("demo-sounds", "demo-EventClassification"),
+        ("demo-sequences", "demo-Sequence"),
+        ("demo-captions", "demo-AudioCaptioning"),
+    ] {
+        let set = out.join(format!("corpus/manifests/{set}/test.json"));
+        run(&[
+            "benchmark",
+            "import",
+            card,
+            "--cards",
+            cards,
+            "--from",
+            set.to_str().unwrap(),
+            "--audio",
+            out.join("corpus/wavs").to_str().unwrap(),
+            "--out",
+            manifests.to_str().unwrap(),
+            "--accept",
+        ]);
+    }
+    let table = run(&[
+        "eval",
+        "--checkpoint",
+        stage3.to_str().unwrap(),
+        "--cards",
+        cards,
+        "--manifests",
+        manifests.to_str().unwrap(),
+        "--benchmarks",
+        "demo-sounds,demo-sequences,demo-captions",
+        "--out",
+        scored.to_str().unwrap(),
+        "--limit",
+        "4",
+        "--control",
+        "silence,text_only",
+    ]);
+    for shown in ["demo-sounds", "demo-captions", "text_only", "af2 judge run"] {
+        assert!(table.contains(shown), "no {shown} in {table}");
+    }
+    let listening = std::fs::read_to_string(scored.join("demo-sounds/results.json")).unwrap();
+    assert!(listening.contains("audio_gain"), "{listening}");
+
     // A stage again, now with sound files that are broken: each is skipped and named, and beyond the budget is an end.
     let plan = out.join("plan.yaml");
     let manifest = out.join("corpus/manifests/demo-EventClassification/train.json");

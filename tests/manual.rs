@@ -68,6 +68,10 @@ const NOT_RUN: &[(&str, &str)] = &[
         "8 GPUs; tests/benchmark_run.rs launches",
     ),
     (
+        "af2 eval --checkpoint experiments/demo/checkpoints/stage3",
+        "needs the trained demo; tests/demo.rs asks the smallest one",
+    ),
+    (
         "af2 benchmark import",
         "official files; tests/benchmark_import.rs writes some",
     ),

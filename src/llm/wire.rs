@@ -149,6 +149,10 @@ fn failed(e: &ureq::Error) -> Met {
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::AddrNotAvailable => Met::NotReached(e.to_string()),
+            // What rustls does not take: a certificate of a root that is not trusted, or of another name.
+            io::ErrorKind::InvalidData => Met::Never(format!(
+                "TLS: {e}; SSL_CERT_FILE names the roots that are trusted"
+            )),
             _ => Met::Broken(format!("the connection broke off: {e}")),
         },
         ureq::Error::Protocol(e) => Met::Broken(format!("what came back is not HTTP: {e}")),
