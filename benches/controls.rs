@@ -8,6 +8,7 @@
 //! ```text
 //! cargo bench --bench controls -- af2-0.5b  another size (mid)
 //! AF2_BENCH_ROUNDS=5 AF2_BENCH_CLIPS=32     rounds (3), clips (16)
+//! AF2_BENCH_SLOTS=16                        answers that are written together (8)
 //! ```
 #![allow(
     clippy::expect_used,
@@ -41,6 +42,8 @@ const PROMPT: (usize, usize) = (60, 24);
 const ANSWER: usize = 8;
 /// Further orders of the options.
 const ORDERS: usize = 4;
+/// What is asked beside the plain questions: whether with silence, and in how many further orders. The plain way is the first.
+const WAYS: [(bool, usize); 4] = [(false, 0), (true, 0), (false, ORDERS), (true, ORDERS)];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
@@ -54,31 +57,38 @@ fn main() {
     let clips: Vec<Clip> = (0..count).map(|i| clip(folder.path(), i)).collect();
     let loaded = model(&Job::of_model(size, SECONDS.div_ceil(10), threads), Device::Cpu);
     // What is asked a first time also pays for what the library sets up.
-    asked(&loaded, &clips[..1], true);
-    let all = (0..rounds).map(|_| {
-        let (plain, heard) = asked(&loaded, &clips, false);
-        let (with, heard_with) = asked(&loaded, &clips, true);
-        assert!(
-            heard_with.windows <= heard.windows + 1,
-            "a clip's windows are encoded once, and one of silence"
-        );
-        (plain, with)
-    });
-    let (plain, with): (Vec<f64>, Vec<f64>) = all.unzip();
-    let ratios = plain.iter().zip(&with).map(|(plain, with)| with / plain);
+    asked(&loaded, &clips[..1], WAYS[WAYS.len() - 1]);
+    let mut seconds = vec![Vec::new(); WAYS.len()];
+    for _ in 0..rounds {
+        let mut plain = 0;
+        for (way, seconds) in WAYS.into_iter().zip(&mut seconds) {
+            let (took, heard) = asked(&loaded, &clips, way);
+            seconds.push(took);
+            match way {
+                (false, 0) => plain = heard.windows,
+                _ => assert!(
+                    heard.windows <= plain + 1,
+                    "a clip's windows are encoded once, and one of silence"
+                ),
+            }
+        }
+    }
     let mut table = Table::new(["", "answers", "s", "÷ plain"]);
-    table.row([
-        "plain".to_owned(),
-        count.to_string(),
-        format!("{:.2}", median(plain.iter().copied())),
-        "1".to_owned(),
-    ]);
-    table.row([
-        format!("with silence and {ORDERS} orders"),
-        ((2 + ORDERS) * count).to_string(),
-        format!("{:.2}", median(with.iter().copied())),
-        format!("{:.2}", median(ratios)),
-    ]);
+    for ((silence, orders), own) in WAYS.into_iter().zip(&seconds) {
+        let name = match (silence, orders) {
+            (false, 0) => "plain".to_owned(),
+            (true, 0) => "and silence".to_owned(),
+            (false, n) => format!("and {n} orders"),
+            (true, n) => format!("and silence, and {n} orders"),
+        };
+        let ratios = seconds[0].iter().zip(own).map(|(plain, with)| with / plain);
+        table.row([
+            name,
+            ((1 + usize::from(silence) + orders) * count).to_string(),
+            format!("{:.2}", median(own.iter().copied())),
+            format!("{:.2}", median(ratios)),
+        ]);
+    }
     println!(
         "controls, {size}: clips of {SECONDS} s, questions of {} tokens, answers of {ANSWER}",
         PROMPT.0
@@ -107,7 +117,7 @@ fn clip(folder: &Path, number: usize) -> Clip {
 }
 
 /// Seconds from the files to all answers, and what was heard.
-fn asked(loaded: &Loaded, clips: &[Clip], controls: bool) -> (f64, Stats) {
+fn asked(loaded: &Loaded, clips: &[Clip], (silence, orders): (bool, usize)) -> (f64, Stats) {
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let mut asks = Vec::new();
     for clip in clips {
@@ -122,12 +132,15 @@ fn asked(loaded: &Loaded, clips: &[Clip], controls: bool) -> (f64, Stats) {
             [question.clone(), rotated.flatten().copied().collect()].concat()
         };
         asks.push(ask(Sound::Clip(clip.clone()), prompt(0)));
-        if controls {
-            asks.extend((1..=ORDERS).map(|by| ask(Sound::Clip(clip.clone()), prompt(by))));
+        asks.extend((1..=orders).map(|by| ask(Sound::Clip(clip.clone()), prompt(by))));
+        if silence {
             asks.push(ask(Sound::Silence(clip.clone()), prompt(0)));
         }
     }
-    let settings = Settings::default();
+    let settings = Settings {
+        slots: environment("AF2_BENCH_SLOTS", 8),
+        ..Settings::default()
+    };
     let begin = Instant::now();
     let mut engine = Engine::new(loaded, Arc::new(Ears::new(0)), settings.clone());
     let mut asks = asks.into_iter();

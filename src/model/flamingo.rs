@@ -295,6 +295,23 @@ impl Flamingo {
         self.lang_encoder.logits(&last)
     }
 
+    /// Logits (B, V) of what follows each of several rows of new tokens about one clip; row i has `lengths[i]` of them, and is filled up
+    /// behind. See [`Flamingo::states_after`].
+    pub(crate) fn decode_rows(
+        &self,
+        ids_bt: &Tensor,
+        lengths: &[i64],
+        heard: &Heard,
+        cache: &mut Cache,
+        seen_b1: &Tensor,
+    ) -> Tensor {
+        let x = self.states_after(ids_bt, heard, cache, seen_b1);
+        let (most, ends) = (x.size()[1], lengths.iter().enumerate());
+        let ends: Vec<i64> = ends.map(|(i, n)| i as i64 * most + n - 1).collect();
+        let ends = Tensor::from_slice(&ends).to_device(x.device());
+        self.lang_encoder.logits(&x.flatten(0, 1).index_select(0, &ends))
+    }
+
     /// One more token of each text in `slots`; `about` says what each of them is about, each text once.
     ///
     /// # Shapes

@@ -8,10 +8,13 @@
 mod beams;
 mod memory;
 mod question;
+mod reading;
 mod rows;
+mod settings;
 mod sounds;
 
 pub use question::{Ask, Event, Found, Given, Sound, Ticket, Wanted};
+pub use settings::{Settings, Stats};
 
 use super::likelihood;
 use super::sampling::Sampler;
@@ -25,6 +28,7 @@ use crate::model::lm::{Cache, Slots};
 use crate::model::parts::Precision;
 use beams::{Search, State};
 use memory::{rows_of, share, too_large, TextSize};
+use reading::{along, Reading, Waiting};
 use rows::{Question, Row, Rows, Stepped};
 use sounds::{mel_bytes, Held, Progress, Sounds, Turn, AHEAD};
 use std::collections::{HashMap, VecDeque};
@@ -37,80 +41,6 @@ use tch::{no_grad, Kind, Tensor};
 const LOOK: usize = 64;
 /// How often others may go before the first: then it is waited for.
 const PATIENCE: u32 = 64;
-
-/// How the engine works. No setting changes an answer, but for near ties: see [`super::NEAR_TIE`].
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Most sequences that are written on together. A beam search takes as many as it has beams.
-    pub slots: usize,
-    /// Most bytes of what is heard and what is written, the model apart; none for a quarter of the memory that is free.
-    pub memory: Option<u64>,
-    /// In what is computed. The model must be ready for it: [`Loaded::ask_in`].
-    pub precision: Precision,
-    /// Most tokens of a prompt that are read at once.
-    pub prefill: usize,
-    /// Answers never wait for longer than one piece of a prompt, or of a sound, takes: for people who watch them come. Without it all
-    /// slots are filled before a step, which is faster in all: a step costs about as much however many slots are taken.
-    pub steady: bool,
-    /// Sounds that stay heard although no question is about them, as long as there is room.
-    pub keep: usize,
-}
-
-impl Default for Settings {
-    /// Eight slots, filled first; fp32, 256 tokens of a prompt at once; no sound stays.
-    fn default() -> Self {
-        Settings {
-            slots: 8,
-            memory: None,
-            precision: Precision::Fp32,
-            prefill: 256,
-            steady: false,
-            keep: 0,
-        }
-    }
-}
-
-/// What an engine has done.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Sounds that were heard, and how many windows were encoded for them: one of silence stands for all.
-    pub sounds: u64,
-    /// See [`Stats::sounds`].
-    pub windows: u64,
-    /// Prompts that were read, and their tokens.
-    pub prompts: u64,
-    /// Tokens of prompts that were read.
-    pub read: u64,
-    /// Tokens of prompts that were not, as another prompt about the same sound began with them.
-    pub shared: u64,
-    /// Steps of all slots together.
-    pub steps: u64,
-    /// Tokens that these steps wrote: over steps and slots, how busy the slots were.
-    pub spoken: u64,
-    /// Tokens of all answers that were written, beams apart.
-    pub tokens: u64,
-    /// The most bytes that were held of what [`Settings::memory`] bounds.
-    pub most_bytes: u64,
-}
-
-struct Waiting {
-    ticket: Ticket,
-    ask: Ask,
-    since: Instant,
-    /// Others that went before it.
-    passed: u32,
-}
-
-/// A prompt that is being read.
-struct Reading {
-    waiting: Waiting,
-    held: Rc<Held>,
-    cache: Cache,
-    logits: Tensor,
-    seen: Tensor,
-    /// Tokens that were read.
-    at: usize,
-}
 
 /// A question that has slots, or waits for more of them.
 struct Running {
@@ -192,9 +122,12 @@ impl<'a> Engine<'a> {
                 self.sounds.leave(&waiting.ask.sound);
             }
         }
-        if let Some(reading) = self.reading.take_if(|r| r.waiting.ticket == ticket) {
-            self.sounds.leave(&reading.waiting.ask.sound);
+        if let Some(reading) = &mut self.reading {
+            if let Some(at) = reading.prompts.iter().position(|w| w.ticket == ticket) {
+                self.sounds.leave(&reading.prompts.swap_remove(at).ask.sound);
+            }
         }
+        self.reading.take_if(|r| r.prompts.is_empty());
         self.rows.forget(ticket);
         self.searches.retain(|s| s.ticket() != ticket);
         if let Some(running) = self.running.remove(&ticket) {
@@ -209,7 +142,7 @@ impl<'a> Engine<'a> {
 
     /// Questions that are being answered.
     pub fn running(&self) -> usize {
-        self.running.len() + usize::from(self.reading.is_some())
+        self.running.len() + self.reading.as_ref().map_or(0, |r| r.prompts.len())
     }
 
     /// Whether there is nothing left to do.
@@ -425,11 +358,34 @@ impl<'a> Engine<'a> {
         });
         let (rows, tokens) = rows_of(ask);
         let text = match rows {
-            1 => self.rows.bytes_with(tokens),
-            _ => self.rows.bytes() + self.texts.bytes(rows, tokens),
+            1 => self.bytes_of_rows(1, tokens),
+            _ => self.bytes_of_rows(0, 0) + self.texts.bytes(rows, tokens),
         };
         let prompt = self.texts.bytes(1, ask.prompt.len() as i64);
-        self.bytes() - now - self.rows.bytes() + heard + text + prompt
+        self.bytes() - now - self.bytes_of_rows(0, 0) + heard + text + prompt
+    }
+
+    /// Bytes of all that is there, and of these answers more, about a sound that was heard.
+    fn bytes_along(&self, asks: &[&Ask]) -> u64 {
+        let longest = asks.iter().map(|ask| rows_of(ask).1).max().unwrap_or(0);
+        let prompts = asks.iter().map(|ask| ask.prompt.len() as i64).max().unwrap_or(0);
+        self.bytes() - self.bytes_of_rows(0, 0)
+            + self.bytes_of_rows(asks.len(), longest)
+            // While they are read, and each by itself.
+            + 2 * self.texts.bytes(asks.len(), prompts)
+    }
+
+    /// Bytes of sequences that are written, of those whose prompts were read and that have no slot yet, and of so many more of `tokens`
+    /// at most.
+    fn bytes_of_rows(&self, more: usize, tokens: i64) -> u64 {
+        let to_begin = self.running.values().filter(|r| r.to_begin.is_some());
+        let (mut promised, mut longest) = (more, tokens);
+        for running in to_begin {
+            promised += running.said.len() - running.begun;
+            longest = longest.max(rows_of(&running.ask).1);
+        }
+        let slots = self.settings.slots.max(1).saturating_sub(self.rows.len());
+        self.rows.bytes_with(promised.min(slots), longest)
     }
 
     /// What is held, or was promised to sequences that are being written.
@@ -437,7 +393,7 @@ impl<'a> Engine<'a> {
         let searches = self.searches.iter().map(|s| s.bytes(&self.texts));
         let begun = self.running.values().filter_map(|r| r.to_begin.as_ref());
         self.sounds.bytes()
-            + self.rows.bytes()
+            + self.bytes_of_rows(0, 0)
             + searches.sum::<u64>()
             + begun.map(|(_, cache, _)| cache.bytes()).sum::<u64>()
             + self.reading.as_ref().map_or(0, |r| r.cache.bytes())
@@ -447,29 +403,41 @@ impl<'a> Engine<'a> {
         self.stats.most_bytes = self.stats.most_bytes.max(self.bytes());
     }
 
-    /// What the prompt begins with may have been read for another one.
+    /// What the prompt begins with may have been read for another one. Then others about the same sound, that begin so, are read with it.
     fn start_reading(&mut self, waiting: Waiting, held: Rc<Held>) -> Reading {
-        let prompt = &waiting.ask.prompt;
-        let (mut cache, mut at) = (Cache::default(), 0);
+        let (mut cache, mut at, mut places) = (Cache::default(), 0, Vec::new());
         if let Some((ids, read)) = &*held.read.borrow() {
-            let same = ids.iter().zip(prompt).take_while(|(a, b)| a == b).count();
-            // What follows its last token must be computed in any case.
-            at = same.min(prompt.len().saturating_sub(1));
+            let fits = |asks: &[&Ask]| self.bytes_along(asks) <= self.memory;
+            (places, at) = along(
+                &waiting.ask,
+                &self.waiting,
+                ids,
+                self.settings.prefill,
+                LOOK,
+                fits,
+            );
             if at > 0 {
                 cache = read.beginning(at as i64);
             }
         }
-        self.stats.prompts += 1;
-        self.stats.shared += at as u64;
-        let seen = self.audio_tokens(&prompt[..at]);
+        let seen = self.audio_tokens(&waiting.ask.prompt[..at]);
+        // From behind, so that places stay; then in the order of the queue.
+        let mut prompts: Vec<Waiting> = places
+            .into_iter()
+            .rev()
+            .filter_map(|place| self.take(place))
+            .collect();
+        prompts.push(waiting);
+        prompts.reverse();
+        self.stats.prompts += prompts.len() as u64;
+        self.stats.shared += (at * prompts.len()) as u64;
         Reading {
             seen: Tensor::from_slice(&[seen])
                 .unsqueeze(1)
                 .to_device(self.model.device),
-            waiting,
+            prompts,
             held,
             cache,
-            logits: Tensor::new(),
             at,
         }
     }
@@ -479,46 +447,82 @@ impl<'a> Engine<'a> {
         ids.iter().filter(|id| **id == audio).count() as i64
     }
 
-    /// Reads a piece of the prompt whose turn it is. Returns its tokens.
+    /// Reads a piece of the prompt whose turn it is, or several prompts. Returns their tokens.
     fn read(&mut self, events: &mut Vec<Event>) -> Result<usize> {
         let Some(mut r) = self.reading.take() else {
             return Ok(0);
         };
-        let prompt = &r.waiting.ask.prompt;
-        let own = self.settings.prefill.max(1).min(prompt.len() - r.at);
-        let piece = Tensor::from_slice(&prompt[r.at..r.at + own])
-            .unsqueeze(0)
+        let rests = r.prompts.iter().map(|w| &w.ask.prompt[r.at..]);
+        let most = rests.clone().map(<[i64]>::len).max().unwrap_or(0);
+        let own = self.settings.prefill.max(1).min(most);
+        let rows: Vec<&[i64]> = rests.map(|rest| &rest[..own.min(rest.len())]).collect();
+        let lengths: Vec<i64> = rows.iter().map(|row| row.len() as i64).collect();
+        let filled: Vec<i64> = rows
+            .iter()
+            .flat_map(|row| {
+                let behind = std::iter::repeat_n(0, own - row.len());
+                row.iter().copied().chain(behind)
+            })
+            .collect();
+        let count = rows.len() as i64;
+        let piece = Tensor::from_slice(&filled)
+            .reshape([count, own as i64])
             .to_device(self.model.device);
+        if count > 1 {
+            r.cache
+                .select(&Tensor::zeros([count], (Kind::Int64, self.model.device)));
+        }
         let model = &self.model.model;
-        r.logits = self.model.compute(self.settings.precision, || {
+        let logits = self.model.compute(self.settings.precision, || {
             no_grad(|| {
-                let logits = model.decode(&piece, &r.held.heard, &mut r.cache, &r.seen);
-                logits.squeeze_dim(1).to_kind(Kind::Float)
+                let seen = r.seen.expand([count, 1], false);
+                let logits = model.decode_rows(&piece, &lengths, &r.held.heard, &mut r.cache, &seen);
+                logits.to_kind(Kind::Float)
             })
         })?;
-        r.seen = &r.seen + model.audio_tokens(&piece);
-        r.at += own;
-        self.stats.read += own as u64;
-        match r.at < prompt.len() {
-            true => self.reading = Some(r),
-            false => self.has_read(r, events)?,
+        let read = lengths.iter().sum::<i64>() as usize;
+        self.stats.read += read as u64;
+        if own < most {
+            r.seen = &r.seen + model.audio_tokens(&piece);
+            r.at += own;
+            self.reading = Some(r);
+            return Ok(read);
         }
-        Ok(own)
+        let Reading {
+            prompts, held, cache, ..
+        } = r;
+        for (row, waiting) in prompts.into_iter().enumerate().rev() {
+            let cache = match count {
+                1 => cache.fork(),
+                _ => cache.row(row as i64, waiting.ask.prompt.len() as i64),
+            };
+            self.has_read(
+                waiting,
+                held.clone(),
+                cache,
+                logits.narrow(0, row as i64, 1),
+                events,
+            )?;
+        }
+        self.begin_samples(events)?;
+        Ok(read)
     }
 
-    /// A whole prompt was read: its answers begin.
-    fn has_read(&mut self, r: Reading, events: &mut Vec<Event>) -> Result<()> {
-        let Reading {
-            waiting,
-            held,
-            cache,
-            logits,
-            seen,
-            ..
-        } = r;
+    /// A whole prompt was read: its answers may begin.
+    fn has_read(
+        &mut self,
+        waiting: Waiting,
+        held: Rc<Held>,
+        cache: Cache,
+        logits: Tensor,
+        events: &mut Vec<Event>,
+    ) -> Result<()> {
         let Waiting {
             ticket, ask, since, ..
         } = waiting;
+        let seen = Tensor::from_slice(&[self.audio_tokens(&ask.prompt)])
+            .unsqueeze(1)
+            .to_device(self.model.device);
         *held.read.borrow_mut() = Some((ask.prompt.clone(), cache.fork()));
         let decoding = match &ask.wanted {
             Wanted::Choices(choices) => {
@@ -553,7 +557,6 @@ impl<'a> Engine<'a> {
             running.to_begin = Some((question, cache, logits));
         }
         self.running.insert(ticket, running);
-        self.begin_samples(events)?;
         Ok(())
     }
 

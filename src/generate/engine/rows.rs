@@ -171,18 +171,10 @@ impl Rows {
         self.rows.is_empty()
     }
 
-    /// What their texts may grow to, or hold now, in bytes.
-    pub(super) fn bytes(&self) -> u64 {
+    /// What their texts, and so many more of `tokens` at most, may grow to, or hold now, in bytes.
+    pub(super) fn bytes_with(&self, more: usize, tokens: i64) -> u64 {
         let most = self.rows.iter().map(Row::most).max().unwrap_or(0);
-        self.slots
-            .bytes()
-            .max(self.slots.bytes_of(self.rows.len() as i64, most))
-    }
-
-    /// The same with one more, of `tokens` at most.
-    pub(super) fn bytes_with(&self, tokens: i64) -> u64 {
-        let most = self.rows.iter().map(Row::most).max().unwrap_or(0);
-        let (rows, most) = (self.rows.len() as i64 + 1, most.max(tokens));
+        let (rows, most) = ((self.rows.len() + more) as i64, most.max(tokens));
         self.slots.bytes().max(self.slots.bytes_of(rows, most))
     }
 

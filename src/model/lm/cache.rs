@@ -48,6 +48,15 @@ impl Cache {
         }
     }
 
+    /// The first `tokens` of one of the texts, by themselves.
+    pub(crate) fn row(&self, row: i64, tokens: i64) -> Cache {
+        let own = |t: &Tensor| t.narrow(0, row, 1).narrow(2, 0, tokens).copy();
+        let both = |(k, v): &(Tensor, Tensor)| (own(k), own(v));
+        Cache {
+            layers: self.layers.iter().map(|l| l.as_ref().map(both)).collect(),
+        }
+    }
+
     /// What it holds, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         let both = |(k, v): (&Tensor, &Tensor)| (k.numel() + v.numel()) * k.kind().elt_size_in_bytes();
