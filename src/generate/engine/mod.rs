@@ -408,14 +408,10 @@ impl<'a> Engine<'a> {
         let (mut cache, mut at, mut places) = (Cache::default(), 0, Vec::new());
         if let Some((ids, read)) = &*held.read.borrow() {
             let fits = |asks: &[&Ask]| self.bytes_along(asks) <= self.memory;
-            (places, at) = along(
-                &waiting.ask,
-                &self.waiting,
-                ids,
-                self.settings.prefill,
-                LOOK,
-                fits,
-            );
+            let alike =
+                |(_, other): &(usize, &Waiting)| self.sounds.alike(&other.ask.sound, &waiting.ask.sound);
+            let queue = self.waiting.iter().enumerate().take(LOOK).filter(alike);
+            (places, at) = along(&waiting.ask, queue, ids, self.settings.prefill, fits);
             if at > 0 {
                 cache = read.beginning(at as i64);
             }

@@ -3,7 +3,6 @@
 use super::question::{Ask, Ticket, Wanted};
 use super::sounds::Held;
 use crate::model::lm::Cache;
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 use tch::Tensor;
@@ -44,13 +43,13 @@ pub(super) fn shared(read: &[i64], prompt: &[i64]) -> usize {
 }
 
 /// The places in the queue of those that are read together with `first`, and how many tokens all of them share with what was `read`.
-/// At most `most` tokens, filled up to the longest; `look`: so far into the queue; `fits`: whether there is room for all of these.
+/// At most `most` tokens, filled up to the longest; `waiting`: those that are about the same sound; `fits`: whether there is room for
+/// all of these.
 pub(super) fn along<'w>(
     first: &'w Ask,
-    waiting: &'w VecDeque<Waiting>,
+    waiting: impl Iterator<Item = (usize, &'w Waiting)>,
     read: &[i64],
     most: usize,
-    look: usize,
     fits: impl Fn(&[&'w Ask]) -> bool,
 ) -> (Vec<usize>, usize) {
     let (mut places, mut at) = (Vec::new(), shared(read, &first.prompt));
@@ -59,9 +58,9 @@ pub(super) fn along<'w>(
     }
     let begin = at;
     let mut asks = vec![first];
-    for (place, other) in waiting.iter().enumerate().take(look) {
+    for (place, other) in waiting {
         let own = shared(read, &other.ask.prompt);
-        if other.ask.sound != first.sound || !goes_along(&other.ask) || own.abs_diff(begin) > NEAR {
+        if !goes_along(&other.ask) || own.abs_diff(begin) > NEAR {
             continue;
         }
         asks.push(&other.ask);

@@ -80,6 +80,8 @@ pub(super) struct Sounds<'a> {
     windows: HashMap<Clip, usize>,
     /// (1, 1, tokens, D), of one window of silence.
     silence: Option<Tensor>,
+    /// By the number of its windows, silence that was heard: it is the same in whatever clip's place.
+    silences: HashMap<usize, Rc<Held>>,
     sender: Sender<(Sound, Result<Mel>)>,
     decoded: Receiver<(Sound, Result<Mel>)>,
     clock: u64,
@@ -98,6 +100,7 @@ impl<'a> Sounds<'a> {
             all: HashMap::new(),
             windows: HashMap::new(),
             silence: None,
+            silences: HashMap::new(),
             sender,
             decoded,
             clock: 0,
@@ -143,6 +146,9 @@ impl<'a> Sounds<'a> {
     /// again.
     pub(super) fn make_room(&mut self, sound: &Sound) {
         self.evict_idle(0);
+        let own = self.silent_windows(sound);
+        self.silences
+            .retain(|windows, held| Rc::strong_count(held) > 1 || own == Some(*windows));
         for (other, entry) in &mut self.all {
             let unused = match &entry.state {
                 State::Held(held) => Rc::strong_count(held) == 1,
@@ -153,6 +159,18 @@ impl<'a> Sounds<'a> {
                 entry.state = State::Known;
             }
         }
+    }
+
+    /// Of silence, how many windows it has, where that is known.
+    fn silent_windows(&self, sound: &Sound) -> Option<usize> {
+        let Sound::Silence(clip) = sound else { return None };
+        self.windows.get(clip).copied()
+    }
+
+    /// Whether two sounds are the same to whoever hears them.
+    pub(super) fn alike(&self, a: &Sound, b: &Sound) -> bool {
+        let windows = self.silent_windows(a);
+        a == b || windows.is_some() && windows == self.silent_windows(b)
     }
 
     /// Decodes it in the background, unless that was begun.
@@ -244,6 +262,7 @@ impl<'a> Sounds<'a> {
             Some(State::Held(_)) => Turn::Held,
             Some(State::Failed(_)) => Turn::Failed,
             Some(State::Mel(mel)) => Turn::ToHear(mel.shape()[0]),
+            Some(State::Silent(windows)) if self.silences.contains_key(windows) => Turn::Held,
             Some(State::Silent(windows)) => Turn::ToHear(*windows),
             Some(State::Encoding { .. }) => Turn::Encoding,
             Some(State::Known | State::Decoding) | None => Turn::No,
@@ -266,11 +285,7 @@ impl<'a> Sounds<'a> {
             State::Failed(e) => return Err(e),
             State::Held(held) => (State::Held(held.clone()), Progress::Ready(held)),
             State::Known | State::Decoding => (State::Decoding, Progress::Decoding),
-            State::Silent(windows) => {
-                let one = self.silent_window()?;
-                self.encoded.0 += 1;
-                self.hear(&one.expand([1, windows as i64, -1, -1], false), windows)?
-            }
+            State::Silent(windows) => (State::Silent(windows), Progress::Ready(self.silence(windows)?)),
             State::Mel(mel) => self.encode(mel, Vec::new(), 0)?,
             State::Encoding {
                 mel,
@@ -299,8 +314,8 @@ impl<'a> Sounds<'a> {
             };
             return Ok((state, Progress::Encoded));
         }
-        self.encoded.0 += 1;
-        self.hear(&Tensor::cat(&features, 1), windows)
+        let held = self.hear(&Tensor::cat(&features, 1), windows)?;
+        Ok((State::Held(held.clone()), Progress::Ready(held)))
     }
 
     /// (1, W, tokens, D)
@@ -321,26 +336,42 @@ impl<'a> Sounds<'a> {
             .map_or_else(Tensor::new, Tensor::shallow_clone))
     }
 
-    fn hear(&self, features: &Tensor, windows: usize) -> Result<(State, Progress)> {
+    /// So many windows of silence.
+    fn silence(&mut self, windows: usize) -> Result<Rc<Held>> {
+        if let Some(held) = self.silences.get(&windows) {
+            return Ok(held.clone());
+        }
+        let one = self.silent_window()?;
+        let held = self.hear(&one.expand([1, windows as i64, -1, -1], false), windows)?;
+        self.silences.insert(windows, held.clone());
+        Ok(held)
+    }
+
+    fn hear(&mut self, features: &Tensor, windows: usize) -> Result<Rc<Held>> {
+        self.encoded.0 += 1;
         let audio = Audio::windows_only(&[windows], self.model.device);
         let model = &self.model.model;
         let hear = || no_grad(|| model.hear_encoded(features, &audio, Mode::EVAL).by_head());
-        let held = Rc::new(Held {
+        Ok(Rc::new(Held {
             heard: self.model.compute(self.precision, hear)?,
             read: RefCell::default(),
-        });
-        Ok((State::Held(held.clone()), Progress::Ready(held)))
+        }))
     }
 
     /// What all of them take, in bytes. Of sounds that were given, the mels are somebody else's.
     pub(super) fn bytes(&self) -> u64 {
         let all = self.all.iter().map(|(sound, entry)| bytes_of(sound, entry));
-        all.sum::<u64>() + self.silence.as_ref().map_or(0, tensor_bytes)
+        let silences = self.silences.values().map(|held| held.bytes());
+        all.sum::<u64>() + silences.sum::<u64>() + self.silence.as_ref().map_or(0, tensor_bytes)
     }
 
     /// What one of them takes now, in bytes.
     pub(super) fn bytes_now(&self, sound: &Sound) -> u64 {
-        self.all.get(sound).map_or(0, |entry| bytes_of(sound, entry))
+        let silence = self.silent_windows(sound).and_then(|w| self.silences.get(&w));
+        match silence {
+            Some(held) => held.bytes(),
+            None => self.all.get(sound).map_or(0, |entry| bytes_of(sound, entry)),
+        }
     }
 
     /// What a sound of so many windows takes at most, while it is heard: its mel, its features twice, keys and values.
