@@ -9,7 +9,7 @@ pub struct Settings {
     pub slots: usize,
     /// Most bytes of what is heard and what is written, the model apart; none for a quarter of the memory that is free.
     pub memory: Option<u64>,
-    /// In what is computed. The model must be ready for it: [`Loaded::ask_in`].
+    /// In what is computed. The model must be ready for it: [`Loaded::ask_in`](crate::load::Loaded::ask_in).
     pub precision: Precision,
     /// Most tokens of a prompt that are read at once.
     pub prefill: usize,
